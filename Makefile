@@ -1,0 +1,86 @@
+# `make demo` and `make test` work from nothing: they make .venv and install what they need.
+# Once pyproject.toml and constraints.txt are installed, they start at once.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet -c constraints.txt
+
+# One test process per core, up to four; tests/conftest.py gives each of them one thread.
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
+
+INSTALLED     := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo lab test test-fast lint format clean system-packages
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+venv: $(INSTALLED_DEV) ## make .venv with the packages and the test tools
+
+demo: $(INSTALLED) ## search, draw and train a fusion network; leaves runs/demo
+	$(BIN)/bmnas run notebooks/00_quickstart.ipynb --out runs/demo
+
+lab: $(INSTALLED) ## open the notebooks in JupyterLab, on this machine only
+	$(BIN)/jupyter lab --ip=127.0.0.1 --ServerApp.root_dir='$(CURDIR)' \
+		--LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb \
+		$(if $(filter 0,$(shell id -u)),--allow-root)
+
+test: $(INSTALLED_DEV) system-packages ## run every test
+	$(PYTEST)
+
+test-fast: $(INSTALLED_DEV) ## run the tests without notebooks, browser and slow ones
+	$(PYTEST) -m "not notebook and not browser and not slow"
+
+lint: $(INSTALLED_DEV) ## check code and notebooks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(INSTALLED_DEV) ## mend what `make lint` can mend by itself
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove .venv, builds and caches; runs/ stays
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing packages into $(VENV) (minutes the first time) ..."
+	$(PIP) -e .
+	@touch $@
+
+$(INSTALLED_DEV): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing packages and test tools into $(VENV) (minutes the first time) ..."
+	$(PIP) -e '.[dev]'
+	@touch $@ $(INSTALLED)
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || \
+		{ echo "No '$(PYTHON)' here. Install Python 3.11 or newer, or name one: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is $$($(PYTHON) --version); 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "$(PYTHON) cannot make virtual environments. On Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# Only tests use these two: the `dot` layout beside the built-in one, and JupyterLab in a browser.
+system-packages:
+	@missing=""; \
+	command -v dot >/dev/null || missing="$$missing graphviz"; \
+	command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
+		command -v google-chrome >/dev/null || missing="$$missing chromium fonts-liberation"; \
+	if [ -z "$$missing" ]; then \
+		:; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "Installing system packages:$$missing ..."; \
+		export DEBIAN_FRONTEND=noninteractive; \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null || \
+			echo "Could not install$$missing; tests that need them will be skipped"; \
+	else \
+		echo "Tests that need these system packages will be skipped:$$missing"; \
+		echo "(install them with your package manager, on Debian or Ubuntu with apt-get install)"; \
+	fi
