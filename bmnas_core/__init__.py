@@ -1,0 +1,84 @@
+"""BM-NAS: search, see and train multimodal fusion networks (Yin, Huang, Zhang, AAAI-22).
+
+Data flows one way: task → backbones → :class:`FeatureBank` → :class:`Search` → :class:`Genotype`
+→ :class:`FusionNetwork` → result. ::
+
+    import bmnas_core as bm
+
+    task = bm.load_task("digits", rule="sum")
+    search = bm.Search(task, seed=0)
+    for state in search:
+        print(state.step, state.train_loss, state.val_loss)
+    bm.draw(search.best_genotype)
+    net, history = bm.train(search.best_genotype, task, seed=0)
+    bm.evaluate(net, task, split="test")
+"""
+
+from .cells import Cell, MixedCell, register_relaxation
+from .config import BmnasError, ConfigError, DeviceError, resolve_device
+from .derive import DeriveError, derive, register_derivation
+from .draw import DrawError, Picture, draw
+from .experiments import load_result, save_run
+from .features import FeatureBank
+from .genotype import CellGenotype, Genotype, GenotypeError, StepGenotype
+from .networks import FeatureError, FusionNetwork, Hypernet, count_parameters, pool
+from .ops import OperationError, register_operation
+from .search import Search, SearchConfig, SearchError, SearchState
+from .tasks import (
+    DataError,
+    Modality,
+    Split,
+    Task,
+    TaskError,
+    load_task,
+    register_task,
+)
+from .train import TrainConfig, TrainError, evaluate, fit, train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BmnasError",
+    "Cell",
+    "CellGenotype",
+    "ConfigError",
+    "DataError",
+    "DeriveError",
+    "DeviceError",
+    "DrawError",
+    "FeatureBank",
+    "FeatureError",
+    "FusionNetwork",
+    "Genotype",
+    "GenotypeError",
+    "Hypernet",
+    "MixedCell",
+    "Modality",
+    "OperationError",
+    "Picture",
+    "Search",
+    "SearchConfig",
+    "SearchError",
+    "SearchState",
+    "Split",
+    "StepGenotype",
+    "Task",
+    "TaskError",
+    "TrainConfig",
+    "TrainError",
+    "count_parameters",
+    "derive",
+    "draw",
+    "evaluate",
+    "fit",
+    "load_result",
+    "load_task",
+    "pool",
+    "register_derivation",
+    "register_operation",
+    "register_relaxation",
+    "register_task",
+    "resolve_device",
+    "save_run",
+    "train",
+]

@@ -1,0 +1,145 @@
+"""Cells: the searchable :class:`MixedCell` and the discrete :class:`Cell`.
+
+A Cell has inputs X and Y and inner steps S1 … SM, each a primitive operation on two earlier nodes.
+The step outputs are concatenated and reduced to C channels, X is added, and LayerNorm gives the
+output Z (Yin et al. 2022, section 3.2). In a MixedCell every edge and every operation is a
+weighted mixture; in a Cell a genotype has chosen.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .genotype import CellGenotype
+from .ops import make_operation
+
+#: Relaxations by name, filled by :func:`register_relaxation`.
+RELAXATIONS: dict[str, type] = {}
+
+INITIAL_SCALE = 1e-3
+
+
+def register_relaxation(name: str):
+    """Class decorator: make a class with ``columns`` and ``weights`` a relaxation."""
+
+    def decorate(cls):
+        RELAXATIONS[name] = cls
+        return cls
+
+    return decorate
+
+
+@register_relaxation("paper")
+class PaperRelaxation:
+    """Each edge mixes Zero and Identity; X and Y are the same sum (Yin et al. 2022, eq. 4)."""
+
+    columns = ("Zero", "Identity")
+
+    @staticmethod
+    def weights(logits: Tensor) -> tuple[Tensor, Tensor]:
+        """``logits: (P, 2)`` of a node's P incoming edges → its weights (P,) for X and for Y."""
+        identity = logits.softmax(dim=1)[:, 1]
+        return identity, identity
+
+
+@register_relaxation("pair")
+class PairRelaxation:
+    """X and Y each have a softmax of their own over the predecessors.
+
+    Edges compete, and X and Y can differ inside the hypernet as they must in the network that is
+    derived from it.
+    """
+
+    columns = ("X", "Y")
+
+    @staticmethod
+    def weights(logits: Tensor) -> tuple[Tensor, Tensor]:
+        """``logits: (P, 2)`` of a node's P incoming edges → its weights (P,) for X and for Y."""
+        x, y = logits.softmax(dim=0).unbind(dim=1)
+        return x, y
+
+
+def mix_inputs(relaxation, logits: Tensor, states: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """The two inputs of a node as weighted sums over its predecessors.
+
+    Args:
+        relaxation: a class of :data:`RELAXATIONS`.
+        logits: (P, 2), the node's edges.
+        states: P tensors of shape (N, C, L).
+    """
+    x, y = relaxation.weights(logits)
+    stacked = torch.stack(states)
+    if x is y:
+        mixed = torch.einsum("p,pncl->ncl", x, stacked)
+        return mixed, mixed
+    return torch.einsum("kp,pncl->kncl", torch.stack([x, y]), stacked).unbind(0)
+
+
+class _CellOutput(nn.Module):
+    """Z = LayerNorm(reduce(concat(S1 … SM)) + X); a single step needs no reduction."""
+
+    def __init__(self, C: int, L: int, M: int, dropout: float):
+        super().__init__()
+        self.reduce = None
+        if M > 1:
+            self.reduce = nn.Sequential()
+            self.reduce.add_module("conv", nn.Conv1d(M * C, C, 1))
+            self.reduce.add_module("bn", nn.BatchNorm1d(C))
+            self.reduce.add_module("relu", nn.ReLU())
+            self.reduce.add_module("dropout", nn.Dropout(dropout))
+        self.ln = nn.LayerNorm([C, L])
+
+    def forward(self, x: Tensor, steps: list[Tensor]) -> Tensor:
+        out = steps[0] if self.reduce is None else self.reduce(torch.cat(steps, dim=1))
+        return self.ln(out + x)
+
+
+class MixedCell(nn.Module):
+    """A Cell in which all steps, edges and operations are still mixed.
+
+    ``beta`` (edges, 2) lists the edges step by step, predecessors X, Y, S1, …; what its columns
+    mean is the relaxation's. ``gamma`` (M, operations) is softmaxed over operations.
+
+    Args:
+        operations: names of the candidate primitives.
+        relaxation: a class of :data:`RELAXATIONS`.
+    """
+
+    def __init__(self, C: int, L: int, M: int, operations: tuple[str, ...], dropout, relaxation):
+        super().__init__()
+        self.relaxation = relaxation
+        self.edges = [j + 2 for j in range(M)]
+        self.beta = nn.Parameter(INITIAL_SCALE * torch.randn(sum(self.edges), 2))
+        self.gamma = nn.Parameter(INITIAL_SCALE * torch.randn(M, len(operations)))
+        self.steps = nn.ModuleList(
+            nn.ModuleDict({op: make_operation(op, C, L, dropout) for op in operations})
+            for _ in range(M)
+        )
+        self.output = _CellOutput(C, L, M, dropout)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """``x, y: (N, C, L)`` → ``(N, C, L)``."""
+        states = [x, y]
+        edges = self.beta.split(self.edges)
+        for step, logits, gamma in zip(self.steps, edges, self.gamma.softmax(1), strict=True):
+            a, b = mix_inputs(self.relaxation, logits, states)
+            states.append(sum(g * op(a, b) for g, op in zip(gamma, step.values(), strict=True)))
+        return self.output(x, states[2:])
+
+
+class Cell(nn.Module):
+    """The discrete Cell that a :class:`CellGenotype` describes."""
+
+    def __init__(self, genotype: CellGenotype, C: int, L: int, dropout: float):
+        super().__init__()
+        self.genotype = genotype
+        self.steps = nn.ModuleList(make_operation(s.op, C, L, dropout) for s in genotype.steps)
+        self.output = _CellOutput(C, L, len(genotype.steps), dropout)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """``x, y: (N, C, L)`` → ``(N, C, L)``."""
+        states = {"X": x, "Y": y}
+        for j, (step, op) in enumerate(zip(self.genotype.steps, self.steps, strict=True)):
+            states[f"S{j + 1}"] = op(*(states[name] for name in step.inputs))
+        return self.output(x, list(states.values())[2:])

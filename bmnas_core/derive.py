@@ -1,0 +1,155 @@
+"""From α, β, γ to a genotype: discretisation (Yin et al. 2022, section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+import torch
+
+from .cells import RELAXATIONS
+from .config import BmnasError
+from .genotype import CellGenotype, Genotype, StepGenotype
+from .networks import Hypernet
+
+#: Derivation rules by name, each ``ArchitectureWeights -> Genotype``.
+DERIVATIONS: dict[str, Callable[[ArchitectureWeights], Genotype]] = {}
+
+
+class DeriveError(BmnasError):
+    """Weights from which a rule can derive no genotype."""
+
+
+def register_derivation(name: str):
+    """Decorator: make a function from :class:`ArchitectureWeights` to a genotype a rule."""
+
+    def decorate(function):
+        DERIVATIONS[name] = function
+        return function
+
+    return decorate
+
+
+@dataclass(frozen=True)
+class ArchitectureWeights:
+    """α, β, γ as numbers, detached from the hypernet, with what is needed to read them.
+
+    Attributes:
+        alpha: (edges, 2), edges Cell by Cell, each Cell's predecessors in order.
+        beta: per Cell (edges, 2), edges step by step, predecessors X, Y, S1, …
+        gamma: per Cell (M, operations).
+    """
+
+    alpha: np.ndarray
+    beta: tuple[np.ndarray, ...]
+    gamma: tuple[np.ndarray, ...]
+    features: tuple[str, ...]
+    operations: tuple[str, ...]
+    relaxation: str
+
+    @classmethod
+    def of(cls, hypernet: Hypernet, operations: tuple[str, ...], relaxation: str):
+        """A snapshot of a hypernet's current α, β, γ."""
+
+        def numbers(parameter):
+            return parameter.detach().cpu().numpy().copy()
+
+        return cls(
+            numbers(hypernet.alpha),
+            tuple(numbers(cell.beta) for cell in hypernet.cells),
+            tuple(numbers(cell.gamma) for cell in hypernet.cells),
+            tuple(hypernet.reshape.channels),
+            tuple(operations),
+            relaxation,
+        )
+
+    def cell_edges(self, i: int) -> tuple[list[str], np.ndarray, np.ndarray]:
+        """Predecessors of Cell i (from 0) and their weights for X and for Y, each (P,)."""
+        names = [*self.features, *(f"C{k + 1}" for k in range(i))]
+        start = sum(len(self.features) + k for k in range(i))
+        return names, *self._weights(self.alpha[start : start + len(names)])
+
+    def step_edges(self, i: int, j: int) -> tuple[list[str], np.ndarray, np.ndarray]:
+        """Predecessors of step j of Cell i (from 0) and their weights, each (P,)."""
+        names = ["X", "Y", *(f"S{k + 1}" for k in range(j))]
+        start = sum(2 + k for k in range(j))
+        return names, *self._weights(self.beta[i][start : start + len(names)])
+
+    def operation_weights(self, i: int) -> np.ndarray:
+        """softmax(γ) of Cell i: (M, operations)."""
+        return torch.from_numpy(self.gamma[i]).softmax(dim=1).numpy()
+
+    def _weights(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        x, y = RELAXATIONS[self.relaxation].weights(torch.from_numpy(logits))
+        return x.numpy(), y.numpy()
+
+
+def derive(weights: ArchitectureWeights, rule: str = "argmax") -> Genotype:
+    """The genotype that ``weights`` stand for, by a rule of :data:`DERIVATIONS`.
+
+    Raises:
+        DeriveError: for an unknown rule, or where no legal pair of predecessors is left.
+    """
+    if rule not in DERIVATIONS:
+        raise DeriveError(f"derivation rule: found {rule!r}; allowed: {', '.join(DERIVATIONS)}")
+    return DERIVATIONS[rule](weights)
+
+
+@register_derivation("argmax")
+def argmax(weights: ArchitectureWeights) -> Genotype:
+    """Each Cell takes the heaviest pair that no earlier Cell took, earlier Cells included."""
+    taken: set[frozenset[str]] = set()
+
+    def choose(i: int) -> tuple[str, str]:
+        names, x, y = weights.cell_edges(i)
+        for pair in _heaviest_pairs(names, x, y):
+            if frozenset(pair) not in taken:
+                taken.add(frozenset(pair))
+                return pair
+        raise DeriveError(f"cells[{i}]: all pairs of {len(names)} predecessors are taken")
+
+    return _genotype(weights, choose)
+
+
+@register_derivation("released")
+def released(weights: ArchitectureWeights) -> Genotype:
+    """The rule of the published code: raw features only, each pair with one not used before."""
+    used: set[str] = set()
+
+    def choose(i: int) -> tuple[str, str]:
+        names, x, y = weights.cell_edges(i)
+        raw = len(weights.features)
+        for pair in _heaviest_pairs(names[:raw], x[:raw], y[:raw]):
+            if not set(pair) <= used:
+                used.update(pair)
+                return pair
+        raise DeriveError(f"cells[{i}]: all {raw} features are used by earlier Cells already")
+
+    return _genotype(weights, choose)
+
+
+def _genotype(weights: ArchitectureWeights, choose: Callable[[int], tuple[str, str]]) -> Genotype:
+    cells = []
+    for i in range(len(weights.gamma)):
+        best = weights.gamma[i].argmax(axis=1)
+        steps = [
+            StepGenotype(weights.operations[op], _two_best(*weights.step_edges(i, j)))
+            for j, op in enumerate(best)
+        ]
+        cells.append(CellGenotype(choose(i), tuple(steps)))
+    return Genotype(weights.features, tuple(cells))
+
+
+def _heaviest_pairs(names: list[str], x: np.ndarray, y: np.ndarray) -> Iterable[tuple[str, str]]:
+    """Ordered pairs by falling product of weights; equals in the order of the names."""
+    pairs = sorted(permutations(range(len(names)), 2), key=lambda p: (-x[p[0]] * y[p[1]], p))
+    return ((names[i], names[j]) for i, j in pairs)
+
+
+def _two_best(names: list[str], x: np.ndarray, y: np.ndarray) -> tuple[str, str]:
+    """The heaviest ordered pair; where order weighs nothing, the heavier input comes first."""
+    pairs = permutations(range(len(names)), 2)
+    i, j = min(pairs, key=lambda p: (-x[p[0]] * y[p[1]], -x[p[0]], p))
+    return names[i], names[j]

@@ -1,0 +1,310 @@
+"""What an architecture is: which features each Cell pairs, and how it fuses them.
+
+A :class:`Genotype` lists the modality features it may use and its Cells in order. A Cell has two
+inputs, X and Y, taken from the features and the earlier Cells, and inner steps S1, S2, …, each a
+two-input primitive operation on X, Y and earlier steps (Yin et al. 2022, section 3). This file
+says which genotypes are legal, keeps them as JSON a person can read, and knows when two of them
+are the same architecture.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+FORMAT = "bmnas-genotype/1"
+
+#: Primitive operations by name. ``ops.register_operation`` fills it; a genotype may use no other.
+OPERATIONS: dict[str, type] = {}
+
+#: Cells that have a name of their own in the literature, as steps on X and Y.
+MOTIFS = {
+    "Sum": [("sum", ("X", "Y"))],
+    "ConcatFC": [("concat_fc", ("X", "Y"))],
+    "LinearGLU": [("linear_glu", ("X", "Y"))],
+    "attention": [("attention", ("X", "Y"))],
+    "two-head attention": [("attention", ("X", "Y")), ("attention", ("X", "Y"))],
+    "attention on attention": [("attention", ("X", "Y")), ("linear_glu", ("X", "S1"))],
+}
+
+
+class GenotypeError(ValueError):
+    """A genotype that is not legal: says where, what was found and what was allowed."""
+
+    def __init__(self, place: str, found: object, allowed: str, source: str = ""):
+        self.place, self.found, self.allowed, self.source = place, found, allowed, source
+        where = f"{source}: {place}" if source else place
+        super().__init__(f"{where}: found {_shown(found)}; allowed: {allowed}")
+
+
+@dataclass(frozen=True)
+class StepGenotype:
+    """One inner step: operation ``op`` on two of X, Y, S1, S2, …"""
+
+    op: str
+    inputs: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class CellGenotype:
+    """One Cell: ``inputs`` are the nodes that become X and Y, ``steps`` what it does with them."""
+
+    inputs: tuple[str, str]
+    steps: tuple[StepGenotype, ...]
+
+    @property
+    def motif(self) -> str | None:
+        """Name of this Cell's inner structure where it has one, such as ``"ConcatFC"``."""
+        steps = _canonical_steps([(s.op, s.inputs) for s in self.steps])
+        return next((n for n, motif in MOTIFS.items() if _canonical_steps(motif) == steps), None)
+
+
+@dataclass(frozen=True)
+class Genotype:
+    """A fusion architecture.
+
+    Args:
+        features: names of the modality features, in the task's order, e.g. ``"Image_3"``.
+        cells: Cells in order; Cell i is known to later ones as ``"C{i}"``, counted from 1.
+
+    Raises:
+        GenotypeError: naming the place, e.g. ``cells[1].steps[0].inputs[1]``.
+    """
+
+    features: tuple[str, ...]
+    cells: tuple[CellGenotype, ...]
+
+    def __post_init__(self):
+        object.__setattr__(self, "features", _listed("features", self.features))
+        object.__setattr__(self, "cells", _listed("cells", self.cells))
+        _check_features(self.features)
+        if not self.cells:
+            raise GenotypeError("cells", [], "at least one Cell")
+        nodes = list(self.features)
+        for i, cell in enumerate(self.cells):
+            _check_cell(cell, f"cells[{i}]", nodes)
+            nodes.append(f"C{i + 1}")
+
+    @property
+    def used_features(self) -> tuple[str, ...]:
+        """Features that some Cell takes, in the order of ``features``."""
+        taken = {name for cell in self.cells for name in cell.inputs}
+        return tuple(name for name in self.features if name in taken)
+
+    def canonical(self) -> Genotype:
+        """The one representative of all genotypes that are this same architecture.
+
+        Three rewritings never change what a network can compute, only how its weights are laid
+        out: swapping the inputs of an operation that is ``symmetric``; listing a Cell's steps in
+        another order (their concatenation is reduced by a learned 1×1 convolution); listing the
+        Cells in another order (their concatenation is read by a learned classifier). X and Y are
+        not interchangeable, since X alone is added to the Cell's output.
+        """
+        listing = [
+            (tuple(_canonical_steps([(s.op, s.inputs) for s in cell.steps])), cell.inputs, False)
+            for cell in self.cells
+        ]
+        return Genotype(
+            self.features,
+            tuple(
+                CellGenotype(inputs, tuple(StepGenotype(*step) for step in steps))
+                for steps, inputs in _smallest_order(listing, "C")
+            ),
+        )
+
+    def to_json(self) -> str:
+        """JSON text in the format ``bmnas-genotype/1``, ending in a newline."""
+
+        def text(value):
+            return json.dumps(value, ensure_ascii=False)
+
+        cells = []
+        for cell in self.cells:
+            steps = ",\n".join(
+                f'                {{"op": {text(s.op)}, "inputs": {text(list(s.inputs))}}}'
+                for s in cell.steps
+            )
+            cells.append(f'    {{"inputs": {text(list(cell.inputs))},\n     "steps": [\n{steps}]}}')
+        return (
+            f'{{"format": {text(FORMAT)},\n "features": {text(list(self.features))},\n'
+            ' "cells": [\n' + ",\n".join(cells) + "]}\n"
+        )
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "") -> Genotype:
+        """Read a genotype from JSON text; ``source`` names it in errors.
+
+        Raises:
+            GenotypeError: for text that is not JSON, unknown or missing fields, and anything
+                that :class:`Genotype` refuses.
+        """
+        try:
+            data = json.loads(text, object_pairs_hook=_no_repeats)
+            return cls._from_data(data)
+        except json.JSONDecodeError as error:
+            place = f"line {error.lineno} column {error.colno}"
+            raise GenotypeError(place, error.msg, "a JSON document", source) from None
+        except RecursionError:
+            raise GenotypeError("document", "very deep nesting", "a genotype", source) from None
+        except GenotypeError as error:
+            raise GenotypeError(error.place, error.found, error.allowed, source) from None
+
+    @classmethod
+    def _from_data(cls, data: object) -> Genotype:
+        _fields("document", data, ("format", "features", "cells"))
+        if data["format"] != FORMAT:
+            raise GenotypeError("format", data["format"], repr(FORMAT))
+        cells = []
+        for i, cell in enumerate(_listed("cells", data["cells"])):
+            _fields(f"cells[{i}]", cell, ("inputs", "steps"))
+            steps = []
+            for j, step in enumerate(_listed(f"cells[{i}].steps", cell["steps"])):
+                _fields(f"cells[{i}].steps[{j}]", step, ("op", "inputs"))
+                steps.append(StepGenotype(step["op"], step["inputs"]))
+            cells.append(CellGenotype(cell["inputs"], tuple(steps)))
+        return cls(data["features"], tuple(cells))
+
+    def save(self, path: str | os.PathLike) -> Path:
+        """Write :meth:`to_json` to ``path``: beside it first, then renamed into place."""
+        path = Path(path)
+        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            beside.write_text(self.to_json(), encoding="utf-8")
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Genotype:
+        """Read a genotype file.
+
+        Raises:
+            GenotypeError: naming the file and the place in it.
+        """
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise GenotypeError("file", "nothing there", "a genotype file", str(path)) from None
+        except UnicodeDecodeError as error:
+            place = f"byte {error.start}"
+            raise GenotypeError(place, "no UTF-8", "text in UTF-8", str(path)) from None
+        except OSError as error:
+            raise GenotypeError("file", error.strerror, "a readable file", str(path)) from None
+        return cls.from_json(text, str(path))
+
+
+def _check_features(features: tuple[str, ...]) -> None:
+    if not features:
+        raise GenotypeError("features", [], "at least one feature name")
+    for i, name in enumerate(features):
+        place = f"features[{i}]"
+        if not isinstance(name, str) or not name.isprintable() or not name.strip():
+            raise GenotypeError(place, name, "a printable name")
+        if re.fullmatch(r"C\d+", name):
+            raise GenotypeError(place, name, "names other than C1, C2, …, which are Cells")
+        if name in features[:i]:
+            raise GenotypeError(place, name, "each name once")
+
+
+def _check_cell(cell: object, place: str, nodes: list[str]) -> None:
+    if not isinstance(cell, CellGenotype):
+        raise GenotypeError(place, cell, "a CellGenotype")
+    object.__setattr__(cell, "inputs", _pair(f"{place}.inputs", cell.inputs, nodes))
+    object.__setattr__(cell, "steps", _listed(f"{place}.steps", cell.steps))
+    if not cell.steps:
+        raise GenotypeError(f"{place}.steps", [], "at least one step")
+    inner = ["X", "Y"]
+    for j, step in enumerate(cell.steps):
+        here = f"{place}.steps[{j}]"
+        if not isinstance(step, StepGenotype):
+            raise GenotypeError(here, step, "a StepGenotype")
+        if not isinstance(step.op, str) or step.op not in OPERATIONS:
+            raise GenotypeError(f"{here}.op", step.op, _choices(OPERATIONS))
+        object.__setattr__(step, "inputs", _pair(f"{here}.inputs", step.inputs, inner))
+        inner.append(f"S{j + 1}")
+
+
+def _pair(place: str, value: object, allowed: list[str]) -> tuple[str, str]:
+    """``value`` as two different names out of ``allowed``."""
+    pair = _listed(place, value)
+    if len(pair) != 2:
+        raise GenotypeError(place, list(pair), "two names")
+    for k, name in enumerate(pair):
+        choices = [n for n in allowed if n not in pair[:k]]
+        if not isinstance(name, str) or name not in choices:
+            raise GenotypeError(f"{place}[{k}]", name, _choices(choices))
+    return pair
+
+
+def _listed(place: str, value: object) -> tuple:
+    if not isinstance(value, (list, tuple)):
+        raise GenotypeError(place, value, "a list")
+    return tuple(value)
+
+
+def _fields(place: str, value: object, names: tuple[str, ...]) -> None:
+    if not isinstance(value, dict):
+        raise GenotypeError(place, value, f"an object with {_choices(names)}")
+    for name in value:
+        if name not in names:
+            raise GenotypeError(place, f"field {name}", f"fields {_choices(names)}")
+    for name in names:
+        if name not in value:
+            raise GenotypeError(place, f"no field {name}", f"fields {_choices(names)}")
+
+
+def _no_repeats(pairs: list[tuple[str, object]]) -> dict:
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise GenotypeError("document", f"field {name} twice", "each field once")
+    return dict(pairs)
+
+
+def _choices(names) -> str:
+    return ", ".join(repr(name) for name in names) or "nothing (no node is left)"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+def _canonical_steps(steps) -> list[tuple[str, tuple[str, str]]]:
+    symmetric = {op: getattr(OPERATIONS.get(op), "symmetric", False) for op, _ in steps}
+    return _smallest_order([(op, inputs, symmetric[op]) for op, inputs in steps], "S")
+
+
+def _smallest_order(nodes: list[tuple], prefix: str) -> list[tuple]:
+    """The smallest listing of a directed acyclic graph over all orders that respect it.
+
+    ``nodes`` are ``(label, inputs, symmetric)``, node i known to later ones as ``prefix + i``.
+    Nodes are taken greedily, smallest ``(label, inputs under their new names)`` first; only where
+    several are equally small and later ones tell them apart is each tried.
+    """
+    used = {name for _, inputs, _ in nodes for name in inputs}
+
+    def extend(renamed: dict[str, str], listing: list[tuple]) -> list[tuple]:
+        if len(listing) == len(nodes):
+            return listing
+        ready = []
+        for i, (label, inputs, symmetric) in enumerate(nodes):
+            own = f"{prefix}{i + 1}"
+            pending = {f"{prefix}{k + 1}" for k in range(len(nodes))} - set(renamed)
+            if own in renamed or pending & set(inputs):
+                continue
+            names = tuple(renamed.get(name, name) for name in inputs)
+            ready.append(((label, tuple(sorted(names)) if symmetric else names), own))
+        smallest = min(node for node, _ in ready)
+        ties = [own for node, own in ready if node == smallest]
+        if not used & set(ties):
+            ties = ties[:1]
+        new = f"{prefix}{len(listing) + 1}"
+        return min(extend({**renamed, own: new}, [*listing, smallest]) for own in ties)
+
+    return extend({}, [])

@@ -1,0 +1,214 @@
+"""Networks on top of backbone features: reshape layers, the hypernet, the fusion network.
+
+Features travel as a dictionary from feature name to a tensor pooled to length L, (N, C_i, L).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .cells import INITIAL_SCALE, RELAXATIONS, Cell, MixedCell, mix_inputs
+from .config import BmnasError
+from .genotype import Genotype
+
+
+class FeatureError(BmnasError):
+    """Features that are missing, have the wrong shape or hold values that are not finite."""
+
+
+def pool(feature: Tensor, L: int, over: str = "grid") -> Tensor:
+    """Max-pool any backbone feature to length L: the first half of the reshape layer.
+
+    Args:
+        feature: (N, C), (N, C, T), (N, C, H, W) or (N, C, T, H, W).
+        L: length of the inner representation.
+        over: ``"grid"`` keeps L positions of an image in reading order, as a grid as square as L
+            allows; ``"time"`` keeps L moments of the first axis and pools all others away.
+
+    Returns:
+        (N, C, L).
+
+    Raises:
+        FeatureError: if the feature has no such axes.
+    """
+    axes = feature.dim() - 2
+    if axes not in (0, 1, 2, 3) or over not in ("grid", "time") or (over == "grid" and axes == 3):
+        raise FeatureError(
+            f"pool over {over!r}: found a feature of shape {tuple(feature.shape)}; allowed: "
+            "(N, C), (N, C, T) and (N, C, H, W), and for 'time' (N, C, T, H, W) too"
+        )
+    if over == "grid" and axes == 2:
+        rows = max(r for r in range(1, math.isqrt(L) + 1) if L % r == 0)
+        return nn.functional.adaptive_max_pool2d(feature, (rows, L // rows)).flatten(2)
+    moments = feature.unsqueeze(2) if axes == 0 else feature.flatten(3).amax(3)
+    return nn.functional.adaptive_max_pool1d(moments, L)
+
+
+class Reshape(nn.Module):
+    """Brings a pooled feature to C channels: 1×1 convolution, BatchNorm, ReLU, dropout.
+
+    ``(N, C_in, L)`` → ``(N, C, L)``; with :func:`pool` before it this is the paper's reshape layer.
+    """
+
+    def __init__(self, in_channels: int, C: int, dropout: float):
+        super().__init__()
+        self.conv = nn.Conv1d(in_channels, C, 1)
+        self.bn = nn.BatchNorm1d(C)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.bn(self.conv(x)).relu())
+
+
+class _Classifier(nn.Module):
+    """Concatenated Cell outputs → LayerNorm over (N·C, L), ReLU, flatten, one linear layer."""
+
+    def __init__(self, channels: int, L: int, classes: int):
+        super().__init__()
+        self.ln = nn.LayerNorm([channels, L])
+        self.linear = nn.Linear(channels * L, classes)
+
+    def fuse(self, cells: list[Tensor]) -> Tensor:
+        return self.ln(torch.cat(cells, dim=1)).relu()
+
+    def forward(self, cells: list[Tensor]) -> Tensor:
+        return self.linear(self.fuse(cells).flatten(1))
+
+
+class _Reshapes(nn.Module):
+    """One reshape layer a feature; refuses features that do not fit, by name."""
+
+    def __init__(self, channels: dict[str, int], C: int, L: int, dropout: float):
+        super().__init__()
+        self.channels, self.L = dict(channels), L
+        self.layers = nn.ModuleList(Reshape(c, C, dropout) for c in channels.values())
+
+    def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        out = {}
+        for (name, channels), layer in zip(self.channels.items(), self.layers, strict=True):
+            if name not in features:
+                raise FeatureError(
+                    f"features: found {', '.join(features)}; missing is {name!r}, which the "
+                    "network reads"
+                )
+            shape = tuple(features[name].shape)
+            if len(shape) != 3 or shape[1:] != (channels, self.L):
+                raise FeatureError(
+                    f"feature {name!r}: found shape {shape}; allowed: (N, {channels}, {self.L})"
+                )
+            out[name] = layer(features[name])
+        return out
+
+
+class Hypernet(nn.Module):
+    """All architectures at once: every Cell reads every feature and every earlier Cell.
+
+    ``alpha`` (edges, 2) lists the edges Cell by Cell, each Cell's predecessors in order; ``beta``
+    and ``gamma`` belong to the :class:`MixedCell`\\ s. All three are parameters, kept in the state
+    dict beside the weights, and start at 1e-3 × normal.
+
+    Args:
+        channels: feature name → number of channels, in the task's order.
+        C, L, N, M: inner channels and length, number of Cells, steps of each.
+        classes: number of logits.
+        operations: names of the candidate primitives of a step.
+        relaxation: a name in :data:`~bmnas_core.cells.RELAXATIONS`.
+    """
+
+    def __init__(
+        self,
+        channels: dict[str, int],
+        classes: int,
+        *,
+        C: int,
+        L: int,
+        N: int,
+        M: int,
+        operations: tuple[str, ...] = ("sum", "attention", "linear_glu", "concat_fc"),
+        relaxation: str = "paper",
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.relaxation, self.L = RELAXATIONS[relaxation], L
+        self.reshape = _Reshapes(channels, C, L, dropout)
+        self.edges = [len(channels) + i for i in range(N)]
+        self.alpha = nn.Parameter(INITIAL_SCALE * torch.randn(sum(self.edges), 2))
+        self.cells = nn.ModuleList(
+            MixedCell(C, L, M, operations, dropout, self.relaxation) for _ in range(N)
+        )
+        self.classifier = _Classifier(N * C, L, classes)
+
+    def mix(self, states: list[Tensor]) -> list[Tensor]:
+        """Outputs of the Cells, given reshaped features of shape (N, C, L)."""
+        states = list(states)
+        for cell, logits in zip(self.cells, self.alpha.split(self.edges), strict=True):
+            states.append(cell(*mix_inputs(self.relaxation, logits, states)))
+        return states[-len(self.cells) :]
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        """Pooled features, each (N, C_i, L) → logits (N, classes)."""
+        return self.classifier(self.mix(list(self.reshape(features).values())))
+
+    def architecture_parameters(self) -> list[nn.Parameter]:
+        """α, then each Cell's β, then each Cell's γ."""
+        return [self.alpha, *(c.beta for c in self.cells), *(c.gamma for c in self.cells)]
+
+    def weight_parameters(self) -> list[nn.Parameter]:
+        """Everything that is not α, β or γ."""
+        searched = {id(p) for p in self.architecture_parameters()}
+        return [p for p in self.parameters() if id(p) not in searched]
+
+
+class FusionNetwork(nn.Module):
+    """The network that a genotype describes, with reshape layers for the features it uses.
+
+    Args:
+        genotype: the architecture.
+        channels: feature name → number of channels; every feature that is used must be in it.
+        C, L: inner channels and length.
+        classes: number of logits.
+
+    Raises:
+        FeatureError: if the genotype uses a feature that ``channels`` does not have.
+    """
+
+    def __init__(
+        self,
+        genotype: Genotype,
+        channels: dict[str, int],
+        classes: int,
+        *,
+        C: int,
+        L: int,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        for name in genotype.used_features:
+            if name not in channels:
+                raise FeatureError(
+                    f"genotype: found feature {name!r}; allowed: {', '.join(channels)}"
+                )
+        self.genotype, self.L = genotype, L
+        used = {name: channels[name] for name in genotype.used_features}
+        self.reshape = _Reshapes(used, C, L, dropout)
+        self.cells = nn.ModuleList(Cell(cell, C, L, dropout) for cell in genotype.cells)
+        self.classifier = _Classifier(len(genotype.cells) * C, L, classes)
+
+    def mix(self, states: dict[str, Tensor]) -> list[Tensor]:
+        """Outputs of the Cells, given reshaped features by name, each (N, C, L)."""
+        states = dict(states)
+        for i, cell in enumerate(self.cells):
+            states[f"C{i + 1}"] = cell(*(states[name] for name in cell.genotype.inputs))
+        return [states[f"C{i + 1}"] for i in range(len(self.cells))]
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        """Pooled features, each (N, C_i, L) → logits (N, classes)."""
+        return self.classifier(self.mix(self.reshape(features)))
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of trainable values."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

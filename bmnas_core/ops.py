@@ -1,0 +1,163 @@
+"""Primitive operations: everything a Cell's inner step can do with two inputs.
+
+Each maps ``x, y: (N, C, L)`` to ``(N, C, L)`` (Yin et al. 2022, table 1). A new one is a class::
+
+    @bm.register_operation("product", label="Product", symmetric=True)
+    class Product(torch.nn.Module):
+        def __init__(self, C, L, dropout):
+            super().__init__()
+
+        def forward(self, x, y):
+            return x * y
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+
+import torch
+from torch import Tensor, nn
+
+from .config import BmnasError
+from .genotype import OPERATIONS
+
+
+class OperationError(BmnasError):
+    """An operation that cannot be registered or does not exist."""
+
+
+def register_operation(name: str, *, label: str | None = None, symmetric: bool = False):
+    """Class decorator: make a ``torch.nn.Module`` a primitive operation called ``name``.
+
+    The class is built as ``cls(C, L, dropout)`` and called as ``op(x, y)``. It is tried once on a
+    small input before it is accepted.
+
+    Args:
+        name: how genotypes spell it: small letters, digits and underscores.
+        label: how pictures spell it.
+        symmetric: whether swapping x and y only permutes its weights.
+
+    Raises:
+        OperationError: if the name is taken or ill-formed, or the class does not do its part.
+    """
+
+    def decorate(cls):
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+            raise OperationError(
+                f"operation name: found {name!r}; allowed: small letters, digits, underscores"
+            )
+        known = OPERATIONS.get(name)
+        if known is not None and (known.__module__, known.__qualname__) != (
+            cls.__module__,
+            cls.__qualname__,
+        ):
+            raise OperationError(f"operation {name!r} exists already: {known.__qualname__}")
+        if not (inspect.isclass(cls) and issubclass(cls, nn.Module)):
+            raise OperationError(f"operation {name!r}: found {cls!r}; allowed: an nn.Module class")
+        _try_out(cls, name)
+        cls.op_name, cls.label, cls.symmetric = name, label or name, symmetric
+        OPERATIONS[name] = cls
+        return cls
+
+    return decorate
+
+
+def make_operation(name: str, C: int, L: int, dropout: float) -> nn.Module:
+    """A fresh operation by name. Raises :class:`OperationError` for one that is not registered."""
+    if name not in OPERATIONS:
+        raise OperationError(f"operation: found {name!r}; allowed: {', '.join(OPERATIONS)}")
+    return OPERATIONS[name](C, L, dropout)
+
+
+def _try_out(cls, name: str) -> None:
+    x = torch.zeros(2, 4, 3)
+    with torch.random.fork_rng(devices=[]):
+        try:
+            out = cls(4, 3, 0.0)(x, x)
+        except Exception as error:
+            raise OperationError(
+                f"operation {name!r}: cls(C=4, L=3, dropout=0.0) called on two tensors of shape "
+                f"(2, 4, 3) raised {type(error).__name__}: {error}"
+            ) from error
+    shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+    if shape != (2, 4, 3):
+        raise OperationError(f"operation {name!r}: found output {shape}; allowed: (2, 4, 3)")
+
+
+@register_operation("zero", label="Zero", symmetric=True)
+class Zero(nn.Module):
+    """0: a step that contributes nothing."""
+
+    def __init__(self, C: int, L: int, dropout: float = 0.0):
+        super().__init__()
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+
+@register_operation("sum", label="Sum", symmetric=True)
+class Sum(nn.Module):
+    """x + y: what DARTS does with the inputs of a node."""
+
+    def __init__(self, C: int, L: int, dropout: float = 0.0):
+        super().__init__()
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+
+@register_operation("attention", label="Attention")
+class Attention(nn.Module):
+    """LayerNorm(softmax(xᵀy / √C) yᵀ)ᵀ: the L positions of x look at the L positions of y.
+
+    Queries are x, keys and values y, with no projections. The attention weights have a dropout of
+    their own, 0.1 in every setting of the paper.
+    """
+
+    attention_dropout = 0.1
+
+    def __init__(self, C: int, L: int, dropout: float = 0.0):
+        super().__init__()
+        self.dropout = nn.Dropout(self.attention_dropout)
+        self.ln = nn.LayerNorm([C, L])
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        scores = x.transpose(1, 2) @ y / math.sqrt(x.shape[1])
+        weights = self.dropout(scores.softmax(dim=-1))
+        return self.ln(y @ weights.transpose(1, 2))
+
+
+@register_operation("linear_glu", label="LinearGLU", symmetric=True)
+class LinearGLU(nn.Module):
+    """value ⊙ sigmoid(gate), both a 1×1 convolution of concat(x, y).
+
+    The released form: one convolution from 2C to 2C channels, of which the first C are the value,
+    then BatchNorm, the gate and dropout. The paper's ``xW₁ ⊙ sigmoid(yW₂)`` is the special case
+    of a block-diagonal weight.
+    """
+
+    def __init__(self, C: int, L: int, dropout: float = 0.0):
+        super().__init__()
+        self.conv = nn.Conv1d(2 * C, 2 * C, 1)
+        self.bn = nn.BatchNorm1d(2 * C)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        both = self.bn(self.conv(torch.cat([x, y], dim=1)))
+        return self.dropout(nn.functional.glu(both, dim=1))
+
+
+@register_operation("concat_fc", label="ConcatFC", symmetric=True)
+class ConcatFC(nn.Module):
+    """ReLU(BatchNorm(W concat(x, y))): the fusion operation of MFAS."""
+
+    def __init__(self, C: int, L: int, dropout: float = 0.0):
+        super().__init__()
+        self.conv = nn.Conv1d(2 * C, C, 1)
+        self.bn = nn.BatchNorm1d(C)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.dropout(self.bn(self.conv(torch.cat([x, y], dim=1))).relu())

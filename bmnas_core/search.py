@@ -1,0 +1,320 @@
+"""Search: an iterator of bilevel updates (Yin et al. 2022, algorithm 1, first order)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .cells import RELAXATIONS
+from .config import (
+    BmnasError,
+    Settings,
+    epoch_batches,
+    resolve_device,
+    seeded,
+    setting,
+    writing,
+)
+from .derive import DERIVATIONS, ArchitectureWeights, derive
+from .features import FeatureBank
+from .genotype import OPERATIONS, Genotype
+from .networks import Hypernet
+from .tasks.task import Task
+from .train import METRICS, cosine_restarts, score
+
+FORMAT = "bmnas-search/1"
+
+
+class SearchError(BmnasError):
+    """A search that cannot start, go on or be resumed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig(Settings):
+    """How to search; what is None is the task's own.
+
+    ``schedule="batch"`` follows every update of the weights, on a training batch, by one of α, β,
+    γ, on a validation batch. ``"epoch"`` does a whole epoch of the one and then one of the other,
+    as the published code does.
+    """
+
+    operations: tuple[str, ...] = setting(
+        ("sum", "attention", "linear_glu", "concat_fc"), choices=lambda: tuple(OPERATIONS)
+    )
+    relaxation: str = setting("pair", choices=lambda: tuple(RELAXATIONS))
+    derivation: str = setting("argmax", choices=lambda: tuple(DERIVATIONS))
+    schedule: str = setting("batch", choices=("batch", "epoch"))
+    arch_lr: float = setting(3e-3, above=0.0)
+    arch_betas: tuple[float, float] = setting((0.5, 0.999), least=0.0, most=0.9999)
+    arch_weight_decay: float = setting(1e-3, least=0.0)
+
+
+@dataclass(frozen=True)
+class SearchState:
+    """What one step of a search did and where it stands.
+
+    Attributes:
+        step, epoch: counted from 1.
+        phase: ``"both"``, or under the epoch schedule ``"weights"`` or ``"architecture"``.
+        train_loss, val_loss: of this step's batches; None for the one the phase leaves out.
+        val_score: the hypernet's score on all of validation, at the last step of an epoch.
+        weights: α, β, γ after the step.
+    """
+
+    step: int
+    epoch: int
+    phase: str
+    lr: float
+    train_loss: float | None
+    val_loss: float | None
+    val_score: float | None
+    weights: ArchitectureWeights
+    derivation: str
+
+    @property
+    def alpha(self):
+        """(edges, 2), edges Cell by Cell."""
+        return self.weights.alpha
+
+    @property
+    def beta(self):
+        """Per Cell (edges, 2), edges step by step."""
+        return self.weights.beta
+
+    @property
+    def gamma(self):
+        """Per Cell (M, operations)."""
+        return self.weights.gamma
+
+    @cached_property
+    def genotype(self) -> Genotype:
+        """What would be derived if the search ended here."""
+        return derive(self.weights, self.derivation)
+
+
+class Search:
+    """Bilevel search on a task; iterating it makes one update at a time.
+
+    All randomness is a function of the seed and the step, so that a resumed search equals an
+    unbroken one, and two searches can run side by side.
+
+    Args:
+        task: the task to search on. Only its train and validation splits are read.
+        config: how; fields that are None are the task's.
+        seed: fixes initial weights, batches and dropout.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, …
+        bank: features computed before; the task's shared bank in memory where None.
+
+    Attributes:
+        hypernet: the network that is searched in.
+        step: updates made so far.
+        best_genotype, best_score: of the best validation score at the end of an epoch so far.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        config: SearchConfig | None = None,
+        *,
+        seed: int = 0,
+        device: str | torch.device = "auto",
+        bank: FeatureBank | None = None,
+    ):
+        self.task, self.seed, self.device = task, seed, resolve_device(device)
+        self.config = config = (config or SearchConfig()).filled(task.config)
+        self.bank = bank or FeatureBank.of(task, config.L, self.device)
+        self.metric = METRICS[task.metric]
+        with seeded(seed, "hypernet"):
+            self.hypernet = Hypernet(
+                task.channels,
+                task.classes,
+                C=config.C,
+                L=config.L,
+                N=config.N,
+                M=config.M,
+                operations=config.operations,
+                relaxation=config.relaxation,
+                dropout=config.dropout,
+            ).to(self.device)
+        self.architecture = self.hypernet.architecture_parameters()
+        self.weights = self.hypernet.weight_parameters()
+        self.weight_optimizer = torch.optim.Adam(
+            self.weights, lr=config.max_lr, weight_decay=config.weight_decay
+        )
+        self.scheduler = cosine_restarts(self.weight_optimizer, config)
+        self.architecture_optimizer = torch.optim.Adam(
+            self.architecture,
+            lr=config.arch_lr,
+            betas=config.arch_betas,
+            weight_decay=config.arch_weight_decay,
+        )
+        self.step = 0
+        self.best_score: float | None = None
+        self.best_genotype: Genotype | None = None
+        self.train_batches = -(-len(task.split("train")) // config.batch_size)
+        self.val_batches = -(-len(task.split("validation")) // config.batch_size)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        both = self.config.schedule == "batch"
+        return self.train_batches if both else self.train_batches + self.val_batches
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps_per_epoch * self.config.epochs
+
+    def __len__(self) -> int:
+        """Steps that are left."""
+        return self.total_steps - self.step
+
+    def __iter__(self) -> Iterator[SearchState]:
+        return self
+
+    def __next__(self) -> SearchState:
+        if self.step >= self.total_steps:
+            raise StopIteration
+        epoch, position = divmod(self.step, self.steps_per_epoch)
+        phase = "both"
+        if self.config.schedule == "epoch":
+            phase = "weights" if position < self.train_batches else "architecture"
+        train_loss = val_loss = val_score = None
+        self.hypernet.train()
+        with seeded(self.seed, "step", self.step, device=self.device):
+            if phase != "architecture":
+                self.scheduler.step(epoch + position / self.train_batches)
+                train_loss = self._update(
+                    "train", self.step // self.steps_per_epoch, position, self.train_batches
+                )
+            if phase != "weights":
+                done = self.step if phase == "both" else position - self.train_batches
+                cycle, b = divmod(done, self.val_batches)
+                cycle = cycle if phase == "both" else epoch
+                val_loss = self._update("validation", cycle, b, self.val_batches)
+        self.step += 1
+        weights = ArchitectureWeights.of(
+            self.hypernet, self.config.operations, self.config.relaxation
+        )
+        if self.step % self.steps_per_epoch == 0:
+            val_score = score(self.hypernet, self.task, self.bank, "validation")
+        state = SearchState(
+            self.step,
+            epoch + 1,
+            phase,
+            self.weight_optimizer.param_groups[0]["lr"],
+            train_loss,
+            val_loss,
+            val_score,
+            weights,
+            self.config.derivation,
+        )
+        if val_score is not None and (self.best_score is None or val_score > self.best_score):
+            self.best_score, self.best_genotype = val_score, state.genotype
+        return state
+
+    def run(self, *, progress: bool = True) -> Genotype:
+        """Make all steps that are left; returns :attr:`best_genotype`."""
+        for _ in tqdm(self, "search", leave=False, disable=not progress or None):
+            pass
+        return self.best_genotype
+
+    def _update(self, split: str, cycle: int, b: int, batches: int) -> float:
+        """One optimiser step: of the weights on a training batch, or of α, β, γ on validation."""
+        n = len(self.task.split(split))
+        rows = epoch_batches(n, self.config.batch_size, self.seed, split, cycle)[b]
+        inputs, labels = self.bank.batch(split, rows)
+        training = split == "train"
+        parameters = self.weights if training else self.architecture
+        optimizer = self.weight_optimizer if training else self.architecture_optimizer
+        loss = self.metric.loss(self.hypernet(inputs), labels)
+        value = float(loss.detach())
+        if value != value or abs(value) == float("inf"):
+            raise SearchError(f"{split} loss at step {self.step + 1}: found {value}; not finite")
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return value
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write everything needed to go on, as safetensors with a JSON header."""
+        tensors = {f"hypernet.{k}": v for k, v in self.hypernet.state_dict().items()}
+        for name, optimizer in self._optimizers().items():
+            for i, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"{name}.{i}.{k}": v for k, v in state.items()}
+        header = {
+            "format": FORMAT,
+            "config": self.config.to_dict(),
+            "seed": self.seed,
+            "step": self.step,
+            "best_score": self.best_score,
+            "best_genotype": self.best_genotype and self.best_genotype.to_json(),
+            "bank": self.bank.key,
+        }
+        tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+        with writing(path) as beside:
+            save_file(tensors, beside, {"bmnas": json.dumps(header)})
+
+    @classmethod
+    def resume(
+        cls,
+        path: str | os.PathLike,
+        task: Task,
+        *,
+        device: str | torch.device = "auto",
+        bank: FeatureBank | None = None,
+    ) -> Search:
+        """Go on from a saved search; on CPU the rest equals an unbroken one bit for bit.
+
+        Raises:
+            SearchError: for a file that is missing or no search, or features other than those it
+                was made with.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                header = json.loads((file.metadata() or {}).get("bmnas", "{}"))
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError, ValueError) as error:
+            raise SearchError(f"{path}: found no search to resume ({error})") from None
+        if header.get("format") != FORMAT:
+            raise SearchError(f"{path}: found format {header.get('format')!r}; allowed: {FORMAT!r}")
+        config = SearchConfig.from_dict(header["config"])
+        search = cls(task, config, seed=header["seed"], device=device, bank=bank)
+        if header["bank"] != search.bank.key:
+            raise SearchError(
+                f"{path}: was made on other features (task, data, backbones or L) than those of "
+                f"task {task.name!r} given here"
+            )
+        search._restore(tensors)
+        search.step, search.best_score = header["step"], header["best_score"]
+        if header["best_genotype"]:
+            search.best_genotype = Genotype.from_json(header["best_genotype"], str(path))
+        return search
+
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {
+            "weight_optimizer": self.weight_optimizer,
+            "architecture_optimizer": self.architecture_optimizer,
+        }
+
+    def _restore(self, tensors: dict[str, Tensor]) -> None:
+        own = {k.removeprefix("hypernet."): v for k, v in tensors.items() if k[:9] == "hypernet."}
+        self.hypernet.load_state_dict(own)
+        for name, optimizer in self._optimizers().items():
+            state: dict[int, dict[str, Tensor]] = {}
+            for key, tensor in tensors.items():
+                if key.startswith(f"{name}."):
+                    _, i, field = key.split(".")
+                    state.setdefault(int(i), {})[field] = tensor
+            optimizer.load_state_dict(
+                {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+            )

@@ -1,0 +1,230 @@
+"""Train and evaluate networks on a task: fusion networks and all their rivals alike."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from .config import BmnasError, Settings, epoch_batches, resolve_device, seeded, setting
+from .features import FeatureBank, RawInputs, extract
+from .genotype import Genotype
+from .networks import FusionNetwork
+from .tasks.task import Task
+
+
+class TrainError(BmnasError):
+    """Training that cannot start or went astray."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a task is scored and what its networks minimise.
+
+    ``loss`` maps logits (n, classes) and labels to a scalar tensor, ``score`` to a float, higher
+    being better.
+    """
+
+    name: str
+    loss: Callable[[Tensor, Tensor], Tensor]
+    score: Callable[[Tensor, Tensor], float]
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Share of samples whose largest logit is the label's. labels: (n,)."""
+    return float((logits.argmax(1) == labels).double().mean())
+
+
+def weighted_f1(logits: Tensor, labels: Tensor, threshold: float = 0.3) -> float:
+    """F1 averaged over classes weighted by how often each occurs. labels: (n, classes) of 0, 1.
+
+    A class counts as predicted where sigmoid(logit) exceeds ``threshold``; 0.3 is the paper's.
+    """
+    from sklearn.metrics import f1_score
+
+    predicted = (logits.sigmoid() > threshold).cpu().numpy()
+    return float(f1_score(labels.cpu().numpy(), predicted, average="weighted", zero_division=0))
+
+
+def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    return nn.functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+
+
+METRICS = {
+    "accuracy": Metric("accuracy", nn.functional.cross_entropy, accuracy),
+    "weighted_f1": Metric("weighted_f1", binary_cross_entropy, weighted_f1),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Settings):
+    """How a fusion network is trained; what is None is the task's own.
+
+    ``data`` is what it learns from: train and validation together as in the paper, or train
+    alone. With ``finetune`` the backbones are trained along, at ``backbone_lr``.
+    """
+
+    data: str = setting("train+validation", choices=("train+validation", "train"))
+    finetune: bool = False
+    backbone_lr: float = setting(1e-4, above=0.0)
+
+
+class EndToEnd(nn.Module):
+    """Backbones and fusion network as one: raw inputs by modality name → logits."""
+
+    def __init__(self, task: Task, fusion: FusionNetwork, L: int):
+        super().__init__()
+        self.modalities, self.L, self.fusion = task.modalities, L, fusion
+        self.backbones = nn.ModuleList(copy.deepcopy(m.backbone) for m in task.modalities)
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        features = {}
+        for modality, backbone in zip(self.modalities, self.backbones, strict=True):
+            features |= extract(modality, backbone, inputs[modality.name], self.L)
+        return self.fusion(features)
+
+
+def train(
+    genotype: Genotype,
+    task: Task,
+    config: TrainConfig | None = None,
+    *,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+    bank: FeatureBank | None = None,
+    progress: bool = True,
+) -> tuple[nn.Module, list[dict]]:
+    """Build the fusion network of a genotype and train it from scratch.
+
+    Returns:
+        The trained network (an :class:`EndToEnd` one with ``config.finetune``) and one record an
+        epoch: ``epoch``, ``lr``, ``train_loss``, ``validation_score``, ``seconds``. The validation
+        score is None where validation is trained on.
+
+    Raises:
+        TrainError: if the genotype's features are not the task's.
+    """
+    config = (config or TrainConfig()).filled(task.config)
+    device = resolve_device(device)
+    if genotype.features != task.features:
+        raise TrainError(
+            f"genotype: found features {', '.join(genotype.features)}; allowed: those of task "
+            f"{task.name!r}: {', '.join(task.features)}"
+        )
+    with seeded(seed, "initial weights"):
+        net: nn.Module = FusionNetwork(
+            genotype, task.channels, task.classes, C=config.C, L=config.L, dropout=config.dropout
+        )
+    if config.finetune:
+        net = EndToEnd(task, net, config.L)
+        source = RawInputs(task, device=device)
+    else:
+        source = bank or FeatureBank.of(task, config.L, device)
+    return net, fit(net, task, source, config, seed=seed, progress=progress)
+
+
+def fit(
+    net: nn.Module,
+    task: Task,
+    source: FeatureBank | RawInputs,
+    config: TrainConfig,
+    *,
+    seed: int = 0,
+    progress: bool = True,
+) -> list[dict]:
+    """Train any network that maps a batch of ``source`` to logits; returns a record an epoch.
+
+    Raises:
+        TrainError: when the loss stops being finite.
+    """
+    metric, n, history = METRICS[task.metric], len(task.split(config.data)), []
+    optimizer, scheduler = _optimizer(net.to(source.device), config)
+    for epoch in tqdm(range(config.epochs), "training", leave=False, disable=not progress or None):
+        start, losses = time.perf_counter(), []
+        batches = epoch_batches(n, config.batch_size, seed, "training", epoch)
+        net.train()
+        with seeded(seed, "training noise", epoch, device=source.device):
+            for b, rows in enumerate(batches):
+                scheduler.step(epoch + b / len(batches))
+                inputs, labels = source.batch(config.data, rows)
+                loss = metric.loss(net(inputs), labels)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.detach())
+        mean = float(torch.stack(losses).mean())
+        if mean != mean or abs(mean) == float("inf"):
+            raise TrainError(f"training loss in epoch {epoch}: found {mean}; allowed: finite")
+        unseen = config.data == "train"
+        history.append(
+            {
+                "epoch": epoch + 1,
+                "lr": scheduler.get_last_lr()[0],
+                "train_loss": mean,
+                "validation_score": score(net, task, source, "validation") if unseen else None,
+                "seconds": time.perf_counter() - start,
+            }
+        )
+    net.eval()
+    return history
+
+
+def evaluate(
+    net: nn.Module, task: Task, split: str = "test", *, bank: FeatureBank | None = None
+) -> float:
+    """Score of a trained network on a split, in the task's metric.
+
+    Read ``"test"`` once, for the number you report; choose by ``"validation"``.
+    """
+    device = next(net.parameters()).device
+    if isinstance(net, EndToEnd):
+        return score(net, task, RawInputs(task, device=device), split)
+    return score(net, task, bank or FeatureBank.of(task, getattr(net, "L", None), device), split)
+
+
+def score(net: nn.Module, task: Task, source: FeatureBank | RawInputs, split: str) -> float:
+    """Score of a network on a split of a source, in evaluation mode."""
+    logits, labels = predict(net, task, source, split)
+    return METRICS[task.metric].score(logits, labels)
+
+
+def predict(
+    net: nn.Module, task: Task, source: FeatureBank | RawInputs, split: str
+) -> tuple[Tensor, Tensor]:
+    """Logits (n, classes) and labels of a whole split, in evaluation mode.
+
+    Raises:
+        TaskError: for a split that does not exist.
+    """
+    training, parts = net.training, []
+    net.eval()
+    with torch.no_grad():
+        for rows in torch.arange(len(task.split(split))).split(512):
+            inputs, labels = source.batch(split, rows)
+            parts.append((net(inputs), labels))
+    net.train(training)
+    logits, labels = zip(*parts, strict=True)
+    return torch.cat(logits), torch.cat(labels)
+
+
+def cosine_restarts(optimizer: torch.optim.Optimizer, config: Settings):
+    """Learning rate along cosines from max to min that restart; step it with the epoch so far."""
+    return torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(
+        optimizer, T_0=config.restart, T_mult=2, eta_min=config.min_lr
+    )
+
+
+def _optimizer(net: nn.Module, config: TrainConfig):
+    groups = [{"params": list(net.parameters()), "lr": config.max_lr}]
+    if isinstance(net, EndToEnd):
+        groups = [
+            {"params": list(net.fusion.parameters()), "lr": config.max_lr},
+            {"params": list(net.backbones.parameters()), "lr": config.backbone_lr},
+        ]
+    optimizer = torch.optim.Adam(groups, weight_decay=config.weight_decay)
+    return optimizer, cosine_restarts(optimizer, config)
