@@ -1,0 +1,81 @@
+"""Make the speech of the task ``digits``: digits zero to nine spoken by espeak-ng.
+
+Forty synthetic voices (an accent and a variant of it each) say every digit at three pitches and
+speeds. Each clip is trimmed, resampled to 8 kHz and kept as a mel spectrogram in decibels below
+its peak, one byte a value. One voice's clips are kept as sound too, to listen to.
+
+    python assets/digits/build_speech.py        # needs espeak-ng; about two minutes
+"""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import wave
+from math import gcd
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.signal import resample_poly
+
+from bmnas_core.config import writing
+from bmnas_core.tasks.audio import SAMPLE_RATE, fit_length, mel_power
+from bmnas_core.tasks.digits import DECIBELS, WORDS
+
+HERE = Path(__file__).parent
+ACCENTS = ("en-gb", "en-us", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-rp", "en-029")
+VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4", "f5")
+VOICES, RENDITIONS = 40, 3
+
+
+def speak(word: str, voice: str, pitch: int, speed: int) -> np.ndarray:
+    """One spoken word at 8 kHz, trimmed to within 40 dB of its loudest, peak 0.9: (samples,)."""
+    sound = subprocess.run(
+        ["espeak-ng", "-v", voice, "-p", str(pitch), "-s", str(speed), "--stdout", word],
+        check=True,
+        capture_output=True,
+    ).stdout
+    with wave.open(io.BytesIO(sound)) as file:
+        rate = file.getframerate()
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32768
+    common = gcd(rate, SAMPLE_RATE)
+    samples = resample_poly(samples, SAMPLE_RATE // common, rate // common)
+    level = np.sqrt(np.convolve(samples**2, np.ones(160) / 160, "same"))
+    loud = np.flatnonzero(level > 0.01 * level.max())
+    samples = samples[loud[0] : loud[-1] + 1]
+    return (0.9 * samples / np.abs(samples).max()).astype(np.float32)
+
+
+def main() -> None:
+    random = np.random.default_rng(0)
+    all_voices = [f"{accent}+{variant}" for accent in ACCENTS for variant in VARIANTS]
+    voices = sorted(random.choice(all_voices, VOICES, replace=False))
+    rows = {"decibels": [], "digit": [], "voice": [], "pitch": [], "speed": []}
+    (HERE / "examples").mkdir(exist_ok=True)
+    for v, voice in enumerate(voices):
+        for digit, word in enumerate(WORDS):
+            for rendition in range(RENDITIONS):
+                pitch, speed = int(random.integers(20, 81)), int(random.integers(130, 221))
+                samples = speak(word, voice, pitch, speed)
+                power = mel_power(fit_length(torch.from_numpy(samples)))
+                below_peak = 10 * torch.log10(power / power.max() + 1e-12)
+                scaled = (below_peak.clamp(min=-DECIBELS) / DECIBELS + 1) * 255
+                for key, value in zip(
+                    rows, (scaled.round().byte().numpy(), digit, v, pitch, speed), strict=True
+                ):
+                    rows[key].append(value)
+                if v == 0 and rendition == 0:
+                    with wave.open(str(HERE / "examples" / f"{word}.wav"), "wb") as file:
+                        file.setnchannels(1)
+                        file.setsampwidth(2)
+                        file.setframerate(SAMPLE_RATE)
+                        file.writeframes((samples * 32767).astype("<i2").tobytes())
+    arrays = {k: np.array(v, np.uint8) for k, v in rows.items()}
+    with writing(HERE / "speech.npz") as beside, open(beside, "wb") as file:
+        np.savez_compressed(file, voices=np.array(voices), **arrays)
+    print(f"{len(rows['digit'])} clips, {(HERE / 'speech.npz').stat().st_size / 1e3:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""From sound to log-mel spectrograms, and noise at a given level."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+SAMPLE_RATE = 8000
+MELS, FRAMES, HOP, WINDOW = 32, 32, 160, 256
+SAMPLES = (FRAMES - 1) * HOP
+FLOOR_DB = -60.0
+
+
+def mel_filters() -> Tensor:
+    """Triangular filters, evenly spaced in mel from 0 to 4 kHz: (MELS, WINDOW // 2 + 1).
+
+    They are not normalised: at every frequency in between they add up to one, so that a
+    spectrogram's columns add up to the power of the sound.
+    """
+    top = 2595 * math.log10(1 + SAMPLE_RATE / 2 / 700)
+    edges = 700 * (10 ** (torch.linspace(0, top, MELS + 2) / 2595) - 1)
+    frequencies = torch.linspace(0, SAMPLE_RATE / 2, WINDOW // 2 + 1)
+    rising = (frequencies - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+    falling = (edges[2:, None] - frequencies) / (edges[2:] - edges[1:-1])[:, None]
+    return torch.minimum(rising, falling).clamp(min=0)
+
+
+def mel_power(wave: Tensor) -> Tensor:
+    """Power in each mel band, 20 ms a frame: (SAMPLES,) or (n, SAMPLES) → (…, MELS, FRAMES)."""
+    spectrum = torch.stft(wave, WINDOW, HOP, window=torch.hann_window(WINDOW), return_complex=True)
+    return mel_filters() @ spectrum.abs().square()
+
+
+def fit_length(wave: Tensor) -> Tensor:
+    """The first 0.62 s of a sound, (samples,) → (SAMPLES,), with silence after a shorter one."""
+    return torch.nn.functional.pad(wave[:SAMPLES], (0, max(0, SAMPLES - len(wave))))
+
+
+def add_noise(power: Tensor, snr_db: float, generator: torch.Generator) -> Tensor:
+    """Add white noise to mel spectrograms at a signal-to-noise ratio.
+
+    The signal's level is its mean power over the frames within 40 dB of the loudest. Powers of
+    independent sounds add up in the mean, so noise spectrograms are added to the spectrograms.
+
+    Args:
+        power: (n, MELS, FRAMES).
+        snr_db: in decibels; infinity adds nothing.
+    """
+    if snr_db == math.inf:
+        return power
+    noise = mel_power(torch.randn(len(power), SAMPLES, generator=generator))
+    frames = power.sum(1)
+    loud = frames > 1e-4 * frames.amax(1, keepdim=True)
+    signal_level = (frames * loud).sum(1) / loud.sum(1).clamp(min=1)
+    scale = signal_level / noise.sum(1).mean(1) * 10 ** (-snr_db / 10)
+    return power + scale[:, None, None] * noise
+
+
+def log_mel(power: Tensor) -> Tensor:
+    """Decibels below each spectrogram's peak, from -60 … 0 dB mapped to -1 … 1."""
+    peak = power.flatten(1).amax(1)[:, None, None].clamp(min=1e-12)
+    decibels = 10 * torch.log10(power / peak + 1e-12)
+    return decibels.clamp(min=FLOOR_DB) / -FLOOR_DB * 2 + 1

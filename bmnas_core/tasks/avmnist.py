@@ -1,0 +1,139 @@
+"""``avmnist``: MNIST's test images and the Free Spoken Digit Dataset, from their own files."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import wave
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..config import Settings, generator
+from .audio import fit_length, mel_power
+from .files import DataSet, asset, read_manifest
+from .pairs import DigitData, pair_task
+from .task import DataError, Task, TaskError, register_task
+
+IMAGES, LABELS = "mnist/t10k-images-idx3-ubyte.gz", "mnist/t10k-labels-idx1-ubyte.gz"
+URLS = {
+    "mnist": "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "fsdd": "https://raw.githubusercontent.com/Jakobovski/free-spoken-digit-dataset/v1.0.10/",
+}
+
+DATA = DataSet(
+    name="avmnist",
+    title="AV-MNIST: MNIST's 10,000 test images and 3,000 recordings of FSDD",
+    license="MNIST: CC BY-SA 3.0; FSDD: CC BY-SA 4.0",
+    source="LeCun, Cortes, Burges; Zohar Jackson and contributors",
+    folder="avmnist",
+    manifest=lambda: read_manifest(asset("avmnist/files.sha256")),
+    url=lambda path: URLS[path.split("/")[0]] + path.split("/", 1)[1],
+)
+
+SIZES = {"train": 6000, "validation": 2000, "test": 2000}
+DEFAULTS = {"same": (0.25, 0.0), "sum": (0.75, 20.0)}
+
+
+@register_task("avmnist")
+def avmnist(
+    rule: str = "same", image_energy: float | None = None, snr_db: float | None = None
+) -> Task:
+    """A written and a spoken digit: 6,000 training, 2,000 validation and 2,000 test pairs.
+
+    Splits share no image and no recording; the test recordings are the data set's own (index 0 to
+    4 of each speaker and digit), validation is index 5 to 9.
+
+    Args:
+        rule: ``"same"`` digit (10 classes) or ``"sum"`` of the two (19 classes).
+        image_energy: share of the images' variance that is kept; 0.25 for same, 0.75 for sum.
+        snr_db: speech against white noise in decibels; 0 for same, 20 for sum.
+
+    Raises:
+        DataError: if a file is missing or damaged.
+        TaskError: for an unknown rule or a knob out of range.
+    """
+    if rule not in DEFAULTS:
+        raise TaskError(f"rule: found {rule!r}; allowed: {', '.join(map(repr, DEFAULTS))}")
+    energy, snr = DEFAULTS[rule]
+    return pair_task(
+        "avmnist",
+        _read(DATA.require()),
+        rule=rule,
+        image_energy=energy if image_energy is None else image_energy,
+        snr_db=snr if snr_db is None else snr_db,
+        sizes=SIZES,
+        config=Settings(
+            C=64, L=8, N=2, M=2, epochs=15, batch_size=96, dropout=0.1, max_lr=1e-3, min_lr=1e-6,
+            weight_decay=1e-4, restart=1,
+        ),
+    )  # fmt: skip
+
+
+@cache
+def _read(root: Path) -> DigitData:
+    images = torch.from_numpy(read_idx(root / IMAGES)).float().unsqueeze(1) / 255
+    digits = torch.from_numpy(read_idx(root / LABELS)).long()
+    order = torch.randperm(len(images), generator=generator(0, "avmnist images"))
+    names = sorted(p for p in DATA.manifest() if p.startswith("fsdd/"))
+    waves = torch.stack([fit_length(read_wave(root / name)) for name in names])
+    spoken = [Path(name).stem.split("_") for name in names]
+    take = torch.tensor([int(index) for _, _, index in spoken])
+    train, held_out = SIZES["train"], SIZES["train"] + SIZES["validation"]
+    return DigitData(
+        images=images,
+        image_digits=digits,
+        image_split={
+            "train": order[:train],
+            "validation": order[train:held_out],
+            "test": order[held_out:],
+        },
+        speech=mel_power(waves),
+        speech_digits=torch.tensor([int(digit) for digit, _, _ in spoken]),
+        speech_split={
+            "train": (take >= 10).nonzero()[:, 0],
+            "validation": ((take >= 5) & (take < 10)).nonzero()[:, 0],
+            "test": (take < 5).nonzero()[:, 0],
+        },
+        version=hashlib.sha256(repr(sorted(DATA.manifest().items())).encode()).hexdigest()[:16],
+    )
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """A gzipped IDX file of unsigned bytes, as MNIST is distributed.
+
+    Raises:
+        DataError: if it is truncated or no such file.
+    """
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path}: found no gzip file ({error})") from None
+    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
+        raise DataError(f"{path}: found no IDX file of bytes")
+    dims = content[3]
+    shape = tuple(np.frombuffer(content[4 : 4 + 4 * dims], ">u4").astype(int))
+    data = np.frombuffer(content[4 + 4 * dims :], np.uint8)
+    if len(data) != np.prod(shape):
+        raise DataError(f"{path}: found {len(data)} values; allowed: {shape}")
+    return data.reshape(shape).copy()
+
+
+def read_wave(path: Path) -> Tensor:
+    """A mono 16-bit WAV file at 8 kHz: (samples,) in -1 … 1.
+
+    Raises:
+        DataError: if it is no such file.
+    """
+    try:
+        with wave.open(str(path)) as file:
+            kind = (file.getnchannels(), file.getsampwidth(), file.getframerate())
+            content = file.readframes(file.getnframes())
+    except (OSError, EOFError, wave.Error) as error:
+        raise DataError(f"{path}: found no WAV file ({error})") from None
+    if kind != (1, 2, 8000):
+        raise DataError(f"{path}: found (channels, bytes, Hz) {kind}; allowed: (1, 2, 8000)")
+    return torch.from_numpy(np.frombuffer(content, "<i2").astype(np.float32) / 32768)

@@ -1,0 +1,138 @@
+"""Where data files are, whether they are the right ones, and how to get them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from .task import DataError
+
+PACKAGE = Path(__file__).parents[1]
+
+
+def asset(name: str, *, missing_ok: bool = False) -> Path:
+    """A file that comes with the kit: inside an installed wheel, else in the checkout.
+
+    Raises:
+        DataError: if it is not there and must be.
+    """
+    places = [PACKAGE / "assets" / name, PACKAGE.parent / "assets" / name]
+    for place in places:
+        if place.exists() or missing_ok and place is places[-1]:
+            return place
+    raise DataError(f"asset {name!r}: not found; looked at {places[0]} and {places[1]}")
+
+
+def data_root() -> Path:
+    """Folder of downloaded data sets: ``$BMNAS_DATA``, else ``~/.cache/bmnas/data``."""
+    return Path(os.environ.get("BMNAS_DATA") or cache_folder() / "data").expanduser()
+
+
+def cache_folder() -> Path:
+    """Folder of things that can be made again: ``$BMNAS_CACHE``, else ``~/.cache/bmnas``."""
+    return Path(os.environ.get("BMNAS_CACHE") or Path.home() / ".cache" / "bmnas").expanduser()
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The files of a task: what they are, where they lie, and where they come from.
+
+    Attributes:
+        folder: below :func:`data_root`; None for files that come with the kit.
+        manifest: function to the expected files, path relative to ``root`` → SHA-256.
+        url: function from such a path to where it is downloaded from.
+    """
+
+    name: str
+    title: str
+    license: str
+    source: str
+    folder: str | None
+    manifest: Callable[[], dict[str, str]]
+    url: Callable[[str], str] | None = None
+
+    @property
+    def embedded(self) -> bool:
+        return self.folder is None
+
+    @property
+    def root(self) -> Path:
+        return asset(self.name) if self.folder is None else data_root() / self.folder
+
+    def check(self) -> list[str]:
+        """Problems with the files, one line each: missing, or with the wrong contents."""
+        problems = []
+        for path, expected in self.manifest().items():
+            file = self.root / path
+            try:
+                found = hashlib.sha256(file.read_bytes()).hexdigest()
+            except FileNotFoundError:
+                problems.append(f"{file}: missing")
+                continue
+            except OSError as error:
+                problems.append(f"{file}: cannot be read ({error.strerror})")
+                continue
+            if found != expected:
+                problems.append(
+                    f"{file}: found {file.stat().st_size} bytes with SHA-256 {found[:16]}…; "
+                    f"allowed: {expected[:16]}…"
+                )
+        return problems
+
+    def require(self) -> Path:
+        """The folder with the files, after :meth:`check`.
+
+        Raises:
+            DataError: naming the first files that are missing or wrong, and the remedy.
+        """
+        problems = self.check()
+        if problems:
+            more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+            raise DataError(
+                f"data of task {self.name!r}: {'; '.join(problems[:3])}{more}. "
+                f"Set BMNAS_DATA to the folder that holds {self.folder!r}, or run: "
+                f"bmnas data fetch {self.name}"
+            )
+        return self.root
+
+    def fetch(self) -> None:
+        """Download what is missing or wrong; every file is checked before it takes its place.
+
+        Raises:
+            DataError: if there is nothing to download from, or a download fails.
+        """
+        if self.url is None:
+            raise DataError(f"data of task {self.name!r}: comes with the kit; nothing to fetch")
+        import pooch
+
+        hashes = self.manifest()
+
+        def download(path: str) -> None:
+            target = self.root / path
+            pooch.retrieve(
+                self.url(path),
+                known_hash=f"sha256:{hashes[path]}",
+                fname=target.name,
+                path=target.parent,
+            )
+
+        pooch.get_logger().setLevel("WARNING")
+        with ThreadPoolExecutor(8) as pool:
+            try:
+                for _ in tqdm(pool.map(download, hashes), self.name, len(hashes), disable=None):
+                    pass
+            except (OSError, ValueError) as error:
+                pool.shutdown(cancel_futures=True)
+                raise DataError(f"data of task {self.name!r}: download failed: {error}") from None
+
+
+def read_manifest(path: Path) -> dict[str, str]:
+    """A file in the format of ``sha256sum``: path → hash."""
+    rows = (line.split("  ", 1) for line in path.read_text(encoding="utf-8").splitlines())
+    return {name: digest for digest, name in rows}

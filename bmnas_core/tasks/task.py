@@ -1,0 +1,193 @@
+"""Task: data, frozen backbones, a metric and settings, for any number of modalities."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from ..config import BmnasError, Settings
+
+#: Tasks by name, filled by :func:`register_task`.
+TASKS: dict[str, Callable[..., Task]] = {}
+
+SPLITS = ("train", "validation", "test")
+
+
+class TaskError(BmnasError):
+    """A task that does not exist or does not hold together."""
+
+
+class DataError(BmnasError):
+    """Data files that are missing or are not what they should be."""
+
+
+@dataclass(frozen=True, eq=False)
+class Modality:
+    """One stream of inputs and the frozen backbone that reads it.
+
+    Attributes:
+        name: e.g. ``"Image"``.
+        backbone: module from a batch of inputs to its list of features, first block first.
+        channels: feature name → channels, in the order in which the backbone gives them.
+        inputs: (items, …), all items of all splits.
+        over: how features are pooled to length L, see :func:`~bmnas_core.networks.pool`.
+        classes: (items,), each item's own class where it has one, such as the digit it shows.
+    """
+
+    name: str
+    backbone: nn.Module
+    channels: dict[str, int]
+    inputs: Tensor
+    over: str = "grid"
+    classes: Tensor | None = None
+
+    def fingerprint(self) -> str:
+        """Hash of what determines this modality's features, but for L."""
+        digest = hashlib.sha256(f"{self.name} {self.channels} {self.over}".encode())
+        digest.update(repr(self.backbone).encode())
+        for name, tensor in [*self.backbone.state_dict().items(), ("inputs", self.inputs)]:
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Samples as rows of item numbers, one column a modality, and their labels.
+
+    Attributes:
+        index: (n, modalities), integers.
+        labels: (n,) classes, or (n, classes) of 0 and 1 for a multi-label task.
+    """
+
+    name: str
+    index: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Everything a search needs: modalities, splits, number of classes, metric and settings.
+
+    Attributes:
+        name, rule: e.g. ``"digits"``, ``"sum"``.
+        classes: number of logits.
+        metric: a name in :data:`bmnas_core.train.METRICS`.
+        splits: ``"train"``, ``"validation"`` and ``"test"``; no item is in two of them.
+        config: the task's settings.
+        notes: facts worth showing, such as the difficulty knobs.
+
+    Raises:
+        TaskError: if a split is missing, empty or disagrees with the modalities.
+    """
+
+    name: str
+    rule: str
+    classes: int
+    metric: str
+    modalities: tuple[Modality, ...]
+    splits: dict[str, Split]
+    config: Settings
+    notes: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        if len(self.modalities) < 2:
+            raise TaskError(f"{self.name}: found {len(self.modalities)} modality; allowed: two up")
+        names = [f for m in self.modalities for f in m.channels]
+        for name in names:
+            if names.count(name) > 1:
+                raise TaskError(f"{self.name}: feature {name!r} twice; allowed: each name once")
+        for split in SPLITS:
+            if split not in self.splits or len(self.splits[split]) == 0:
+                raise TaskError(f"{self.name}: split {split!r} is empty; allowed: one sample up")
+            self._check_split(self.splits[split])
+
+    def _check_split(self, split: Split) -> None:
+        place = f"{self.name}: split {split.name!r}"
+        expected = (len(split.labels), len(self.modalities))
+        if tuple(split.index.shape) != expected:
+            raise TaskError(
+                f"{place}: found index of shape {tuple(split.index.shape)}; allowed: {expected}"
+            )
+        for column, modality in zip(split.index.T, self.modalities, strict=True):
+            low, high = int(column.min()), int(column.max())
+            if low < 0 or high >= len(modality.inputs):
+                raise TaskError(
+                    f"{place}: found {modality.name} items {low}…{high}; allowed: 0…"
+                    f"{len(modality.inputs) - 1}"
+                )
+        if split.labels.dim() == 1 and not 0 <= int(split.labels.min()) <= int(
+            split.labels.max()
+        ) < max(self.classes, 1):
+            raise TaskError(
+                f"{place}: found labels {int(split.labels.min())}…{int(split.labels.max())}; "
+                f"allowed: 0…{self.classes - 1}"
+            )
+        if split.labels.dim() == 2 and split.labels.shape[1] != self.classes:
+            raise TaskError(
+                f"{place}: found {split.labels.shape[1]} label columns; allowed: {self.classes}"
+            )
+
+    @property
+    def channels(self) -> dict[str, int]:
+        """Feature name → channels, modality by modality, in the order that genotypes use."""
+        return {name: c for m in self.modalities for name, c in m.channels.items()}
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        return tuple(self.channels)
+
+    def split(self, name: str) -> Split:
+        """A split by name; ``"train+validation"`` is both, one after the other.
+
+        Raises:
+            TaskError: for a split that does not exist.
+        """
+        parts = [self.splits[part] for part in name.split("+") if part in self.splits]
+        if len(parts) != len(name.split("+")):
+            raise TaskError(f"split: found {name!r}; allowed: {', '.join(self.splits)}")
+        if len(parts) == 1:
+            return parts[0]
+        index, labels = (torch.cat([getattr(p, k) for p in parts]) for k in ("index", "labels"))
+        return Split(name, index, labels)
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{len(self.splits[s])} {s}" for s in SPLITS)
+        return (
+            f"Task {self.name!r} (rule {self.rule!r}): {self.classes} classes, {self.metric}; "
+            f"{sizes}; features {', '.join(self.features)}"
+        )
+
+
+def register_task(name: str):
+    """Decorator: make a function ``(**options) -> Task`` loadable as ``load_task(name)``."""
+
+    def decorate(function):
+        TASKS[name] = function
+        return function
+
+    return decorate
+
+
+def load_task(name: str, **options) -> Task:
+    """A task by name with its options, e.g. ``load_task("digits", rule="sum")``.
+
+    Raises:
+        TaskError: for an unknown name or option, listing what there is.
+        DataError: for data files that are missing or damaged.
+    """
+    if name not in TASKS:
+        raise TaskError(f"task: found {name!r}; allowed: {', '.join(TASKS)}")
+    code = TASKS[name].__code__
+    known = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    for option in options:
+        if option not in known:
+            raise TaskError(f"task {name!r}: found option {option!r}; allowed: {', '.join(known)}")
+    return TASKS[name](**options)
