@@ -1,0 +1,247 @@
+"""The ``bmnas`` command: run notebooks, draw genotypes, look after data sets.
+
+What a user gave wrongly is one ``error: …`` line on stderr and exit code 2; a notebook that fails
+or data that are not right, 1; Ctrl-C, 130.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+#: How many problems of a data set are listed; thousands of files may be missing.
+SHOWN = 10
+
+
+class _Commands(TyperGroup):
+    """Turns what a user can mend into one line and an exit code."""
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _fail("interrupted", 130)
+        except (ValueError, OSError) as error:
+            from .config import BmnasError
+            from .experiments import RunError
+            from .genotype import GenotypeError
+
+            known = isinstance(error, (BmnasError, GenotypeError, OSError))
+            if not known or isinstance(error, BrokenPipeError):
+                raise
+            _fail(error, 1 if isinstance(error, RunError) else 2)
+
+
+class _RunCommand(TyperCommand):
+    """Takes ``-p NAME VALUE``, repeated, as ``-p NAME=VALUE``.
+
+    Typer has options that take two words and options that repeat, but none that do both.
+    """
+
+    def parse_args(self, ctx, args):
+        rest, words = list(args), []
+        while rest:
+            words.append(rest.pop(0))
+            if words[-1] == "-p" and len(rest) > 1 and "=" not in rest[0]:
+                words.append(f"{rest.pop(0)}={rest.pop(0)}")
+        return super().parse_args(ctx, words)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="Search, draw and run multimodal fusion networks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data = typer.Typer(help="The data sets: where they are, whether they are right.")
+app.add_typer(data, name="data", no_args_is_help=True)
+
+
+def main() -> None:
+    """Entry point of ``bmnas``."""
+    app(prog_name="bmnas")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from . import __version__
+
+        typer.echo(f"bmnas {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+NotebookFile = Annotated[Path, typer.Argument(metavar="NOTEBOOK", help="An .ipynb file.")]
+
+
+@app.command(cls=_RunCommand)
+def run(
+    notebook: NotebookFile,
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option("-p", metavar="NAME VALUE", help="Set a parameter; may be repeated."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder for what the run leaves.", show_default=False),
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", min=0, help="The most one cell may take.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+) -> None:
+    """Run a notebook with parameters and keep what it finds.
+
+    Writes the executed notebook, the same as HTML and its result to DIR (runs/NAME by default).
+    `bmnas parameters NOTEBOOK` lists what can be set.
+    """
+    from . import experiments
+
+    for pair in parameters or ():
+        if "=" not in pair:
+            raise experiments.ParameterError(
+                f"parameter {pair}: found no value; allowed: -p NAME VALUE"
+            )
+    pairs = [pair.split("=", 1) for pair in parameters or ()]
+    values = experiments.parse_parameters(notebook, pairs)
+    folder = experiments.run(notebook, values, out, progress=not quiet, timeout=timeout)
+    page = f"{notebook.stem}.html"
+    for name in (notebook.name, page, *reversed(experiments.RESULT_FILES)):
+        if (folder / name).exists():
+            typer.echo(folder / name)
+    if (folder / "result.json").exists():
+        typer.echo("\n" + _result_table(experiments.load_result(folder)))
+
+
+@app.command()
+def parameters(notebook: NotebookFile) -> None:
+    """List a notebook's parameters, their defaults and what they are."""
+    from .experiments import notebook_parameters
+
+    rows = [
+        (f"{p.name} = {p.default!r}", p.help)
+        for p in notebook_parameters(notebook).values()
+        if p.name != "out"
+    ]
+    typer.echo(_columns(rows) if rows else f"{notebook} has no parameters to set.")
+
+
+@app.command("draw")
+def draw_genotype(
+    genotype: Annotated[Path, typer.Argument(metavar="GENOTYPE", help="A genotype.json.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="FILE", help="The picture; GENOTYPE's name otherwise."),
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(help="Who lays it out: wasi (built in), or dot (graphviz's).")
+    ] = "wasi",
+) -> None:
+    """Draw a genotype as a graph."""
+    from . import ops  # noqa: F401  (registers the operations a genotype may name)
+    from .draw import draw
+    from .genotype import Genotype
+
+    picture = draw(Genotype.load(genotype), engine=engine)
+    typer.echo(picture.save(out or genotype.with_suffix(".svg")))
+
+
+@data.command("list")
+def list_data() -> None:
+    """Each data set: its name, state, licence, title and place."""
+    rows = []
+    for name, entry in _data_sets().items():
+        state = "embedded" if entry.embedded else "missing" if entry.check() else "ready"
+        rows.append((name, state, entry.license, entry.title, str(entry.root)))
+    typer.echo(_columns(rows))
+
+
+TaskName = Annotated[str, typer.Argument(metavar="TASK", help="A name from `bmnas data list`.")]
+
+
+@data.command("check")
+def check_data(task: TaskName = "") -> None:
+    """Check the files of TASK, or of all; exits with 1 if any is missing or not right."""
+    wrong = False
+    for name, entry in _data_sets(task).items():
+        problems = entry.check()
+        wrong = wrong or bool(problems)
+        lines = problems[:SHOWN] or ["all files are right"]
+        if len(problems) > SHOWN:
+            lines.append(f"… and {len(problems) - SHOWN:,} more")
+        typer.echo("\n".join(f"{name}: {line}" for line in lines))
+    if wrong:
+        raise typer.Exit(1)
+
+
+@data.command("fetch")
+def fetch_data(task: TaskName) -> None:
+    """Download the files of TASK from where they were published."""
+    (entry,) = _data_sets(task).values()
+    if entry.embedded:
+        typer.echo(f"{task}: embedded, nothing to fetch")
+        return
+    typer.echo(f"{task}: from {entry.source}")
+    entry.fetch()
+    typer.echo(f"{task}: in {entry.root}")
+
+
+def _data_sets(task: str = "") -> Mapping:
+    """The data sets by name, or only ``task``."""
+    from .config import BmnasError
+    from .tasks import DATA_SETS
+
+    if not task:
+        return DATA_SETS
+    if task not in DATA_SETS:
+        close = difflib.get_close_matches(task, DATA_SETS, 1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise BmnasError(f"task: found {task!r}{hint}; allowed: {', '.join(DATA_SETS)}")
+    return {task: DATA_SETS[task]}
+
+
+def _result_table(result: dict) -> str:
+    """The learned network and its rivals, best first."""
+    seconds = result["search_seconds"] + result["train_seconds"]
+    entries = [("learned network", result["test"], result["params"], seconds)]
+    for name, rival in result["baselines"].items():
+        entries.append((name, rival["test"], rival["params"], rival["seconds"]))
+    entries.sort(key=lambda entry: -entry[1])
+    rows = [("", f"test {result['metric']}", "parameters", "seconds")]
+    rows += [(name, f"{t:.4f}", f"{p:,}", f"{s:.1f}") for name, t, p, s in entries]
+    title = f"{result['task']}, rule {result['rule']}, seed {result['seed']}, {result['device']}"
+    return f"{title}\n{_columns(rows, '<>>>')}"
+
+
+def _columns(rows: list[tuple[str, ...]], align: str = "") -> str:
+    """Rows as lines with their columns under each other; ``align`` is ``<`` or ``>`` for each."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    align = align or "<" * len(widths)
+    return "\n".join(
+        "  ".join(f"{cell:{a}{w}}" for cell, a, w in zip(row, align, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def _fail(message: object, code: int) -> NoReturn:
+    typer.echo(f"error: {' '.join(str(message).split())}", err=True)
+    raise typer.Exit(code)
+
+
+if __name__ == "__main__":
+    main()

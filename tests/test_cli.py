@@ -1,0 +1,254 @@
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat
+import pytest
+from typer.testing import CliRunner
+
+import bmnas_core.ops
+from bmnas_core import experiments
+from bmnas_core.cli import app
+from bmnas_core.config import BmnasError
+
+GENOTYPE = """{"format": "bmnas-genotype/1", "features": ["Image_1", "Audio_1"],
+ "cells": [{"inputs": ["Image_1", "Audio_1"], "steps": [{"op": "sum", "inputs": ["X", "Y"]}]}]}"""
+PARAMETERS = 'rule = "same"  # or sum\nseed = 0\nout = "runs/here"'
+RESULT = {
+    "task": "digits",
+    "rule": "sum",
+    "seed": 3,
+    "device": "cpu",
+    "metric": "accuracy",
+    "test": 0.93,
+    "params": 12345,
+    "search_seconds": 20,
+    "train_seconds": 10,
+    "baselines": {
+        "late fusion": {"test": 0.33, "params": 20, "seconds": 1.5},
+        "oracle": {"test": 1.0, "params": 0, "seconds": 0},
+    },
+}
+SAVES = f"""
+import bmnas_core.ops
+from bmnas_core.experiments import save_run
+from bmnas_core.genotype import Genotype
+result = {RESULT!r} | {{"rule": rule, "seed": seed}}
+save_run(out, result=result, genotype=Genotype.from_json({GENOTYPE!r}))
+"""
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    root = Path(bmnas_core.ops.__file__).parents[1]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.chdir(tmp_path)
+
+
+def write_notebook(*cells):
+    nb = nbformat.v4.new_notebook()
+    nb.cells = [nbformat.v4.new_code_cell(source) for source in (PARAMETERS, *cells)]
+    nb.cells[0].metadata.tags = ["parameters"]
+    nbformat.write(nb, "nb.ipynb")
+
+
+def bmnas(*args):
+    return CliRunner().invoke(app, [str(a) for a in args])
+
+
+def bmnas_fails(*args, code=2):
+    done = bmnas(*args)
+    assert done.exit_code == code, done.output
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    return done.stderr
+
+
+@pytest.mark.notebook
+def test_run_in_a_shell_prints_the_files_and_the_table_best_first():
+    write_notebook(SAVES)
+    args = ["run", "nb.ipynb", "-p", "rule", "sum", "-p", "seed", "3", "--out", "q"]
+    done = subprocess.run(
+        [sys.executable, "-m", "bmnas_core.cli", *args], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "q/nb.ipynb",
+        "q/nb.html",
+        "q/result.json",
+        "q/genotype.svg",
+        "q/genotype.json",
+        "",
+        "digits, rule sum, seed 3, cpu",
+        "                 test accuracy  parameters  seconds",
+        "oracle                  1.0000           0      0.0",
+        "learned network         0.9300      12,345     30.0",
+        "late fusion             0.3300          20      1.5",
+    ]
+
+
+@pytest.mark.notebook
+def test_a_failed_run_exits_with_1_and_one_line():
+    write_notebook("raise ValueError('first line\\nsecond line')")
+    error = bmnas_fails("run", "nb.ipynb", code=1)
+    assert "failed in cell 2" in error and "ValueError: first line second line" in error
+    assert Path("runs/nb/nb.ipynb").exists()
+
+
+@pytest.mark.notebook
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_ctrl_c_ends_the_kernel_and_exits_with_130():
+    write_notebook("open('started', 'w').write(str(__import__('os').getpid()))", "while True: pass")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bmnas_core.cli", "run", "nb.ipynb"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not Path("started").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and errors.strip() == "error: interrupted"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(Path("started").read_text()), 0)
+
+
+@pytest.mark.parametrize(
+    "words", [["-p", "rule", "sum", "-p", "seed", "-3"], ["-p", "rule=sum", "-p", "seed=-3"]]
+)
+def test_parameters_are_given_as_name_and_value_and_repeat(monkeypatch, words):
+    write_notebook()
+    calls = []
+    monkeypatch.setattr(experiments, "run", lambda *a, **k: calls.append((a, k)) or Path("q"))
+    done = bmnas("run", *words, "nb.ipynb", "--out", "q", "--quiet", "--timeout", "60")
+    assert done.exit_code == 0, done.output
+    assert calls == [
+        (
+            (Path("nb.ipynb"), {"rule": "sum", "seed": -3}, Path("q")),
+            {"progress": False, "timeout": 60.0},
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "words, error",
+    [
+        (["-p", "rul", "sum"], "no parameter 'rul' (did you mean rule?); allowed: rule = 'same'"),
+        (["-p", "seed", "x"], "parameter seed: found 'x'; allowed: an int"),
+        (["-p", "seed"], "parameter seed: found no value; allowed: -p NAME VALUE"),
+        (["-p", "out", "q"], "parameter out: set by the run itself"),
+        (["--out", "nb.ipynb"], "out: found nb.ipynb"),
+    ],
+)
+def test_what_does_not_fit_stops_the_run_before_it_starts(words, error):
+    write_notebook()
+    assert error in bmnas_fails("run", "nb.ipynb", *words)
+    assert os.listdir() == ["nb.ipynb"]
+
+
+def test_a_missing_notebook_is_one_line():
+    assert "none.ipynb: found nothing there" in bmnas_fails("run", "none.ipynb")
+    assert "none.ipynb: found nothing there" in bmnas_fails("parameters", "none.ipynb")
+
+
+def test_parameters_lists_defaults_and_help():
+    write_notebook()
+    assert bmnas("parameters", "nb.ipynb").stdout == "rule = 'same'  or sum\nseed = 0\n"
+
+
+def test_draw_writes_the_picture_of_a_genotype():
+    Path("cell.json").write_text(GENOTYPE)
+    assert bmnas("draw", "cell.json", "-o", "new/picture.svg").stdout.strip() == "new/picture.svg"
+    assert "<svg" in Path("new/picture.svg").read_text()
+    assert bmnas("draw", "cell.json").stdout.strip() == "cell.svg"
+
+
+def test_draw_refuses_a_bad_genotype_and_a_bad_picture_name_with_nothing_written():
+    Path("cell.json").write_text(GENOTYPE.replace("sum", "product"))
+    error = bmnas_fails("draw", "cell.json", "-o", "cell.svg")
+    assert "cell.json: cells[0].steps[0].op: found 'product'; allowed: " in error
+    assert "none.json: file: found 'nothing there'" in bmnas_fails("draw", "none.json")
+    Path("cell.json").write_text(GENOTYPE)
+    assert "'.txt'" in bmnas_fails("draw", "cell.json", "-o", "cell.txt")
+    assert "'neato'" in bmnas_fails("draw", "cell.json", "--engine", "neato")
+    assert os.listdir() == ["cell.json"]
+
+
+class FakeData(SimpleNamespace):
+    license, source = "CC BY 4.0", "its authors"
+    fetched = False
+
+    def check(self):
+        return self.problems
+
+    def fetch(self):
+        if self.title == "Broken":
+            raise BmnasError("a.zip: found a wrong hash")
+        self.fetched = True
+
+
+@pytest.fixture
+def data_sets(monkeypatch):
+    sets = {
+        "digits": FakeData(title="Digits", root=Path("in"), problems=[], embedded=True),
+        "avmnist": FakeData(title="AV-MNIST", root=Path("av"), problems=[], embedded=False),
+        "mmimdb": FakeData(
+            title="Broken", root=Path("mm"), problems=["a.zip: missing", "b: short"], embedded=False
+        ),
+    }
+    monkeypatch.setattr(importlib.import_module("bmnas_core.tasks"), "DATA_SETS", sets)
+    return sets
+
+
+def test_data_list_says_what_is_there(data_sets):
+    assert bmnas("data", "list").stdout.splitlines() == [
+        "digits   embedded  CC BY 4.0  Digits    in",
+        "avmnist  ready     CC BY 4.0  AV-MNIST  av",
+        "mmimdb   missing   CC BY 4.0  Broken    mm",
+    ]
+
+
+def test_data_check_prints_problems_and_exits_with_1(data_sets):
+    done = bmnas("data", "check")
+    assert done.exit_code == 1
+    assert done.stdout.splitlines() == [
+        "digits: all files are right",
+        "avmnist: all files are right",
+        "mmimdb: a.zip: missing",
+        "mmimdb: b: short",
+    ]
+    assert bmnas("data", "check", "avmnist").exit_code == 0
+    assert bmnas("data", "check", "mmimdb").exit_code == 1
+
+
+def test_data_check_lists_only_the_first_of_many_problems(data_sets):
+    data_sets["mmimdb"].problems = [f"{i}: missing" for i in range(3000)]
+    lines = bmnas("data", "check", "mmimdb").stdout.splitlines()
+    assert len(lines) == 11 and lines[-1] == "mmimdb: … and 2,990 more"
+
+
+def test_data_fetch_downloads_one_task(data_sets):
+    done = bmnas("data", "fetch", "avmnist")
+    assert done.exit_code == 0 and data_sets["avmnist"].fetched
+    assert done.stdout.splitlines() == ["avmnist: from its authors", "avmnist: in av"]
+    assert "nothing to fetch" in bmnas("data", "fetch", "digits").stdout
+    assert "a wrong hash" in bmnas_fails("data", "fetch", "mmimdb")
+
+
+def test_an_unknown_task_is_refused_with_the_known_ones(data_sets):
+    for command in ("check", "fetch"):
+        error = bmnas_fails("data", command, "avmnst")
+        assert "found 'avmnst' (did you mean avmnist?); allowed: digits, avmnist" in error
+
+
+def test_help_and_version():
+    assert "Run a notebook" in bmnas("--help").stdout
+    assert "NAME VALUE" in bmnas("run", "--help").stdout
+    assert bmnas("--version").stdout.startswith("bmnas ")

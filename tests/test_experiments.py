@@ -1,0 +1,424 @@
+import json
+import math
+import subprocess
+import sys
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+
+import bmnas_core.ops  # noqa: F401  (registers the operations)
+from bmnas_core.config import BmnasError
+from bmnas_core.experiments import (
+    BASELINE_FIELDS,
+    RESULT_FIELDS,
+    RESULT_FILES,
+    NotebookError,
+    Parameter,
+    ParameterError,
+    ResultError,
+    RunError,
+    load_result,
+    notebook_parameters,
+    parse_parameters,
+    run,
+    save_run,
+)
+from bmnas_core.genotype import CellGenotype, Genotype, StepGenotype
+
+GENOTYPE = Genotype(
+    ("Image_1", "Audio_1"),
+    (CellGenotype(("Image_1", "Audio_1"), (StepGenotype("sum", ("X", "Y")),)),),
+)
+RESULT = {
+    "task": "digits",
+    "rule": "sum",
+    "seed": 0,
+    "device": "cpu",
+    "metric": "accuracy",
+    "test": 0.93212345678,
+    "params": 12345,
+    "search_seconds": 20.0,
+    "train_seconds": 10.0,
+    "baselines": {"late fusion": {"test": 0.33, "params": 20, "seconds": 1.5}},
+}
+PARAMETERS = """\
+# What to run.
+rule = "same"  # "same" or "sum"
+seed = 0
+epochs: int = 5  # of the search
+lr = 0.1
+sample = False
+operations = [
+    "sum",
+    "attention",
+]  # by name
+options = {}
+subset = None
+out = "runs/here"
+"""
+NAMES = ["rule", "seed", "epochs", "lr", "sample", "operations", "options", "subset", "out"]
+STALE = {name: "of an earlier run" for name in (*RESULT_FILES, "nb.ipynb", "nb.html")}
+
+
+def write_notebook(path, *cells, parameters=PARAMETERS):
+    nb = nbformat.v4.new_notebook()
+    nb.cells.append(nbformat.v4.new_markdown_cell("# A title"))
+    if parameters is not None:
+        cell = nbformat.v4.new_code_cell(parameters)
+        cell.metadata.tags = ["parameters"]
+        nb.cells.append(cell)
+    nb.cells += [nbformat.v4.new_code_cell(source) for source in cells]
+    nbformat.write(nb, path)
+    return path
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    return write_notebook(tmp_path / "nb.ipynb")
+
+
+def with_stale_result(out):
+    out.mkdir()
+    for name, text in STALE.items():
+        (out / name).write_text(text)
+    return out
+
+
+def test_parameters_are_read_with_their_defaults_and_help(notebook):
+    found = notebook_parameters(notebook)
+    assert list(found) == NAMES
+    assert found["rule"] == Parameter("rule", "same", '"same" or "sum"')
+    assert found["epochs"] == Parameter("epochs", 5, "of the search")
+    assert found["operations"] == Parameter("operations", ["sum", "attention"], "by name")
+    assert found["subset"].default is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["a = b = 1", 'rule = "same"  # rule="sum"', "when = open('x')", "a, b = 1, 2", "s = {1}"],
+)
+def test_a_parameter_papermill_would_skip_or_misread_is_refused_with_its_line(tmp_path, line):
+    path = write_notebook(tmp_path / "nb.ipynb", parameters=f"seed = 0\n{line}\n")
+    with pytest.raises(NotebookError, match="parameters cell, line 2: found .*; allowed: 'name ="):
+        notebook_parameters(path)
+
+
+def test_a_parameters_cell_that_is_not_python_is_refused(tmp_path):
+    path = write_notebook(tmp_path / "nb.ipynb", parameters="seed = 0\nrule = = 1\n")
+    with pytest.raises(NotebookError, match="line 2: found 'rule = = 1.*; allowed: Python"):
+        notebook_parameters(path)
+
+
+def test_a_notebook_without_a_parameters_cell_is_refused(tmp_path):
+    path = write_notebook(tmp_path / "nb.ipynb", "x = 1", parameters=None)
+    with pytest.raises(NotebookError, match="nb.ipynb: found no cell tagged 'parameters'"):
+        run(path, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "no json", "{}", "[]", "3", '{"cells": [], "nbformat": 4}', '{"nbformat": "x"}']
+)
+def test_a_file_that_is_no_notebook_is_refused_before_anything_starts(tmp_path, text):
+    path = tmp_path / "nb.ipynb"
+    path.write_text(text)
+    with pytest.raises(NotebookError, match="nb.ipynb: found no notebook .*; allowed: an .ipynb"):
+        run(path, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_bytes_that_are_no_text_are_no_notebook(tmp_path):
+    (tmp_path / "nb.ipynb").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(NotebookError, match="no UTF-8"):
+        notebook_parameters(tmp_path / "nb.ipynb")
+
+
+def test_a_missing_notebook_a_folder_and_another_file_are_refused(tmp_path):
+    (tmp_path / "folder.ipynb").mkdir()
+    (tmp_path / "file.py").touch()
+    for name, found in (
+        ("none.ipynb", "nothing there"),
+        ("folder.ipynb", "a folder"),
+        ("file.py", "a file"),
+    ):
+        with pytest.raises(NotebookError, match=f"{name}: found {found}; allowed: an .ipynb"):
+            run(tmp_path / name)
+
+
+def test_an_unknown_parameter_is_refused_with_the_known_ones_and_their_defaults(notebook):
+    with pytest.raises(ParameterError) as caught:
+        run(notebook, {"epoch": 3}, notebook.parent / "out")
+    assert "no parameter 'epoch' (did you mean epochs?)" in str(caught.value)
+    assert "allowed: rule = 'same', seed = 0, epochs = 5, lr = 0.1" in str(caught.value)
+    assert not (notebook.parent / "out").exists()
+
+
+def test_out_is_not_a_parameter_to_set(notebook):
+    with pytest.raises(ParameterError, match="parameter out: .*--out DIR"):
+        run(notebook, {"out": "elsewhere"})
+    with pytest.raises(ParameterError, match="parameter out: .*--out DIR"):
+        parse_parameters(notebook, [("out", "elsewhere")])
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("seed", "3"),
+        ("seed", 1.5),
+        ("seed", True),
+        ("seed", None),
+        ("lr", math.nan),
+        ("lr", math.inf),
+        ("lr", False),
+        ("lr", 10**400),
+        ("sample", 1),
+        ("rule", 3),
+        ("rule", "\udcff"),
+        ("operations", "sum"),
+        ("operations", {"sum": 1}),
+        ("options", {1: 2}),
+        ("options", {"a": {1}}),
+        ("subset", object()),
+    ],
+)
+def test_a_value_that_does_not_fit_the_default_is_refused(notebook, name, value):
+    with pytest.raises(ParameterError, match=f"parameter {name}: found .*; allowed: "):
+        run(notebook, {name: value}, notebook.parent / "out")
+    assert not (notebook.parent / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "name, text, value",
+    [
+        ("seed", "3", 3),
+        ("seed", "-3", -3),
+        ("rule", "sum", "sum"),
+        ("rule", "3", "3"),
+        ("rule", "", ""),
+        ("lr", "1", 1.0),
+        ("lr", "1e-3", 1e-3),
+        ("sample", "true", True),
+        ("sample", "False", False),
+        ("operations", '["sum"]', ["sum"]),
+        ("operations", "('sum', 'zero')", ["sum", "zero"]),
+        ("options", '{"a": [1, null]}', {"a": [1, None]}),
+        ("subset", "100", 100),
+        ("subset", "None", None),
+        ("subset", "true", True),
+        ("subset", "some text", "some text"),
+    ],
+)
+def test_text_from_the_shell_is_read_as_the_default_is(notebook, name, text, value):
+    found = parse_parameters(notebook, [(name, text)])
+    assert found == {name: value} and type(found[name]) is type(value)
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("seed", "x"),
+        ("seed", "1.5"),
+        ("seed", ""),
+        ("lr", "nan"),
+        ("lr", "fast"),
+        ("sample", "1"),
+        ("sample", "yes"),
+        ("operations", "sum"),
+        ("operations", "3"),
+        ("operations", "[" * 5000),
+        ("options", "[]"),
+        ("options", "__import__('os')"),
+        ("subset", "NaN"),
+    ],
+)
+def test_text_that_does_not_fit_is_refused(notebook, name, text):
+    with pytest.raises(ParameterError, match=f"parameter {name}: found .*; allowed: "):
+        parse_parameters(notebook, [(name, text)])
+
+
+def test_a_parameter_given_twice_is_refused(notebook):
+    with pytest.raises(ParameterError, match="parameter seed: found it twice"):
+        parse_parameters(notebook, [("seed", "1"), ("seed", "2")])
+
+
+def test_an_out_that_is_a_file_or_the_notebooks_own_folder_is_refused(notebook):
+    (notebook.parent / "file").touch()
+    for out in (notebook.parent / "file", notebook.parent / "file" / "below"):
+        with pytest.raises(BmnasError, match="out: found .*file.*; allowed: a folder"):
+            run(notebook, out=out)
+    before = notebook.read_bytes()
+    with pytest.raises(BmnasError, match="the notebook's own folder"):
+        run(notebook, out=notebook.parent)
+    assert notebook.read_bytes() == before
+
+
+@pytest.mark.notebook
+def test_a_run_leaves_the_notebook_its_page_and_its_own_result(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    cells = [
+        "import os, sys\nprint([sys.executable, os.getcwd(), rule, lr, operations, out])",
+        "from pathlib import Path\nPath(out, 'result.json').write_text('{}')",
+        "from IPython.display import SVG, display\n"
+        'display(SVG(\'<svg xmlns="http://www.w3.org/2000/svg"><circle r="9"/></svg>\'))',
+        "from ipywidgets import IntSlider\nIntSlider(77)",
+    ]
+    write_notebook(tmp_path / "nb.ipynb", *cells)
+    with_stale_result(tmp_path / "q {x}")
+
+    out = run("nb.ipynb", {"rule": 'su"m', "lr": 1, "operations": ("a",)}, "q {x}")
+
+    assert sorted(p.name for p in out.iterdir()) == ["nb.html", "nb.ipynb", "result.json"]
+    assert (out / "result.json").read_text() == "{}"
+    nb = nbformat.read(out / "nb.ipynb", as_version=4)
+    (line,) = [c.outputs[0].text for c in nb.cells if c.source.startswith("import os")]
+    assert line.strip() == str([sys.executable, str(tmp_path), 'su"m', 1.0, ["a"], "q {x}"])
+    page = (out / "nb.html").read_text()
+    assert "A title" in page and "getcwd" in page and "circle" in page
+    assert "IntSlider(value=77" not in page and "unpkg" not in page and "require" not in page
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.notebook
+def test_a_failing_cell_is_named_and_the_notebook_up_to_it_stays(tmp_path, capfd):
+    path = write_notebook(
+        tmp_path / "nb.ipynb", "x = 1", "\nlist_of = []\nlist_of[x]  # fails", "print('later')"
+    )
+    out = with_stale_result(tmp_path / "out")
+    with pytest.raises(RunError) as caught:
+        run(path, out=out)
+    message = str(caught.value)
+    assert "nb.ipynb failed in cell 4 ('list_of = []'): IndexError: list index out" in message
+    assert str(out / "nb.ipynb") in message and "\n" not in message
+    assert sorted(p.name for p in out.iterdir()) == ["nb.html", "nb.ipynb"]
+    assert "IndexError" in (out / "nb.html").read_text()
+    cells = nbformat.read(out / "nb.ipynb", as_version=4).cells
+    assert cells[-1].source == "print('later')" and not cells[-1].outputs
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.notebook
+@pytest.mark.parametrize(
+    "source, timeout, what",
+    [
+        ("import os\nos._exit(3)", None, "DeadKernelError: Kernel died"),
+        ("import time\ntime.sleep(60)", 1, "took longer than 1 s"),
+    ],
+)
+def test_a_kernel_that_dies_or_hangs_fails_the_run(tmp_path, capfd, source, timeout, what):
+    path = write_notebook(tmp_path / "nb.ipynb", source)
+    with pytest.raises(RunError, match=f"failed in cell 3 .*: {what}; as far as it came"):
+        run(path, out=tmp_path / "out", timeout=timeout)
+    assert (tmp_path / "out" / "nb.html").exists()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_save_run_writes_result_genotype_and_picture(tmp_path):
+    path = save_run(tmp_path / "new" / "out", result=RESULT, genotype=GENOTYPE)
+    assert sorted(p.name for p in path.parent.iterdir()) == sorted(RESULT_FILES)
+    result = load_result(path.parent)
+    assert result == load_result(path)
+    assert result["test"] == 0.932123 and result["baselines"] == RESULT["baselines"]
+    assert sorted(result["versions"]) == ["bmnas", "numpy", "python", "torch"]
+    assert Genotype.from_json(json.dumps(result["genotype"])) == GENOTYPE
+    assert Genotype.load(path.parent / "genotype.json") == GENOTYPE
+    assert "<svg" in (path.parent / "genotype.svg").read_text()
+
+
+def test_save_run_keeps_further_fields_and_takes_numbers_of_numpy_and_torch(tmp_path):
+    path = save_run(
+        tmp_path,
+        result={**RESULT, "test": np.float32(0.5), "params": torch.tensor(7), "sizes": (1, 2)},
+        genotype=GENOTYPE,
+    )
+    result = load_result(path)
+    assert (result["test"], result["params"], result["sizes"]) == (0.5, 7, [1, 2])
+
+
+@pytest.mark.parametrize("field", RESULT_FIELDS)
+def test_save_run_refuses_a_result_without(tmp_path, field):
+    result = {name: value for name, value in RESULT.items() if name != field}
+    refused(tmp_path, result, f"result: found no field {field}; allowed: at least task, rule")
+
+
+@pytest.mark.parametrize("field", BASELINE_FIELDS)
+def test_save_run_refuses_a_baseline_without(tmp_path, field):
+    entry = {name: 1 for name in BASELINE_FIELDS if name != field}
+    refused(
+        tmp_path,
+        {**RESULT, "baselines": {"late fusion": entry}},
+        rf"result.baselines\['late fusion'\]: found no field {field}; ",
+    )
+
+
+@pytest.mark.parametrize(
+    "change, place",
+    [
+        ({"test": math.nan}, "result.test: found nan"),
+        ({"test": None}, "result.test: found None"),
+        ({"params": "12"}, "result.params: found '12'"),
+        ({"train_seconds": math.inf}, "result.train_seconds: found inf"),
+        ({"history": [0.5, {"loss": math.nan}]}, r"result.history\[1\].loss: found nan"),
+        ({"device": object()}, "result.device: found <object .*>"),
+        ({"counts": {1: 2}}, "result.counts: found key 1"),
+        ({"baselines": []}, r"result.baselines: found \[\]"),
+        ({"baselines": {"late": 0.3}}, r"result.baselines\['late'\]: found 0.3"),
+    ],
+)
+def test_save_run_refuses_what_is_not_a_finite_plain_value(tmp_path, change, place):
+    refused(tmp_path, {**RESULT, **change}, f"{place}; allowed: ")
+
+
+def refused(tmp_path, result, message):
+    with pytest.raises(ResultError, match=message):
+        save_run(tmp_path / "out", result=result, genotype=GENOTYPE)
+    assert not (tmp_path / "out").exists()
+
+
+def test_save_run_writes_nothing_unless_it_can_write_all(tmp_path, monkeypatch):
+    with pytest.raises(ResultError, match="genotype: found 'sum'; allowed: a Genotype"):
+        save_run(tmp_path / "out", result=RESULT, genotype="sum")
+
+    def broken(genotype):
+        raise BmnasError("no picture")
+
+    monkeypatch.setattr("bmnas_core.draw.draw", broken)
+    with pytest.raises(BmnasError, match="no picture"):
+        save_run(tmp_path / "out", result=RESULT, genotype=GENOTYPE)
+    assert not (tmp_path / "out").exists()
+
+
+def test_save_run_leaves_no_part_of_a_file_when_writing_breaks_off(tmp_path, monkeypatch):
+    save_run(tmp_path, result=RESULT, genotype=GENOTYPE)
+    before = (tmp_path / "result.json").read_text()
+
+    def broken(source, target):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", broken)
+    with pytest.raises(OSError, match="disk full"):
+        save_run(tmp_path, result={**RESULT, "test": 0.1}, genotype=GENOTYPE)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(RESULT_FILES)
+    assert (tmp_path / "result.json").read_text() == before
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"task": "digits"}'])
+def test_load_result_refuses_a_file_that_is_no_result(tmp_path, text):
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(ResultError, match="result.json: found .*; allowed: "):
+        load_result(tmp_path)
+
+
+def test_load_result_names_a_missing_file(tmp_path):
+    with pytest.raises(ResultError, match="result.json: found No such file"):
+        load_result(tmp_path)
+
+
+def test_importing_experiments_does_not_import_papermill():
+    code = (
+        "import sys, bmnas_core.experiments\n"
+        "print([m for m in ('papermill', 'nbconvert', 'nbformat') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr

@@ -1,0 +1,259 @@
+"""The repository as a whole: its files agree, its notebooks are clean, its wheel stands alone."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+HEAVY = "sklearn matplotlib pandas IPython ipywidgets papermill graphviz wasmtime pooch scipy"
+
+
+def requirements(lines) -> dict[str, Requirement]:
+    """Requirement lines by canonical name; a name that comes twice is an error."""
+    parsed = [Requirement(line) for line in lines]
+    by_name = {canonicalize_name(requirement.name): requirement for requirement in parsed}
+    assert len(by_name) == len(parsed), "a requirement is listed twice"
+    return by_name
+
+
+def pins() -> dict[str, Requirement]:
+    lines = (line.split("#")[0].strip() for line in (ROOT / "constraints.txt").open())
+    return requirements(filter(None, lines))
+
+
+def direct_dependencies() -> list[Requirement]:
+    groups = [PROJECT["dependencies"], *EXTRAS.values()]
+    return [Requirement(line) for group in groups for line in group]
+
+
+def committed_files() -> list[Path]:
+    """What git tracks or would add, as paths that exist."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if listing.returncode != 0:
+        pytest.skip("not a git checkout")
+    return [path for name in listing.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+# --- dependencies and metadata
+
+
+def test_environment_yml_lists_the_dependencies_of_pyproject():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["name"] == PROJECT["name"]
+    conda = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
+    assert conda == [f"python{PROJECT['requires-python']}", "graphviz", "pip"]
+    (pip,) = (entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    assert pip[-1] == "-e ."
+    assert requirements(pip[:-1]) == requirements(PROJECT["dependencies"])
+
+
+def test_constraints_pin_exactly_one_version_each():
+    for pin in pins().values():
+        assert re.fullmatch(r"==[^*,]+", str(pin.specifier)), f"{pin} is no exact pin"
+
+
+@pytest.mark.parametrize("requirement", direct_dependencies(), ids=str)
+def test_constraints_pin_each_direct_dependency_within_its_range(requirement):
+    pinned = pins()
+    names = [requirement.name, *(extra for extra in requirement.extras if extra == "distributed")]
+    for name in map(canonicalize_name, names):
+        assert name in pinned, f"constraints.txt does not pin {name}"
+    (version,) = (spec.version for spec in pinned[canonicalize_name(requirement.name)].specifier)
+    assert requirement.specifier.contains(version), f"{version} is outside {requirement}"
+
+
+def test_every_package_imported_is_declared():
+    declared = requirements(PROJECT["dependencies"] + EXTRAS["tasks"] + EXTRAS["cluster"])
+    distributions = packages_distributions()
+    for path in sorted((ROOT / "bmnas_core").rglob("*.py")):
+        for name in imported_packages(path):
+            if name in sys.stdlib_module_names or name == "bmnas_core":
+                continue
+            owners = {canonicalize_name(owner) for owner in distributions.get(name, [name])}
+            assert owners & declared.keys(), (
+                f"{path.relative_to(ROOT)} imports {name}, which pyproject.toml does not list"
+            )
+
+
+def imported_packages(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module)
+    return {name.partition(".")[0] for name in names}
+
+
+def test_citation_and_pyproject_agree():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert str(citation["version"]) == PROJECT["version"]
+    assert citation["license"] == PROJECT["license"]
+    assert [author["name"] for author in citation["authors"]] == [
+        author["name"] for author in PROJECT["authors"]
+    ]
+
+
+def test_workflows_and_ci_call_targets_that_the_makefile_has():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    scripts = [ROOT / ".ci" / "run", *(ROOT / ".github" / "workflows").glob("*.yml")]
+    for script in scripts:
+        for target in re.findall(r"\bmake ([a-z-]+)", script.read_text()):
+            assert target in targets, f"{script.relative_to(ROOT)}: no target {target!r}"
+
+
+# --- what is committed
+
+
+def test_no_committed_file_holds_a_path_of_somebody_s_machine():
+    place = re.compile(rb"(?<![\w.-])/(?:home|root|Users|work|tmp|var/folders)/[\w.-]+")
+    found = [
+        f"{path.relative_to(ROOT)}: {match.group().decode()}"
+        for path in committed_files()
+        for match in place.finditer(path.read_bytes())
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_importing_bmnas_core_loads_no_heavy_package():
+    script = (
+        "import sys, torch; before = set(sys.modules); import bmnas_core; "
+        f"print(*sorted(set({HEAVY!r}.split()) & (set(sys.modules) - before)))"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True
+    )
+    assert loaded.returncode == 0, loaded.stderr
+    assert loaded.stdout.split() == []
+
+
+# --- notebooks as committed
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request) -> Path:
+    return request.param
+
+
+def cells(path: Path, kind: str | None = None) -> list[dict]:
+    every = json.loads(path.read_text())["cells"]
+    return [cell for cell in every if kind in (None, cell["cell_type"])]
+
+
+def source(cell: dict) -> str:
+    text = cell["source"]
+    return text if isinstance(text, str) else "".join(text)
+
+
+def test_a_notebook_opens_with_a_heading(notebook):
+    first = cells(notebook)[0]
+    assert first["cell_type"] == "markdown"
+    assert source(first).startswith("# ")
+
+
+def test_a_notebook_has_one_parameters_cell(notebook):
+    tagged = [
+        cell for cell in cells(notebook, "code") if "parameters" in cell["metadata"].get("tags", [])
+    ]
+    assert len(tagged) == 1
+
+
+def test_a_notebook_was_run_once_from_top_to_bottom(notebook):
+    counts = [cell["execution_count"] for cell in cells(notebook, "code") if source(cell).strip()]
+    assert counts == list(range(1, len(counts) + 1))
+    assert any(cell["outputs"] for cell in cells(notebook, "code")), "committed without outputs"
+
+
+def test_a_notebook_shows_no_error(notebook):
+    for cell in cells(notebook, "code"):
+        errors = [output for output in cell["outputs"] if output["output_type"] == "error"]
+        assert not errors, f"{errors[0]['ename']}: {errors[0]['evalue']}"
+
+
+def test_a_notebook_is_under_one_megabyte(notebook):
+    assert notebook.stat().st_size < 1_000_000
+
+
+# --- the wheel
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    """A folder with the sdist and, made from that sdist, the wheel."""
+    folder = tmp_path_factory.mktemp("dist")
+    command = ["-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    run_python(*command, cwd=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def elsewhere(built, tmp_path_factory) -> Path:
+    """A folder, far from the checkout, into which the wheel alone is installed."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    (wheel,) = built.glob("*.whl")
+    command = ["-m", "pip", "install", "--no-index", "--no-deps", "--target", "site", str(wheel)]
+    run_python(*command, cwd=folder)
+    return folder
+
+
+def run_python(*arguments: str, cwd: Path, **environment: str) -> str:
+    completed = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    return completed.stdout
+
+
+@pytest.mark.slow
+def test_wheel_and_sdist_hold_what_they_should(built):
+    (wheel,) = built.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert tops == {"bmnas_core", f"{PROJECT['name']}-{PROJECT['version']}.dist-info"}
+    assets = {"/".join(name.split("/")[2:3]) for name in names if "bmnas_core/assets/" in name}
+    assert assets == {"digits", "avmnist"}
+
+    (sdist,) = built.glob("*.tar.gz")
+    top = f"{PROJECT['name']}-{PROJECT['version']}/"
+    with tarfile.open(sdist) as archive:
+        members = {name.removeprefix(top) for name in archive.getnames()}
+    for folder in ("assets/digits/", "assets/avmnist/", "notebooks/", "tests/"):
+        assert any(name.startswith(folder) for name in members), f"no {folder} in the sdist"
+    assert {"README.md", "LICENSE", "CITATION.cff", "constraints.txt", "Makefile"} <= members
+
+
+@pytest.mark.slow
+def test_a_wheel_installed_elsewhere_loads_digits(elsewhere):
+    script = (
+        "import bmnas_core as bm; print(bm.__file__); task = bm.load_task('digits', rule='sum')"
+    )
+    output = run_python("-c", script, cwd=elsewhere, PYTHONPATH=str(elsewhere / "site"))
+    assert Path(output.splitlines()[0]).is_relative_to(elsewhere)
+
+
+@pytest.mark.slow
+def test_a_wheel_installed_elsewhere_has_the_bmnas_command(elsewhere):
+    script = elsewhere / "site" / "bin" / "bmnas"
+    usage = run_python(str(script), "--help", cwd=elsewhere, PYTHONPATH=str(elsewhere / "site"))
+    assert "Usage: bmnas" in usage and "run" in usage
