@@ -92,9 +92,13 @@ class FeatureBank:
 
     @classmethod
     def of(cls, task: Task, L: int | None, device: torch.device | str) -> FeatureBank:
-        """The task's bank in memory: computed at the first call, shared by all that follow."""
-        banks, place = _BANKS.setdefault(task, {}), (L or task.config.L, str(device))
-        if place not in banks:
+        """The task's bank in memory: computed at the first call, then shared.
+
+        It is computed anew once the weights of a backbone have changed.
+        """
+        L = L or task.config.L
+        banks, place = _BANKS.setdefault(task, {}), (L, str(device))
+        if place not in banks or banks[place].key != _key(task, L):
             banks[place] = cls(task, L, device=device)
         return banks[place]
 

@@ -12,7 +12,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from .cells import RELAXATIONS
 from .config import (
@@ -219,12 +218,6 @@ class Search:
         if val_score is not None and (self.best_score is None or val_score > self.best_score):
             self.best_score, self.best_genotype = val_score, state.genotype
         return state
-
-    def run(self, *, progress: bool = True) -> Genotype:
-        """Make all steps that are left; returns :attr:`best_genotype`."""
-        for _ in tqdm(self, "search", leave=False, disable=not progress or None):
-            pass
-        return self.best_genotype
 
     def _update(self, split: str, cycle: int, b: int, batches: int) -> float:
         """One optimiser step: of the weights on a training batch, or of α, β, γ on validation."""

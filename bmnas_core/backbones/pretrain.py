@@ -22,35 +22,40 @@ def pretrain(
     name: str = "backbone",
     progress: bool = True,
 ) -> nn.Module:
-    """Train ``backbone`` with a linear classifier on its last feature, averaged over positions.
+    """Train ``backbone`` from scratch, under a linear classifier on its last feature's mean.
 
     Args:
-        inputs: (n, …); classes: (n,); items: numbers of those to train on.
+        backbone: from inputs to a list of features; trained in place, left in evaluation mode.
+        inputs: (n, …), all items; classes: (n,), what each one shows.
+        items: numbers of those to train on.
 
     Returns:
-        The backbone, in evaluation mode; the classifier has done its work and is dropped.
+        The classifier that it was trained in: inputs → logits (N, classes). What is frozen and
+        searched on is the backbone alone.
     """
     with seeded(seed, "pretrain", name):
-        head = nn.LazyLinear(int(classes.max()) + 1)
-        net = nn.Sequential(backbone, _LastFeatureMean(), head)
         for module in backbone.modules():
             if hasattr(module, "reset_parameters"):
                 module.reset_parameters()
-        net(inputs[items[:2]])
-        optimizer = torch.optim.AdamW(net.parameters(), weight_decay=1e-2)
+        classifier = nn.Sequential(
+            backbone, _LastFeatureMean(), nn.LazyLinear(len(classes.unique()))
+        )
+        classifier(inputs[items[:2]])
+        optimizer = torch.optim.AdamW(classifier.parameters(), weight_decay=1e-2)
         steps = -(-len(items) // batch_size) * epochs
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr, steps)
+        classifier.train()
         for epoch in tqdm(
-            range(epochs), f"train {name}", leave=False, disable=not progress or None
+            range(epochs), f"{name} alone", leave=False, disable=not progress or None
         ):
             for rows in epoch_batches(len(items), batch_size, seed, "pretrain", name, epoch):
                 batch = items[rows]
-                loss = nn.functional.cross_entropy(net(inputs[batch]), classes[batch])
+                loss = nn.functional.cross_entropy(classifier(inputs[batch]), classes[batch])
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
                 schedule.step()
-    return backbone.eval()
+    return classifier.eval()
 
 
 class _LastFeatureMean(nn.Module):

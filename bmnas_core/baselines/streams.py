@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
+from ..tasks.task import Task
+from .rivals import Contest, register_rival
+
 
 class LinearFusion(nn.Module):
-    """Named features, flattened and concatenated → one linear classifier.
+    """Named features, normalised, flattened and concatenated → one linear classifier.
 
     With the last feature of one modality it is that modality alone; with the last features of all
     it is late fusion by concatenation.
@@ -39,3 +44,32 @@ class LateFusion(nn.Module):
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Pooled features, each (N, C_i, L) → log-probabilities (N, classes)."""
         return torch.stack([s(features).log_softmax(1) for s in self.streams]).mean(0)
+
+
+def last_features(task: Task) -> list[dict[str, int]]:
+    """The last feature of each modality, as name → channels."""
+    return [dict([list(modality.channels.items())[-1]]) for modality in task.modalities]
+
+
+def _linear(contest: Contest, channels: dict[str, int]) -> nn.Module:
+    classes, L = contest.task.classes, contest.config.L
+    return contest.fit(lambda: LinearFusion(channels, classes, L))
+
+
+@register_rival("single modalities")
+def single_modalities(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
+    """Each modality alone."""
+    for modality, channels in zip(
+        contest.task.modalities, last_features(contest.task), strict=True
+    ):
+        yield f"{modality.name} alone", [_linear(contest, channels)]
+
+
+@register_rival("late fusion")
+def late_fusion(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
+    """Log-probabilities averaged, and last features concatenated."""
+    streams = last_features(contest.task)
+    apart = [_linear(contest, channels) for channels in streams]
+    yield "late fusion, averaged", [LateFusion(apart).eval()]
+    joined = {name: c for channels in streams for name, c in channels.items()}
+    yield "late fusion, concatenated", [_linear(contest, joined)]

@@ -16,7 +16,7 @@ from ..config import Settings, generator
 from .audio import fit_length, mel_power
 from .files import DataSet, asset, read_manifest
 from .pairs import DigitData, pair_task
-from .task import DataError, Task, TaskError, register_task
+from .task import DataError, Task, register_task
 
 IMAGES, LABELS = "mnist/t10k-images-idx3-ubyte.gz", "mnist/t10k-labels-idx1-ubyte.gz"
 URLS = {
@@ -56,15 +56,13 @@ def avmnist(
         DataError: if a file is missing or damaged.
         TaskError: for an unknown rule or a knob out of range.
     """
-    if rule not in DEFAULTS:
-        raise TaskError(f"rule: found {rule!r}; allowed: {', '.join(map(repr, DEFAULTS))}")
-    energy, snr = DEFAULTS[rule]
     return pair_task(
         "avmnist",
         _read(DATA.require()),
         rule=rule,
-        image_energy=energy if image_energy is None else image_energy,
-        snr_db=snr if snr_db is None else snr_db,
+        image_energy=image_energy,
+        snr_db=snr_db,
+        defaults=DEFAULTS,
         sizes=SIZES,
         config=Settings(
             C=64, L=8, N=2, M=2, epochs=15, batch_size=96, dropout=0.1, max_lr=1e-3, min_lr=1e-6,

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..backbones.conv import ConvBackbone
 from ..backbones.pretrain import pretrain
@@ -52,64 +54,87 @@ def pair_task(
     data: DigitData,
     *,
     rule: str,
-    image_energy: float,
-    snr_db: float,
+    image_energy: float | None,
+    snr_db: float | None,
+    defaults: dict[str, tuple[float, float]],
     sizes: dict[str, int],
     config: Settings,
 ) -> Task:
-    """The task on ``data``; ``sizes`` are the pairs of each split.
+    """The task on ``data``.
+
+    Args:
+        rule, image_energy, snr_db: as of ``load_task``.
+        defaults: rule → the two knobs where they are None.
+        sizes: split name → number of pairs.
 
     Raises:
         TaskError: for an unknown rule or a knob out of range.
     """
     if rule not in RULES:
         raise TaskError(f"rule: found {rule!r}; allowed: {', '.join(map(repr, RULES))}")
+    image_energy = defaults[rule][0] if image_energy is None else image_energy
+    snr_db = defaults[rule][1] if snr_db is None else snr_db
     if not isinstance(image_energy, (int, float)) or not 0 < image_energy <= 1:
         raise TaskError(f"image_energy: found {image_energy!r}; allowed: above 0, at most 1")
     if not isinstance(snr_db, (int, float)) or snr_db != snr_db or snr_db == -float("inf"):
         raise TaskError(f"snr_db: found {snr_db!r}; allowed: a number of decibels, or inf")
     images = keep_energy(data.images, image_energy, data.image_split["train"])
     power = add_noise(data.speech, snr_db, generator(0, "noise"))
-    speech = log_mel(power).unsqueeze(1)
-    knobs = {"image_energy": float(image_energy), "snr_db": float(snr_db)}
     streams = {
-        "Image": (images, data.image_digits, data.image_split),
-        "Audio": (speech, data.speech_digits, data.speech_split),
+        "Image": (images, data.image_digits),
+        "Audio": (log_mel(power).unsqueeze(1), data.speech_digits),
     }
-    header = {**knobs, "data": data.version}
-    backbones = pretrained_backbones(f"{name}/backbones_{rule}.safetensors", streams, header)
-    modalities = tuple(
-        Modality(
-            stream,
-            backbones[stream],
-            {f"{stream}_{i + 1}": c for i, c in enumerate(CHANNELS)},
-            inputs,
-            classes=digits,
-        )
-        for stream, (inputs, digits, _) in streams.items()
+    notes = {"image_energy": float(image_energy), "snr_db": float(snr_db), "data": data.version}
+    task = Task(
+        name,
+        rule,
+        RULES[rule],
+        "accuracy",
+        tuple(
+            Modality(
+                stream,
+                ConvBackbone(CHANNELS).eval(),
+                {f"{stream}_{i + 1}": c for i, c in enumerate(CHANNELS)},
+                inputs,
+                classes=digits,
+            )
+            for stream, (inputs, digits) in streams.items()
+        ),
+        {split: make_pairs(data, split, rule, sizes[split]) for split in SPLITS},
+        config,
+        notes,
     )
-    splits = {split: make_pairs(data, split, rule, sizes[split]) for split in SPLITS}
-    return Task(name, rule, RULES[rule], "accuracy", modalities, splits, config, knobs)
+    _load_or_train(task)
+    return task
 
 
 def make_pairs(data: DigitData, split: str, rule: str, n: int) -> Split:
-    """``n`` pairs within a split: every image equally often, with a random fitting recording."""
+    """``n`` random pairs within a split, each image and each recording about equally often."""
     random = generator(0, "pairs", split, rule)
     images, speech = data.image_split[split], data.speech_split[split]
     if not len(images) or not len(speech):
         raise TaskError(f"split {split!r} is empty: {len(images)} images, {len(speech)} recordings")
-    rounds = [
-        images[torch.randperm(len(images), generator=random)] for _ in range(-(-n // len(images)))
-    ]
-    chosen = torch.cat(rounds)[:n]
+    chosen = _in_turn(images, n, random)
     digits = data.image_digits[chosen]
-    partners = torch.empty(n, dtype=torch.long)
-    for digit in range(10) if rule == "same" else (None,):
-        rows = (digits == digit).nonzero()[:, 0] if rule == "same" else torch.arange(n)
-        pool = speech[data.speech_digits[speech] == digit] if rule == "same" else speech
-        partners[rows] = pool[torch.randint(len(pool), (len(rows),), generator=random)]
-    labels = digits if rule == "same" else digits + data.speech_digits[partners]
+    if rule == "same":
+        partners = torch.empty(n, dtype=torch.long)
+        for digit in range(10):
+            rows = (digits == digit).nonzero()[:, 0]
+            fitting = speech[data.speech_digits[speech] == digit]
+            partners[rows] = _in_turn(fitting, len(rows), random)
+        labels = digits
+    else:
+        partners = _in_turn(speech, n, random)
+        labels = digits + data.speech_digits[partners]
     return Split(split, torch.stack([chosen, partners], dim=1), labels)
+
+
+def _in_turn(items: Tensor, n: int, random: torch.Generator) -> Tensor:
+    """``n`` of ``items``, shuffled anew each time all have had their turn: (n,)."""
+    turns = [
+        items[torch.randperm(len(items), generator=random)] for _ in range(-(-n // len(items)))
+    ]
+    return torch.cat(turns)[:n]
 
 
 def keep_energy(images: Tensor, share: float, train: Tensor) -> Tensor:
@@ -128,60 +153,61 @@ def keep_energy(images: Tensor, share: float, train: Tensor) -> Tensor:
     return ((flat - mean) @ basis @ basis.T + mean).float().reshape(images.shape)
 
 
-def pretrained_backbones(
-    name: str, streams: dict[str, tuple[Tensor, Tensor, dict[str, Tensor]]], header: dict
-) -> dict[str, nn.Module]:
-    """One trained backbone a stream: from the kit's assets, from the cache, or trained now.
-
-    Args:
-        name: asset, e.g. ``"digits/backbones_sum.safetensors"``.
-        streams: modality name → inputs, classes and split items.
-        header: knobs and version of the data; only weights trained on the same are taken.
-    """
-    text = json.dumps(header, sort_keys=True)
-    key = hashlib.sha256(f"{name} {text}".encode()).hexdigest()[:16]
-    cached = cache_folder() / "backbones" / f"{key}.safetensors"
-    for path in (asset(name, missing_ok=True), cached):
-        backbones = path and load_backbones(path, streams, text)
-        if backbones:
-            return backbones
-    backbones = {
-        stream: pretrain(ConvBackbone(CHANNELS), inputs, classes, split["train"], name=stream)
-        for stream, (inputs, classes, split) in streams.items()
-    }
-    save_backbones(cached, backbones, text)
-    return backbones
+def backbones_file(task: Task) -> Path:
+    """Where the kit keeps the weights of a task's backbones."""
+    return asset(f"{task.name}/backbones_{task.rule}.safetensors", missing_ok=True)
 
 
-def save_backbones(path, backbones: dict[str, nn.Module], header: str) -> None:
-    """Write backbones' weights as safetensors, with what they were trained on as header."""
+def save_backbones(task: Task, path: str | os.PathLike) -> Path:
+    """Write the weights of a task's backbones as safetensors, with the task's notes as header."""
     weights = {
-        f"{stream}.{k}": v.contiguous()
-        for stream, backbone in backbones.items()
-        for k, v in backbone.state_dict().items()
+        f"{modality.name}.{key}": value.contiguous()
+        for modality in task.modalities
+        for key, value in modality.backbone.state_dict().items()
     }
     with writing(path) as beside:
-        save_file(weights, beside, {"bmnas": header})
+        save_file(weights, beside, {"bmnas": _header(task)})
+    return Path(path)
 
 
-def load_backbones(path, streams, header: str) -> dict[str, nn.Module] | None:
-    """Backbones from a file, or None if there is no file or it was trained on something else.
+def load_backbones(task: Task, path: str | os.PathLike) -> bool:
+    """Read weights into a task's backbones; False if they were trained on another task or knobs.
 
     Raises:
         DataError: for a file that is damaged or holds other weights.
     """
-    if not path.exists():
-        return None
-    backbones = {stream: ConvBackbone(CHANNELS) for stream in streams}
     try:
         with safe_open(path, "pt") as file:
-            if (file.metadata() or {}).get("bmnas") != header:
-                return None
-            weights = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-        for stream, backbone in backbones.items():
-            prefix = f"{stream}."
+            if (file.metadata() or {}).get("bmnas") != _header(task):
+                return False
+            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        for modality in task.modalities:
+            prefix = f"{modality.name}."
             own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-            backbone.load_state_dict(own)
+            modality.backbone.load_state_dict(own)
     except (SafetensorError, RuntimeError, OSError) as error:
-        raise DataError(f"{path}: found no weights of a ConvBackbone ({error})") from None
-    return {stream: backbone.eval() for stream, backbone in backbones.items()}
+        raise DataError(f"{path}: found no weights of this task's backbones ({error})") from None
+    return True
+
+
+def _load_or_train(task: Task) -> None:
+    """Weights from the kit's assets, else from the cache, else trained now and cached."""
+    key = hashlib.sha256(_header(task).encode()).hexdigest()[:16]
+    cached = cache_folder() / "backbones" / f"{key}.safetensors"
+    for path in (backbones_file(task), cached):
+        if path.exists() and load_backbones(task, path):
+            return
+    for modality in task.modalities:
+        pretrain(
+            modality.backbone,
+            modality.inputs,
+            modality.classes,
+            task.items("train", modality.name),
+            name=modality.name,
+        )
+    save_backbones(task, cached)
+
+
+def _header(task: Task) -> str:
+    """What determines the weights: all that the backbones are trained on."""
+    return json.dumps({"task": task.name, "rule": task.rule, **task.notes}, sort_keys=True)

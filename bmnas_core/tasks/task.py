@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,12 @@ class TaskError(BmnasError):
 
 class DataError(BmnasError):
     """Data files that are missing or are not what they should be."""
+
+
+def _hash(tensor: Tensor) -> str:
+    digest = hashlib.sha256(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+    digest.update(tensor.detach().cpu().contiguous().numpy())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,13 +53,19 @@ class Modality:
     classes: Tensor | None = None
 
     def fingerprint(self) -> str:
-        """Hash of what determines this modality's features, but for L."""
+        """Hash of what determines this modality's features, but for L.
+
+        The backbone's weights are read anew each time; the inputs are not supposed to change.
+        """
         digest = hashlib.sha256(f"{self.name} {self.channels} {self.over}".encode())
-        digest.update(repr(self.backbone).encode())
-        for name, tensor in [*self.backbone.state_dict().items(), ("inputs", self.inputs)]:
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(f"{self.backbone!r} {self._inputs_hash}".encode())
+        for name, tensor in self.backbone.state_dict().items():
+            digest.update(f"{name} {_hash(tensor)}".encode())
         return digest.hexdigest()
+
+    @cached_property
+    def _inputs_hash(self) -> str:
+        return _hash(self.inputs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +121,7 @@ class Task:
             if split not in self.splits or len(self.splits[split]) == 0:
                 raise TaskError(f"{self.name}: split {split!r} is empty; allowed: one sample up")
             self._check_split(self.splits[split])
+        self._check_apart()
 
     def _check_split(self, split: Split) -> None:
         place = f"{self.name}: split {split.name!r}"
@@ -135,6 +149,16 @@ class Task:
                 f"{place}: found {split.labels.shape[1]} label columns; allowed: {self.classes}"
             )
 
+    def _check_apart(self) -> None:
+        for modality in self.modalities:
+            items = torch.cat([self.items(split, modality.name) for split in SPLITS])
+            found, times = items.unique(return_counts=True)
+            if int(times.max()) > 1:
+                raise TaskError(
+                    f"{self.name}: {modality.name} item {int(found[times.argmax()])} is in more "
+                    "than one split; allowed: one, so that no score is of something learned from"
+                )
+
     @property
     def channels(self) -> dict[str, int]:
         """Feature name → channels, modality by modality, in the order that genotypes use."""
@@ -143,6 +167,17 @@ class Task:
     @property
     def features(self) -> tuple[str, ...]:
         return tuple(self.channels)
+
+    def items(self, split: str, modality: str) -> Tensor:
+        """Numbers of the items of one modality that a split uses: (k,), in order.
+
+        Raises:
+            TaskError: for a split or a modality that does not exist.
+        """
+        names = [m.name for m in self.modalities]
+        if modality not in names:
+            raise TaskError(f"modality: found {modality!r}; allowed: {', '.join(names)}")
+        return self.split(split).index[:, names.index(modality)].unique()
 
     def split(self, name: str) -> Split:
         """A split by name; ``"train+validation"`` is both, one after the other.
