@@ -406,6 +406,11 @@ def _kernel_of_this_environment() -> type:
         def _encrypted_where_possible(self):
             return "auto" if zmq.has("curve") else "disabled"
 
+        async def _async_interrupt_kernel(self):
+            # jupyter_client interrupts before each shutdown, and an idle kernel complains of it.
+            if not self.shutting_down:
+                await super()._async_interrupt_kernel()
+
         async def start_kernel(self, **options):
             with suppress(NotImplementedError, RuntimeError):
                 asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)

@@ -123,15 +123,16 @@ class Genotype:
 
         cells = []
         for cell in self.cells:
-            steps = ",\n".join(
-                f'                {{"op": {text(s.op)}, "inputs": {text(list(s.inputs))}}}'
-                for s in cell.steps
-            )
-            cells.append(f'    {{"inputs": {text(list(cell.inputs))},\n     "steps": [\n{steps}]}}')
-        return (
-            f'{{"format": {text(FORMAT)},\n "features": {text(list(self.features))},\n'
-            ' "cells": [\n' + ",\n".join(cells) + "]}\n"
-        )
+            steps = [
+                f'{{"op": {text(step.op)}, "inputs": {text(list(step.inputs))}}}'
+                for step in cell.steps
+            ]
+            rows = (",\n" + " " * 22).join(steps)
+            inputs = text(list(cell.inputs))
+            cells.append(f'{{"inputs": {inputs},\n{" " * 12}"steps": [{rows}]}}')
+        rows = (",\n" + " " * 11).join(cells)
+        features = text(list(self.features))
+        return f'{{"format": {text(FORMAT)},\n "features": {features},\n "cells": [{rows}]}}\n'
 
     @classmethod
     def from_json(cls, text: str, source: str = "") -> Genotype:

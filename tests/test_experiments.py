@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-import bmnas_core.ops  # noqa: F401  (registers the operations)
 from bmnas_core.config import BmnasError
 from bmnas_core.experiments import (
     BASELINE_FIELDS,
@@ -383,7 +382,7 @@ def test_save_run_writes_nothing_unless_it_can_write_all(tmp_path, monkeypatch):
     def broken(genotype):
         raise BmnasError("no picture")
 
-    monkeypatch.setattr("bmnas_core.draw.draw", broken)
+    monkeypatch.setattr(sys.modules["bmnas_core.draw"], "draw", broken)
     with pytest.raises(BmnasError, match="no picture"):
         save_run(tmp_path / "out", result=RESULT, genotype=GENOTYPE)
     assert not (tmp_path / "out").exists()

@@ -18,6 +18,7 @@ def pretrain(
     epochs: int = 12,
     batch_size: int = 64,
     max_lr: float = 3e-3,
+    shift: int = 0,
     seed: int = 0,
     name: str = "backbone",
     progress: bool = True,
@@ -28,6 +29,8 @@ def pretrain(
         backbone: from inputs to a list of features; trained in place, left in evaluation mode.
         inputs: (n, …), all items; classes: (n,), what each one shows.
         items: numbers of those to train on.
+        shift: move each batch of (N, C, H, W) by up to so many positions along H and W. Features
+            that know their training items by heart mislead a search on the same items.
 
     Returns:
         The classifier that it was trained in: inputs → logits (N, classes). What is frozen and
@@ -50,12 +53,22 @@ def pretrain(
         ):
             for rows in epoch_batches(len(items), batch_size, seed, "pretrain", name, epoch):
                 batch = items[rows]
-                loss = nn.functional.cross_entropy(classifier(inputs[batch]), classes[batch])
+                logits = classifier(_shifted(inputs[batch], shift))
+                loss = nn.functional.cross_entropy(logits, classes[batch])
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
                 schedule.step()
     return classifier.eval()
+
+
+def _shifted(inputs: Tensor, most: int) -> Tensor:
+    if not most:
+        return inputs
+    height, width = inputs.shape[-2:]
+    down, right = torch.randint(2 * most + 1, (2,)).tolist()
+    padded = nn.functional.pad(inputs, (most,) * 4, mode="replicate")
+    return padded[..., down : down + height, right : right + width]
 
 
 class _LastFeatureMean(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 
 import torch
 from torch import nn
@@ -85,8 +85,8 @@ def compare(
         config: the recipe; fields that are None are the task's.
 
     Returns:
-        Name → ``test`` (score), ``params``, ``seconds`` (all networks of that name together),
-        ``networks`` (how many) and ``std`` (of their scores; None for a single one).
+        Name → ``test`` (mean score of its networks) and ``scores`` (each one's), ``params``
+        (mean), ``seconds`` (all together).
 
     Raises:
         RivalError: for an unknown name.
@@ -107,8 +107,7 @@ def compare(
                 "test": fmean(scores),
                 "params": round(fmean(map(count_parameters, nets))),
                 "seconds": seconds,
-                "networks": len(nets),
-                "std": stdev(scores) if len(scores) > 1 else None,
+                "scores": scores,
             }
     return found
 

@@ -27,6 +27,7 @@ from .task import SPLITS, DataError, Modality, Split, Task, TaskError
 
 RULES = {"same": 10, "sum": 19}
 CHANNELS = (16, 32, 64)
+PRETRAINING = {"epochs": 12, "shift": 2}
 
 
 @dataclass(frozen=True)
@@ -204,10 +205,12 @@ def _load_or_train(task: Task) -> None:
             modality.classes,
             task.items("train", modality.name),
             name=modality.name,
+            **PRETRAINING,
         )
     save_backbones(task, cached)
 
 
 def _header(task: Task) -> str:
     """What determines the weights: all that the backbones are trained on."""
-    return json.dumps({"task": task.name, "rule": task.rule, **task.notes}, sort_keys=True)
+    described = {"task": task.name, "rule": task.rule, **task.notes, "pretraining": PRETRAINING}
+    return json.dumps(described, sort_keys=True)
