@@ -43,7 +43,7 @@ def pool(feature: Tensor, L: int, over: str = "grid") -> Tensor:
     if over == "grid" and axes == 2:
         rows = max(r for r in range(1, math.isqrt(L) + 1) if L % r == 0)
         return nn.functional.adaptive_max_pool2d(feature, (rows, L // rows)).flatten(2)
-    moments = feature.unsqueeze(2) if axes == 0 else feature.flatten(3).amax(3)
+    moments = feature.reshape(*feature.shape[:2], feature.shape[2] if axes else 1, -1).amax(3)
     return nn.functional.adaptive_max_pool1d(moments, L)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from .cells import RELAXATIONS
 from .config import (
     BmnasError,
+    DeviceError,
     Settings,
     epoch_batches,
     resolve_device,
@@ -188,8 +189,9 @@ class Search:
         train_loss = val_loss = val_score = None
         self.hypernet.train()
         with seeded(self.seed, "step", self.step, device=self.device):
+            trained = min(position, self.train_batches - 1) / self.train_batches
+            self.scheduler.step(epoch + trained)
             if phase != "architecture":
-                self.scheduler.step(epoch + position / self.train_batches)
                 train_loss = self._update(
                     "train", self.step // self.steps_per_epoch, position, self.train_batches
                 )
@@ -280,17 +282,24 @@ class Search:
             raise SearchError(f"{path}: found no search to resume ({error})") from None
         if header.get("format") != FORMAT:
             raise SearchError(f"{path}: found format {header.get('format')!r}; allowed: {FORMAT!r}")
-        config = SearchConfig.from_dict(header["config"])
-        search = cls(task, config, seed=header["seed"], device=device, bank=bank)
-        if header["bank"] != search.bank.key:
-            raise SearchError(
-                f"{path}: was made on other features (task, data, backbones or L) than those of "
-                f"task {task.name!r} given here"
-            )
-        search._restore(tensors)
-        search.step, search.best_score = header["step"], header["best_score"]
-        if header["best_genotype"]:
-            search.best_genotype = Genotype.from_json(header["best_genotype"], str(path))
+        try:
+            config = SearchConfig.from_dict(header["config"])
+            search = cls(task, config, seed=header["seed"], device=device, bank=bank)
+            if header["bank"] != search.bank.key:
+                raise SearchError(
+                    "was made on other features (task, data, backbones or L) than those of task "
+                    f"{task.name!r} given here"
+                )
+            search._restore(tensors)
+            search.step, search.best_score = header["step"], header["best_score"]
+            if header["best_genotype"]:
+                search.best_genotype = Genotype.from_json(header["best_genotype"])
+        except DeviceError:
+            raise
+        except KeyError as error:
+            raise SearchError(f"{path}: found no {error}; allowed: a whole search") from None
+        except (ValueError, RuntimeError) as error:
+            raise SearchError(f"{path}: {error}") from None
         return search
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:

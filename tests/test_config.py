@@ -1,0 +1,122 @@
+"""Settings check themselves; files are whole; randomness is a function of seed and stream."""
+
+import math
+import os
+
+import pytest
+import torch
+
+from bmnas_core import ConfigError, DeviceError, SearchConfig, TrainConfig, resolve_device
+from bmnas_core.config import Settings, epoch_batches, generator, seeded, writing
+
+
+@pytest.mark.parametrize("config", [SearchConfig(), SearchConfig(N=3, dropout=0), TrainConfig()])
+def test_a_config_prints_and_round_trips_through_json(config):
+    assert type(config).from_json(config.to_json()) == config
+    assert eval(repr(config)) == config
+
+
+@pytest.mark.parametrize(
+    "cls, values, message",
+    [
+        (
+            SearchConfig,
+            {"relaxation": "pairs"},
+            "relaxation: found 'pairs'; allowed: 'paper', 'pair'",
+        ),
+        (SearchConfig, {"derivation": 3}, "SearchConfig.derivation: found 3; allowed: str"),
+        (
+            SearchConfig,
+            {"operations": ["sum", "x"]},
+            "operations: found 'x'; allowed: 'zero', 'sum'",
+        ),
+        (
+            SearchConfig,
+            {"operations": "sum"},
+            "SearchConfig.operations: found 'sum'; allowed: tuple",
+        ),
+        (SearchConfig, {"epochs": 0}, "SearchConfig.epochs: found 0; allowed: at least 1"),
+        (SearchConfig, {"epochs": 2.5}, "SearchConfig.epochs: found 2.5; allowed: int"),
+        (SearchConfig, {"epochs": True}, "SearchConfig.epochs: found True; allowed: int"),
+        (SearchConfig, {"arch_lr": 0}, "SearchConfig.arch_lr: found 0.0; allowed: above 0.0"),
+        (SearchConfig, {"arch_lr": math.nan}, "SearchConfig.arch_lr: found nan; allowed: float"),
+        (SearchConfig, {"arch_betas": (0.9,)}, r"arch_betas: found \(0.9,\); allowed: tuple"),
+        (
+            TrainConfig,
+            {"dropout": 1},
+            "TrainConfig.dropout: found 1.0; allowed: at least 0.0, at m",
+        ),
+        (TrainConfig, {"data": "test"}, r"TrainConfig.data: found 'test'; allowed: 'train\+valid"),
+        (TrainConfig, {"finetune": 1}, "TrainConfig.finetune: found 1; allowed: bool"),
+    ],
+)
+def test_what_does_not_fit_a_field_is_refused_by_name(cls, values, message):
+    with pytest.raises(ConfigError, match=message):
+        cls(**values)
+
+
+def test_unknown_fields_and_other_json_are_refused():
+    with pytest.raises(ConfigError, match="SearchConfig: found field 'epoch'; allowed: C, L, N, M"):
+        SearchConfig.from_dict({"epoch": 3})
+    with pytest.raises(ConfigError, match="SearchConfig: found no JSON"):
+        SearchConfig.from_json("{")
+    with pytest.raises(ConfigError, match=r"SearchConfig: found \[\]; allowed: an object"):
+        SearchConfig.from_json("[]")
+
+
+def test_a_config_is_frozen_and_gaps_are_filled_from_another():
+    config = SearchConfig(epochs=3)
+    with pytest.raises(AttributeError):
+        config.epochs = 4
+    filled = config.filled(Settings(epochs=9, C=16))
+    assert (filled.epochs, filled.C, filled.L) == (3, 16, None)
+
+
+@pytest.mark.parametrize("device", ["gpu", "tpu", "cuda:99", 3.5, "", "meta"])
+def test_a_device_that_is_not_there_is_refused(device):
+    with pytest.raises(DeviceError, match="device: found .*; allowed: 'auto'"):
+        resolve_device(device)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_without_one_is_refused_and_auto_is_the_cpu():
+    with pytest.raises(DeviceError, match=r"'cuda', but this machine has 0 cuda device"):
+        resolve_device("cuda")
+    assert resolve_device() == resolve_device("auto") == torch.device("cpu")
+
+
+def test_writing_leaves_the_old_file_when_it_breaks_off(tmp_path):
+    path = tmp_path / "new" / "file.txt"
+    with writing(path) as beside:
+        beside.write_text("whole")
+    with pytest.raises(KeyboardInterrupt), writing(path) as beside:
+        beside.write_text("ha")
+        raise KeyboardInterrupt
+    assert path.read_text() == "whole"
+    assert os.listdir(path.parent) == ["file.txt"]
+
+
+def test_streams_are_independent_of_each_other_and_of_the_global_generator():
+    def numbers(*stream):
+        return torch.rand(3, generator=generator(*stream)).tolist()
+
+    assert numbers(0, "a") == numbers(0, "a")
+    assert len({tuple(numbers(*s)) for s in [(0, "a"), (0, "b"), (1, "a"), (0, "a", 1)]}) == 4
+    torch.manual_seed(1)
+    expected = torch.rand(2)
+    torch.manual_seed(1)
+    with seeded(0, "block"):
+        one = torch.rand(3)
+    assert torch.equal(torch.rand(2), expected)
+    with seeded(0, "block"):
+        assert torch.equal(torch.rand(3), one)
+
+
+@pytest.mark.parametrize("n, size", [(10, 4), (8, 4), (3, 8), (97, 96)])
+def test_an_epoch_visits_every_sample_once_in_batches_of_nearly_one_size(n, size):
+    batches = epoch_batches(n, size, 0, "train", 0)
+    assert sorted(torch.cat(batches).tolist()) == list(range(n))
+    lengths = [len(b) for b in batches]
+    assert max(lengths) <= size and max(lengths) - min(lengths) <= 1
+    again = epoch_batches(n, size, 0, "train", 0)
+    assert all(torch.equal(a, b) for a, b in zip(batches, again, strict=True))

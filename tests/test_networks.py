@@ -1,0 +1,190 @@
+"""Reshape layers, hypernet and fusion network: shapes, mixtures, what they refuse."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bmnas_core import FeatureError, FusionNetwork, Genotype, Hypernet, count_parameters, pool
+from bmnas_core.cells import RELAXATIONS, MixedCell, mix_inputs, register_relaxation
+from bmnas_core.networks import Reshape
+
+CHANNELS = {"Image_1": 3, "Image_2": 5, "Audio_1": 2, "Text_1": 7}
+SIZES = {"C": 6, "L": 4, "N": 2, "M": 2}
+
+
+def features(n=3, L=4, channels=CHANNELS):
+    return {name: torch.randn(n, c, L) for name, c in channels.items()}
+
+
+@settings(max_examples=40)
+@given(
+    st.integers(1, 3),
+    st.integers(1, 5),
+    st.lists(st.integers(1, 9), max_size=3),
+    st.integers(1, 16),
+)
+def test_pool_brings_any_feature_to_length_L(N, C, axes, L):
+    feature = torch.randn(N, C, *axes)
+    assert pool(feature, L, "time").shape == (N, C, L)
+    if len(axes) < 3:
+        assert pool(feature, L, "grid").shape == (N, C, L)
+
+
+def test_pool_takes_maxima_in_reading_order():
+    image = torch.arange(16.0).reshape(1, 1, 4, 4)
+    assert pool(image, 4).tolist() == [[[5, 7, 13, 15]]]
+    video = torch.arange(24.0).reshape(1, 1, 4, 2, 3)
+    assert pool(video, 2, "time").tolist() == [[[11, 23]]]
+    assert pool(torch.tensor([[2.0]]), 3).tolist() == [[[2, 2, 2]]]
+
+
+@pytest.mark.parametrize("shape, over", [((3,), "time"), ((2, 3, 4, 5, 6), "grid"), ((2, 3), "x")])
+def test_pool_refuses_what_it_cannot_pool(shape, over):
+    with pytest.raises(FeatureError, match=f"pool over {over!r}: found a feature of shape"):
+        pool(torch.zeros(shape), 4, over)
+
+
+def test_a_reshape_layer_changes_channels_and_keeps_length():
+    assert Reshape(3, 6, 0.1)(torch.randn(2, 3, 4)).shape == (2, 6, 4)
+
+
+@pytest.mark.parametrize("relaxation", ["paper", "pair"])
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+@pytest.mark.parametrize("N, M", [(1, 1), (2, 1), (2, 2), (3, 4)])
+def test_a_hypernet_runs_and_every_parameter_learns(relaxation, dropout, N, M):
+    net = Hypernet(CHANNELS, 5, C=6, L=4, N=N, M=M, relaxation=relaxation, dropout=dropout)
+    logits = net(features())
+    assert logits.shape == (3, 5)
+    logits.square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_architecture_parameters_are_registered_and_apart_from_the_weights():
+    net = Hypernet(CHANNELS, 5, **SIZES)
+    searched, weights = net.architecture_parameters(), net.weight_parameters()
+    assert {id(p) for p in searched} | {id(p) for p in weights} == {id(p) for p in net.parameters()}
+    assert len(searched) + len(weights) == len(list(net.parameters()))
+    state = net.state_dict()
+    assert {"alpha", "cells.0.beta", "cells.1.gamma"} <= set(state)
+    assert net.alpha.shape == (4 + 5, 2)
+    assert net.cells[0].beta.shape == (2 + 3, 2) and net.cells[0].gamma.shape == (2, 4)
+    assert 0 < net.alpha.abs().max() < 0.01
+
+
+def test_the_paper_relaxation_gives_x_and_y_the_same_sum_of_gated_edges():
+    logits, states = torch.randn(3, 2), list(torch.randn(3, 2, 4, 5))
+    x, y = mix_inputs(RELAXATIONS["paper"], logits, states)
+    expected = sum(row.softmax(0)[1] * s for row, s in zip(logits, states, strict=True))
+    torch.testing.assert_close(x, expected)
+    assert x is y
+
+
+def test_the_pair_relaxation_lets_edges_compete_for_x_and_for_y():
+    logits, states = torch.randn(3, 2), list(torch.randn(3, 2, 4, 5))
+    for k, mixed in enumerate(mix_inputs(RELAXATIONS["pair"], logits, states)):
+        weights = logits[:, k].softmax(0)
+        torch.testing.assert_close(mixed, sum(w * s for w, s in zip(weights, states, strict=True)))
+
+
+def test_a_mixed_cell_with_certain_weights_is_the_discrete_cell():
+    """With one operation and one edge holding all the weight, the mixture is what derives."""
+    torch.manual_seed(0)
+    mixed = MixedCell(6, 4, 1, ("sum", "concat_fc"), 0.0, RELAXATIONS["pair"]).eval()
+    with torch.no_grad():
+        mixed.beta.copy_(torch.tensor([[50.0, -50.0], [-50.0, 50.0]]))
+        mixed.gamma.copy_(torch.tensor([[-50.0, 50.0]]))
+    x, y = torch.randn(2, 3, 6, 4)
+    step = mixed.steps[0]["concat_fc"](x, y)
+    torch.testing.assert_close(mixed(x, y), mixed.output.ln(step + x))
+
+
+def test_a_relaxation_of_ones_own_is_one_decorated_class():
+    @register_relaxation("first")
+    class First:
+        columns = ("X", "Y")
+
+        @staticmethod
+        def weights(logits):
+            only = torch.zeros(len(logits))
+            only[0] = 1
+            return only, only
+
+    try:
+        net = Hypernet(CHANNELS, 5, **SIZES, relaxation="first")
+        assert net(features()).shape == (3, 5)
+    finally:
+        del RELAXATIONS["first"]
+
+
+# --- fusion network
+
+
+def genotype(inputs=("Image_2", "Audio_1")):
+    return Genotype.from_json(
+        '{"format": "bmnas-genotype/1", "features": ["Image_1", "Image_2", "Audio_1", "Text_1"],'
+        f' "cells": [{{"inputs": ["{inputs[0]}", "{inputs[1]}"],'
+        ' "steps": [{"op": "attention", "inputs": ["X", "Y"]},'
+        ' {"op": "linear_glu", "inputs": ["X", "S1"]}]},'
+        ' {"inputs": ["C1", "Image_2"], "steps": [{"op": "sum", "inputs": ["X", "Y"]}]}]}'
+    )
+
+
+def test_a_fusion_network_reads_only_the_features_it_uses():
+    net = FusionNetwork(genotype(), CHANNELS, 5, C=6, L=4)
+    used = {name: f for name, f in features().items() if name in ("Image_2", "Audio_1")}
+    assert net(used).shape == (3, 5)
+    assert list(net.reshape.channels) == ["Image_2", "Audio_1"]
+
+
+def test_a_fusion_network_is_the_formula():
+    net = FusionNetwork(genotype(), CHANNELS, 5, C=6, L=4).eval()
+    given_features = features()
+    a, b = (net.reshape(given_features)[name] for name in ("Image_2", "Audio_1"))
+    one, two = net.cells
+    s1 = one.steps[0](a, b)
+    s2 = one.steps[1](a, s1)
+    c1 = one.output.ln(one.output.reduce(torch.cat([s1, s2], 1)) + a)
+    c2 = two.output.ln(c1 + a + c1)
+    fused = net.classifier.ln(torch.cat([c1, c2], 1)).relu().flatten(1)
+    torch.testing.assert_close(net(given_features), net.classifier.linear(fused))
+
+
+def test_parameters_are_counted():
+    assert count_parameters(torch.nn.Linear(3, 2)) == 8
+    frozen = torch.nn.Linear(3, 2).requires_grad_(False)
+    assert count_parameters(frozen) == 0
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (("Audio_1", None), "missing is 'Audio_1', which the network reads"),
+        (("Audio_1", torch.zeros(3, 9, 4)), r"feature 'Audio_1': found shape \(3, 9, 4\); allowed"),
+        (("Audio_1", torch.zeros(3, 2, 5)), r"allowed: \(N, 2, 4\)"),
+        (("Image_2", torch.zeros(3, 5)), r"feature 'Image_2': found shape \(3, 5\); allowed"),
+    ],
+)
+def test_features_that_do_not_fit_are_refused_by_name(change, message):
+    name, value = change
+    given_features = {**features(), name: value}
+    if value is None:
+        del given_features[name]
+    nets = (FusionNetwork(genotype(), CHANNELS, 5, C=6, L=4), Hypernet(CHANNELS, 5, **SIZES))
+    for net in nets:
+        with pytest.raises(FeatureError, match=message):
+            net(given_features)
+
+
+def test_a_genotype_with_a_feature_of_another_task_is_refused():
+    with pytest.raises(FeatureError, match="found feature 'Image_2'; allowed: Audio_1"):
+        FusionNetwork(genotype(), {"Audio_1": 2}, 5, C=6, L=4)
+
+
+def test_any_number_of_modalities_and_features():
+    for counts in itertools.product((1, 3), repeat=3):
+        channels = {f"M{m}_{i}": 2 for m, n in enumerate(counts) for i in range(n)}
+        net = Hypernet(channels, 2, C=4, L=4, N=2, M=1)
+        assert net(features(channels=channels)).shape == (3, 2)

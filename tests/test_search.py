@@ -1,0 +1,257 @@
+"""Search: reproducible to the bit, resumable, blind to test data."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import SETTINGS, SIZES, tiny_task
+
+from bmnas_core import DeviceError, FeatureBank, Search, SearchConfig, SearchError
+from bmnas_core.config import generator
+
+
+def run(search) -> list:
+    return list(search)
+
+
+def same(a, b) -> bool:
+    """Whether two states are equal to the bit."""
+    arrays = [(a.alpha, b.alpha), *zip(a.beta, b.beta, strict=True)]
+    arrays += zip(a.gamma, b.gamma, strict=True)
+    numbers = ("step", "epoch", "phase", "lr", "train_loss", "val_loss", "val_score")
+    return all(np.array_equal(x, y) for x, y in arrays) and all(
+        getattr(a, n) == getattr(b, n) for n in numbers
+    )
+
+
+@pytest.mark.parametrize("relaxation", ["paper", "pair"])
+@pytest.mark.parametrize("schedule", ["batch", "epoch"])
+def test_the_same_seed_gives_the_same_search_to_the_bit(relaxation, schedule):
+    config = SearchConfig(relaxation=relaxation, schedule=schedule)
+    one = run(Search(tiny_task(), config, seed=3, device="cpu"))
+    torch.manual_seed(99)
+    other = run(Search(tiny_task(), config, seed=3, device="cpu"))
+    assert all(same(a, b) for a, b in zip(one, other, strict=True))
+    third = run(Search(tiny_task(), config, seed=4, device="cpu"))
+    assert not np.array_equal(one[-1].alpha, third[-1].alpha)
+
+
+def test_two_searches_side_by_side_do_not_disturb_each_other():
+    alone = run(Search(tiny_task(), seed=0, device="cpu"))
+    pair = [Search(tiny_task(), seed=s, device="cpu") for s in (0, 1)]
+    together = [(next(pair[0]), next(pair[1]))[0] for _ in range(len(pair[0]))]
+    assert all(same(a, b) for a, b in zip(alone, together, strict=True))
+
+
+@pytest.mark.parametrize("schedule", ["batch", "epoch"])
+@pytest.mark.parametrize("stop", [1, 3, 4])
+def test_a_resumed_search_equals_an_unbroken_one_to_the_bit(tmp_path, schedule, stop):
+    config = SearchConfig(schedule=schedule, epochs=3)
+    whole = Search(tiny_task(), config, seed=1, device="cpu")
+    states = run(whole)
+    broken = Search(tiny_task(), config, seed=1, device="cpu")
+    for _ in range(stop):
+        next(broken)
+    broken.save(tmp_path / "search.safetensors")
+    resumed = Search.resume(tmp_path / "search.safetensors", tiny_task(), device="cpu")
+    assert (resumed.step, len(resumed)) == (stop, len(states) - stop)
+    assert all(same(a, b) for a, b in zip(states[stop:], run(resumed), strict=True))
+    assert resumed.best_genotype == whole.best_genotype
+    assert resumed.best_score == whole.best_score
+    for key, value in whole.hypernet.state_dict().items():
+        assert torch.equal(value, resumed.hypernet.state_dict()[key]), key
+
+
+def test_a_resumed_search_that_was_finished_keeps_its_best(tmp_path):
+    search = Search(tiny_task(), seed=1, device="cpu")
+    run(search)
+    search.save(tmp_path / "s")
+    resumed = Search.resume(tmp_path / "s", tiny_task(), device="cpu")
+    assert run(resumed) == [] and resumed.best_genotype == search.best_genotype is not None
+
+
+def test_alternating_per_batch_makes_both_updates_in_every_step():
+    search = Search(tiny_task(), SearchConfig(schedule="batch"), device="cpu")
+    assert search.steps_per_epoch == 3 and search.total_steps == len(search) == 6
+    before = search.hypernet.alpha.detach().clone(), search.weights[0].detach().clone()
+    state = next(search)
+    assert state.phase == "both" and None not in (state.train_loss, state.val_loss)
+    assert not torch.equal(before[0], search.hypernet.alpha)
+    assert not torch.equal(before[1], search.weights[0])
+
+
+def test_the_epoch_schedule_trains_weights_then_architecture():
+    search = Search(tiny_task(), SearchConfig(schedule="epoch"), device="cpu")
+    assert search.steps_per_epoch == 3 + 2
+    phases = []
+    for _ in range(5):
+        alpha, weight = (t.detach().clone() for t in (search.hypernet.alpha, search.weights[0]))
+        state = next(search)
+        phases.append(state.phase)
+        assert torch.equal(alpha, search.hypernet.alpha) == (state.phase == "weights")
+        assert torch.equal(weight, search.weights[0]) == (state.phase == "architecture")
+    assert phases == ["weights"] * 3 + ["architecture"] * 2
+    assert state.val_score is not None
+
+
+@pytest.mark.parametrize("schedule", ["batch", "epoch"])
+def test_a_search_reads_train_and_validation_only(schedule):
+    task = tiny_task()
+    bank = FeatureBank(task)
+    read, batch = [], bank.batch
+
+    def watched(split, rows):
+        read.append((split, rows))
+        return batch(split, rows)
+
+    bank.batch = watched
+    run(Search(task, SearchConfig(schedule=schedule), device="cpu", bank=bank))
+    assert {split for split, _ in read} == {"train", "validation"}
+    seen = torch.cat([rows for split, rows in read if split == "train"]).unique()
+    assert len(seen) == SIZES["train"]
+
+
+def test_the_genotype_is_that_of_the_best_validation_epoch():
+    search = Search(tiny_task(), SearchConfig(epochs=4), seed=2, device="cpu")
+    assert search.best_genotype is None
+    ends = [state for state in search if state.val_score is not None]
+    assert len(ends) == 4
+    best = max(ends, key=lambda state: state.val_score)
+    assert search.best_score == best.val_score
+    assert search.best_genotype == best.genotype
+
+
+def test_a_search_learns():
+    search = Search(tiny_task(), SearchConfig(epochs=8, dropout=0.0), device="cpu")
+    states = run(search)
+    assert states[-1].train_loss < 0.5 * states[0].train_loss
+    assert search.best_score > 0.6
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+@pytest.mark.parametrize("M", [1, 3])
+def test_a_search_runs_with_and_without_dropout_for_any_number_of_modalities(dropout, M):
+    task = tiny_task(("Image", "Audio", "Text"), channels=(3,))
+    search = Search(task, SearchConfig(dropout=dropout, M=M, epochs=1), device="cpu")
+    run(search)
+    assert search.best_genotype.features == ("Image_1", "Audio_1", "Text_1")
+
+
+def test_a_multi_label_task_is_searched_by_weighted_f1():
+    search = Search(tiny_task(metric="weighted_f1"), device="cpu")
+    run(search)
+    assert 0 <= search.best_score <= 1
+
+
+def test_settings_that_are_none_are_the_tasks():
+    search = Search(tiny_task(), SearchConfig(N=1), device="cpu")
+    assert (search.config.N, search.config.C, search.config.epochs) == (1, SETTINGS.C, 2)
+
+
+# --- refusals
+
+
+def test_a_loss_that_is_not_finite_stops_the_search_and_names_the_step():
+    search = Search(tiny_task(), device="cpu")
+    next(search)
+    with torch.no_grad():
+        search.weights[0].fill_(float("nan"))
+    with pytest.raises(SearchError, match="train loss at step 2: found nan"):
+        next(search)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_without_one_is_refused_before_anything_starts():
+    with pytest.raises(DeviceError, match="'cuda', but this machine has 0"):
+        Search(tiny_task(), device="cuda")
+
+
+def test_files_that_are_no_search_are_refused(tmp_path):
+    path = tmp_path / "s"
+    with pytest.raises(SearchError, match="s: found no search to resume"):
+        Search.resume(path, tiny_task())
+    path.write_bytes(b"\x00" * 40)
+    with pytest.raises(SearchError, match="s: found no search to resume"):
+        Search.resume(path, tiny_task())
+    save_file({"x": torch.zeros(1)}, path)
+    with pytest.raises(SearchError, match="s: found format None; allowed: 'bmnas-search/1'"):
+        Search.resume(path, tiny_task())
+
+
+def test_a_truncated_search_is_refused(tmp_path):
+    path = tmp_path / "s"
+    search = Search(tiny_task(), device="cpu")
+    next(search)
+    search.save(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(SearchError, match="s: found no search to resume"):
+        Search.resume(path, tiny_task())
+
+
+def test_a_search_on_other_features_is_not_resumed(tmp_path):
+    search = Search(tiny_task(), device="cpu")
+    search.save(tmp_path / "s")
+    other = tiny_task()
+    with torch.no_grad():
+        other.modalities[0].backbone.layers[0].weight.add_(1)
+    with pytest.raises(SearchError, match="was made on other features"):
+        Search.resume(tmp_path / "s", other)
+
+
+def test_a_search_without_a_tensor_is_refused(tmp_path):
+    from safetensors import safe_open
+
+    path = tmp_path / "s"
+    search = Search(tiny_task(), device="cpu")
+    next(search)
+    search.save(path)
+    with safe_open(path, "pt") as file:
+        header = file.metadata()
+    tensors = load_file(path)
+    del tensors["hypernet.alpha"]
+    save_file(tensors, path, header)
+    with pytest.raises(SearchError, match="alpha"):
+        Search.resume(path, tiny_task())
+
+
+def test_a_header_with_unknown_settings_is_refused(tmp_path):
+    header = {"format": "bmnas-search/1", "config": {"speed": 3}, "seed": 0}
+    save_file({"x": torch.zeros(1)}, tmp_path / "s", {"bmnas": json.dumps(header)})
+    with pytest.raises(SearchError, match="found field 'speed'"):
+        Search.resume(tmp_path / "s", tiny_task())
+
+
+def test_an_interrupted_save_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "s"
+    search = Search(tiny_task(), device="cpu")
+    search.save(path)
+    before = path.read_bytes()
+    next(search)
+
+    def broken(source, target):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", broken)
+    with pytest.raises(OSError, match="disk full"):
+        search.save(path)
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["s"]
+
+
+def test_streams_of_a_search_do_not_repeat_between_splits_and_epochs():
+    orders = {
+        tuple(torch.randperm(50, generator=generator(0, split, cycle)).tolist())
+        for split in ("train", "validation")
+        for cycle in range(3)
+    }
+    assert len(orders) == 6
+
+
+@pytest.mark.gpu
+def test_a_search_on_the_gpu_ends_near_the_one_on_the_cpu():
+    config = SearchConfig(dropout=0.0, epochs=1)
+    cpu = run(Search(tiny_task(), config, device="cpu"))
+    gpu = run(Search(tiny_task(), config, device="cuda"))
+    for a, b in zip(cpu, gpu, strict=True):
+        assert a.train_loss == pytest.approx(b.train_loss, rel=1e-2)

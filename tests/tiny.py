@@ -1,0 +1,62 @@
+"""A task small enough to search in a second: any number of modalities, no files."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bmnas_core.config import Settings
+from bmnas_core.tasks import Modality, Split, Task
+
+SIZES = {"train": 48, "validation": 24, "test": 24}
+SETTINGS = Settings(
+    C=8, L=4, N=2, M=2, epochs=2, batch_size=16, dropout=0.1, max_lr=1e-2, min_lr=1e-6,
+    weight_decay=1e-4, restart=1,
+)  # fmt: skip
+
+
+class TinyBackbone(nn.Module):
+    """``(N, 4, 6)`` → one feature for each entry of ``channels``, all of length 6."""
+
+    def __init__(self, channels: tuple[int, ...], seed: int = 0):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.layers = nn.ModuleList(nn.Conv1d(4, c, 1) for c in channels)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [layer(x).relu() for layer in self.layers]
+
+
+def tiny_task(
+    names: tuple[str, ...] = ("Image", "Audio"),
+    channels: tuple[int, ...] = (5, 6),
+    *,
+    classes: int = 3,
+    metric: str = "accuracy",
+    settings: Settings = SETTINGS,
+) -> Task:
+    """Item i of every modality belongs to sample i; each shows the label, in noise."""
+    random = torch.Generator().manual_seed(0)
+    n = sum(SIZES.values())
+    labels = torch.randint(classes, (n,), generator=random)
+    prototypes = torch.randn(classes, 4, 6, generator=random)
+    modalities = tuple(
+        Modality(
+            name,
+            TinyBackbone(channels, seed=m),
+            {f"{name}_{i + 1}": c for i, c in enumerate(channels)},
+            prototypes[labels] + torch.randn(n, 4, 6, generator=random),
+            over="time",
+            classes=labels,
+        )
+        for m, name in enumerate(names)
+    )
+    if metric == "weighted_f1":
+        labels = nn.functional.one_hot(labels, classes)
+    splits, start = {}, 0
+    for split, size in SIZES.items():
+        rows = torch.arange(start, start + size)
+        splits[split] = Split(split, rows[:, None].expand(-1, len(names)), labels[rows])
+        start += size
+    return Task("tiny", "same", classes, metric, modalities, splits, settings)
