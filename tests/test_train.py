@@ -1,0 +1,164 @@
+"""Training and testing fusion networks."""
+
+import pytest
+import torch
+from sklearn.metrics import f1_score
+from tiny import tiny_task
+
+from bmnas_core import (
+    FeatureBank,
+    FusionNetwork,
+    Genotype,
+    TaskError,
+    TrainConfig,
+    TrainError,
+    evaluate,
+    fit,
+    train,
+)
+from bmnas_core.train import METRICS, EndToEnd, predict
+
+TEXT = """{"format": "bmnas-genotype/1",
+ "features": ["Image_1", "Image_2", "Audio_1", "Audio_2"],
+ "cells": [{"inputs": ["Image_2", "Audio_1"],
+            "steps": [{"op": "attention", "inputs": ["X", "Y"]},
+                      {"op": "linear_glu", "inputs": ["X", "S1"]}]}]}"""
+GENOTYPE = Genotype.from_json(TEXT)
+QUICK = {"device": "cpu", "progress": False}
+
+
+def test_training_learns_and_records_each_epoch():
+    task = tiny_task()
+    net, history = train(GENOTYPE, task, TrainConfig(epochs=12, data="train"), **QUICK)
+    assert not net.training and isinstance(net, FusionNetwork)
+    assert [record["epoch"] for record in history] == list(range(1, 13))
+    assert history[-1]["train_loss"] < 0.5 * history[0]["train_loss"]
+    assert history[-1]["validation_score"] == evaluate(net, task, "validation")
+    assert evaluate(net, task, "test") > 0.6
+    assert all(record["seconds"] > 0 for record in history)
+
+
+def test_train_and_validation_together_leave_nothing_to_validate_on():
+    task = tiny_task()
+    _, history = train(GENOTYPE, task, TrainConfig(epochs=1), **QUICK)
+    assert history[0]["validation_score"] is None
+
+
+@pytest.mark.parametrize("data, n", [("train", 48), ("train+validation", 72)])
+def test_only_the_data_asked_for_are_trained_on(data, n):
+    task = tiny_task()
+    bank = FeatureBank(task)
+    read, batch = [], bank.batch
+
+    def watched(split, rows):
+        read.append((split, rows))
+        return batch(split, rows)
+
+    bank.batch = watched
+    train(GENOTYPE, task, TrainConfig(epochs=1, data=data), bank=bank, **QUICK)
+    trained = torch.cat([rows for split, rows in read if split == data])
+    assert sorted(trained.tolist())[:n] == list(range(n))
+    assert "test" not in {split for split, _ in read}
+
+
+def test_the_same_seed_gives_the_same_network_to_the_bit():
+    nets = [train(GENOTYPE, tiny_task(), seed=seed, **QUICK)[0] for seed in (1, 1, 2)]
+    states = [torch.cat([v.flatten().float() for v in net.state_dict().values()]) for net in nets]
+    assert torch.equal(states[0], states[1]) and not torch.equal(states[0], states[2])
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_training_works_with_and_without_dropout(dropout):
+    net, _ = train(GENOTYPE, tiny_task(), TrainConfig(dropout=dropout, epochs=1), **QUICK)
+    assert 0 <= evaluate(net, tiny_task(), "validation") <= 1
+
+
+def test_joint_fine_tuning_trains_backbones_of_its_own():
+    task = tiny_task()
+    before = {k: v.clone() for k, v in task.modalities[0].backbone.state_dict().items()}
+    net, _ = train(GENOTYPE, task, TrainConfig(finetune=True, epochs=2), **QUICK)
+    assert isinstance(net, EndToEnd)
+    for key, value in before.items():
+        assert torch.equal(task.modalities[0].backbone.state_dict()[key], value)
+        if key.startswith("layers.1"):  # Image_2, the feature that the genotype uses
+            assert not torch.equal(net.backbones[0].state_dict()[key], value)
+    assert 0 <= evaluate(net, task, "test") <= 1
+
+
+def test_backbones_have_a_learning_rate_of_their_own():
+    task = tiny_task()
+    slow = TrainConfig(finetune=True, epochs=1, backbone_lr=1e-12, weight_decay=0.0, min_lr=0.0)
+    net, _ = train(GENOTYPE, task, slow, **QUICK)
+    for one, other in zip(
+        net.backbones[0].parameters(), task.modalities[0].backbone.parameters(), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+def test_multi_label_tasks_use_binary_cross_entropy_and_weighted_f1():
+    task = tiny_task(metric="weighted_f1")
+    net, history = train(GENOTYPE, task, TrainConfig(epochs=12), **QUICK)
+    logits, labels = predict(net, task, FeatureBank.of(task, None, "cpu"), "test")
+    expected = f1_score(labels, logits.sigmoid() > 0.3, average="weighted", zero_division=0)
+    assert evaluate(net, task, "test") == pytest.approx(expected)
+    assert expected > 0.5
+    loss = METRICS["weighted_f1"].loss(torch.zeros(2, 3), torch.ones(2, 3, dtype=torch.long))
+    assert float(loss) == pytest.approx(0.6931, abs=1e-4)
+
+
+def test_accuracy_is_the_share_of_right_answers():
+    logits = torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 0.0]])
+    assert METRICS["accuracy"].score(logits, torch.tensor([0, 1, 1])) == pytest.approx(2 / 3)
+
+
+def test_evaluation_neither_trains_nor_leaves_training_mode():
+    task = tiny_task()
+    net, _ = train(GENOTYPE, task, TrainConfig(epochs=1), **QUICK)
+    net.train()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    assert evaluate(net, task, "validation") == evaluate(net, task, "validation")
+    assert net.training
+    assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
+
+
+def test_the_learning_rate_falls_along_cosines_that_restart():
+    config = TrainConfig(epochs=7, restart=1, max_lr=1e-2, min_lr=1e-4, batch_size=8)
+    _, history = train(GENOTYPE, tiny_task(), config, **QUICK)
+    lr = [record["lr"] for record in history]
+    assert lr[1] > lr[2] > 1e-4 and lr[3] > lr[4] > lr[5] > lr[6] > 1e-4
+    assert lr[3] > lr[2] and max(lr) < 1e-2
+
+
+def test_a_genotype_of_another_task_is_refused():
+    other = tiny_task(("Image", "Text"))
+    with pytest.raises(
+        TrainError, match="found features Image_1, .*; allowed: those of task 'tiny"
+    ):
+        train(GENOTYPE, other, **QUICK)
+
+
+def test_a_loss_that_is_not_finite_stops_the_training():
+    task = tiny_task()
+    config = TrainConfig(epochs=2).filled(task.config)
+    net = FusionNetwork(GENOTYPE, task.channels, 3, C=config.C, L=config.L)
+    with torch.no_grad():
+        net.classifier.linear.weight.fill_(float("nan"))
+    with pytest.raises(TrainError, match="training loss in epoch 0: found nan; allowed: finite"):
+        fit(net, task, FeatureBank(task), config, progress=False)
+
+
+def test_an_unknown_split_is_refused():
+    task = tiny_task()
+    net, _ = train(GENOTYPE, task, TrainConfig(epochs=1), **QUICK)
+    with pytest.raises(TaskError, match="split: found 'dev'; allowed: train, validation, test"):
+        evaluate(net, task, "dev")
+
+
+@pytest.mark.gpu
+def test_training_on_the_gpu_ends_near_the_one_on_the_cpu():
+    config = TrainConfig(dropout=0.0, epochs=1)
+    losses = [
+        train(GENOTYPE, tiny_task(), config, device=d, progress=False)[1][0]["train_loss"]
+        for d in ("cpu", "cuda")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
