@@ -29,7 +29,7 @@ from .features import FeatureBank
 from .genotype import OPERATIONS, Genotype
 from .networks import Hypernet
 from .tasks.task import Task
-from .train import METRICS, cosine_restarts, score
+from .train import cosine_restarts, metric_of, score
 
 FORMAT = "bmnas-search/1"
 
@@ -132,7 +132,7 @@ class Search:
         self.task, self.seed, self.device = task, seed, resolve_device(device)
         self.config = config = (config or SearchConfig()).filled(task.config)
         self.bank = bank or FeatureBank.of(task, config.L, self.device)
-        self.metric = METRICS[task.metric]
+        self.metric = metric_of(task)
         with seeded(seed, "hypernet"):
             self.hypernet = Hypernet(
                 task.channels,

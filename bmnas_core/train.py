@@ -15,7 +15,7 @@ from .config import BmnasError, Settings, epoch_batches, resolve_device, seeded,
 from .features import FeatureBank, RawInputs, extract
 from .genotype import Genotype
 from .networks import FusionNetwork
-from .tasks.task import Task
+from .tasks.task import Task, TaskError
 
 
 class TrainError(BmnasError):
@@ -59,6 +59,15 @@ METRICS = {
     "accuracy": Metric("accuracy", nn.functional.cross_entropy, accuracy),
     "weighted_f1": Metric("weighted_f1", binary_cross_entropy, weighted_f1),
 }
+
+
+def metric_of(task: Task) -> Metric:
+    """The metric that a task names. Raises :class:`TaskError` for one that does not exist."""
+    if task.metric not in METRICS:
+        raise TaskError(
+            f"{task.name}: metric: found {task.metric!r}; allowed: {', '.join(METRICS)}"
+        )
+    return METRICS[task.metric]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +151,7 @@ def fit(
     Raises:
         TrainError: when the loss stops being finite.
     """
-    metric, n, history = METRICS[task.metric], len(task.split(config.data)), []
+    metric, n, history = metric_of(task), len(task.split(config.data)), []
     optimizer, scheduler = _optimizer(net.to(source.device), config)
     for epoch in tqdm(range(config.epochs), "training", leave=False, disable=not progress or None):
         start, losses = time.perf_counter(), []
@@ -190,7 +199,7 @@ def evaluate(
 def score(net: nn.Module, task: Task, source: FeatureBank | RawInputs, split: str) -> float:
     """Score of a network on a split of a source, in evaluation mode."""
     logits, labels = predict(net, task, source, split)
-    return METRICS[task.metric].score(logits, labels)
+    return metric_of(task).score(logits, labels)
 
 
 def predict(

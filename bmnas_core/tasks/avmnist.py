@@ -113,7 +113,7 @@ def read_idx(path: Path) -> np.ndarray:
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
         raise DataError(f"{path}: found no IDX file of bytes")
     dims = content[3]
-    shape = tuple(np.frombuffer(content[4 : 4 + 4 * dims], ">u4").astype(int))
+    shape = tuple(np.frombuffer(content[4 : 4 + 4 * dims], ">u4").tolist())
     data = np.frombuffer(content[4 + 4 * dims :], np.uint8)
     if len(data) != np.prod(shape):
         raise DataError(f"{path}: found {len(data)} values; allowed: {shape}")

@@ -1,0 +1,440 @@
+"""Tasks: what they are made of, the two embedded rules, and data files that are not right."""
+
+import gzip
+import math
+import re
+import shutil
+import wave
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_task
+
+from bmnas_core import (
+    ConfigError,
+    DataError,
+    Modality,
+    Search,
+    Split,
+    Task,
+    TaskError,
+    load_task,
+    register_task,
+)
+from bmnas_core.config import Settings
+from bmnas_core.tasks import DATA_SETS, TASKS, audio, avmnist, digits, pairs
+from bmnas_core.tasks.files import DataSet, asset, read_manifest
+
+# --- any task
+
+
+def task_with(**changes) -> Task:
+    task = tiny_task()
+    values = {
+        "name": "tiny",
+        "rule": "same",
+        "classes": 3,
+        "metric": "accuracy",
+        "modalities": task.modalities,
+        "splits": task.splits,
+        "config": task.config,
+    }
+    return Task(**{**values, **changes})
+
+
+def split_with(index=None, labels=None, name="validation") -> dict:
+    task = tiny_task()
+    old = task.splits[name]
+    new = Split(
+        name, old.index if index is None else index, old.labels if labels is None else labels
+    )
+    return {"splits": {**task.splits, name: new}}
+
+
+RANGE = torch.arange(48, 72)[:, None].expand(-1, 2)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"modalities": tiny_task().modalities[:1]}, "tiny: found 1 modality; allowed: two up"),
+        ({"modalities": tiny_task().modalities[:1] * 2}, "feature 'Image_1' twice"),
+        ({"splits": {}}, "split 'train' is empty"),
+        (split_with(RANGE[:0], torch.zeros(0, dtype=torch.long)), "split 'validation' is empty"),
+        (
+            split_with(RANGE[:, :1]),
+            r"'validation': found index of shape \(24, 1\); allowed: \(24, 2",
+        ),
+        (split_with(RANGE + 60), "split 'validation': found Image items 108…131; allowed: 0…95"),
+        (split_with(RANGE - 60), "split 'validation': found Image items -12…11; allowed: 0…95"),
+        (split_with(RANGE - 30), "Image item 18 is in more than one split; allowed: one"),
+        (split_with(labels=torch.full((24,), 3)), "found labels 3…3; allowed: 0…2"),
+        (split_with(labels=torch.zeros(24, 5)), "found 5 label columns; allowed: 3"),
+    ],
+)
+def test_a_task_that_does_not_hold_together_is_refused(changes, message):
+    with pytest.raises(TaskError, match=message):
+        task_with(**changes)
+
+
+def test_a_metric_that_does_not_exist_is_refused():
+    with pytest.raises(
+        TaskError, match="tiny: metric: found 'auc'; allowed: accuracy, weighted_f1"
+    ):
+        Search(task_with(metric="auc"), device="cpu")
+
+
+def test_a_task_lists_its_features_items_and_splits():
+    task = tiny_task()
+    assert task.features == ("Image_1", "Image_2", "Audio_1", "Audio_2")
+    assert task.channels == {"Image_1": 5, "Image_2": 6, "Audio_1": 5, "Audio_2": 6}
+    assert len(task.split("train+validation")) == 72
+    assert torch.equal(task.items("validation", "Audio"), torch.arange(48, 72))
+    assert "48 train, 24 validation, 24 test" in repr(task)
+    for name in ("dev", "train+dev", ""):
+        with pytest.raises(TaskError, match=re.escape(f"split: found {name!r}; allowed: train")):
+            task.split(name)
+    with pytest.raises(TaskError, match="modality: found 'Text'; allowed: Image, Audio"):
+        task.items("train", "Text")
+
+
+def test_unknown_tasks_and_options_are_refused_with_those_there_are():
+    with pytest.raises(TaskError, match="task: found 'mnist'; allowed: avmnist, digits"):
+        load_task("mnist")
+    with pytest.raises(TaskError, match="found option 'snr'; allowed: rule, image_energy, snr_db"):
+        load_task("digits", snr=3)
+
+
+def test_a_task_of_ones_own_is_one_function():
+    try:
+        register_task("mine")(lambda rule="x": tiny_task())
+        assert load_task("mine", rule="y").classes == 3
+    finally:
+        del TASKS["mine"]
+
+
+# --- digits and avmnist
+
+
+@pytest.fixture(scope="module", params=["digits", "avmnist"])
+def name(request):
+    if request.param == "avmnist":
+        request.getfixturevalue("data_root")
+    return request.param
+
+
+@pytest.mark.parametrize("rule, classes", [("same", 10), ("sum", 19)])
+def test_labels_follow_the_rule_and_splits_share_nothing(name, rule, classes):
+    task = load_task(name, rule=rule)
+    assert task.classes == classes and task.metric == "accuracy"
+    for modality in task.modalities:
+        items = [task.items(split, modality.name) for split in task.splits]
+        assert len(torch.cat(items).unique()) == sum(map(len, items))
+    for split in task.splits.values():
+        image, spoken = (m.classes[split.index[:, k]] for k, m in enumerate(task.modalities))
+        assert torch.equal(split.labels, image if rule == "same" else image + spoken)
+        if rule == "same":
+            assert torch.equal(image, spoken)
+        assert len(split.labels.unique()) == classes
+
+
+def test_every_item_of_a_split_is_used_about_equally_often(name):
+    task = load_task(name, rule="sum")
+    for column in task.split("train").index.T:
+        times = column.unique(return_counts=True)[1]
+        assert times.max() - times.min() <= 1
+
+
+def test_inputs_are_sound_and_backbones_frozen_and_shipped(name, monkeypatch):
+    monkeypatch.setattr(pairs, "pretrain", None)  # weights come from the kit's assets
+    task = load_task(name, rule="same")
+    for modality in task.modalities:
+        assert modality.inputs.isfinite().all() and not modality.backbone.training
+    assert task.modalities[1].inputs.shape[1:] == (1, audio.MELS, audio.FRAMES)
+    assert pairs.backbones_file(task).stat().st_size < 500_000
+
+
+def test_loading_twice_gives_the_same_task():
+    one, other = load_task("digits"), load_task("digits")
+    for a, b in zip(one.modalities, other.modalities, strict=True):
+        assert a.fingerprint() == b.fingerprint()
+    assert torch.equal(one.split("test").index, other.split("test").index)
+
+
+def test_speakers_do_not_cross_splits():
+    task = load_task("digits")
+    with np.load(asset("digits/speech.npz")) as file:
+        voice = torch.from_numpy(file["voice"].astype(int))
+    voices = [set(voice[task.items(split, "Audio")].tolist()) for split in task.splits]
+    assert not voices[0] & voices[1] and not voices[1] & voices[2] and not voices[0] & voices[2]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"rule": "product"}, "rule: found 'product'; allowed: 'same', 'sum'"),
+        ({"image_energy": 0}, "image_energy: found 0; allowed: above 0, at most 1"),
+        ({"image_energy": 1.5}, "image_energy: found 1.5; allowed"),
+        ({"image_energy": "half"}, "image_energy: found 'half'; allowed"),
+        ({"snr_db": math.nan}, "snr_db: found nan; allowed: a number of decibels, or inf"),
+        ({"snr_db": -math.inf}, "snr_db: found -inf; allowed"),
+    ],
+)
+def test_knobs_out_of_range_are_refused(options, message):
+    with pytest.raises(TaskError, match=message):
+        load_task("digits", **options)
+
+
+def test_image_energy_keeps_its_share_of_the_training_variance():
+    images = digits._read().images
+    train = digits._read().image_split["train"]
+
+    def variance(values):
+        flat = values[train].flatten(1).double()
+        return float((flat - flat.mean(0)).square().sum())
+
+    for share in (0.25, 0.75):
+        kept = variance(pairs.keep_energy(images, share, train)) / variance(images)
+        assert share <= kept < share + 0.15
+    assert torch.equal(pairs.keep_energy(images, 1, train), images)
+
+
+def test_components_are_fitted_on_training_images_alone():
+    images = digits._read().images.clone()
+    train, test = (digits._read().image_split[s] for s in ("train", "test"))
+    before = pairs.keep_energy(images, 0.5, train)[train]
+    images[test] = images[test].flip(-1) * 3
+    assert torch.equal(pairs.keep_energy(images, 0.5, train)[train], before)
+
+
+def test_other_knobs_train_backbones_once_and_keep_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("BMNAS_CACHE", str(tmp_path))
+    monkeypatch.setitem(pairs.PRETRAINING, "epochs", 1)
+    task = load_task("digits", image_energy=0.9)
+    assert len(list((tmp_path / "backbones").iterdir())) == 1
+    monkeypatch.setattr(pairs, "pretrain", None)
+    again = load_task("digits", image_energy=0.9)
+    assert [m.fingerprint() for m in again.modalities] == [m.fingerprint() for m in task.modalities]
+
+
+def test_weights_are_taken_only_for_the_very_task_they_were_trained_on(tmp_path):
+    task = load_task("digits", rule="sum")
+    path = pairs.save_backbones(task, tmp_path / "weights.safetensors")
+    assert pairs.load_backbones(task, path)
+    assert not pairs.load_backbones(load_task("digits", rule="same"), path)
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(DataError, match="weights.safetensors: found no weights of this task's"):
+        pairs.load_backbones(task, path)
+
+
+# --- sound
+
+
+def test_mel_bands_add_up_to_the_power_of_the_sound():
+    filters = audio.mel_filters()
+    assert filters.shape == (audio.MELS, audio.WINDOW // 2 + 1)
+    inner = filters.sum(0)[4:-9]
+    torch.testing.assert_close(inner, torch.ones_like(inner), rtol=0, atol=1e-4)
+
+
+def test_a_tone_is_loud_in_its_band():
+    time = torch.arange(audio.SAMPLES) / audio.SAMPLE_RATE
+    loudest = [
+        int(audio.mel_power(torch.sin(2 * math.pi * hz * time)).mean(1).argmax())
+        for hz in (200, 1000, 3500)
+    ]
+    assert loudest == sorted(loudest) and loudest[0] < 6 and loudest[2] > 26
+
+
+def test_noise_has_the_level_asked_for():
+    time = torch.arange(audio.SAMPLES) / audio.SAMPLE_RATE
+    power = audio.mel_power(torch.sin(2 * math.pi * 1000 * time).expand(64, -1))
+    for snr in (-10.0, 0.0, 20.0):
+        noisy = audio.add_noise(power, snr, torch.Generator().manual_seed(0))
+        added = (noisy - power).sum(1).mean()
+        found = 10 * math.log10(power.sum(1).mean() / added)
+        assert found == pytest.approx(snr, abs=0.3)
+    assert torch.equal(audio.add_noise(power, math.inf, torch.Generator()), power)
+
+
+def test_log_mel_lies_between_minus_one_and_one_at_any_level():
+    power = torch.rand(4, audio.MELS, audio.FRAMES) ** 8
+    levels = audio.log_mel(power)
+    assert levels.min() >= -1 and levels.flatten(1).amax(1).tolist() == [1, 1, 1, 1]
+    torch.testing.assert_close(audio.log_mel(power * 1e-3), levels)
+    assert audio.log_mel(torch.zeros(1, audio.MELS, audio.FRAMES)).isfinite().all()
+
+
+def test_sounds_are_cut_or_followed_by_silence():
+    assert audio.fit_length(torch.ones(10)).tolist()[:12] == [1] * 10 + [0] * 2
+    assert len(audio.fit_length(torch.ones(9999))) == audio.SAMPLES
+
+
+# --- files
+
+
+@pytest.fixture
+def copy(data_root, tmp_path, monkeypatch):
+    """A folder of its own with the files of avmnist, for $BMNAS_DATA."""
+    for name in avmnist.DATA.manifest():
+        target = tmp_path / "avmnist" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(data_root / "avmnist" / name, target)
+    monkeypatch.setenv("BMNAS_DATA", str(tmp_path))
+    return tmp_path / "avmnist"
+
+
+def test_the_files_of_a_task_are_checked_by_content(copy):
+    assert avmnist.DATA.check() == []
+    recording = copy / "fsdd" / "recordings" / "7_theo_3.wav"
+    recording.write_bytes(recording.read_bytes()[:-100])
+    (copy / avmnist.LABELS).unlink()
+    problems = avmnist.DATA.check()
+    assert len(problems) == 2
+    assert any("7_theo_3.wav: found" in p and "SHA-256" in p for p in problems)
+    assert any(p.endswith("t10k-labels-idx1-ubyte.gz: missing") for p in problems)
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "wrong hash", "empty"])
+def test_a_task_with_a_wrong_file_is_refused_by_its_name(copy, damage):
+    path = copy / avmnist.IMAGES
+    content = path.read_bytes()
+    path.unlink()
+    if damage != "missing":
+        changed = {"truncated": content[:-9], "wrong hash": content[:-1] + b"x", "empty": b""}
+        path.write_bytes(changed[damage])
+    with pytest.raises(DataError, match=r"data of task 'avmnist': .*t10k-images.*bmnas data fetch"):
+        load_task("avmnist")
+
+
+def test_missing_data_are_counted_and_the_remedy_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("BMNAS_DATA", str(tmp_path))
+    with pytest.raises(DataError, match=r"and 2999 more\). Set BMNAS_DATA to .*'avmnist', or run"):
+        load_task("avmnist")
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"", "found no IDX file of bytes"),
+        (b"\x1f\x8b", "found no gzip file"),
+        (gzip.compress(b"abc"), "found no IDX file of bytes"),
+        (gzip.compress(b"\x00\x00\x08\x01\x00\x00\x00\x05abc"), r"found 3 values; allowed: \(5,\)"),
+    ],
+)
+def test_a_file_that_is_no_idx_is_refused(tmp_path, content, message):
+    (tmp_path / "x.gz").write_bytes(content)
+    with pytest.raises(DataError, match=f"x.gz: {message}"):
+        avmnist.read_idx(tmp_path / "x.gz")
+
+
+def test_a_file_that_is_no_recording_is_refused(tmp_path):
+    path = tmp_path / "x.wav"
+    path.write_bytes(b"RIFF")
+    with pytest.raises(DataError, match="x.wav: found no WAV file"):
+        avmnist.read_wave(path)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(b"\0" * 8)
+    with pytest.raises(DataError, match=r"found \(channels, bytes, Hz\) \(2, 2, 8000\); allowed: "):
+        avmnist.read_wave(path)
+
+
+def test_embedded_speech_that_was_tampered_with_is_refused(tmp_path, monkeypatch):
+    shutil.copytree(asset("digits"), tmp_path / "digits")
+    (tmp_path / "digits" / "speech.npz").write_bytes(b"PK")
+    monkeypatch.setattr("bmnas_core.tasks.files.asset", lambda name: tmp_path / name)
+    digits._read.cache_clear()
+    try:
+        with pytest.raises(DataError, match="data of task 'digits': .*speech.npz: found 2 bytes"):
+            load_task("digits")
+    finally:
+        digits._read.cache_clear()
+
+
+def test_fetching_checks_each_file_before_it_takes_its_place(tmp_path, monkeypatch):
+    """From a folder instead of the net: one right file, one that is not what it should be."""
+    source, target = tmp_path / "source", tmp_path / "data"
+    source.mkdir()
+    (source / "right.bin").write_bytes(b"right")
+    (source / "wrong.bin").write_bytes(b"wrong")
+    hashes = {"right.bin": read_manifest_hash(b"right"), "wrong.bin": read_manifest_hash(b"other")}
+    monkeypatch.setenv("BMNAS_DATA", str(target))
+
+    def data(*names):
+        return DataSet(
+            name="x",
+            title="",
+            license="",
+            source="",
+            folder="x",
+            manifest=lambda: {name: hashes[name] for name in names},
+            url=lambda path: server.url + path,
+        )
+
+    with serving(source) as server:
+        data("right.bin").fetch()
+        assert (target / "x" / "right.bin").read_bytes() == b"right"
+        with pytest.raises(DataError, match="data of task 'x': download failed: .*hash"):
+            data("wrong.bin").fetch()
+        with pytest.raises(DataError, match="data of task 'x': download failed: .*404"):
+            hashes["none.bin"] = "0" * 64
+            data("none.bin").fetch()
+    assert [p.name for p in (target / "x").iterdir()] == ["right.bin"]
+
+
+def test_embedded_data_have_nothing_to_fetch():
+    with pytest.raises(DataError, match="data of task 'digits': comes with the kit"):
+        DATA_SETS["digits"].fetch()
+
+
+def test_every_task_with_files_has_a_manifest():
+    for entry in DATA_SETS.values():
+        assert entry.manifest() and entry.license and entry.source
+    assert set(DATA_SETS) == set(TASKS)
+    assert read_manifest(asset("avmnist/files.sha256"))[avmnist.IMAGES]
+
+
+def read_manifest_hash(content: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(content).hexdigest()
+
+
+class serving:
+    """A web server on this machine for one folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __enter__(self):
+        import functools
+        import http.server
+        import threading
+
+        class Quiet(http.server.SimpleHTTPRequestHandler):
+            def log_message(self, *_):
+                pass
+
+        handler = functools.partial(Quiet, directory=str(self.folder))
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def test_settings_of_a_task_are_checked():
+    with pytest.raises(ConfigError, match="Settings.C: found 0; allowed: at least 1"):
+        Settings(C=0)
+
+
+def test_a_modality_may_have_features_of_any_kind():
+    task = tiny_task(("A", "B"), channels=(2, 3, 4))
+    assert isinstance(task.modalities[0], Modality) and len(task.features) == 6
