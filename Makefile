@@ -15,7 +15,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo lab test test-fast lint format clean system-packages
+.PHONY: help venv demo lab notebooks test test-fast lint format clean system-packages
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -35,6 +35,10 @@ test: $(INSTALLED_DEV) system-packages ## run every test
 
 test-fast: $(INSTALLED_DEV) ## run the tests without notebooks, browser and slow ones
 	$(PYTEST) -m "not notebook and not browser and not slow"
+
+notebooks: $(INSTALLED_DEV) ## run all notebooks anew where they stand, outputs and all
+	BMNAS_UNATTENDED=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace \
+		--ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
 lint: $(INSTALLED_DEV) ## check code and notebooks
 	$(BIN)/ruff check .

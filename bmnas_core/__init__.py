@@ -23,6 +23,7 @@ from .features import FeatureBank
 from .genotype import CellGenotype, Genotype, GenotypeError, StepGenotype
 from .networks import FeatureError, FusionNetwork, Hypernet, count_parameters, pool
 from .ops import OperationError, register_operation
+from .progress import progress_bar
 from .search import Search, SearchConfig, SearchError, SearchState
 from .tasks import (
     DataError,
@@ -74,6 +75,7 @@ __all__ = [
     "load_result",
     "load_task",
     "pool",
+    "progress_bar",
     "register_derivation",
     "register_operation",
     "register_relaxation",

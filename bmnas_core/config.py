@@ -188,7 +188,10 @@ def writing(path: str | os.PathLike):
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        beside.touch()
+        mode = beside.stat().st_mode
         yield beside
+        beside.chmod(mode)  # safetensors would leave it to its owner alone
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from .config import BmnasError, writing
 from .genotype import Genotype
+from .progress import UNATTENDED, watched
 
 #: Fields every ``result.json`` has; ``genotype`` and ``versions`` are added by :func:`save_run`.
 RESULT_FIELDS = (
@@ -215,7 +216,7 @@ def run(
                 values,
                 kernel_name="python3",
                 language="python",
-                progress_bar={"desc": notebook.stem} if progress and _watched() else False,
+                progress_bar={"desc": notebook.stem} if progress and watched() else False,
                 execution_timeout=timeout,
                 kernel_manager_class=_kernel_of_this_environment(),
             )
@@ -376,13 +377,6 @@ def _unformatted(path: Path) -> str:
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
-def _watched() -> bool:
-    """Whether a terminal or a notebook shows our progress, and not a log file or a pipe."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    return sys.stderr.isatty() or hasattr(shell, "kernel")
-
-
 def _kernel_of_this_environment() -> type:
     """A kernel manager that starts this very Python, encrypts, and leaves Ctrl-C to us.
 
@@ -414,6 +408,7 @@ def _kernel_of_this_environment() -> type:
         async def start_kernel(self, **options):
             with suppress(NotImplementedError, RuntimeError):
                 asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
+            options["env"] = {**options.get("env", os.environ), UNATTENDED: "1"}
             await super().start_kernel(**options)
 
         async def shutdown_kernel(self, now=False, restart=False):

@@ -53,7 +53,7 @@ class SearchConfig(Settings):
     relaxation: str = setting("pair", choices=lambda: tuple(RELAXATIONS))
     derivation: str = setting("argmax", choices=lambda: tuple(DERIVATIONS))
     schedule: str = setting("batch", choices=("batch", "epoch"))
-    arch_lr: float = setting(3e-3, above=0.0)
+    arch_lr: float = setting(1e-2, above=0.0)
     arch_betas: tuple[float, float] = setting((0.5, 0.999), least=0.0, most=0.9999)
     arch_weight_decay: float = setting(1e-3, least=0.0)
 
@@ -130,7 +130,9 @@ class Search:
         bank: FeatureBank | None = None,
     ):
         self.task, self.seed, self.device = task, seed, resolve_device(device)
-        self.config = config = (config or SearchConfig()).filled(task.config)
+        self.config = config = (
+            (config or SearchConfig()).filled(task.search_config).filled(task.config)
+        )
         self.bank = bank or FeatureBank.of(task, config.L, self.device)
         self.metric = metric_of(task)
         with seeded(seed, "hypernet"):

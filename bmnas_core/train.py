@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from .config import BmnasError, Settings, epoch_batches, resolve_device, seeded, setting
 from .features import FeatureBank, RawInputs, extract
 from .genotype import Genotype
 from .networks import FusionNetwork
+from .progress import progress_bar
 from .tasks.task import Task, TaskError
 
 
@@ -153,7 +153,7 @@ def fit(
     """
     metric, n, history = metric_of(task), len(task.split(config.data)), []
     optimizer, scheduler = _optimizer(net.to(source.device), config)
-    for epoch in tqdm(range(config.epochs), "training", leave=False, disable=not progress or None):
+    for epoch in progress_bar(range(config.epochs), "training", show=progress):
         start, losses = time.perf_counter(), []
         batches = epoch_batches(n, config.batch_size, seed, "training", epoch)
         net.train()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from ..config import epoch_batches, seeded
+from ..progress import progress_bar
 
 
 def pretrain(
@@ -48,9 +48,7 @@ def pretrain(
         steps = -(-len(items) // batch_size) * epochs
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr, steps)
         classifier.train()
-        for epoch in tqdm(
-            range(epochs), f"{name} alone", leave=False, disable=not progress or None
-        ):
+        for epoch in progress_bar(range(epochs), f"{name} alone", show=progress):
             for rows in epoch_batches(len(items), batch_size, seed, "pretrain", name, epoch):
                 batch = items[rows]
                 logits = classifier(_shifted(inputs[batch], shift))

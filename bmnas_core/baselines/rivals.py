@@ -9,12 +9,12 @@ from statistics import fmean
 
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from ..config import BmnasError, resolve_device, seeded
 from ..features import FeatureBank
 from ..genotype import Genotype
 from ..networks import count_parameters
+from ..progress import progress_bar
 from ..tasks.task import Task
 from ..train import TrainConfig, evaluate, fit, train
 
@@ -98,7 +98,7 @@ def compare(
     config = (config or TrainConfig()).filled(task.config)
     contest = Contest(task, config, seed, resolve_device(device))
     found = {}
-    bar = tqdm(names, "rivals", leave=False, disable=not progress or None)
+    bar = progress_bar(names, "rivals", show=progress)
     for name in bar:
         bar.set_postfix_str(name)
         for label, nets, seconds in _timed(RIVALS[name](contest)):

@@ -9,8 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
+from ..progress import progress_bar
 from .task import DataError
 
 PACKAGE = Path(__file__).parents[1]
@@ -125,7 +124,7 @@ class DataSet:
         pooch.get_logger().setLevel("WARNING")
         with ThreadPoolExecutor(8) as pool:
             try:
-                for _ in tqdm(pool.map(download, hashes), self.name, len(hashes), disable=None):
+                for _ in progress_bar(pool.map(download, hashes), self.name, len(hashes)):
                     pass
             except (OSError, ValueError) as error:
                 pool.shutdown(cancel_futures=True)

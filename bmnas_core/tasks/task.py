@@ -95,6 +95,7 @@ class Task:
         metric: a name in :data:`bmnas_core.train.METRICS`.
         splits: ``"train"``, ``"validation"`` and ``"test"``; no item is in two of them.
         config: the task's settings.
+        search_config: those that differ in a search; what is None is as in ``config``.
         notes: facts worth showing, such as the difficulty knobs.
 
     Raises:
@@ -108,6 +109,7 @@ class Task:
     modalities: tuple[Modality, ...]
     splits: dict[str, Split]
     config: Settings
+    search_config: Settings = Settings()
     notes: dict = field(default_factory=dict)
 
     def __post_init__(self):

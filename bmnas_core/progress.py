@@ -1,0 +1,33 @@
+"""Progress bars where somebody is watching: a terminal or a notebook, not a log or a lone run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+
+from tqdm.auto import tqdm
+
+#: Set to 1 where a notebook runs with nobody in front of it; its kernel cannot tell by itself.
+UNATTENDED = "BMNAS_UNATTENDED"
+
+
+def progress_bar(
+    iterable: Iterable, name: str, total: int | None = None, *, show: bool = True
+) -> tqdm:
+    """``iterable`` with a bar that goes away when done: ``for state in progress_bar(search, …)``.
+
+    Args:
+        total: how many items; ``len(iterable)`` where None.
+        show: False for no bar, whoever watches.
+    """
+    return tqdm(iterable, name, total, leave=False, disable=not (show and watched()))
+
+
+def watched() -> bool:
+    """Whether a terminal or a notebook shows what is printed here, to a person."""
+    if os.environ.get(UNATTENDED) == "1":
+        return False
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return sys.stderr.isatty() or hasattr(shell, "kernel")
