@@ -7,6 +7,7 @@ or data that are not right, 1; Ctrl-C, 130.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -161,6 +162,29 @@ def draw_genotype(
     typer.echo(picture.save(out or genotype.with_suffix(".svg")))
 
 
+@app.command("collect")
+def collect_runs(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.")],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="FILE", help="Write the table as CSV.")
+    ] = None,
+) -> None:
+    """Put runs with several seeds into one table: mean and standard deviation."""
+    from .config import writing
+    from .experiments import collect
+
+    table = collect(runs)
+    if out is not None:
+        with writing(out) as beside:
+            table.to_csv(beside, index=False, float_format="%.6g")
+    rows = [("task", "rule", "network", "runs", "test", "parameters", "seconds")]
+    for row in table.itertuples():
+        spread = "" if math.isnan(row.std) else f" ± {row.std:.4f}"
+        numbers = (f"{row.test:.4f}{spread}", f"{row.params:,.0f}", f"{row.seconds:.1f}")
+        rows.append((row.task, row.rule, row.network, str(row.runs), *numbers))
+    typer.echo(_columns(rows, "<<<>>>>"))
+
+
 @data.command("list")
 def list_data() -> None:
     """Each data set: its name, state, licence, title and place."""
@@ -217,13 +241,13 @@ def _data_sets(task: str = "") -> Mapping:
 
 def _result_table(result: dict) -> str:
     """The learned network and its rivals, best first."""
-    seconds = result["search_seconds"] + result["train_seconds"]
-    entries = [("learned network", result["test"], result["params"], seconds)]
-    for name, rival in result["baselines"].items():
-        entries.append((name, rival["test"], rival["params"], rival["seconds"]))
-    entries.sort(key=lambda entry: -entry[1])
+    from .experiments import networks
+
+    entries = sorted(networks(result).items(), key=lambda item: -item[1]["test"])
     rows = [("", f"test {result['metric']}", "parameters", "seconds")]
-    rows += [(name, f"{t:.4f}", f"{p:,}", f"{s:.1f}") for name, t, p, s in entries]
+    rows += [
+        (name, f"{e['test']:.4f}", f"{e['params']:,}", f"{e['seconds']:.1f}") for name, e in entries
+    ]
     title = f"{result['task']}, rule {result['rule']}, seed {result['seed']}, {result['device']}"
     return f"{title}\n{_columns(rows, '<>>>')}"
 

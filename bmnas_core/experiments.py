@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import ast
 import difflib
+import html
 import json
 import logging
 import math
 import os
 import platform
+import re
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
@@ -40,6 +42,8 @@ RESULT_FIELDS = (
     "baselines",
 )
 BASELINE_FIELDS = ("test", "params", "seconds")
+#: What tables call the network that a search found.
+LEARNED = "learned by BM-NAS"
 NUMBERS = ("test", "params", "seconds", "search_seconds", "train_seconds")
 
 #: What :func:`save_run` writes, the result last: where there is one, the others are whole.
@@ -50,7 +54,10 @@ RESULT_FILES = ("genotype.json", "genotype.svg", "result.json")
 PAGE = """{%- extends 'lab/index.html.j2' -%}
 {%- block html_head_js -%}{%- endblock -%}
 {%- block html_head_js_mermaidjs -%}{%- endblock -%}
+{%- block html_head_js_mathjax -%}{%- endblock -%}
 """
+#: Code in Markdown, then LaTeX between double and between single dollar signs.
+MATH = re.compile(r"(```.*?```|`[^`]*`)|\$\$(.+?)\$\$|\$([^$\n]+?)\$", re.DOTALL)
 WIDGET, TEXT = "application/vnd.jupyter.widget-view+json", "text/plain"
 
 
@@ -284,6 +291,55 @@ def load_result(path: str | os.PathLike) -> dict:
     return result
 
 
+def collect(folders: Iterable[str | os.PathLike]):
+    """Runs side by side: for every task, rule and network the mean and spread over their seeds.
+
+    Args:
+        folders: of runs, each with a ``result.json``.
+
+    Returns:
+        A pandas DataFrame, best first within a task and rule, with the columns ``task``, ``rule``,
+        ``network``, ``runs`` (how many), ``test`` (mean), ``std`` (over runs, NaN for one),
+        ``params`` and ``seconds`` (means; a search and the training after it count together).
+
+    Raises:
+        ResultError: for a folder without a result, and for two runs with the same task, rule and
+            seed, which would count one seed twice.
+    """
+    import pandas as pd
+
+    rows, seen = [], {}
+    for folder in folders:
+        result = load_result(folder)
+        run_of = {name: result[name] for name in ("task", "rule", "seed")}
+        same = seen.setdefault(tuple(run_of.values()), folder)
+        if same is not folder:
+            raise ResultError(f"{folder}: found {run_of}, as in {same}; allowed: each seed once")
+        for network, entry in networks(result).items():
+            numbers = {name: entry[name] for name in BASELINE_FIELDS}
+            rows.append({**run_of, "network": network, **numbers})
+    if not rows:
+        raise ResultError("found no runs; allowed: one folder up with a result.json")
+    groups = pd.DataFrame(rows).groupby(["task", "rule", "network"])
+    table = groups.agg(
+        runs=("test", "size"),
+        std=("test", "std"),
+        **{name: (name, "mean") for name in BASELINE_FIELDS},
+    )
+    table = table[["runs", "test", "std", "params", "seconds"]].reset_index()
+    return table.sort_values(["task", "rule", "test"], ascending=[True, True, False])
+
+
+def networks(result: Mapping) -> dict[str, dict]:
+    """All networks of a result as its ``baselines`` are, the learned one first."""
+    learned = {
+        "test": result["test"],
+        "params": result["params"],
+        "seconds": result["search_seconds"] + result["train_seconds"],
+    }
+    return {LEARNED: learned, **result["baselines"]}
+
+
 def _read_notebook(path: Path):
     if path.suffix != ".ipynb" or not path.is_file():
         found = "a folder" if path.is_dir() else "a file" if path.exists() else "nothing there"
@@ -453,10 +509,10 @@ def _run_error(notebook: Path, executed: Path, error: Exception, timeout) -> Run
 
 
 def _write_page(executed: Path, beside: Path) -> None:
-    """Write a notebook as one HTML file next to it, pictures inside and code visible.
+    """Write a notebook as one HTML file next to it, that needs no kernel and no network.
 
-    Widgets that left no picture are left out: they need a kernel. Equations are set by MathJax
-    from the net, and stay LaTeX without it.
+    Pictures are inside, code is visible and equations are MathML. Widgets that left no picture
+    are left out.
     """
     import nbformat
     from jinja2 import DictLoader
@@ -464,7 +520,18 @@ def _write_page(executed: Path, beside: Path) -> None:
 
     nb = nbformat.read(executed, as_version=4)
     nb.metadata.pop("widgets", None)
+    equations: list[str] = []
+
+    def set_aside(found: re.Match) -> str:
+        """Keep an equation from Markdown and from nbconvert, which would both mangle its tags."""
+        if found[1]:
+            return found[1]
+        equations.append(_mathml(found))
+        return f"\ue000{len(equations) - 1}\ue001"
+
     for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            cell.source = MATH.sub(set_aside, cell.source)
         if cell.cell_type == "code":
             cell.outputs = [
                 output
@@ -481,8 +548,20 @@ def _write_page(executed: Path, beside: Path) -> None:
         page, _ = exporter.from_notebook_node(
             nb, {"metadata": {"name": executed.stem, "path": str(beside)}}
         )
+    page = re.sub("\ue000(\\d+)\ue001", lambda found: equations[int(found[1])], page)
     with writing(executed.with_suffix(".html")) as part:
         part.write_text(page, encoding="utf-8")
+
+
+def _mathml(found: re.Match) -> str:
+    """A match of :data:`MATH` as MathML; what is no LaTeX after all, as it is."""
+    from latex2mathml.converter import convert
+
+    _, block, inline = found.groups()
+    try:
+        return convert(block or inline, display="block" if block else "inline")
+    except Exception:  # whatever it stumbles over, the reader still has the source
+        return html.escape(found.group())
 
 
 @contextmanager

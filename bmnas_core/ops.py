@@ -110,7 +110,7 @@ class Sum(nn.Module):
 
 @register_operation("attention", label="Attention")
 class Attention(nn.Module):
-    """LayerNorm(softmax(xᵀy / √C) yᵀ)ᵀ: the L positions of x look at the L positions of y.
+    """LayerNorm(y softmax(xᵀy / √C)ᵀ): the L positions of x look at the L positions of y.
 
     Queries are x, keys and values y, with no projections. The attention weights have a dropout of
     their own, 0.1 in every setting of the paper.

@@ -1,4 +1,5 @@
 import importlib
+import json
 import os
 import signal
 import subprocess
@@ -85,10 +86,10 @@ def test_run_in_a_shell_prints_the_files_and_the_table_best_first():
         "q/genotype.json",
         "",
         "digits, rule sum, seed 3, cpu",
-        "                 test accuracy  parameters  seconds",
-        "oracle                  1.0000           0      0.0",
-        "learned network         0.9300      12,345     30.0",
-        "late fusion             0.3300          20      1.5",
+        "                   test accuracy  parameters  seconds",
+        "oracle                    1.0000           0      0.0",
+        "learned by BM-NAS         0.9300      12,345     30.0",
+        "late fusion               0.3300          20      1.5",
     ]
 
 
@@ -156,6 +157,39 @@ def test_what_does_not_fit_stops_the_run_before_it_starts(words, error):
 def test_a_missing_notebook_is_one_line():
     assert "none.ipynb: found nothing there" in bmnas_fails("run", "none.ipynb")
     assert "none.ipynb: found nothing there" in bmnas_fails("parameters", "none.ipynb")
+
+
+def write_run(folder, **changes):
+    Path(folder).mkdir()
+    Path(folder, "result.json").write_text(json.dumps({**RESULT, **changes}))
+
+
+def test_collect_puts_seeds_into_one_table_best_first():
+    write_run("a", seed=0, test=0.90)
+    write_run("b", seed=1, test=0.94)
+    write_run("c", seed=0, rule="same", test=0.5)
+    done = bmnas("collect", "a", "b", "c", "-o", "table.csv")
+    assert done.stdout.splitlines() == [
+        "task    rule  network            runs             test  parameters  seconds",
+        "digits  same  oracle                1           1.0000           0      0.0",
+        "digits  same  learned by BM-NAS     1           0.5000      12,345     30.0",
+        "digits  same  late fusion           1           0.3300          20      1.5",
+        "digits  sum   oracle                2  1.0000 ± 0.0000           0      0.0",
+        "digits  sum   learned by BM-NAS     2  0.9200 ± 0.0283      12,345     30.0",
+        "digits  sum   late fusion           2  0.3300 ± 0.0000          20      1.5",
+    ]
+    lines = Path("table.csv").read_text().splitlines()
+    assert lines[0] == "task,rule,network,runs,test,std,params,seconds"
+    assert lines[5] == "digits,sum,learned by BM-NAS,2,0.92,0.0282843,12345,30"
+
+
+def test_collect_refuses_a_seed_twice_and_a_folder_without_a_result():
+    write_run("a")
+    write_run("b")
+    error = bmnas_fails("collect", "a", "b", "-o", "t.csv")
+    assert "b: found {'task': 'digits', 'rule': 'sum', 'seed': 3}, as in a; allowed: each" in error
+    assert "none: found No such file" in bmnas_fails("collect", "none").replace("/result.json", "")
+    assert sorted(os.listdir()) == ["a", "b"]
 
 
 def test_parameters_lists_defaults_and_help():

@@ -255,11 +255,10 @@ def test_a_missing_package_is_named(monkeypatch):
 def test_another_process_draws_the_same_bytes_and_loads_graphics_only_then(tmp_path):
     code = """
 import sys
-import bmnas_core.draw, bmnas_core.ops
-from bmnas_core.genotype import Genotype
+import bmnas_core as bm
 early = [m for m in sys.modules if "graphviz" in m or "wasm" in m]
 assert not early, early
-bmnas_core.draw.draw(Genotype.load(sys.argv[1])).save(sys.argv[2])
+bm.draw(bm.Genotype.load(sys.argv[1])).save(sys.argv[2])
 """
     TWO.save(tmp_path / "g.json")
     arguments = [sys.executable, "-c", code, tmp_path / "g.json", tmp_path / "g.svg"]

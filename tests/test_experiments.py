@@ -63,7 +63,7 @@ STALE = {name: "of an earlier run" for name in (*RESULT_FILES, "nb.ipynb", "nb.h
 
 def write_notebook(path, *cells, parameters=PARAMETERS):
     nb = nbformat.v4.new_notebook()
-    nb.cells.append(nbformat.v4.new_markdown_cell("# A title"))
+    nb.cells.append(nbformat.v4.new_markdown_cell("# A title\n\nof $x^2$ in `$HOME`"))
     if parameters is not None:
         cell = nbformat.v4.new_code_cell(parameters)
         cell.metadata.tags = ["parameters"]
@@ -275,7 +275,8 @@ def test_a_run_leaves_the_notebook_its_page_and_its_own_result(tmp_path, monkeyp
     assert line.strip() == str([sys.executable, str(tmp_path), 'su"m', 1.0, ["a"], "q {x}"])
     page = (out / "nb.html").read_text()
     assert "A title" in page and "getcwd" in page and "circle" in page
-    assert "IntSlider(value=77" not in page and "unpkg" not in page and "require" not in page
+    assert "IntSlider(value=77" not in page and "<script" not in page
+    assert "<math" in page and "$x^2$" not in page and "<code>$HOME</code>" in page
     assert capfd.readouterr() == ("", "")
 
 

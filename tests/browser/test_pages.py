@@ -1,0 +1,71 @@
+"""What a person sees: pages of executed notebooks and pictures, in a real browser, offline."""
+
+import pytest
+
+from bmnas_core import CellGenotype, Genotype, StepGenotype, draw
+from bmnas_core.experiments import run
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+FEATURES = [f"{modality}_{i}" for modality in ("Image", "Audio") for i in (1, 2, 3)]
+AOA = [StepGenotype("attention", ("X", "Y")), StepGenotype("linear_glu", ("X", "S1"))]
+
+
+@pytest.fixture
+def page(chromium):
+    """A browser page without network; fails the test on any error in the console."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-sync"]
+        )
+        context = browser.new_context(viewport={"width": 1000, "height": 800}, offline=True)
+        page = context.new_page()
+        errors = []
+        page.on("console", lambda message: errors.append(message.text) if bad(message) else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("requestfailed", lambda request: errors.append(request.url))
+        yield page
+        browser.close()
+        assert not errors, errors
+
+
+def bad(message) -> bool:
+    return message.type == "error"
+
+
+def test_the_page_of_a_notebook_needs_no_network_and_shows_equations_and_pictures(
+    page, root, notebook_runs
+):
+    name = "02_primitive_operations"
+    out = run(root / "notebooks" / f"{name}.ipynb", {}, notebook_runs / "page", progress=False)
+    page.goto((out / f"{name}.html").as_uri())
+    equation = page.locator("math").nth(1).bounding_box()
+    assert equation["height"] > 10 and equation["width"] > 100
+    assert page.locator("svg").count() > 8
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1000
+    page.screenshot(path=notebook_runs / "page.png")
+
+
+def test_a_genotype_is_legible_at_800_pixels(page, notebook_runs):
+    genotype = Genotype(
+        FEATURES, [CellGenotype(("Image_3", "Audio_3"), AOA), CellGenotype(("C1", "Image_2"), AOA)]
+    )
+    page.set_content(f'<div style="width:800px">{draw(genotype).svg}</div>')
+    svg = page.locator("svg").bounding_box()
+    assert svg["width"] <= 800
+    texts = page.locator("svg text").all()
+    heights = [text.bounding_box()["height"] for text in texts]
+    assert min(heights) >= 12
+    page.locator("svg").screenshot(path=notebook_runs / "genotype.png")
+
+
+def test_no_name_in_a_genotype_runs_in_the_browser(page):
+    features = ['<img src=x onerror="document.title=1">_1', "<script>document.title=1</script>_2"]
+    genotype = Genotype(features, [CellGenotype(tuple(features), AOA)])
+    page.set_content(f"<title>safe</title>{draw(genotype).svg}")
+    page.wait_for_timeout(200)
+    assert page.title() == "safe"
+    assert page.locator("svg img, svg script").count() == 0
+    assert "<script>" in page.locator("svg").text_content()

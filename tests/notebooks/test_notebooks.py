@@ -1,0 +1,79 @@
+"""Every notebook runs from top to bottom under papermill, small, and says what it found."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bmnas_core import Genotype
+from bmnas_core.experiments import RESULT_FILES, load_result, notebook_parameters, run
+
+NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
+
+#: Parameters that make a notebook quick without leaving any of it out.
+QUICK = {
+    "00_quickstart": {"search_epochs": 1, "epochs": 1},
+    "01_backbones": {"epochs": 1},
+}
+pytestmark = [pytest.mark.notebook, pytest.mark.slow]
+
+
+def run_notebook(name: str, out: Path, **parameters) -> Path:
+    (path,) = (path for path in NOTEBOOKS if path.stem == name)
+    return run(path, {**QUICK.get(name, {}), **parameters}, out, progress=False)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in NOTEBOOKS])
+def test_a_notebook_runs_from_top_to_bottom(name, notebook_runs):
+    out = run_notebook(name, notebook_runs / name, device="cpu")
+    executed = json.loads((out / f"{name}.ipynb").read_text())
+    code = [cell for cell in executed["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["execution_count"] for cell in code)
+    warnings = [
+        output
+        for cell in code
+        for output in cell["outputs"]
+        if output.get("name") == "stderr" or output["output_type"] == "error"
+    ]
+    assert not warnings, warnings[0]
+    page = (out / f"{name}.html").read_text()
+    assert "http://localhost" not in page and "<script" not in page
+
+
+@pytest.mark.parametrize("name", [path.stem for path in NOTEBOOKS])
+def test_a_notebook_takes_a_seed_and_a_device(name):
+    (path,) = (path for path in NOTEBOOKS if path.stem == name)
+    parameters = notebook_parameters(path)
+    assert parameters["device"].default == "auto" and parameters["seed"].default == 0
+    assert all(parameter.help for parameter in parameters.values())
+
+
+@pytest.mark.parametrize("task", ["digits", "avmnist"])
+def test_the_quickstart_leaves_a_result_that_agrees_with_itself(task, notebook_runs, request):
+    if task == "avmnist":
+        request.getfixturevalue("data_root")
+    out = run_notebook(
+        "00_quickstart", notebook_runs / f"same_{task}", task_name=task, rule="same", seed=1
+    )
+    assert {name for name in RESULT_FILES} <= {path.name for path in out.iterdir()}
+    result = load_result(out)
+    assert (result["task"], result["rule"], result["seed"]) == (task, "same", 1)
+    genotype = Genotype.load(out / "genotype.json")
+    assert Genotype.from_json(json.dumps(result["genotype"])) == genotype
+    assert {"Image alone", "late fusion, averaged", "fixed Sum"} <= set(result["baselines"])
+    assert 0.1 < result["test"] <= 1
+
+
+def test_an_error_in_a_notebook_fails_the_run_with_a_clear_line(tmp_path):
+    with pytest.raises(ValueError, match="TaskError: rule: found 'product'; allowed: 'same', 'su"):
+        run_notebook("00_quickstart", tmp_path / "out", rule="product")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "00_quickstart.html",
+        "00_quickstart.ipynb",
+    ]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", [path.stem for path in NOTEBOOKS])
+def test_a_notebook_runs_on_the_gpu(name, notebook_runs):
+    run_notebook(name, notebook_runs / f"{name}_cuda", device="cuda")
