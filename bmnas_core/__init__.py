@@ -15,7 +15,7 @@ Data flows one way: task → backbones → :class:`FeatureBank` → :class:`Sear
 """
 
 from .cells import Cell, MixedCell, register_relaxation
-from .config import BmnasError, ConfigError, DeviceError, resolve_device
+from .config import BmnasError, ConfigError, DeviceError, __version__, resolve_device
 from .derive import DeriveError, derive, register_derivation
 from .draw import DrawError, Picture, draw
 from .experiments import load_result, save_run
@@ -36,9 +36,8 @@ from .tasks import (
 )
 from .train import TrainConfig, TrainError, evaluate, fit, train
 
-__version__ = "0.1.0"
-
 __all__ = [
+    "__version__",
     "BmnasError",
     "Cell",
     "CellGenotype",

@@ -71,7 +71,7 @@ def main() -> None:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from . import __version__
+        from .config import __version__
 
         typer.echo(f"bmnas {__version__}")
         raise typer.Exit

@@ -13,6 +13,8 @@ from typing import Union, get_args, get_origin, get_type_hints
 
 import torch
 
+__version__ = "0.1.0"
+
 
 class BmnasError(ValueError):
     """Something the user gave does not fit; the message says what, where and what would."""

@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from .config import BmnasError, writing
+from .config import BmnasError, __version__, writing
 from .genotype import Genotype
 from .progress import UNATTENDED, watched
 
@@ -630,8 +630,6 @@ def _scalar(value: object) -> object:
 def _versions() -> dict[str, str]:
     import numpy
     import torch
-
-    from . import __version__
 
     return {
         "python": platform.python_version(),

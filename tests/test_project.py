@@ -12,10 +12,13 @@ import zipfile
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+import bmnas_core
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -102,7 +105,8 @@ def imported_packages(path: Path) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
-def test_citation_and_pyproject_agree():
+def test_the_package_citation_and_pyproject_agree():
+    assert bmnas_core.__version__ == PROJECT["version"]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert str(citation["version"]) == PROJECT["version"]
     assert citation["license"] == PROJECT["license"]
@@ -117,6 +121,45 @@ def test_workflows_and_ci_call_targets_that_the_makefile_has():
     for script in scripts:
         for target in re.findall(r"\bmake ([a-z-]+)", script.read_text()):
             assert target in targets, f"{script.relative_to(ROOT)}: no target {target!r}"
+
+
+# --- the README
+
+
+def readme_tables() -> list[list[list[str]]]:
+    """The README's tables as rows of cells, without marks for bold."""
+    tables, rows = [], []
+    for line in [*(ROOT / "README.md").read_text().splitlines(), ""]:
+        if line.startswith("|"):
+            rows.append([cell.strip(" *") for cell in line.strip("|").split("|")])
+        elif rows:
+            tables.append(rows)
+            rows = []
+    return tables
+
+
+def test_the_figures_in_the_readme_are_those_of_the_committed_results():
+    (table,) = (t for t in readme_tables() if "same" in t[0])
+    results = pd.read_csv(ROOT / "assets" / "results" / "avmnist_quickstart.csv")
+    shown = {
+        (rule, name): cell
+        for name, *cells in table[2:]
+        for rule, cell in zip(table[0][1:], cells, strict=True)
+    }
+    assert len(shown) == len(results)
+    for row in results.itertuples():
+        assert row.runs == 3
+        assert shown[row.rule, row.network] == f"{row.test:.3f} ± {row.std:.3f}"
+
+
+def test_files_and_notebooks_that_the_readme_names_are_there():
+    text = (ROOT / "README.md").read_text()
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
+    assert len(links) > 10
+    for link in links:
+        assert (ROOT / link).exists(), link
+    for target in re.findall(r"\bmake ([a-z-]+)", text):
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
 
 
 # --- what is committed
