@@ -43,7 +43,8 @@ def test_the_page_of_a_notebook_needs_no_network_and_shows_equations_and_picture
     page.goto((out / f"{name}.html").as_uri())
     equation = page.locator("math").nth(1).bounding_box()
     assert equation["height"] > 10 and equation["width"] > 100
-    assert page.locator("svg").count() > 8
+    widths = page.eval_on_selector_all("img", "images => images.map(i => i.naturalWidth)")
+    assert len(widths) == 8 and min(widths) > 100
     assert page.evaluate("document.documentElement.scrollWidth") <= 1000
     page.screenshot(path=notebook_runs / "page.png")
 
