@@ -30,9 +30,8 @@ class _Commands(TyperGroup):
         except (ValueError, OSError) as error:
             from .config import BmnasError
             from .experiments import RunError
-            from .genotype import GenotypeError
 
-            known = isinstance(error, (BmnasError, GenotypeError, OSError))
+            known = isinstance(error, (BmnasError, OSError))
             if not known or isinstance(error, BrokenPipeError):
                 raise
             _fail(error, 1 if isinstance(error, RunError) else 2)

@@ -13,11 +13,9 @@ from typing import Union, get_args, get_origin, get_type_hints
 
 import torch
 
+from .genotype import BmnasError
+
 __version__ = "0.1.0"
-
-
-class BmnasError(ValueError):
-    """Something the user gave does not fit; the message says what, where and what would."""
 
 
 class ConfigError(BmnasError):

@@ -31,7 +31,11 @@ MOTIFS = {
 }
 
 
-class GenotypeError(ValueError):
+class BmnasError(ValueError):
+    """Something the user gave does not fit; the message says what, where and what would."""
+
+
+class GenotypeError(BmnasError):
     """A genotype that is not legal: says where, what was found and what was allowed."""
 
     def __init__(self, place: str, found: object, allowed: str, source: str = ""):

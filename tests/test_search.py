@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import SETTINGS, SIZES, tiny_task
+from tiny import SETTINGS, SIZES, tiny_task, watched_bank
 
-from bmnas_core import DeviceError, FeatureBank, Search, SearchConfig, SearchError
+from bmnas_core import DeviceError, Search, SearchConfig, SearchError
 from bmnas_core.config import generator
 
 
@@ -99,14 +99,7 @@ def test_the_epoch_schedule_trains_weights_then_architecture():
 @pytest.mark.parametrize("schedule", ["batch", "epoch"])
 def test_a_search_reads_train_and_validation_only(schedule):
     task = tiny_task()
-    bank = FeatureBank(task)
-    read, batch = [], bank.batch
-
-    def watched(split, rows):
-        read.append((split, rows))
-        return batch(split, rows)
-
-    bank.batch = watched
+    bank, read = watched_bank(task)
     run(Search(task, SearchConfig(schedule=schedule), device="cpu", bank=bank))
     assert {split for split, _ in read} == {"train", "validation"}
     seen = torch.cat([rows for split, rows in read if split == "train"]).unique()

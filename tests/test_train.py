@@ -3,7 +3,7 @@
 import pytest
 import torch
 from sklearn.metrics import f1_score
-from tiny import tiny_task
+from tiny import tiny_task, watched_bank
 
 from bmnas_core import (
     FeatureBank,
@@ -47,14 +47,7 @@ def test_train_and_validation_together_leave_nothing_to_validate_on():
 @pytest.mark.parametrize("data, n", [("train", 48), ("train+validation", 72)])
 def test_only_the_data_asked_for_are_trained_on(data, n):
     task = tiny_task()
-    bank = FeatureBank(task)
-    read, batch = [], bank.batch
-
-    def watched(split, rows):
-        read.append((split, rows))
-        return batch(split, rows)
-
-    bank.batch = watched
+    bank, read = watched_bank(task)
     train(GENOTYPE, task, TrainConfig(epochs=1, data=data), bank=bank, **QUICK)
     trained = torch.cat([rows for split, rows in read if split == data])
     assert sorted(trained.tolist())[:n] == list(range(n))

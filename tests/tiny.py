@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from bmnas_core import FeatureBank
 from bmnas_core.config import Settings
 from bmnas_core.tasks import Modality, Split, Task
 
@@ -60,3 +61,16 @@ def tiny_task(
         splits[split] = Split(split, rows[:, None].expand(-1, len(names)), labels[rows])
         start += size
     return Task("tiny", "same", classes, metric, modalities, splits, settings)
+
+
+def watched_bank(task: Task) -> tuple[FeatureBank, list[tuple[str, Tensor]]]:
+    """A bank, and a list that grows with what is read of it: split and rows."""
+    bank = FeatureBank(task)
+    read, batch = [], bank.batch
+
+    def watched(split, rows):
+        read.append((split, rows))
+        return batch(split, rows)
+
+    bank.batch = watched
+    return bank, read

@@ -40,7 +40,7 @@ DEFAULTS = {"same": (0.25, 0.0), "sum": (0.75, 20.0)}
 
 @register_task("avmnist")
 def avmnist(
-    rule: str = "same", image_energy: float | None = None, snr_db: float | None = None
+    rule: str = "sum", image_energy: float | None = None, snr_db: float | None = None
 ) -> Task:
     """A written and a spoken digit: 6,000 training, 2,000 validation and 2,000 test pairs.
 
