@@ -101,7 +101,7 @@ def run(
         typer.Option(metavar="DIR", help="Folder for what the run leaves.", show_default=False),
     ] = None,
     timeout: Annotated[
-        float | None, typer.Option(metavar="SECONDS", min=0, help="The most one cell may take.")
+        int | None, typer.Option(metavar="SECONDS", min=1, help="The most one cell may take.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
@@ -155,10 +155,13 @@ def draw_genotype(
     """Draw a genotype as a graph."""
     from . import ops  # noqa: F401  (registers the operations a genotype may name)
     from .draw import draw
-    from .genotype import Genotype
+    from .genotype import BmnasError, Genotype
 
     picture = draw(Genotype.load(genotype), engine=engine)
-    typer.echo(picture.save(out or genotype.with_suffix(".svg")))
+    path = out or genotype.with_suffix(".svg")
+    if path.exists() and path.samefile(genotype):
+        raise BmnasError(f"picture: found {path}, the genotype's own file; allowed: -o another one")
+    typer.echo(picture.save(path))
 
 
 @app.command("collect")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 import os
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -104,7 +105,7 @@ class Config:
     def from_json(cls, text: str):
         try:
             data = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{cls._name()}: found no JSON ({error})") from None
         return cls.from_dict(data)
 
@@ -173,7 +174,9 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
         "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
         "mps": int(torch.backends.mps.is_available()),
     }[found.type]
-    if (found.index or 0) >= count:
+    if found.type == "cuda" and found.index is None and count:
+        found = torch.device("cuda", torch.cuda.current_device())
+    if not 0 <= (found.index or 0) < count:
         raise DeviceError(
             f"device: found {str(device)!r}, but this machine has {count} {found.type} device(s); "
             "allowed: 'auto' or 'cpu'"
@@ -197,8 +200,16 @@ def writing(path: str | os.PathLike):
         beside.unlink(missing_ok=True)
 
 
+def as_seed(seed: int) -> int:
+    """A seed as a plain int, NumPy's too. Raises :class:`ConfigError` for anything else."""
+    try:
+        return operator.index(seed)
+    except TypeError:
+        raise ConfigError(f"seed: found {seed!r}; allowed: an int") from None
+
+
 def _stream_seed(seed: int, stream: tuple) -> int:
-    digest = hashlib.blake2b(repr((seed, *stream)).encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(repr((as_seed(seed), *stream)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 

@@ -57,7 +57,7 @@ PAGE = """{%- extends 'lab/index.html.j2' -%}
 {%- block html_head_js_mathjax -%}{%- endblock -%}
 """
 #: Code in Markdown, then LaTeX between double and between single dollar signs.
-MATH = re.compile(r"(```.*?```|`[^`]*`)|\$\$(.+?)\$\$|\$([^$\n]+?)\$", re.DOTALL)
+MATH = re.compile(r"(```.*?```|`[^`]*`)|\$\$(.+?)\$\$|\$(?!\s)([^$\n]+?)(?<!\s)\$(?!\d)", re.DOTALL)
 WIDGET, TEXT = "application/vnd.jupyter.widget-view+json", "text/plain"
 
 
@@ -181,7 +181,7 @@ def run(
     out: str | os.PathLike | None = None,
     *,
     progress: bool = True,
-    timeout: float | None = None,
+    timeout: int | None = None,
 ) -> Path:
     """Execute a notebook with other parameters; returns the folder with what it leaves behind.
 
@@ -285,7 +285,7 @@ def load_result(path: str | os.PathLike) -> dict:
     path = path / "result.json" if path.is_dir() else path
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ResultError(f"{path}: found {_reason(error)}; allowed: a result.json") from None
     _check_result(str(path), result)
     return result
@@ -312,21 +312,25 @@ def collect(folders: Iterable[str | os.PathLike]):
     for folder in folders:
         result = load_result(folder)
         run_of = {name: result[name] for name in ("task", "rule", "seed")}
-        same = seen.setdefault(tuple(run_of.values()), folder)
-        if same is not folder:
-            raise ResultError(f"{folder}: found {run_of}, as in {same}; allowed: each seed once")
+        which = tuple(run_of.values())
+        if which in seen:
+            raise ResultError(
+                f"{folder}: found {run_of}, as in {seen[which]}; allowed: each seed once"
+            )
+        seen[which] = folder
         for network, entry in networks(result).items():
             numbers = {name: entry[name] for name in BASELINE_FIELDS}
             rows.append({**run_of, "network": network, **numbers})
     if not rows:
         raise ResultError("found no runs; allowed: one folder up with a result.json")
-    groups = pd.DataFrame(rows).groupby(["task", "rule", "network"])
+    groups = pd.DataFrame(rows).groupby(["task", "rule", "network"], dropna=False)
     table = groups.agg(
         runs=("test", "size"),
         std=("test", "std"),
         **{name: (name, "mean") for name in BASELINE_FIELDS},
     )
     table = table[["runs", "test", "std", "params", "seconds"]].reset_index()
+    table["params"] = table["params"].round().astype(int)
     return table.sort_values(["task", "rule", "test"], ascending=[True, True, False])
 
 
@@ -408,7 +412,8 @@ def _known(notebook: str | os.PathLike, name: str, known: dict[str, Parameter]) 
 
 def _prepared(notebook: Path, out: Path) -> Path:
     """The folder ``out``, without what an earlier run of this notebook left in it."""
-    if out.resolve() == notebook.resolve().parent:
+    taken = (out / notebook.name).exists() and (out / notebook.name).samefile(notebook)
+    if taken or out.resolve() == notebook.resolve().parent:
         raise BmnasError(f"out: found {out}, the notebook's own folder; allowed: another folder")
     _folder(out)
     for name in (*RESULT_FILES, notebook.name, f"{notebook.stem}.html"):
@@ -578,6 +583,16 @@ def _silent(name: str):
 
 def _check_result(place: str, result: object) -> None:
     _check_fields(place, result, RESULT_FIELDS)
+    for name, kinds, allowed in (
+        ("task", (str,), "a string"),
+        ("rule", (str, type(None)), "a string or null"),
+        ("metric", (str,), "a string"),
+        ("seed", (int,), "an int"),
+    ):
+        if type(_scalar(result[name])) not in kinds:
+            raise ResultError(f"{place}.{name}: found {_shown(result[name])}; allowed: {allowed}")
+    if LEARNED in result["baselines"]:
+        raise ResultError(f"{place}.baselines: found {LEARNED!r}; allowed: names of rivals")
     if not isinstance(result["baselines"], Mapping):
         raise ResultError(
             f"{place}.baselines: found {_shown(result['baselines'])}; "
@@ -613,7 +628,9 @@ def _jsonable(place: str, value: object) -> object:
         return [_jsonable(f"{place}[{i}]", inner) for i, inner in enumerate(value)]
     if isinstance(value, float) and math.isfinite(value):
         return float(f"{value:.6g}")
-    if value is None or isinstance(value, (bool, int, str)):
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, str) and value.encode(errors="ignore").decode() == value:
         return value
     raise ResultError(
         f"{place}: found {_shown(value)}; allowed: finite numbers, strings, true, false, null, "

@@ -11,16 +11,19 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import weakref
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .config import resolve_device
 from .networks import FeatureError, pool
-from .tasks.task import Modality, Task
+from .tasks.task import Modality, Task, tensor_hash
 
 FORMAT = "bmnas-features/1"
 
@@ -32,6 +35,13 @@ def extract(modality: Modality, backbone: nn.Module, inputs: Tensor, L: int) -> 
         FeatureError: if the backbone's output is not what the modality declares.
     """
     outputs = backbone(inputs)
+    kinds = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+    wrong = [type(o).__name__ for o in kinds if not isinstance(o, Tensor)]
+    if kinds is not outputs or wrong:
+        raise FeatureError(
+            f"backbone of {modality.name!r}: found {', '.join(wrong) or 'a single tensor'}; "
+            "allowed: a list of tensors"
+        )
     if len(outputs) != len(modality.channels):
         raise FeatureError(
             f"backbone of {modality.name!r}: found {len(outputs)} features; allowed: "
@@ -39,12 +49,13 @@ def extract(modality: Modality, backbone: nn.Module, inputs: Tensor, L: int) -> 
         )
     features = {}
     for (name, channels), output in zip(modality.channels.items(), outputs, strict=True):
-        if output.dim() < 2 or output.shape[1] != channels or len(output) != len(inputs):
+        fits = output.dim() >= 2 and output.shape[:2] == (len(inputs), channels)
+        if not fits or 0 in output.shape:
             raise FeatureError(
                 f"feature {name!r}: found shape {tuple(output.shape)}; allowed: "
                 f"({len(inputs)}, {channels}, …)"
             )
-        features[name] = pool(output, L, modality.over)
+        features[name] = pool(output.float(), L, modality.over)
     return features
 
 
@@ -64,10 +75,11 @@ class FeatureBank:
     Attributes:
         features: feature name → (items, C_i, L).
         key: hash of everything that produced the features.
+        identity: hash of that and of the task's splits and labels.
 
     Raises:
         FeatureError: for features of the wrong shape or with values that are not finite, named
-            with the item, and for a damaged bank on disk.
+            with the item, and for a bank on disk that is not whole.
     """
 
     def __init__(
@@ -78,11 +90,15 @@ class FeatureBank:
         device: torch.device | str = "cpu",
         folder: str | os.PathLike | None = None,
     ):
-        self.L, self.device = L or task.config.L, torch.device(device)
+        self.L = task.config.L if L is None else L
+        if type(self.L) is not int or self.L < 1:
+            raise FeatureError(f"L: found {self.L!r}; allowed: an int, at least 1")
+        self.device = resolve_device(device)
         self.modalities, self.key = task.modalities, _key(task, self.L)
+        self.identity = _identity(task, self.L)
         self.splits = {
             name: (task.split(name).index.to(self.device), task.split(name).labels.to(self.device))
-            for name in (*task.splits, "train+validation")
+            for name in task.splits
         }
         self.column = {f: m for m, mod in enumerate(task.modalities) for f in mod.channels}
         if folder is None:
@@ -91,20 +107,41 @@ class FeatureBank:
             self.features = self._on_disk(Path(folder) / self.key)
 
     @classmethod
-    def of(cls, task: Task, L: int | None, device: torch.device | str) -> FeatureBank:
+    def of(
+        cls,
+        task: Task,
+        L: int | None,
+        device: torch.device | str,
+        bank: FeatureBank | None = None,
+    ) -> FeatureBank:
         """The task's bank in memory: computed at the first call, then shared.
 
-        It is computed anew once the weights of a backbone have changed.
+        It is computed anew once the weights of a backbone have changed. A ``bank`` that is given
+        is taken instead, if it is this task's.
+
+        Raises:
+            FeatureError: for the bank of another task, data, backbones or L.
         """
-        L = L or task.config.L
+        L = task.config.L if L is None else L
+        if bank is not None:
+            if bank.identity != _identity(task, L):
+                raise FeatureError(
+                    f"bank: found one made of other data, splits, backbones or L than those of "
+                    f"task {task.name!r}; allowed: FeatureBank(task, {L})"
+                )
+            return bank
+        device = resolve_device(device)
         banks, place = _BANKS.setdefault(task, {}), (L, str(device))
-        if place not in banks or banks[place].key != _key(task, L):
+        if place not in banks or banks[place].identity != _identity(task, L):
             banks[place] = cls(task, L, device=device)
         return banks[place]
 
     def batch(self, split: str, rows: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Samples ``rows`` of a split: features by name, each (N, C_i, L), and their labels."""
         rows = rows.to(self.device)
+        if split not in self.splits:
+            parts = [self.splits[part] for part in split.split("+")]
+            self.splits[split] = tuple(torch.cat(part) for part in zip(*parts, strict=True))
         index, labels = self.splits[split]
         index = index[rows]
         features = {}
@@ -133,17 +170,20 @@ class FeatureBank:
 
     def _on_disk(self, folder: Path) -> dict[str, np.ndarray]:
         if not (folder / "bank.json").is_file():
-            beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            beside = Path(tempfile.mkdtemp(".part", f".{folder.name}.", folder.parent))
             try:
-                beside.mkdir(parents=True)
                 shapes = {}
                 for i, (name, values) in enumerate(self._computed()):
                     np.save(beside / f"{i}.npy", values.cpu().numpy())
                     shapes[name] = list(values.shape)
                 meta = {"format": FORMAT, "key": self.key, "L": self.L, "features": shapes}
                 (beside / "bank.json").write_text(json.dumps(meta, indent=1))
-                shutil.rmtree(folder, ignore_errors=True)
-                beside.rename(folder)
+                beside.chmod(0o755)
+                if not (folder / "bank.json").is_file():
+                    shutil.rmtree(folder, ignore_errors=True)
+                with suppress(FileExistsError, OSError):
+                    beside.rename(folder)
             finally:
                 shutil.rmtree(beside, ignore_errors=True)
         return dict(self._mapped(folder))
@@ -153,20 +193,21 @@ class FeatureBank:
         try:
             meta = json.loads((folder / "bank.json").read_text())
             shapes = meta["features"]
-        except (ValueError, KeyError, TypeError):
+            fitting = meta["key"] == self.key and list(shapes) == list(self.column)
+        except (OSError, ValueError, KeyError, TypeError):
             raise FeatureError(f"{folder / 'bank.json'}: found no bank; {remedy}") from None
-        if meta.get("key") != self.key or list(shapes) != list(self.column):
+        if not fitting:
             raise FeatureError(f"{folder}: found a bank with another key; {remedy}")
         for i, (name, shape) in enumerate(shapes.items()):
             path = folder / f"{i}.npy"
             try:
                 values = np.load(path, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, EOFError) as error:
                 raise FeatureError(f"{path}: feature {name!r}: {error}; {remedy}") from None
-            if list(values.shape) != shape:
+            if list(values.shape) != shape or values.dtype != np.float32:
                 raise FeatureError(
-                    f"{path}: feature {name!r}: found shape {list(values.shape)}; allowed: "
-                    f"{shape}; {remedy}"
+                    f"{path}: feature {name!r}: found shape {list(values.shape)} of "
+                    f"{values.dtype}; allowed: {shape} of float32; {remedy}"
                 )
             yield name, values
 
@@ -195,6 +236,14 @@ def _check_finite(name: str, values: Tensor, start: int) -> None:
         raise FeatureError(
             f"feature {name!r} of item {start + item}: found {kind}; allowed: finite numbers"
         )
+
+
+def _identity(task: Task, L: int) -> str:
+    digest = hashlib.sha256(_key(task, L).encode())
+    for split in task.splits.values():
+        hashes = tensor_hash(split.index), tensor_hash(split.labels)
+        digest.update(f"{split.name} {hashes}".encode())
+    return digest.hexdigest()[:32]
 
 
 def _key(task: Task, L: int) -> str:

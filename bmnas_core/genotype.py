@@ -13,9 +13,13 @@ import json
 import os
 import re
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 FORMAT = "bmnas-genotype/1"
+
+#: The most Cells of a genotype, and steps of a Cell.
+LARGEST = 64
 
 #: Primitive operations by name. ``ops.register_operation`` fills it; a genotype may use no other.
 OPERATIONS: dict[str, type] = {}
@@ -84,9 +88,11 @@ class Genotype:
     def __post_init__(self):
         object.__setattr__(self, "features", _listed("features", self.features))
         object.__setattr__(self, "cells", _listed("cells", self.cells))
-        _check_features(self.features)
+        check_features(self.features)
         if not self.cells:
             raise GenotypeError("cells", [], "at least one Cell")
+        if len(self.cells) > LARGEST:
+            raise GenotypeError("cells", f"{len(self.cells)} Cells", f"at most {LARGEST}")
         nodes = list(self.features)
         for i, cell in enumerate(self.cells):
             _check_cell(cell, f"cells[{i}]", nodes)
@@ -156,6 +162,8 @@ class Genotype:
             raise GenotypeError("document", "very deep nesting", "a genotype", source) from None
         except GenotypeError as error:
             raise GenotypeError(error.place, error.found, error.allowed, source) from None
+        except ValueError as error:  # a number of thousands of digits
+            raise GenotypeError("document", str(error), "a genotype", source) from None
 
     @classmethod
     def _from_data(cls, data: object) -> Genotype:
@@ -175,6 +183,7 @@ class Genotype:
     def save(self, path: str | os.PathLike) -> Path:
         """Write :meth:`to_json` to ``path``: beside it first, then renamed into place."""
         path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             beside.write_text(self.to_json(), encoding="utf-8")
@@ -203,7 +212,8 @@ class Genotype:
         return cls.from_json(text, str(path))
 
 
-def _check_features(features: tuple[str, ...]) -> None:
+def check_features(features: tuple[str, ...]) -> None:
+    """Raise :class:`GenotypeError` unless these are printable names, each once and no Cell's."""
     if not features:
         raise GenotypeError("features", [], "at least one feature name")
     for i, name in enumerate(features):
@@ -223,6 +233,8 @@ def _check_cell(cell: object, place: str, nodes: list[str]) -> None:
     object.__setattr__(cell, "steps", _listed(f"{place}.steps", cell.steps))
     if not cell.steps:
         raise GenotypeError(f"{place}.steps", [], "at least one step")
+    if len(cell.steps) > LARGEST:
+        raise GenotypeError(f"{place}.steps", f"{len(cell.steps)} steps", f"at most {LARGEST}")
     inner = ["X", "Y"]
     for j, step in enumerate(cell.steps):
         here = f"{place}.steps[{j}]"
@@ -289,27 +301,57 @@ def _smallest_order(nodes: list[tuple], prefix: str) -> list[tuple]:
     """The smallest listing of a directed acyclic graph over all orders that respect it.
 
     ``nodes`` are ``(label, inputs, symmetric)``, node i known to later ones as ``prefix + i``.
-    Nodes are taken greedily, smallest ``(label, inputs under their new names)`` first; only where
-    several are equally small and later ones tell them apart is each tried.
+    Nodes are taken greedily, smallest ``(label, inputs under their new names)`` first, and among
+    equals by what later nodes make of them (:func:`_roles`). Only equals in that too are each
+    tried, within a budget that is far more than a searched Cell needs.
     """
-    used = {name for _, inputs, _ in nodes for name in inputs}
+    roles = _roles(nodes, prefix)
+    budget = 1000
 
     def extend(renamed: dict[str, str], listing: list[tuple]) -> list[tuple]:
-        if len(listing) == len(nodes):
-            return listing
-        ready = []
-        for i, (label, inputs, symmetric) in enumerate(nodes):
-            own = f"{prefix}{i + 1}"
-            pending = {f"{prefix}{k + 1}" for k in range(len(nodes))} - set(renamed)
-            if own in renamed or pending & set(inputs):
-                continue
-            names = tuple(renamed.get(name, name) for name in inputs)
-            ready.append(((label, tuple(sorted(names)) if symmetric else names), own))
-        smallest = min(node for node, _ in ready)
-        ties = [own for node, own in ready if node == smallest]
-        if not used & set(ties):
-            ties = ties[:1]
-        new = f"{prefix}{len(listing) + 1}"
-        return min(extend({**renamed, own: new}, [*listing, smallest]) for own in ties)
+        nonlocal budget
+        renamed, listing = dict(renamed), list(listing)
+        while len(listing) < len(nodes):
+            ready = []
+            for i, (label, inputs, symmetric) in enumerate(nodes):
+                own = f"{prefix}{i + 1}"
+                if own in renamed or any(n in roles and n not in renamed for n in inputs):
+                    continue
+                names = tuple(renamed.get(name, name) for name in inputs)
+                node = label, tuple(sorted(names)) if symmetric else names
+                ready.append((node, roles[own], own))
+            node, role, _ = min(ready)
+            ties = [own for other, its, own in ready if (other, its) == (node, role)]
+            listing.append(node)
+            new = f"{prefix}{len(listing)}"
+            if len(ties) > 1 and role != "unused" and budget > 0:
+                budget -= len(ties)
+                return min(extend({**renamed, own: new}, listing) for own in ties)
+            renamed[ties[0]] = new
+        return listing
 
     return extend({}, [])
+
+
+def _roles(nodes: list[tuple], prefix: str) -> dict[str, str]:
+    """For each node a text that says what it and its surroundings are, by rounds of refinement.
+
+    Nodes that can be exchanged have the same one.
+    """
+    names = [f"{prefix}{i + 1}" for i in range(len(nodes))]
+    roles = {name: repr(label) for name, (label, _, _) in zip(names, nodes, strict=True)}
+    for _ in nodes:
+        before, uses = roles, {name: [] for name in names}
+        for name, (_, inputs, symmetric) in zip(names, nodes, strict=True):
+            for k, source in enumerate(inputs):
+                if source in uses:
+                    uses[source].append((before[name], 0 if symmetric else k))
+        roles = {}
+        for name, (_, inputs, symmetric) in zip(names, nodes, strict=True):
+            sources = [before.get(source, source) for source in inputs]
+            around = before[name], sorted(sources) if symmetric else sources, sorted(uses[name])
+            roles[name] = sha256(repr(around).encode()).hexdigest()
+        if len(set(roles.values())) == len(set(before.values())):
+            break
+    used = {source for _, inputs, _ in nodes for source in inputs}
+    return {name: role if name in used else "unused" for name, role in roles.items()}

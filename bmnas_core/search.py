@@ -16,8 +16,10 @@ from torch import Tensor
 from .cells import RELAXATIONS
 from .config import (
     BmnasError,
+    ConfigError,
     DeviceError,
     Settings,
+    as_seed,
     epoch_batches,
     resolve_device,
     seeded,
@@ -56,6 +58,13 @@ class SearchConfig(Settings):
     arch_lr: float = setting(1e-2, above=0.0)
     arch_betas: tuple[float, float] = setting((0.5, 0.999), least=0.0, most=0.9999)
     arch_weight_decay: float = setting(1e-3, least=0.0)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.operations or len(set(self.operations)) < len(self.operations):
+            raise ConfigError(
+                f"SearchConfig.operations: found {self.operations!r}; allowed: one up, each once"
+            )
 
 
 @dataclass(frozen=True)
@@ -129,11 +138,11 @@ class Search:
         device: str | torch.device = "auto",
         bank: FeatureBank | None = None,
     ):
-        self.task, self.seed, self.device = task, seed, resolve_device(device)
+        self.task, self.seed, self.device = task, as_seed(seed), resolve_device(device)
         self.config = config = (
             (config or SearchConfig()).filled(task.search_config).filled(task.config)
         )
-        self.bank = bank or FeatureBank.of(task, config.L, self.device)
+        self.bank = FeatureBank.of(task, config.L, self.device, bank)
         self.metric = metric_of(task)
         with seeded(seed, "hypernet"):
             self.hypernet = Hypernet(
@@ -255,7 +264,8 @@ class Search:
             "step": self.step,
             "best_score": self.best_score,
             "best_genotype": self.best_genotype and self.best_genotype.to_json(),
-            "bank": self.bank.key,
+            "bank": self.bank.identity,
+            "tensors": sorted(tensors),
         }
         tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
         with writing(path) as beside:
@@ -282,16 +292,20 @@ class Search:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError, ValueError) as error:
             raise SearchError(f"{path}: found no search to resume ({error})") from None
-        if header.get("format") != FORMAT:
-            raise SearchError(f"{path}: found format {header.get('format')!r}; allowed: {FORMAT!r}")
+        found = header.get("format") if isinstance(header, dict) else header
+        if found != FORMAT:
+            raise SearchError(f"{path}: found format {found!r}; allowed: {FORMAT!r}")
         try:
             config = SearchConfig.from_dict(header["config"])
             search = cls(task, config, seed=header["seed"], device=device, bank=bank)
-            if header["bank"] != search.bank.key:
+            if header["bank"] != search.bank.identity:
                 raise SearchError(
-                    "was made on other features (task, data, backbones or L) than those of task "
-                    f"{task.name!r} given here"
+                    "was made on other features (task, data, splits, backbones or L) than those "
+                    f"of task {task.name!r} given here"
                 )
+            if header["tensors"] != sorted(tensors):
+                lost = sorted(set(header["tensors"]) ^ set(tensors))
+                raise SearchError(f"found other tensors than were saved: {', '.join(lost[:5])}")
             search._restore(tensors)
             search.step, search.best_score = header["step"], header["best_score"]
             if header["best_genotype"]:

@@ -120,6 +120,8 @@ def train(
     """
     config = (config or TrainConfig()).filled(task.config)
     device = resolve_device(device)
+    if not isinstance(genotype, Genotype):
+        raise TrainError(f"genotype: found {type(genotype).__name__}; allowed: a Genotype")
     if genotype.features != task.features:
         raise TrainError(
             f"genotype: found features {', '.join(genotype.features)}; allowed: those of task "
@@ -133,7 +135,7 @@ def train(
         net = EndToEnd(task, net, config.L)
         source = RawInputs(task, device=device)
     else:
-        source = bank or FeatureBank.of(task, config.L, device)
+        source = FeatureBank.of(task, config.L, device, bank)
     return net, fit(net, task, source, config, seed=seed, progress=progress)
 
 
@@ -168,7 +170,7 @@ def fit(
                 losses.append(loss.detach())
         mean = float(torch.stack(losses).mean())
         if mean != mean or abs(mean) == float("inf"):
-            raise TrainError(f"training loss in epoch {epoch}: found {mean}; allowed: finite")
+            raise TrainError(f"training loss in epoch {epoch + 1}: found {mean}; allowed: finite")
         unseen = config.data == "train"
         history.append(
             {
@@ -193,7 +195,8 @@ def evaluate(
     device = next(net.parameters()).device
     if isinstance(net, EndToEnd):
         return score(net, task, RawInputs(task, device=device), split)
-    return score(net, task, bank or FeatureBank.of(task, getattr(net, "L", None), device), split)
+    bank = FeatureBank.of(task, getattr(net, "L", None), device, bank)
+    return score(net, task, bank, split)
 
 
 def score(net: nn.Module, task: Task, source: FeatureBank | RawInputs, split: str) -> float:

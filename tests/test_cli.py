@@ -133,7 +133,7 @@ def test_parameters_are_given_as_name_and_value_and_repeat(monkeypatch, words):
     assert calls == [
         (
             (Path("nb.ipynb"), {"rule": "sum", "seed": -3}, Path("q")),
-            {"progress": False, "timeout": 60.0},
+            {"progress": False, "timeout": 60},
         )
     ]
 

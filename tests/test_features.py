@@ -68,7 +68,7 @@ def test_a_bank_on_disk_is_the_one_in_memory_and_is_not_computed_again(tmp_path,
     assert equal(FeatureBank(tiny_task(), folder=tmp_path), one)
 
 
-@pytest.mark.parametrize("change", ["weights", "inputs", "length", "pooling", "name"])
+@pytest.mark.parametrize("change", ["weights", "inputs", "length", "pooling", "name", "setting"])
 def test_whatever_produced_the_features_is_in_the_key(change):
     task = tiny_task()
     first = task.modalities[0]
@@ -80,6 +80,8 @@ def test_whatever_produced_the_features_is_in_the_key(change):
     elif change == "inputs":
         values["inputs"] = first.inputs.clone()
         values["inputs"][7, 0, 0] += 1e-6
+    elif change == "setting":
+        first.backbone.slope = 5
     elif change == "length":
         L = 3
     elif change == "pooling":
@@ -127,7 +129,11 @@ def rekey(folder):
     "damage, message",
     [
         (truncate, "1.npy: feature 'Image_2': .*; delete .* to have it made again"),
-        (reshape, r"1.npy: feature 'Image_2': found shape \[3, 4\]; allowed: \[96, 6, 4\]"),
+        (reshape, r"1.npy: feature 'Image_2': found shape \[3, 4\] of float64; allowed: "),
+        (
+            lambda folder: (folder / "0.npy").write_bytes(b""),
+            "0.npy: feature 'Image_1': .*; delete",
+        ),
         (lambda folder: (folder / "0.npy").unlink(), "0.npy: feature 'Image_1': .*; delete"),
         (lambda folder: (folder / "bank.json").write_text("{"), "bank.json: found no bank; delete"),
         (rekey, "found a bank with another key; delete"),
@@ -179,6 +185,10 @@ class Wrong(TinyBackbone):
         ),
         (lambda f: [f[0], f[0]], r"feature 'Image_2': found shape \(96, 5, 6\); allowed: \(96, 6,"),
         (lambda f: [f[0], f[1][:3]], r"feature 'Image_2': found shape \(3, 6, 6\); allowed"),
+        (lambda f: f[0], "backbone of 'Image': found a single tensor; allowed: a list of tensors"),
+        (lambda f: None, "backbone of 'Image': found NoneType; allowed: a list of tensors"),
+        (lambda f: [f[0], 3], "backbone of 'Image': found int; allowed: a list of tensors"),
+        (lambda f: [f[0], f[1][..., :0]], r"feature 'Image_2': found shape \(96, 6, 0\)"),
         (lambda f: [f[0].sum((1, 2)), f[1]], r"feature 'Image_1': found shape \(96,\); allowed"),
     ],
 )
@@ -189,6 +199,28 @@ def test_features_of_the_wrong_number_or_shape_are_refused_by_name(change, messa
     object.__setattr__(task.modalities[0], "backbone", backbone)
     with pytest.raises(FeatureError, match=message):
         FeatureBank(task)
+
+
+@pytest.mark.parametrize("L", [0, -1, "a", 2.0])
+def test_a_length_that_is_none_is_refused(L):
+    with pytest.raises(FeatureError, match=f"L: found {L!r}; allowed: an int, at least 1"):
+        FeatureBank(tiny_task(), L)
+
+
+def test_splits_can_be_joined():
+    task = tiny_task()
+    labels = FeatureBank(task).batch("validation+test", torch.tensor([0, 24]))[1]
+    assert labels.tolist() == [int(task.splits[s].labels[0]) for s in ("validation", "test")]
+
+
+def test_threads_that_make_the_same_bank_do_not_disturb_each_other(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    tasks = [tiny_task() for _ in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        banks = list(pool.map(lambda task: FeatureBank(task, folder=tmp_path), tasks))
+    assert all(equal(bank, banks[0]) for bank in banks)
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_raw_inputs_are_served_like_a_bank():

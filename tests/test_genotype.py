@@ -95,6 +95,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     [
         ("", r"line 1 column 1: found 'Expecting value'; allowed: a JSON document"),
         ("[1", r"line 1 column 3: found .*; allowed: a JSON document"),
+        ('{"format": ' + "1" * 5000 + "}", r"document: found .*digits.*; allowed: a genotype"),
         ("[" * 100_000, r"document: found .*; allowed: a "),
         ("3", r"document: found 3; allowed: an object with 'format', 'features', 'cells'"),
         (changed(format="bmnas-genotype/2"), r"format: found 'bmnas-genotype/2'; allowed: 'bmnas"),
@@ -258,6 +259,36 @@ def test_canonical_form_keeps_size_and_features(genotype):
     ]
     assert sizes[0] == sizes[1]
     assert genotype.used_features == genotype.canonical().used_features
+
+
+@pytest.mark.parametrize("n", [3, 9, 32])
+def test_many_interchangeable_steps_are_put_in_order_at_once(n):
+    first = [StepGenotype("attention", ("X", "Y"))] * n
+    then = [StepGenotype("attention", (f"S{i + 1}", "X")) for i in range(n)]
+    one = Genotype(("A", "B"), (CellGenotype(("A", "B"), (*first, *then)),))
+    other = Genotype(("A", "B"), (CellGenotype(("A", "B"), (*first, *then[::-1])),))
+    assert one.canonical() == other.canonical()
+    assert one.cells[0].motif is None
+
+
+def test_steps_that_differ_only_in_what_is_made_of_them_are_told_apart():
+    def cell(*last):
+        steps = [("attention", ("X", "Y"))] * 2 + [("attention", pair) for pair in last]
+        return Genotype(("A", "B"), (CellGenotype(("A", "B"), [StepGenotype(*s) for s in steps]),))
+
+    one = cell(("S1", "X"), ("S1", "Y"), ("S2", "X"))
+    assert one.canonical() == cell(("S2", "X"), ("S2", "Y"), ("S1", "X")).canonical()
+    assert one.canonical() != cell(("S1", "X"), ("S1", "Y"), ("S1", "X")).canonical()
+
+
+def test_a_genotype_has_a_largest_size():
+    step = StepGenotype("sum", ("X", "Y"))
+    with pytest.raises(GenotypeError, match=r"cells\[0\].steps: found '65 steps'; allowed"):
+        Genotype(("A", "B"), (CellGenotype(("A", "B"), (step,) * 65),))
+    with pytest.raises(GenotypeError, match="cells: found '65 Cells'; allowed: at most 64"):
+        Genotype(("A", "B"), (CellGenotype(("A", "B"), (step,)),) * 65)
+    largest = Genotype(("A", "B"), (CellGenotype(("A", "B"), (step,) * 64),) * 64)
+    assert Genotype.from_json(largest.to_json()).canonical() == largest
 
 
 def test_x_and_y_are_not_interchangeable():

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import SETTINGS, SIZES, tiny_task, watched_bank
 
-from bmnas_core import DeviceError, Search, SearchConfig, SearchError
+from bmnas_core import ConfigError, DeviceError, Search, SearchConfig, SearchError
 from bmnas_core.config import generator
 
 
@@ -230,6 +230,36 @@ def test_an_interrupted_save_keeps_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         search.save(path)
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["s"]
+
+
+@pytest.mark.parametrize("operations", [(), ("sum", "sum")])
+def test_candidate_operations_are_one_up_and_each_once(operations):
+    with pytest.raises(ConfigError, match="SearchConfig.operations: found .*; allowed: one up"):
+        SearchConfig(operations=operations)
+
+
+def test_seeds_are_whole_numbers_of_any_kind(tmp_path):
+    one = Search(tiny_task(), seed=np.int64(3), device="cpu")
+    assert same(next(one), next(Search(tiny_task(), seed=3, device="cpu")))
+    one.save(tmp_path / "s")
+    for seed in ("a", 0.5, None):
+        with pytest.raises(ConfigError, match="seed: found .*; allowed: an int"):
+            Search(tiny_task(), seed=seed)
+
+
+def test_a_search_without_its_optimisers_is_not_resumed(tmp_path):
+    from safetensors import safe_open
+
+    path = tmp_path / "s"
+    search = Search(tiny_task(), device="cpu")
+    next(search)
+    search.save(path)
+    with safe_open(path, "pt") as file:
+        header = file.metadata()
+    tensors = {k: v for k, v in load_file(path).items() if not k.startswith("weight_optimizer")}
+    save_file(tensors, path, header)
+    with pytest.raises(SearchError, match="found other tensors than were saved: weight_optimizer"):
+        Search.resume(path, tiny_task())
 
 
 def test_streams_of_a_search_do_not_repeat_between_splits_and_epochs():

@@ -1,5 +1,6 @@
 """Tasks: what they are made of, the two embedded rules, and data files that are not right."""
 
+import dataclasses
 import gzip
 import math
 import re
@@ -52,6 +53,11 @@ def split_with(index=None, labels=None, name="validation") -> dict:
     return {"splits": {**task.splits, name: new}}
 
 
+def with_channels(channels) -> dict:
+    first, second = tiny_task().modalities
+    return {"modalities": (dataclasses.replace(first, channels=channels), second)}
+
+
 RANGE = torch.arange(48, 72)[:, None].expand(-1, 2)
 
 
@@ -59,7 +65,13 @@ RANGE = torch.arange(48, 72)[:, None].expand(-1, 2)
     "changes, message",
     [
         ({"modalities": tiny_task().modalities[:1]}, "tiny: found 1 modality; allowed: two up"),
-        ({"modalities": tiny_task().modalities[:1] * 2}, "feature 'Image_1' twice"),
+        ({"modalities": tiny_task().modalities[:1] * 2}, "modality 'Image' twice"),
+        (with_channels({"Image_1": 5, "Audio_1": 6}), "feature 'Audio_1' twice"),
+        (
+            with_channels({"Image_1": 5, "C1": 6}),
+            r"features\[1\]: found 'C1'; allowed: names other",
+        ),
+        ({"config": Settings()}, "tiny: config.C: found None; allowed: a value"),
         ({"splits": {}}, "split 'train' is empty"),
         (split_with(RANGE[:0], torch.zeros(0, dtype=torch.long)), "split 'validation' is empty"),
         (
@@ -70,7 +82,11 @@ RANGE = torch.arange(48, 72)[:, None].expand(-1, 2)
         (split_with(RANGE - 60), "split 'validation': found Image items -12…11; allowed: 0…95"),
         (split_with(RANGE - 30), "Image item 18 is in more than one split; allowed: one"),
         (split_with(labels=torch.full((24,), 3)), "found labels 3…3; allowed: 0…2"),
-        (split_with(labels=torch.zeros(24, 5)), "found 5 label columns; allowed: 3"),
+        (split_with(labels=torch.zeros(24, 5).long()), "found 5 label columns; allowed: 3"),
+        (split_with(labels=torch.full((24, 3), 2)), "found labels other than 0 and 1"),
+        (split_with(labels=torch.zeros(24)), "found labels of torch.float32; allowed: torch.int64"),
+        (split_with(labels=torch.zeros(24, 3, 1).long()), r"found labels of shape \(24, 3, 1\)"),
+        (split_with(RANGE.float()), "found index of torch.float32; allowed: torch.int64"),
     ],
 )
 def test_a_task_that_does_not_hold_together_is_refused(changes, message):
@@ -162,6 +178,13 @@ def test_loading_twice_gives_the_same_task():
     assert torch.equal(one.split("test").index, other.split("test").index)
 
 
+def test_no_two_clips_and_no_two_images_are_the_same(name):
+    data = digits._read() if name == "digits" else avmnist._read(avmnist.DATA.require())
+    for items in (data.images, data.speech):
+        contents = items.flatten(1)
+        assert len(contents.unique(dim=0)) == len(contents)
+
+
 def test_speakers_do_not_cross_splits():
     task = load_task("digits")
     with np.load(asset("digits/speech.npz")) as file:
@@ -177,8 +200,11 @@ def test_speakers_do_not_cross_splits():
         ({"image_energy": 0}, "image_energy: found 0; allowed: above 0, at most 1"),
         ({"image_energy": 1.5}, "image_energy: found 1.5; allowed"),
         ({"image_energy": "half"}, "image_energy: found 'half'; allowed"),
-        ({"snr_db": math.nan}, "snr_db: found nan; allowed: a number of decibels, or inf"),
+        ({"snr_db": math.nan}, "snr_db: found nan; allowed: decibels from -100 up, or inf"),
         ({"snr_db": -math.inf}, "snr_db: found -inf; allowed"),
+        ({"snr_db": -4000}, "snr_db: found -4000; allowed"),
+        ({"image_energy": True}, "image_energy: found True; allowed"),
+        ({"rule": ["sum"]}, r"rule: found \['sum'\]; allowed"),
     ],
 )
 def test_knobs_out_of_range_are_refused(options, message):

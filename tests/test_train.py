@@ -7,6 +7,7 @@ from tiny import tiny_task, watched_bank
 
 from bmnas_core import (
     FeatureBank,
+    FeatureError,
     FusionNetwork,
     Genotype,
     TaskError,
@@ -130,13 +131,26 @@ def test_a_genotype_of_another_task_is_refused():
         train(GENOTYPE, other, **QUICK)
 
 
+def test_a_bank_of_another_task_is_refused():
+    other = tiny_task(channels=(7, 8))
+    net, _ = train(GENOTYPE, tiny_task(), TrainConfig(epochs=1), **QUICK)
+    with pytest.raises(
+        FeatureError, match="bank: found one made of other data, .* 'tiny'; allowed"
+    ):
+        train(GENOTYPE, tiny_task(), bank=FeatureBank(other), **QUICK)
+    with pytest.raises(FeatureError, match="bank: found one made of other data"):
+        evaluate(net, tiny_task(), bank=FeatureBank(other))
+    with pytest.raises(TrainError, match="genotype: found str; allowed: a Genotype"):
+        train("genotype.json", tiny_task(), **QUICK)
+
+
 def test_a_loss_that_is_not_finite_stops_the_training():
     task = tiny_task()
     config = TrainConfig(epochs=2).filled(task.config)
     net = FusionNetwork(GENOTYPE, task.channels, 3, C=config.C, L=config.L)
     with torch.no_grad():
         net.classifier.linear.weight.fill_(float("nan"))
-    with pytest.raises(TrainError, match="training loss in epoch 0: found nan; allowed: finite"):
+    with pytest.raises(TrainError, match="training loss in epoch 1: found nan; allowed: finite"):
         fit(net, task, FeatureBank(task), config, progress=False)
 
 

@@ -24,7 +24,8 @@ from bmnas_core.tasks.audio import SAMPLE_RATE, fit_length, mel_power
 from bmnas_core.tasks.digits import DECIBELS, WORDS
 
 HERE = Path(__file__).parent
-ACCENTS = ("en-gb", "en-us", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-rp", "en-029")
+# Not "en-gb": espeak-ng 1.51 ignores its variants. distinct() sees to it that no other one does.
+ACCENTS = ("en", "en-us", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-rp", "en-029")
 VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4", "f5")
 VOICES, RENDITIONS = 40, 3
 
@@ -47,10 +48,18 @@ def speak(word: str, voice: str, pitch: int, speed: int) -> np.ndarray:
     return (0.9 * samples / np.abs(samples).max()).astype(np.float32)
 
 
+def distinct(voices: list[str]) -> None:
+    """Raise ValueError if two voices say the same word in the same way."""
+    spoken = {speak("four", voice, 50, 160).tobytes(): voice for voice in voices}
+    if len(spoken) < len(voices):
+        raise ValueError(f"found {len(spoken)} voices that differ; allowed: all {len(voices)}")
+
+
 def main() -> None:
     random = np.random.default_rng(0)
     all_voices = [f"{accent}+{variant}" for accent in ACCENTS for variant in VARIANTS]
     voices = sorted(random.choice(all_voices, VOICES, replace=False))
+    distinct(voices)
     rows = {"decibels": [], "digit": [], "voice": [], "pitch": [], "speed": []}
     (HERE / "examples").mkdir(exist_ok=True)
     for v, voice in enumerate(voices):

@@ -34,7 +34,7 @@ class LinearFusion(nn.Module):
 
 
 class LateFusion(nn.Module):
-    """Two-stream late fusion: the mean of the log-probabilities of networks trained apart."""
+    """Two-stream late fusion: the mean of the logits of networks trained apart."""
 
     def __init__(self, streams: list[nn.Module]):
         super().__init__()
@@ -42,8 +42,8 @@ class LateFusion(nn.Module):
         self.L = streams[0].L
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """Pooled features, each (N, C_i, L) → log-probabilities (N, classes)."""
-        return torch.stack([s(features).log_softmax(1) for s in self.streams]).mean(0)
+        """Pooled features, each (N, C_i, L) → logits (N, classes)."""
+        return torch.stack([stream(features) for stream in self.streams]).mean(0)
 
 
 def last_features(task: Task) -> list[dict[str, int]]:
@@ -67,7 +67,7 @@ def single_modalities(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]
 
 @register_rival("late fusion")
 def late_fusion(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
-    """Log-probabilities averaged, and last features concatenated."""
+    """Logits averaged, and last features concatenated."""
     streams = last_features(contest.task)
     apart = [_linear(contest, channels) for channels in streams]
     yield "late fusion, averaged", [LateFusion(apart).eval()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import wave
+import zlib
 from functools import cache
 from pathlib import Path
 
@@ -108,9 +109,9 @@ def read_idx(path: Path) -> np.ndarray:
     """
     try:
         content = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: found no gzip file ({error})") from None
-    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
+    if len(content) < 4 or content[:3] != b"\x00\x00\x08" or len(content) < 4 + 4 * content[3]:
         raise DataError(f"{path}: found no IDX file of bytes")
     dims = content[3]
     shape = tuple(np.frombuffer(content[4 : 4 + 4 * dims], ">u4").tolist())
@@ -129,9 +130,12 @@ def read_wave(path: Path) -> Tensor:
     try:
         with wave.open(str(path)) as file:
             kind = (file.getnchannels(), file.getsampwidth(), file.getframerate())
-            content = file.readframes(file.getnframes())
+            frames = file.getnframes()
+            content = file.readframes(frames)
     except (OSError, EOFError, wave.Error) as error:
         raise DataError(f"{path}: found no WAV file ({error})") from None
     if kind != (1, 2, 8000):
         raise DataError(f"{path}: found (channels, bytes, Hz) {kind}; allowed: (1, 2, 8000)")
+    if len(content) != 2 * frames:
+        raise DataError(f"{path}: found {len(content)} bytes of sound; allowed: {2 * frames}")
     return torch.from_numpy(np.frombuffer(content, "<i2").astype(np.float32) / 32768)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,14 +76,14 @@ def pair_task(
     Raises:
         TaskError: for an unknown rule or a knob out of range.
     """
-    if rule not in RULES:
+    if not isinstance(rule, str) or rule not in RULES:
         raise TaskError(f"rule: found {rule!r}; allowed: {', '.join(map(repr, RULES))}")
     image_energy = defaults[rule][0] if image_energy is None else image_energy
     snr_db = defaults[rule][1] if snr_db is None else snr_db
-    if not isinstance(image_energy, (int, float)) or not 0 < image_energy <= 1:
+    if type(image_energy) not in (int, float) or not 0 < image_energy <= 1:
         raise TaskError(f"image_energy: found {image_energy!r}; allowed: above 0, at most 1")
-    if not isinstance(snr_db, (int, float)) or snr_db != snr_db or snr_db == -float("inf"):
-        raise TaskError(f"snr_db: found {snr_db!r}; allowed: a number of decibels, or inf")
+    if type(snr_db) not in (int, float) or not snr_db >= -100:
+        raise TaskError(f"snr_db: found {snr_db!r}; allowed: decibels from -100 up, or inf")
     images = keep_energy(data.images, image_energy, data.image_split["train"])
     power = add_noise(data.speech, snr_db, generator(0, "noise"))
     streams = {
@@ -192,7 +193,10 @@ def load_backbones(task: Task, path: str | os.PathLike) -> bool:
             own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
             modality.backbone.load_state_dict(own)
     except (SafetensorError, RuntimeError, OSError) as error:
-        raise DataError(f"{path}: found no weights of this task's backbones ({error})") from None
+        raise DataError(
+            f"{path}: found no weights of this task's backbones ({error}); delete the file to have "
+            "them trained again"
+        ) from None
     return True
 
 
@@ -212,7 +216,10 @@ def _load_or_train(task: Task) -> None:
             name=modality.name,
             **PRETRAINING,
         )
-    save_backbones(task, cached)
+    try:
+        save_backbones(task, cached)
+    except OSError as error:
+        warnings.warn(f"{cached}: backbones trained but not kept: {error}", stacklevel=2)
 
 
 def _header(task: Task) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from ..config import BmnasError, Settings
+from ..genotype import GenotypeError, check_features
 
 #: Tasks by name, filled by :func:`register_task`.
 TASKS: dict[str, Callable[..., Task]] = {}
@@ -26,10 +28,22 @@ class DataError(BmnasError):
     """Data files that are missing or are not what they should be."""
 
 
-def _hash(tensor: Tensor) -> str:
+def tensor_hash(tensor: Tensor) -> str:
+    """Hash of a tensor's shape, type and values."""
     digest = hashlib.sha256(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
-    digest.update(tensor.detach().cpu().contiguous().numpy())
+    digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def _plain_settings(module: nn.Module) -> list[tuple]:
+    """Numbers, names and the like that a module and its parts keep beside their tensors."""
+    plain = (bool, int, float, str, tuple, type(None))
+    return [
+        (name, type(part).__qualname__, key, value)
+        for name, part in module.named_modules()
+        for key, value in sorted(vars(part).items())
+        if isinstance(value, plain) and key != "training" and not key.startswith("_")
+    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,14 +72,14 @@ class Modality:
         The backbone's weights are read anew each time; the inputs are not supposed to change.
         """
         digest = hashlib.sha256(f"{self.name} {self.channels} {self.over}".encode())
-        digest.update(f"{self.backbone!r} {self._inputs_hash}".encode())
+        digest.update(f"{_plain_settings(self.backbone)} {self._inputs_hash}".encode())
         for name, tensor in self.backbone.state_dict().items():
-            digest.update(f"{name} {_hash(tensor)}".encode())
+            digest.update(f"{name} {tensor_hash(tensor)}".encode())
         return digest.hexdigest()
 
     @cached_property
     def _inputs_hash(self) -> str:
-        return _hash(self.inputs)
+        return tensor_hash(self.inputs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,10 +129,20 @@ class Task:
     def __post_init__(self):
         if len(self.modalities) < 2:
             raise TaskError(f"{self.name}: found {len(self.modalities)} modality; allowed: two up")
-        names = [f for m in self.modalities for f in m.channels]
-        for name in names:
-            if names.count(name) > 1:
-                raise TaskError(f"{self.name}: feature {name!r} twice; allowed: each name once")
+        for kind, names in (
+            ("modality", [m.name for m in self.modalities]),
+            ("feature", [f for m in self.modalities for f in m.channels]),
+        ):
+            for name in names:
+                if names.count(name) > 1:
+                    raise TaskError(f"{self.name}: {kind} {name!r} twice; allowed: each name once")
+        try:
+            check_features(self.features)
+        except GenotypeError as error:
+            raise TaskError(f"{self.name}: {error}") from None
+        for f in fields(Settings):
+            if getattr(self.config, f.name) is None:
+                raise TaskError(f"{self.name}: config.{f.name}: found None; allowed: a value")
         for split in SPLITS:
             if split not in self.splits or len(self.splits[split]) == 0:
                 raise TaskError(f"{self.name}: split {split!r} is empty; allowed: one sample up")
@@ -131,6 +155,15 @@ class Task:
         if tuple(split.index.shape) != expected:
             raise TaskError(
                 f"{place}: found index of shape {tuple(split.index.shape)}; allowed: {expected}"
+            )
+        for what in ("index", "labels"):
+            dtype = getattr(split, what).dtype
+            if dtype != torch.int64:
+                raise TaskError(f"{place}: found {what} of {dtype}; allowed: torch.int64")
+        if split.labels.dim() not in (1, 2):
+            raise TaskError(
+                f"{place}: found labels of shape {tuple(split.labels.shape)}; allowed: (n,), or "
+                f"(n, {self.classes}) of 0 and 1"
             )
         for column, modality in zip(split.index.T, self.modalities, strict=True):
             low, high = int(column.min()), int(column.max())
@@ -150,6 +183,8 @@ class Task:
             raise TaskError(
                 f"{place}: found {split.labels.shape[1]} label columns; allowed: {self.classes}"
             )
+        if split.labels.dim() == 2 and not ((split.labels == 0) | (split.labels == 1)).all():
+            raise TaskError(f"{place}: found labels other than 0 and 1; allowed: those")
 
     def _check_apart(self) -> None:
         for modality in self.modalities:
@@ -204,7 +239,7 @@ class Task:
 
 
 def register_task(name: str):
-    """Decorator: make a function ``(**options) -> Task`` loadable as ``load_task(name)``."""
+    """Decorator: make a function of named options loadable as ``load_task(name, option=…)``."""
 
     def decorate(function):
         TASKS[name] = function
@@ -222,8 +257,7 @@ def load_task(name: str, **options) -> Task:
     """
     if name not in TASKS:
         raise TaskError(f"task: found {name!r}; allowed: {', '.join(TASKS)}")
-    code = TASKS[name].__code__
-    known = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    known = tuple(inspect.signature(TASKS[name]).parameters)
     for option in options:
         if option not in known:
             raise TaskError(f"task {name!r}: found option {option!r}; allowed: {', '.join(known)}")
