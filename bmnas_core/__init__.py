@@ -14,12 +14,6 @@ Data flows one way: task → backbones → :class:`FeatureBank` → :class:`Sear
     bm.evaluate(net, task, split="test")
 """
 
-import os
-
-# Read when torch is loaded: its threads sleep while they wait. By default they spin, and where a
-# browser or another process wants a core too, a search step takes several times as long.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 from .cells import Cell, MixedCell, register_relaxation
 from .config import BmnasError, ConfigError, DeviceError, __version__, resolve_device
 from .derive import DeriveError, derive, register_derivation
