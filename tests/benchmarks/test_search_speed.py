@@ -32,7 +32,8 @@ class Recomputed:
     """Serves a bank's batches by running the backbones on raw inputs each time."""
 
     def __init__(self, bank: FeatureBank, task):
-        self.bank, self.raw, self.task, self.key = bank, RawInputs(task), task, bank.key
+        self.bank, self.raw, self.task = bank, RawInputs(task), task
+        self.key, self.identity = bank.key, bank.identity
 
     def batch(self, split, rows):
         inputs, labels = self.raw.batch(split, rows)
