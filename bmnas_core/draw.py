@@ -227,7 +227,7 @@ def _draw_cells(sheet: _Sheet, genotype: Genotype, ids: dict[str, str], turn: fl
     cells = genotype.cells
     labels = [OPERATIONS[step.op].label for cell in cells for step in cell.steps]
     block = max(_width(f"S1 {label}") for label in labels) + 20
-    titles = [f"Cell {i} · {c.motif}" if c.motif else f"Cell {i}" for i, c in enumerate(cells, 1)]
+    titles = [_cell_title(i, cell) for i, cell in enumerate(cells, 1)]
     heights = [TITLE + ROW * (len(cell.steps) + 1) + ROUND + PAD for cell in cells]
     left = turn + 60 + 6 * len(cells)
     first = left + PAD + ROUND + 18 + block / 2
@@ -261,6 +261,13 @@ def _draw_cells(sheet: _Sheet, genotype: Genotype, ids: dict[str, str], turn: fl
     for i, out in enumerate(outs, 1):
         spline = _swing(out, right, (x, y + 12 * (i - (len(cells) + 1) / 2)))
         sheet.edge(f"c{i}_z", "out", f"Cell {i} → Classifier", spline, searched=False)
+
+
+def _cell_title(i: int, cell: CellGenotype) -> str:
+    """``Cell 1 (X's source, Y's source) · motif``; without the sources where they are long."""
+    sources = f" ({', '.join(cell.inputs)})"
+    motif = f" · {cell.motif}" if cell.motif else ""
+    return f"Cell {i}{sources if len(sources) <= WRAP else ''}{motif}"
 
 
 def _draw_cell(sheet: _Sheet, cell: CellGenotype, i: int, left, right, top, block) -> None:

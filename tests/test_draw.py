@@ -144,8 +144,8 @@ def test_a_users_operation_is_drawn_with_its_label_and_its_inputs_in_order():
 
 def test_a_cell_of_a_known_kind_is_named():
     titles = {me: shown(g) for me, g in parts(draw(TWO), "cluster").items()}
-    assert titles["cluster_c1"] == "Cell 1 · attention on attention"
-    assert titles["cluster_c2"] == "Cell 2"
+    assert titles["cluster_c1"] == "Cell 1 (Image_3, Audio_3) · attention on attention"
+    assert titles["cluster_c2"] == "Cell 2 (Audio_2, C1)"
     assert [titles["cluster_m0"], titles["cluster_m1"]] == ["Image", "Audio"]
 
 
