@@ -123,8 +123,9 @@ class FeatureBank:
             FeatureError: for the bank of another task, data, backbones or L.
         """
         L = task.config.L if L is None else L
+        identity = _identity(task, L)
         if bank is not None:
-            if bank.identity != _identity(task, L):
+            if bank.identity != identity:
                 raise FeatureError(
                     f"bank: found one made of other data, splits, backbones or L than those of "
                     f"task {task.name!r}; allowed: FeatureBank(task, {L})"
@@ -132,15 +133,22 @@ class FeatureBank:
             return bank
         device = resolve_device(device)
         banks, place = _BANKS.setdefault(task, {}), (L, str(device))
-        if place not in banks or banks[place].identity != _identity(task, L):
+        if place not in banks or banks[place].identity != identity:
             banks[place] = cls(task, L, device=device)
         return banks[place]
 
     def batch(self, split: str, rows: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Samples ``rows`` of a split: features by name, each (N, C_i, L), and their labels."""
+        """Samples ``rows`` of a split: features by name, each (N, C_i, L), and their labels.
+
+        Raises:
+            FeatureError: for a split that does not exist; ``"train+validation"`` joins two.
+        """
         rows = rows.to(self.device)
         if split not in self.splits:
-            parts = [self.splits[part] for part in split.split("+")]
+            names = split.split("+")
+            if not set(names) <= set(self.splits):
+                raise FeatureError(f"split: found {split!r}; allowed: {', '.join(self.splits)}")
+            parts = [self.splits[name] for name in names]
             self.splits[split] = tuple(torch.cat(part) for part in zip(*parts, strict=True))
         index, labels = self.splits[split]
         index = index[rows]
@@ -182,7 +190,7 @@ class FeatureBank:
                 beside.chmod(0o755)
                 if not (folder / "bank.json").is_file():
                     shutil.rmtree(folder, ignore_errors=True)
-                with suppress(FileExistsError, OSError):
+                with suppress(OSError):  # another process was first
                     beside.rename(folder)
             finally:
                 shutil.rmtree(beside, ignore_errors=True)

@@ -210,6 +210,8 @@ def test_a_length_that_is_none_is_refused(L):
 def test_splits_can_be_joined():
     task = tiny_task()
     labels = FeatureBank(task).batch("validation+test", torch.tensor([0, 24]))[1]
+    with pytest.raises(FeatureError, match="split: found 'train.dev'; allowed: train, validation"):
+        FeatureBank(task).batch("train+dev", torch.tensor([0]))
     assert labels.tolist() == [int(task.splits[s].labels[0]) for s in ("validation", "test")]
 
 

@@ -4,7 +4,7 @@ Forty synthetic voices (an accent and a variant of it each) say every digit at t
 speeds. Each clip is trimmed, resampled to 8 kHz and kept as a mel spectrogram in decibels below
 its peak, one byte a value. One voice's clips are kept as sound too, to listen to.
 
-    python assets/digits/build_speech.py        # needs espeak-ng; about two minutes
+    python assets/digits/build_speech.py        # needs espeak-ng; half a minute
 """
 
 from __future__ import annotations
