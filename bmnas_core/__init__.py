@@ -17,10 +17,18 @@ Data flows one way: task → backbones → :class:`FeatureBank` → :class:`Sear
 from .cells import Cell, MixedCell, register_relaxation
 from .config import BmnasError, ConfigError, DeviceError, __version__, resolve_device
 from .derive import DeriveError, derive, register_derivation
-from .draw import DrawError, Picture, draw
+from .draw import (
+    DrawError,
+    Picture,
+    draw,
+    draw_comparison,
+    draw_curves,
+    draw_heatmaps,
+    draw_trajectories,
+)
 from .experiments import load_result, save_run
 from .features import FeatureBank
-from .genotype import CellGenotype, Genotype, GenotypeError, StepGenotype
+from .genotype import CellGenotype, Change, Genotype, GenotypeError, StepGenotype
 from .networks import FeatureError, FusionNetwork, Hypernet, count_parameters, pool
 from .ops import OperationError, register_operation
 from .progress import progress_bar
@@ -34,13 +42,16 @@ from .tasks import (
     load_task,
     register_task,
 )
-from .train import TrainConfig, TrainError, evaluate, fit, train
+from .trace import Comparison, Trace, TraceError
+from .train import TrainConfig, TrainError, evaluate, fit, network_cost, train
 
 __all__ = [
     "__version__",
     "BmnasError",
     "Cell",
     "CellGenotype",
+    "Change",
+    "Comparison",
     "ConfigError",
     "DataError",
     "DeriveError",
@@ -64,15 +75,22 @@ __all__ = [
     "StepGenotype",
     "Task",
     "TaskError",
+    "Trace",
+    "TraceError",
     "TrainConfig",
     "TrainError",
     "count_parameters",
     "derive",
     "draw",
+    "draw_comparison",
+    "draw_curves",
+    "draw_heatmaps",
+    "draw_trajectories",
     "evaluate",
     "fit",
     "load_result",
     "load_task",
+    "network_cost",
     "pool",
     "progress_bar",
     "register_derivation",

@@ -6,6 +6,7 @@ import hashlib
 import json
 import operator
 import os
+import threading
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -218,15 +219,20 @@ def generator(seed: int, *stream: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(_stream_seed(seed, stream))
 
 
+#: Held while random numbers are drawn from a stream, so that threads do not draw each other's.
+RANDOM = threading.RLock()
+
+
 @contextmanager
 def seeded(seed: int, *stream: str | int, device: torch.device | None = None):
     """Run a block on the random numbers of (seed, stream) and leave the global ones untouched.
 
     Whatever else draws random numbers in between, the block always sees the same ones: this is
-    what makes a search resumable without storing generator states, and two of them independent.
+    what makes a search resumable without storing generator states, and two of them independent,
+    in one thread or in several.
     """
     on_gpu = device is not None and device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if on_gpu else []):
+    with RANDOM, torch.random.fork_rng(devices=[device] if on_gpu else []):
         torch.random.default_generator.manual_seed(_stream_seed(seed, stream))
         if on_gpu:
             with torch.cuda.device(device):

@@ -71,6 +71,29 @@ class CellGenotype:
 
 
 @dataclass(frozen=True)
+class Change:
+    """One thing in which a genotype differs from an earlier one.
+
+    Attributes:
+        cell, step: which, counted from 1; ``step`` is None for what belongs to the Cell itself.
+        what: ``"X"`` or ``"Y"`` of a Cell, ``"operation"``, ``"1st input"`` or ``"2nd input"`` of
+            a step, or ``""`` for a whole Cell or step that is new or gone.
+        before, after: the names; ``""`` where there is none.
+    """
+
+    cell: int
+    step: int | None
+    what: str
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        where = f"Cell {self.cell}" + (f" S{self.step}" if self.step else "")
+        what = f" {self.what}" if self.what else ""
+        return f"{where}{what}: {self.before or 'none'} → {self.after or 'none'}"
+
+
+@dataclass(frozen=True)
 class Genotype:
     """A fusion architecture.
 
@@ -124,6 +147,27 @@ class Genotype:
                 for steps, inputs in _smallest_order(listing, "C")
             ),
         )
+
+    def changes_from(self, before: Genotype) -> tuple[Change, ...]:
+        """What is other here than in ``before``, Cell by Cell and step by step as they are listed.
+
+        The order of inputs counts only where the operation is not symmetric.
+        """
+        changes = []
+        for i in range(max(len(self.cells), len(before.cells))):
+            old, new = (g.cells[i] if i < len(g.cells) else None for g in (before, self))
+            if old is None or new is None:
+                changes.append(Change(i + 1, None, "", _summary(old), _summary(new)))
+                continue
+            changes += [
+                Change(i + 1, None, port, a, b)
+                for port, a, b in zip("XY", old.inputs, new.inputs, strict=True)
+                if a != b
+            ]
+            for j in range(max(len(old.steps), len(new.steps))):
+                pair = (c.steps[j] if j < len(c.steps) else None for c in (old, new))
+                changes += _step_changes(i + 1, j + 1, *pair)
+        return tuple(changes)
 
     def to_json(self) -> str:
         """JSON text in the format ``bmnas-genotype/1``, ending in a newline."""
@@ -290,6 +334,34 @@ def _choices(names) -> str:
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "…"
+
+
+def _summary(part: CellGenotype | StepGenotype | None) -> str:
+    """A Cell as its inputs, a step as its operation on its inputs; nothing for None."""
+    if part is None:
+        return ""
+    name = OPERATIONS[part.op].label if isinstance(part, StepGenotype) else ""
+    return f"{name}({', '.join(part.inputs)})"
+
+
+def _step_changes(
+    cell: int, step: int, old: StepGenotype | None, new: StepGenotype | None
+) -> list[Change]:
+    if old is None or new is None:
+        return [Change(cell, step, "", _summary(old), _summary(new))]
+    changes, before = [], old.inputs
+    labels = [OPERATIONS[part.op].label for part in (old, new)]
+    if old.op != new.op:
+        changes.append(Change(cell, step, "operation", *labels))
+    if OPERATIONS[new.op].symmetric and set(before) & set(new.inputs):
+        # No order to keep: what both have stays where the new one names it.
+        stays = [name for name in new.inputs if name in before]
+        others = iter([name for name in before if name not in stays])
+        before = tuple(name if name in stays else next(others) for name in new.inputs)
+    for which, a, b in zip(("1st input", "2nd input"), before, new.inputs, strict=True):
+        if a != b:
+            changes.append(Change(cell, step, which, a, b))
+    return changes
 
 
 def _canonical_steps(steps) -> list[tuple[str, tuple[str, str]]]:

@@ -72,8 +72,9 @@ class SearchState:
     """What one step of a search did and where it stands.
 
     Attributes:
-        step, epoch: counted from 1.
-        phase: ``"both"``, or under the epoch schedule ``"weights"`` or ``"architecture"``.
+        step, epoch: counted from 1; 0 before the first step.
+        phase: ``"both"``, or under the epoch schedule ``"weights"`` or ``"architecture"``;
+            ``"start"`` for where a search stands without a step of its own.
         train_loss, val_loss: of this step's batches; None for the one the phase leaves out.
         val_score: the hypernet's score on all of validation, at the last step of an epoch.
         weights: α, β, γ after the step.
@@ -190,6 +191,12 @@ class Search:
     def __iter__(self) -> Iterator[SearchState]:
         return self
 
+    @property
+    def state(self) -> SearchState:
+        """Where the search stands now: α, β, γ and no losses. The step is 0 before the first."""
+        rate = self.weight_optimizer.param_groups[0]["lr"]
+        return self._state("start", rate, None, None, None)
+
     def __next__(self) -> SearchState:
         if self.step >= self.total_steps:
             raise StopIteration
@@ -212,25 +219,21 @@ class Search:
                 cycle = cycle if phase == "both" else epoch
                 val_loss = self._update("validation", cycle, b, self.val_batches)
         self.step += 1
-        weights = ArchitectureWeights.of(
-            self.hypernet, self.config.operations, self.config.relaxation
-        )
         if self.step % self.steps_per_epoch == 0:
             val_score = score(self.hypernet, self.task, self.bank, "validation")
-        state = SearchState(
-            self.step,
-            epoch + 1,
-            phase,
-            self.weight_optimizer.param_groups[0]["lr"],
-            train_loss,
-            val_loss,
-            val_score,
-            weights,
-            self.config.derivation,
-        )
+        rate = self.weight_optimizer.param_groups[0]["lr"]
+        state = self._state(phase, rate, train_loss, val_loss, val_score)
         if val_score is not None and (self.best_score is None or val_score > self.best_score):
             self.best_score, self.best_genotype = val_score, state.genotype
         return state
+
+    def _state(self, phase, lr, train_loss, val_loss, val_score) -> SearchState:
+        epoch = -(-self.step // self.steps_per_epoch)
+        weights = ArchitectureWeights.of(
+            self.hypernet, self.config.operations, self.config.relaxation
+        )
+        losses = train_loss, val_loss, val_score
+        return SearchState(self.step, epoch, phase, lr, *losses, weights, self.config.derivation)
 
     def _update(self, split: str, cycle: int, b: int, batches: int) -> float:
         """One optimiser step: of the weights on a training batch, or of α, β, γ on validation."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .config import BmnasError, Settings, epoch_batches, resolve_device, seeded, setting
 from .features import FeatureBank, RawInputs, extract
 from .genotype import Genotype
-from .networks import FusionNetwork
+from .networks import FusionNetwork, count_parameters
 from .progress import progress_bar
 from .tasks.task import Task, TaskError
 
@@ -107,8 +107,12 @@ def train(
     device: str | torch.device = "auto",
     bank: FeatureBank | None = None,
     progress: bool = True,
+    on_epoch: Callable[[dict], None] | None = None,
 ) -> tuple[nn.Module, list[dict]]:
     """Build the fusion network of a genotype and train it from scratch.
+
+    Args:
+        on_epoch: called with each epoch's record as it ends; what it raises ends the training.
 
     Returns:
         The trained network (an :class:`EndToEnd` one with ``config.finetune``) and one record an
@@ -120,6 +124,40 @@ def train(
     """
     config = (config or TrainConfig()).filled(task.config)
     device = resolve_device(device)
+    with seeded(seed, "initial weights"):
+        net: nn.Module = _fusion_network(genotype, task, config)
+    if config.finetune:
+        net = EndToEnd(task, net, config.L)
+        source = RawInputs(task, device=device)
+    else:
+        source = FeatureBank.of(task, config.L, device, bank)
+    return net, fit(net, task, source, config, seed=seed, progress=progress, on_epoch=on_epoch)
+
+
+def network_cost(
+    genotype: Genotype, task: Task, config: TrainConfig | None = None
+) -> tuple[int, int]:
+    """Parameters of a genotype's fusion network, and its operations on one sample.
+
+    Operations are the multiplications and additions of its convolutions, matrix products and
+    classifier; what works element by element (Sum, norms, activations) is not counted.
+
+    Raises:
+        TrainError: if the genotype's features are not the task's.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    config = (config or TrainConfig()).filled(task.config)
+    with torch.device("meta"):
+        net = _fusion_network(genotype, task, config).eval()
+        channels = net.reshape.channels
+        features = {name: torch.empty(1, c, config.L) for name, c in channels.items()}
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            net(features)
+    return count_parameters(net), counter.get_total_flops()
+
+
+def _fusion_network(genotype: Genotype, task: Task, config: TrainConfig) -> FusionNetwork:
     if not isinstance(genotype, Genotype):
         raise TrainError(f"genotype: found {type(genotype).__name__}; allowed: a Genotype")
     if genotype.features != task.features:
@@ -127,16 +165,8 @@ def train(
             f"genotype: found features {', '.join(genotype.features)}; allowed: those of task "
             f"{task.name!r}: {', '.join(task.features)}"
         )
-    with seeded(seed, "initial weights"):
-        net: nn.Module = FusionNetwork(
-            genotype, task.channels, task.classes, C=config.C, L=config.L, dropout=config.dropout
-        )
-    if config.finetune:
-        net = EndToEnd(task, net, config.L)
-        source = RawInputs(task, device=device)
-    else:
-        source = FeatureBank.of(task, config.L, device, bank)
-    return net, fit(net, task, source, config, seed=seed, progress=progress)
+    sizes = {"C": config.C, "L": config.L, "dropout": config.dropout}
+    return FusionNetwork(genotype, task.channels, task.classes, **sizes)
 
 
 def fit(
@@ -147,8 +177,11 @@ def fit(
     *,
     seed: int = 0,
     progress: bool = True,
+    on_epoch: Callable[[dict], None] | None = None,
 ) -> list[dict]:
     """Train any network that maps a batch of ``source`` to logits; returns a record an epoch.
+
+    ``on_epoch`` is called with each record; what it raises ends the training.
 
     Raises:
         TrainError: when the loss stops being finite.
@@ -181,6 +214,8 @@ def fit(
                 "seconds": time.perf_counter() - start,
             }
         )
+        if on_epoch:
+            on_epoch(history[-1])
     net.eval()
     return history
 

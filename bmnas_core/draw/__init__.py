@@ -1,0 +1,116 @@
+"""Architectures and searches as pictures, all in one visual language."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..derive import ArchitectureWeights
+from ..genotype import Genotype
+from ..search import SearchState
+from . import genotypes, hypernets, traces
+from .genotypes import draw_comparison
+from .picture import DrawError, Picture
+
+__all__ = [
+    "DrawError",
+    "Picture",
+    "draw",
+    "draw_comparison",
+    "draw_curves",
+    "draw_heatmaps",
+    "draw_trajectories",
+]
+
+
+def draw(
+    what: Genotype | SearchState | ArchitectureWeights,
+    *,
+    against: Genotype | None = None,
+    engine: str = "wasi",
+) -> Picture:
+    """A genotype, or the hypernet at one step of a search, as a graph.
+
+    Args:
+        what: a genotype; or a state of a search, drawn as its hypernet: edges as wide as they
+            weigh, operations as dark, and what would be derived now in blue and framed; or the
+            weights α, β, γ alone, drawn likewise without the latter.
+        against: a genotype that ``what``, one too, is compared with: what differs is marked.
+        engine: ``"wasi"`` runs graphviz inside this process and needs no program, ``"dot"`` calls
+            the ``dot`` program. Both draw the same nodes and edges at the same places.
+
+    Raises:
+        DrawError: for anything else, an unknown engine, or one that is missing or fails.
+    """
+    if isinstance(what, Genotype):
+        if not isinstance(against, Genotype | None):
+            raise DrawError(f"against: found {type(against).__name__}; allowed: a Genotype")
+        return genotypes.graph(what, against).picture(engine)
+    if against is not None:
+        raise DrawError(
+            f"against: found it beside a {type(what).__name__}; allowed: beside a Genotype"
+        )
+    return hypernets.graph(*_weights_of(what)).picture(engine)
+
+
+def draw_heatmaps(what: SearchState | ArchitectureWeights, *, engine: str = "wasi") -> Picture:
+    """α, β and γ of a hypernet as heatmaps of their softmaxes.
+
+    Args:
+        what: a state of a search, in which what would be derived now is framed; or the weights
+            alone.
+
+    Raises:
+        DrawError: as :func:`draw`.
+    """
+    return hypernets.heatmaps(*_weights_of(what)).picture(engine)
+
+
+def draw_curves(trace, *, at: int | None = None, engine: str = "wasi") -> Picture:
+    """Losses, validation scores and changes of the derived genotype over a search.
+
+    Args:
+        trace: a :class:`~bmnas_core.trace.Trace`; or several by name, drawn over each other.
+        at: a step to mark.
+
+    Raises:
+        DrawError: for anything else, or an engine that is unknown, missing or fails.
+    """
+    several = trace if isinstance(trace, Mapping) else {"": trace}
+    if not several:
+        raise DrawError("draw: found no trace; allowed: one up")
+    for one in several.values():
+        _check_trace(one)
+    return traces.curves(dict(several), at).picture(engine)
+
+
+def draw_trajectories(
+    trace, of: str = "alpha", *, at: int | None = None, engine: str = "wasi"
+) -> Picture:
+    """The softmaxes of α, β or γ over a search, a chart for every choice.
+
+    Args:
+        trace: a :class:`~bmnas_core.trace.Trace`.
+        of: ``"alpha"``, ``"beta"`` or ``"gamma"``.
+        at: a step to mark.
+
+    Raises:
+        DrawError: for anything else, or an engine that is unknown, missing or fails.
+    """
+    _check_trace(trace)
+    return traces.trajectories(trace, of, at).picture(engine)
+
+
+def _check_trace(trace) -> None:
+    if not all(hasattr(trace, name) for name in ("steps", "column", "changes", "about")):
+        raise DrawError(f"draw: found {type(trace).__name__}; allowed: a Trace")
+
+
+def _weights_of(what) -> tuple[ArchitectureWeights, Genotype | None]:
+    if isinstance(what, SearchState):
+        return what.weights, what.genotype
+    if isinstance(what, ArchitectureWeights):
+        return what, None
+    raise DrawError(
+        f"draw: found {type(what).__name__}; allowed: a Genotype, a SearchState or "
+        "ArchitectureWeights"
+    )

@@ -1,0 +1,96 @@
+"""A search as one HTML file that plays without a kernel and without a network.
+
+All frames of a picture have the same elements, so the page holds the first one and, for each
+frame, only the attributes and texts that differ. Genotypes have other elements each time and are
+kept whole, each once. The lot is deflated.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+import zlib
+from pathlib import Path
+from string import Template
+from xml.etree import ElementTree
+
+import numpy as np
+
+from . import draw, draw_curves, draw_heatmaps
+from .picture import DrawError
+
+TEMPLATE = Path(__file__).with_name("replay.html")
+IDS = re.compile(r' id="[^"]*"')
+
+
+def page(trace, frames: int) -> str:
+    """The replay of a :class:`~bmnas_core.trace.Trace` with up to ``frames`` states, as HTML."""
+    chosen = np.unique(np.linspace(0, len(trace) - 1, frames).round().astype(int)).tolist()
+    pictures = {"hypernet": _Frames(), "heatmaps": _Frames(), "curves": _Frames()}
+    genotypes: dict[str, int] = {}
+    shown = []
+    for before, i in zip([chosen[0], *chosen], chosen, strict=False):
+        state, last = trace[i], trace[before].genotype
+        pictures["hypernet"].add(draw(state).svg)
+        pictures["heatmaps"].add(draw_heatmaps(state).svg)
+        pictures["curves"].add(draw_curves(trace, at=state.step).svg)
+        svg = IDS.sub("", draw(state.genotype, against=last).svg)
+        changes = [str(change) for change in state.genotype.changes_from(last)]
+        number = genotypes.setdefault(svg, len(genotypes))
+        shown.append({"text": summary(state), "genotype": number, "changes": changes})
+    payload = {
+        "pictures": {name: {"svg": p.svg, "frames": p.frames} for name, p in pictures.items()},
+        "genotypes": list(genotypes),
+        "frames": shown,
+    }
+    packed = zlib.compress(json.dumps(payload, ensure_ascii=False).encode(), 9)
+    about, config = trace.about, trace.about["config"]
+    rule = f", rule {about['rule']}" if about["rule"] else ""
+    title = f"{about['task']}{rule}: relaxation {config['relaxation']}, seed {about['seed']}"
+    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+        title=html.escape(title), payload=base64.b64encode(packed).decode(), last=len(shown) - 1
+    )
+
+
+def summary(state) -> str:
+    """A state in one line."""
+    parts = [f"step {state.step}"]
+    parts += [f"epoch {state.epoch}"] if state.epoch else ["before the first update"]
+    for name, value in (("training", state.train_loss), ("validation", state.val_loss)):
+        parts += [f"{name} loss {value:.3f}"] if value is not None else []
+    if state.val_score is not None:
+        parts.append(f"validation score {state.val_score:.3f}")
+    return " · ".join(parts)
+
+
+class _Frames:
+    """A picture's first frame, and what is other in each as [element, attribute, value, …].
+
+    Elements are counted in document order, the attribute ``""`` is an element's text, and a value
+    of None takes the attribute away.
+    """
+
+    def __init__(self):
+        self.svg, self.frames, self._first = "", [], []
+
+    def add(self, svg: str) -> None:
+        svg = IDS.sub("", svg)
+        parts = [_attributes(e) for e in ElementTree.fromstring(svg).iter()]
+        if not self.frames:
+            self.svg, self._first = svg, parts
+        if [p["tag"] for p in parts] != [p["tag"] for p in self._first]:
+            raise DrawError("replay: found frames with other elements; allowed: the same in all")
+        other: list = []
+        for k, (old, new) in enumerate(zip(self._first, parts, strict=True)):
+            for name in {**old, **new}:
+                if old.get(name) != new.get(name):
+                    other += [k, name, new.get(name)]
+        self.frames.append(other)
+
+
+def _attributes(element: ElementTree.Element) -> dict[str, str]:
+    tag = element.tag.rpartition("}")[2]
+    own = {name: v for name, v in element.attrib.items() if not name.startswith("{")}
+    return {**own, "": element.text or "", "tag": tag}

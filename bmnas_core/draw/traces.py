@@ -1,0 +1,206 @@
+"""How a search went, as charts: losses and scores, and the trajectories of α, β and γ.
+
+All functions take a :class:`~bmnas_core.trace.Trace`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..genotype import OPERATIONS
+from .picture import CARD, CELL_LINE, INK, MODALITIES, MUTED, SEARCHED, DrawError, Sheet, text_width
+
+#: Colours of lines that are told apart by name: Okabe and Ito's, the blue of searched edges first.
+LINES = (SEARCHED, "#D98200", "#007A59", "#A3477F", "#5B6470", "#7D7400")
+#: A panel's width and height, the room to its left and below, and the most points of a line.
+WIDE, HIGH, LEFT, BELOW, POINTS = 300, 150, 40, 34, 240
+SMOOTH = 15
+KINDS = ("alpha", "beta", "gamma")
+
+
+def curves(traces: dict, at: int | None) -> Sheet:
+    """Losses per step, validation scores per epoch, and when the derived genotype changed."""
+    sheet = Sheet()
+    (first, *_) = traces.values()
+    end = max(int(trace.steps[-1]) for trace in traces.values())
+    losses, scores = [], []
+    colours = dict(zip(traces, (LINES * len(traces))[: len(traces)], strict=True))
+    for name, trace in traces.items():
+        steps = trace.steps
+        kinds = [("validation batch", "val_loss", colours[name])]
+        if len(traces) == 1:
+            kinds.insert(0, ("training batch", "train_loss", MUTED))
+        for label, column, colour in kinds:
+            known = ~np.isnan(trace.column(column))
+            x, y = steps[known], trace.column(column)[known]
+            if len(x):
+                losses.append(("", x, y, colour + "50", 0.8))
+                label = label if len(traces) == 1 else name
+                losses.append((label, x, _smoothed(y), colour, 2.0))
+        known = ~np.isnan(trace.column("val_score"))
+        x, y = steps[known], trace.column("val_score")[known]
+        scores.append(("" if len(traces) == 1 else name, x, y, colours[name], 2.0))
+    what = "" if len(traces) == 1 else "validation "
+    title = f"{what}loss, and its mean of {SMOOTH} steps"
+    losses.sort(key=lambda line: line[-1])
+    _panel(sheet, "loss", LEFT, 0, title, losses, (0, end), at=at, named=True)
+    left = 2 * LEFT + WIDE + 24
+    title = f"validation {first.about['metric']}, each epoch"
+    _panel(sheet, "score", left, 0, title, scores, (0, end), (0, 1), at=at, dots=True)
+    top = HIGH + BELOW + 40
+    text = "changes of the derived genotype"
+    sheet.text("changes", text, text, LEFT, top, size=12, color=INK, align="left")
+    for k, (name, trace) in enumerate(traces.items()):
+        y = top + 20 + 18 * k
+        tip = f"{name}: {len(trace.changes)} changes" if len(traces) > 1 else text
+        sheet.line(f"t{k}", [(LEFT, y), (LEFT + WIDE, y)], tip, CELL_LINE, 1)
+        for j in _few(len(trace.changes)):
+            step = int(trace.steps[trace.changes[j]])
+            x = LEFT + WIDE * step / max(end, 1)
+            tip = f"genotype changed at step {step}"
+            sheet.line(f"t{k}_{j}", [(x, y - 6), (x, y + 6)], tip, colours[name], 1.2)
+    return sheet
+
+
+def trajectories(trace, of: str, at: int | None) -> Sheet:
+    """The weights of every choice over time: a panel each, a line for each candidate."""
+    if of not in KINDS:
+        raise DrawError(f"of: found {of!r}; allowed: {', '.join(map(repr, KINDS))}")
+    sheet = Sheet()
+    few = _few(len(trace))
+    weights = [trace[i].weights for i in few]
+    steps, end = trace.steps[few], int(trace.steps[-1])
+    cells, M = len(weights[0].gamma), len(weights[0].gamma[0])
+    charts, room, most = [], 80.0, 0.0
+    modalities: dict[str, int] = {}
+    for i in range(cells):
+        panels = []
+        if of == "alpha":
+            panels = [(f"α, Cell {i + 1} {p}", "cell_edges", (i,), k) for k, p in enumerate("XY")]
+        elif of == "beta":
+            for j in range(M):
+                for k, which in enumerate(("1st", "2nd")):
+                    title = f"β, Cell {i + 1} S{j + 1}, {which} input"
+                    panels.append((title, "step_edges", (i, j), k))
+        else:
+            panels = [(f"γ, Cell {i + 1} S{j + 1}", None, (i, j), 0) for j in range(M)]
+        for title, edges, place, which in panels:
+            if edges:
+                names = getattr(weights[0], edges)(*place)[0]
+                values = np.stack([getattr(w, edges)(*place)[1 + which] for w in weights])
+            else:
+                names = [OPERATIONS[op].label for op in weights[0].operations]
+                values = np.stack([w.operation_weights(i)[place[1]] for w in weights])
+            most = max(most, float(values.max()))
+            lines = []
+            for c, name in enumerate(names):
+                colour = LINES[c % len(LINES)]
+                if name in trace.about["features"]:
+                    modality = name.rpartition("_")[0] or name
+                    m = modalities.setdefault(modality, len(modalities))
+                    colour = MODALITIES[m % len(MODALITIES)][0]
+                lines.append((name, steps, values[:, c], colour, 1.8))
+            room = max(room, *(text_width(name, 11) + 26 for name in names))
+            charts.append((title, lines))
+    across = len(charts) if len(charts) < 2 else M if of == "gamma" and M < 4 else 2
+    for k, (title, lines) in enumerate(charts):
+        row, column = divmod(k, across)
+        left, top = LEFT + column * (WIDE + LEFT + room), row * (HIGH + BELOW + 44)
+        ylim = 0.0, min(1.0, 1.1 * most)
+        _panel(sheet, f"p{k}", left, top, title, lines, (0, end), ylim, at=at, ends=True)
+    return sheet
+
+
+def _panel(
+    sheet, me, left, top, title, lines, xlim, ylim=None, *, at=None, named=False, ends=False,
+    dots=False,
+):  # fmt: skip
+    """Draw one chart with its axes: ``lines`` are (name, x, y, colour, width)."""
+    ys = np.concatenate([y for _, _, y, _, _ in lines] or [np.zeros(1)])
+    low, high = ylim or (min(0.0, float(ys.min(initial=0))), float(ys.max(initial=1)) * 1.04)
+    span = max(xlim[1] - xlim[0], 1)
+
+    def place(x, y):
+        height = HIGH * (1 - (float(y) - low) / ((high - low) or 1))
+        return left + WIDE * (float(x) - xlim[0]) / span, top + 24 + height
+
+    sheet.text(f"{me}_t", title, title, left, top + 6, size=12, color=INK, align="left")
+    for k, tick in enumerate(_ticks(low, high)):
+        x, y = place(xlim[0], tick)
+        sheet.line(f"{me}_y{k}", [(x, y), (x + WIDE, y)], f"{tick:g}", "#E4E8EC", 0.8)
+        label = f"{tick:g}"
+        sheet.text(f"{me}_v{k}", label, label, x - 5, y, size=11, color=MUTED, align="right")
+    for k, tick in enumerate(_ticks(*xlim, whole=True)):
+        x, y = place(tick, low)
+        label = f"{tick:g}"
+        sheet.text(f"{me}_x{k}", label, label, x, y + 10, size=11, color=MUTED)
+    x, y = place(xlim[1], low)
+    sheet.text(f"{me}_s", "step", "step", x, y + 24, size=11, color=MUTED, align="right")
+    for k, (name, x, y, colour, width) in enumerate(lines):
+        few = _few(len(x))
+        points = [place(x[i], y[i]) for i in few]
+        if len(points) > 1:
+            sheet.line(f"{me}_l{k}", points, name or title, colour, width)
+        if dots or len(points) == 1:
+            for i, (px, py) in zip(few, points, strict=True):
+                tip = f"{name or title}, step {x[i]}: {y[i]:.3f}"
+                style = {"shape": "circle", "style": "filled", "color": CARD, "fillcolor": colour}
+                sheet.node(f"{me}_d{k}_{i}", "", tip, px, py, 8, 8, **style)
+    if ends:
+        _name_ends(sheet, me, lines, place)
+    if named:
+        x = left
+        for k, (name, _, _, colour, _) in enumerate(line for line in lines if line[0]):
+            y = top + 24 + HIGH + 24
+            sheet.line(f"{me}_n{k}", [(x, y), (x + 16, y)], name, colour, 2.4)
+            sheet.text(f"{me}_m{k}", name, name, x + 21, y, size=11, color=INK, align="left")
+            x += 21 + text_width(name, 11) + 18
+    if at is not None:
+        x, _ = place(min(max(at, xlim[0]), xlim[1]), low)
+        ends = [(x, top + 20), (x, top + 24 + HIGH)]
+        sheet.line(f"{me}_at", ends, f"step {at}", INK, 1.2, style="dashed")
+
+
+def _name_ends(sheet, me, lines, place) -> None:
+    """Name each line where it ends, names moved apart where they would overlap."""
+    last = sorted(
+        (place(x[-1], y[-1])[1], place(x[-1], y[-1])[0], name, colour, float(y[-1]))
+        for name, x, y, colour, _ in lines
+        if len(x)
+    )
+    apart, ys = 12.0, [y for y, *_ in last]
+    for k in range(1, len(ys)):
+        ys[k] = max(ys[k], ys[k - 1] + apart)
+    lowest = place(0, 0)[1] + 4
+    for k in reversed(range(len(ys))):
+        ys[k] = lowest = min(ys[k], lowest)
+        lowest -= apart
+    for k, (y, (end, x, name, colour, value)) in enumerate(zip(ys, last, strict=True)):
+        tip = f"{name}: {value:.3f}"
+        sheet.line(f"{me}_o{k}", [(x, end), (x + 10, y)], tip, colour, 0.8)
+        sheet.text(f"{me}_e{k}", name, tip, x + 13, y, size=11, color=colour, align="left")
+
+
+def _smoothed(y: np.ndarray) -> np.ndarray:
+    """The mean of each value and up to ``SMOOTH - 1`` before it."""
+    total = np.concatenate([[0.0], np.cumsum(y)])
+    end = np.arange(1, len(y) + 1)
+    start = np.maximum(end - SMOOTH, 0)
+    return (total[end] - total[start]) / (end - start)
+
+
+def _few(n: int) -> np.ndarray:
+    """At most ``POINTS`` of n indices, evenly, the first and the last among them."""
+    return np.unique(np.linspace(0, n - 1, min(n, POINTS)).round().astype(int)) if n else range(0)
+
+
+def _ticks(low: float, high: float, whole: bool = False) -> list[float]:
+    """Three to six round numbers in [low, high]."""
+    rough = (high - low) / 4 or 1
+    scale = 10 ** math.floor(math.log10(rough))
+    step = scale * next(m for m in (1, 2, 5, 10) if m * scale >= rough * 0.999)
+    step = max(step, 1) if whole else step
+    first = math.ceil(low / step - 1e-9)
+    return [round(k * step, 10) for k in range(first, math.floor(high / step + 1e-9) + 1)]

@@ -1,0 +1,387 @@
+"""Trace: what a search did, step by step, kept, compared and shown."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from .config import BmnasError, writing
+from .derive import ArchitectureWeights
+from .draw import draw_curves
+from .draw.replay import page
+from .genotype import Genotype
+from .search import Search, SearchState
+
+FORMAT = "bmnas-trace/1"
+PHASES = ("start", "both", "weights", "architecture")
+#: Columns of numbers of each frame.
+COLUMNS = ("step", "epoch", "lr", "train_loss", "val_loss", "val_score")
+
+
+class TraceError(BmnasError):
+    """A trace that cannot be read, or a state that does not belong to it."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two traces beside each other.
+
+    Attributes:
+        settings: what they were made with where it differs: name → both values.
+        steps: how many steps both have kept.
+        equal_until: the last of them up to which all numbers are equal to the bit; None where
+            none is.
+        agreement: the share of them at which both derive the same architecture.
+        best: best validation score of each; None where an epoch has not ended.
+    """
+
+    settings: dict[str, tuple[object, object]]
+    steps: int
+    equal_until: int | None
+    agreement: float
+    best: tuple[float | None, float | None]
+
+    def __str__(self) -> str:
+        scores = " and ".join("none yet" if s is None else f"{s:.3f}" for s in self.best)
+        settings = "; ".join(f"{k}: {a} and {b}" for k, (a, b) in self.settings.items())
+        lines = [
+            f"settings that differ    {settings or 'none'}",
+            f"steps in common         {self.steps}",
+            f"equal to the bit until  {'never' if self.equal_until is None else self.equal_until}",
+            f"same architecture       at {self.agreement:.0%} of the steps in common",
+            f"best validation score   {scores}",
+        ]
+        return "\n".join(lines)
+
+
+class Trace(Sequence):
+    """The states of a search, compact enough to keep them all, or evenly many of a long one. ::
+
+        trace = bm.Trace.of(search)
+        for state in search:
+            trace.append(state)
+        trace[10].genotype, trace.at(step=120).alpha
+        trace.save("search.trace"), trace.to_html("search.html")
+
+    Item i is a :class:`SearchState`; the first one is where the search stood to begin with. Where
+    there are more than ``limit``, every second step is dropped, then every second of those left,
+    and so on; first, last and best one stay, and ends of epochs as long as there is room.
+
+    Args:
+        about: what the search was made with, as :meth:`of` reads it.
+        limit: the most states to keep, 3 up.
+    """
+
+    def __init__(self, about: dict, limit: int = 10_000):
+        if not isinstance(limit, int) or limit < 3:
+            raise TraceError(f"limit: found {limit!r}; allowed: an int, 3 up")
+        self.about, self.limit = dict(about), limit
+        self.genotypes: list[Genotype] = []
+        self._known: dict[Genotype, int] = {}
+        self._shapes: list[tuple[int, ...]] | None = None
+        self._rows: list[tuple] = []  # numbers of COLUMNS, phase, genotype, weights
+        self._stride = self._epoch_stride = 1
+        self._best_row: tuple | None = None
+
+    @classmethod
+    def of(cls, search: Search, limit: int = 10_000) -> Trace:
+        """A trace of ``search`` from where it stands now."""
+        about = {
+            "task": search.task.name,
+            "rule": search.task.rule,
+            "metric": search.task.metric,
+            "seed": search.seed,
+            "config": search.config.to_dict(),
+            "features": list(search.task.features),
+            "steps_per_epoch": search.steps_per_epoch,
+            "total_steps": search.total_steps,
+        }
+        trace = cls(json.loads(json.dumps(about)), limit)
+        trace.append(search.state)
+        return trace
+
+    def append(self, state: SearchState) -> None:
+        """Keep a state; its step must come after those kept before.
+
+        Raises:
+            TraceError: for anything but the next state of this trace's search.
+        """
+        if not isinstance(state, SearchState):
+            raise TraceError(f"append: found {type(state).__name__}; allowed: a SearchState")
+        weights, config = state.weights, self.about["config"]
+        theirs = [*weights.features], [*weights.operations], weights.relaxation, state.derivation
+        ours = [config[name] for name in ("operations", "relaxation", "derivation")]
+        arrays = _arrays(weights)
+        shapes = [array.shape for array in arrays]
+        if list(theirs) != [self.about["features"], *ours] or self._shapes not in (None, shapes):
+            raise TraceError("append: found a state of another search; allowed: of the same one")
+        if self._rows and state.step <= self._rows[-1][0][0]:
+            last = int(self._rows[-1][0][0])
+            raise TraceError(f"append: found step {state.step}; allowed: after step {last}")
+        self._shapes = shapes
+        numbers = tuple(
+            math.nan if (value := getattr(state, name)) is None else float(value)
+            for name in COLUMNS
+        )
+        if state.genotype not in self._known:
+            self._known[state.genotype] = len(self.genotypes)
+            self.genotypes.append(state.genotype)
+        flat = np.concatenate([array.ravel() for array in arrays]).astype(np.float32)
+        if len(self._rows) > 1 and not self._keeps(self._rows[-1]):
+            self._rows.pop()
+        row = numbers, PHASES.index(state.phase), self._known[state.genotype], flat
+        self._add(row)
+        if len(self._rows) > self.limit:
+            self._thin()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, i: int | slice) -> SearchState | list[SearchState]:
+        if isinstance(i, slice):
+            return [self[k] for k in range(*i.indices(len(self)))]
+        try:
+            numbers, phase, genotype, flat = self._rows[i]
+        except IndexError:
+            raise IndexError(f"trace: found index {i}; allowed: below {len(self)}") from None
+        values = dict(zip(COLUMNS, numbers, strict=True))
+        values = {k: None if math.isnan(v) else v for k, v in values.items()}
+        config = self.about["config"]
+        cells = (len(self._shapes) - 1) // 2
+        ends = np.cumsum([math.prod(shape) for shape in self._shapes])[:-1]
+        parts = np.split(flat, ends)
+        alpha, *rest = (p.reshape(s) for p, s in zip(parts, self._shapes, strict=True))
+        weights = ArchitectureWeights(
+            alpha,
+            tuple(rest[:cells]),
+            tuple(rest[cells:]),
+            tuple(self.about["features"]),
+            tuple(config["operations"]),
+            config["relaxation"],
+        )
+        values |= {"step": int(values["step"]), "epoch": int(values["epoch"])}
+        state = SearchState(
+            phase=PHASES[phase], weights=weights, derivation=config["derivation"], **values
+        )
+        # A trace knows what was derived, even where the rule is not registered here.
+        state.__dict__["genotype"] = self.genotypes[genotype]
+        return state
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both were made alike and hold the same numbers to the bit."""
+        if not isinstance(other, Trace):
+            return NotImplemented
+        return (
+            self.about == other.about
+            and len(self) == len(other)
+            and all(map(_equal, self._rows, other._rows))
+            and all(self._genotype(i) == other._genotype(i) for i in range(len(self)))
+        )
+
+    __hash__ = None
+
+    def index(self, step: int) -> int:
+        """Index of the last state kept at or before ``step``."""
+        return max(0, int(np.searchsorted(self.steps, step, side="right")) - 1)
+
+    def at(self, step: int) -> SearchState:
+        """The last state kept at or before ``step``."""
+        return self[self.index(step)]
+
+    @property
+    def steps(self) -> np.ndarray:
+        """Steps of all states, (len,), integers."""
+        return self.column("step").astype(np.int64)
+
+    def column(self, name: str) -> np.ndarray:
+        """One of ``step``, ``epoch``, ``lr``, ``train_loss``, ``val_loss``, ``val_score``: (len,).
+
+        NaN where a state has none.
+
+        Raises:
+            TraceError: for another name.
+        """
+        if name not in COLUMNS:
+            raise TraceError(f"column: found {name!r}; allowed: {', '.join(map(repr, COLUMNS))}")
+        k = COLUMNS.index(name)
+        return np.array([row[0][k] for row in self._rows])
+
+    @property
+    def changes(self) -> list[int]:
+        """Indices at which another genotype is derived than at the one before."""
+        kinds = [row[2] for row in self._rows]
+        return [i for i in range(1, len(kinds)) if kinds[i] != kinds[i - 1]]
+
+    @property
+    def best(self) -> SearchState | None:
+        """The state with the best validation score, the first of equals; None without any."""
+        scores = self.column("val_score")
+        return None if np.isnan(scores).all() else self[int(np.nanargmax(scores))]
+
+    def compare(self, other: Trace) -> Comparison:
+        """This trace beside another, of any search.
+
+        Raises:
+            TraceError: for anything but a trace.
+        """
+        if not isinstance(other, Trace):
+            raise TraceError(f"compare: found {type(other).__name__}; allowed: a Trace")
+        mine, theirs = ({**t.about, **t.about["config"]} for t in (self, other))
+        settings = {
+            name: (mine.get(name), theirs.get(name))
+            for name in {**mine, **theirs}
+            if name != "config" and mine.get(name) != theirs.get(name)
+        }
+        common, i, j = np.intersect1d(self.steps, other.steps, return_indices=True)
+        pairs = list(zip(i, j, strict=True))
+        equal = [_equal(self._rows[a], other._rows[b]) for a, b in pairs]
+        until = len(equal) if all(equal) else equal.index(False)
+        canonical = {g: g.canonical() for t in (self, other) for g in t.genotypes}
+        same = [canonical[self._genotype(a)] == canonical[other._genotype(b)] for a, b in pairs]
+        return Comparison(
+            settings,
+            len(common),
+            int(common[until - 1]) if until else None,
+            sum(same) / len(same) if same else 0.0,
+            tuple(t.best.val_score if t.best else None for t in (self, other)),
+        )
+
+    def save(self, path: str | os.PathLike) -> Path:
+        """Write the trace as safetensors with a JSON header, whole or not at all."""
+        header = {
+            "format": FORMAT,
+            "about": self.about,
+            "limit": self.limit,
+            "strides": [self._stride, self._epoch_stride],
+            "shapes": self._shapes,
+            "genotypes": [json.loads(genotype.to_json()) for genotype in self.genotypes],
+        }
+        numbers, phases, kinds, flat = zip(*self._rows, strict=True)
+        tensors = {
+            "numbers": torch.tensor(numbers, dtype=torch.float64),
+            "phase": torch.tensor(phases, dtype=torch.int8),
+            "genotype": torch.tensor(kinds, dtype=torch.int32),
+            "weights": torch.from_numpy(np.stack(flat)),
+        }
+        with writing(path) as beside:
+            save_file(tensors, beside, {"bmnas": json.dumps(header, ensure_ascii=False)})
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Trace:
+        """Read a trace.
+
+        Raises:
+            TraceError: for a file that is missing or no whole trace.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                header = json.loads((file.metadata() or {}).get("bmnas", "{}"))
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError, ValueError) as error:
+            raise TraceError(f"{path}: found no trace ({error})") from None
+        found = header.get("format") if isinstance(header, dict) else header
+        if found != FORMAT:
+            raise TraceError(f"{path}: found format {found!r}; allowed: {FORMAT!r}")
+        try:
+            trace = cls(header["about"], header["limit"])
+            trace._stride, trace._epoch_stride = header["strides"]
+            trace._shapes = [tuple(shape) for shape in header["shapes"]]
+            texts = [json.dumps(genotype) for genotype in header["genotypes"]]
+            trace.genotypes = [Genotype.from_json(text) for text in texts]
+            trace._known = {genotype: k for k, genotype in enumerate(trace.genotypes)}
+            parts = (tensors[k] for k in ("numbers", "phase", "genotype", "weights"))
+            numbers, phases, kinds, flat = parts
+            rows = zip(numbers.tolist(), phases.tolist(), kinds.tolist(), flat.numpy(), strict=True)
+            for n, p, g, w in rows:
+                trace._add((tuple(n), p, g, w))
+            for i in {0, len(trace) - 1}:
+                trace[i].weights.cell_edges(0)
+            if kinds.min() < 0 or kinds.max() >= len(trace.genotypes):
+                raise ValueError("found states without a genotype")
+        except (KeyError, IndexError) as error:
+            raise TraceError(f"{path}: found no {error}; allowed: a whole trace") from None
+        except (ValueError, TypeError, AttributeError, RuntimeError) as error:
+            raise TraceError(f"{path}: {error}; allowed: a whole trace") from None
+        return trace
+
+    def to_html(self, path: str | os.PathLike, *, frames: int = 200) -> Path:
+        """Write one HTML file that replays the search with no kernel and no network.
+
+        Args:
+            frames: the most states to show, evenly spaced; first and last are among them.
+
+        Raises:
+            TraceError: for fewer than one frame.
+        """
+        if not isinstance(frames, int) or frames < 1:
+            raise TraceError(f"frames: found {frames!r}; allowed: an int, 1 up")
+        with writing(path) as beside:
+            beside.write_text(page(self, frames), encoding="utf-8")
+        return Path(path)
+
+    def __repr__(self) -> str:
+        about, steps = self.about, self.steps
+        return (
+            f"Trace({about['task']}, {about['config']['relaxation']}, seed {about['seed']}: "
+            f"{len(self)} states, steps {steps[0]} to {steps[-1]})"
+        )
+
+    def _repr_svg_(self) -> str:
+        return draw_curves(self).svg
+
+    def _genotype(self, i: int) -> Genotype:
+        return self.genotypes[self._rows[i][2]]
+
+    def _keeps(self, row: tuple) -> bool:
+        step, epoch, *_, score = row[0]
+        return (
+            row is self._rows[0]
+            or row is self._best_row
+            or step % self._stride == 0
+            or (not math.isnan(score) and epoch % self._epoch_stride == 0)
+        )
+
+    def _add(self, row: tuple) -> None:
+        self._rows.append(row)
+        score = row[0][-1]
+        if not math.isnan(score) and (self._best_row is None or score > self._best_row[0][-1]):
+            self._best_row = row
+
+    def _thin(self) -> None:
+        """Drop states until ``limit`` holds, and genotypes that no state left derives."""
+        while len(self._rows) > self.limit:
+            self._stride *= 2
+            *rows, last = self._rows
+            rows = [row for row in rows if self._keeps(row)]
+            if len(rows) >= self.limit:
+                self._epoch_stride *= 2
+            self._rows = [*rows, last]
+        kept = sorted({row[2] for row in self._rows})
+        renamed = {old: new for new, old in enumerate(kept)}
+        self.genotypes = [self.genotypes[old] for old in kept]
+        self._known = {genotype: k for k, genotype in enumerate(self.genotypes)}
+        rows, self._rows, self._best_row = self._rows, [], None
+        for numbers, phase, genotype, flat in rows:
+            self._add((numbers, phase, renamed[genotype], flat))
+
+
+def _arrays(weights: ArchitectureWeights) -> list[np.ndarray]:
+    return [weights.alpha, *weights.beta, *weights.gamma]
+
+
+def _equal(row: tuple, other: tuple) -> bool:
+    return (
+        np.array_equal(row[0], other[0], equal_nan=True)
+        and row[1] == other[1]
+        and np.array_equal(row[3], other[3])
+    )
