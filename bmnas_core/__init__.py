@@ -45,6 +45,18 @@ from .tasks import (
 from .trace import Comparison, Trace, TraceError
 from .train import TrainConfig, TrainError, evaluate, fit, network_cost, train
 
+
+def __getattr__(name: str):
+    """The widgets, imported when first asked for: a search in a script needs none of them."""
+    if name in _WIDGETS:
+        from . import widgets
+
+        return getattr(widgets, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+_WIDGETS = ("GenotypeEditor", "Scoreboard", "SearchStepper", "by_hand", "side_by_side")
+
 __all__ = [
     "__version__",
     "BmnasError",
@@ -61,16 +73,19 @@ __all__ = [
     "FeatureError",
     "FusionNetwork",
     "Genotype",
+    "GenotypeEditor",
     "GenotypeError",
     "Hypernet",
     "MixedCell",
     "Modality",
     "OperationError",
     "Picture",
+    "Scoreboard",
     "Search",
     "SearchConfig",
     "SearchError",
     "SearchState",
+    "SearchStepper",
     "Split",
     "StepGenotype",
     "Task",
@@ -79,6 +94,7 @@ __all__ = [
     "TraceError",
     "TrainConfig",
     "TrainError",
+    "by_hand",
     "count_parameters",
     "derive",
     "draw",
@@ -99,5 +115,6 @@ __all__ = [
     "register_task",
     "resolve_device",
     "save_run",
+    "side_by_side",
     "train",
 ]

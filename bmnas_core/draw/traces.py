@@ -24,7 +24,7 @@ def curves(traces: dict, at: int | None) -> Sheet:
     """Losses per step, validation scores per epoch, and when the derived genotype changed."""
     sheet = Sheet()
     (first, *_) = traces.values()
-    end = max(int(trace.steps[-1]) for trace in traces.values())
+    end = max(10, *(int(trace.steps[-1]) for trace in traces.values()))
     losses, scores = [], []
     colours = dict(zip(traces, (LINES * len(traces))[: len(traces)], strict=True))
     for name, trace in traces.items():

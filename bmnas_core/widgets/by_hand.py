@@ -1,0 +1,62 @@
+"""A picture whose numbers are moved by hand."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+from .work import Live, ipw, picture_box, svg_in_box
+
+
+class ByHand(Live):
+    """Sliders above the picture that a function draws of their values."""
+
+    def __init__(self, function: Callable, ranges: dict[str, tuple[float, float, float]]):
+        super().__init__()
+        self._function, self._box = function, picture_box("100%")
+        self._sliders = {}
+        for name, (low, high, start) in ranges.items():
+            step = (high - low) / 100
+            self._sliders[name] = ipw.FloatSlider(
+                start, min=low, max=high, step=step, description=name, readout_format=".2f",
+                layout=ipw.Layout(width="420px"),
+            )  # fmt: skip
+            self._sliders[name].observe(lambda _: self._soon(self._draw), "value")
+        self.children = [*self._sliders.values(), self._error, self._box, self._page]
+        self._draw()
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Where the sliders stand."""
+        return {name: slider.value for name, slider in self._sliders.items()}
+
+    def pictures(self) -> list:
+        from IPython.display import SVG
+
+        return [SVG(self._svg())]
+
+    def _svg(self) -> str:
+        drawn = self._function(**self.values)
+        if hasattr(drawn, "savefig"):
+            import matplotlib.pyplot as plt
+
+            text = io.StringIO()
+            drawn.savefig(text, format="svg")
+            plt.close(drawn)
+            return text.getvalue()[text.getvalue().index("<svg") :]
+        return drawn.svg
+
+    def _draw(self) -> None:
+        self._clear_error()
+        self._box.value = svg_in_box("", self._svg())
+
+
+def by_hand(function: Callable, **ranges: tuple[float, float, float]) -> ByHand:
+    """Sliders for the arguments of a function that draws.
+
+    Args:
+        function: called with a number for each name; returns a matplotlib figure or a
+            :class:`~bmnas_core.Picture`.
+        ranges: for each name the least value, the most, and where to start.
+    """
+    return ByHand(function, ranges)

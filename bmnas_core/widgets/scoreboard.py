@@ -1,0 +1,193 @@
+"""A scoreboard of trained genotypes, shared by all widgets of a task."""
+
+from __future__ import annotations
+
+import html
+import threading
+import time
+import weakref
+from dataclasses import dataclass
+
+from ..config import resolve_device
+from ..features import FeatureBank
+from ..genotype import BmnasError, Genotype
+from ..tasks.task import Task
+from ..train import TrainConfig, network_cost, train
+from .work import Live, ipw
+
+_BOARDS: weakref.WeakKeyDictionary[Task, Scoreboard] = weakref.WeakKeyDictionary()
+
+
+class Stopped(BmnasError):
+    """A training that was ended before it was done."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One trained genotype: ``score`` on validation, which training did not see."""
+
+    name: str
+    genotype: Genotype
+    score: float
+    parameters: int
+    operations: int
+    seconds: float
+
+
+class Scoreboard(Live):
+    """Genotypes trained on *train* and scored on *validation*, best first; test is not read.
+
+    Args:
+        task: what they are trained on.
+        config: how; ``data`` is ``"train"`` whatever it says.
+        seed, device: of the trainings.
+        bank: features computed before.
+
+    Attributes:
+        entries: in the order they were trained.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        config: TrainConfig | None = None,
+        *,
+        seed: int = 0,
+        device: str = "auto",
+        bank: FeatureBank | None = None,
+    ):
+        super().__init__()
+        values = (config or TrainConfig()).to_dict() | {"data": "train"}
+        self.task, self.config, self.seed = task, TrainConfig(**values), seed
+        self.device, self.bank = resolve_device(device), bank
+        self.entries: list[Entry] = []
+        self.training = ""
+        self._stopped = threading.Event()
+        self._table = ipw.HTML()
+        self.children = [self._table, self._error, self._page]
+        self._show()
+
+    @classmethod
+    def of(cls, task: Task, **options) -> Scoreboard:
+        """The scoreboard that all widgets of ``task`` share; made with ``options`` if need be."""
+        if task not in _BOARDS:
+            _BOARDS[task] = cls(task, **options)
+        return _BOARDS[task]
+
+    def add(self, genotype: Genotype, name: str, on_epoch=None) -> Entry:
+        """Train a genotype and enter its score; one that stands there already is not trained anew.
+
+        Raises:
+            TrainError: if the genotype is not the task's, or training goes astray.
+            Stopped: when :meth:`stop` is called meanwhile.
+        """
+        known = self.find(genotype)
+        if known is None:
+            known = self.trained(genotype, name, on_epoch)
+            self.entries.append(known)
+        self._show()
+        return known
+
+    def find(self, genotype: Genotype) -> Entry | None:
+        """The entry of this architecture, whatever order its parts are listed in."""
+        canonical = genotype.canonical()
+        return next((e for e in self.entries if e.genotype.canonical() == canonical), None)
+
+    async def add_in_worker(self, genotype: Genotype, name: str) -> Entry:
+        """:meth:`add` without blocking; the table says how far it is."""
+        loop = self._loop_here()
+
+        def tell(record):
+            text = f"epoch {record['epoch']}, validation {record['validation_score']:.3f}"
+            loop.call_soon_threadsafe(self._show, f"training {name}: {text}")
+
+        if (known := self.find(genotype)) is not None:
+            self._show(f"{name} is the same architecture as {known.name}")
+            return known
+        self._clear_error()
+        self._show(f"training {name} …")
+        try:
+            entry = await self._work(lambda: self.trained(genotype, name, tell))
+            if self.find(genotype) is None:
+                self.entries.append(entry)
+            return entry
+        finally:
+            self._show()
+
+    def trained(self, genotype: Genotype, name: str, on_epoch=None) -> Entry:
+        """Train a genotype without entering it."""
+        self._stopped.clear()
+
+        def watch(record):
+            if on_epoch:
+                on_epoch(record)
+            if self._stopped.is_set():
+                raise Stopped(f"training of {name}: stopped")
+
+        start = time.perf_counter()
+        _, history = train(
+            genotype,
+            self.task,
+            self.config,
+            seed=self.seed,
+            device=self.device,
+            bank=self.bank,
+            progress=False,
+            on_epoch=watch,
+        )
+        seconds = time.perf_counter() - start
+        cost = network_cost(genotype, self.task, self.config)
+        return Entry(name, genotype, history[-1]["validation_score"], *cost, seconds)
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def pictures(self) -> list:
+        from IPython.display import HTML
+
+        return [HTML(self._table.value)]
+
+    @staticmethod
+    def _loop_here():
+        import asyncio
+
+        return asyncio.get_running_loop()
+
+    def _show(self, news: str = "") -> None:
+        ranked = sorted(self.entries, key=lambda entry: -entry.score)
+        rows = "".join(
+            f"<tr><td>{k}</td><td style='text-align:left'>{html.escape(entry.name)}</td>"
+            f"<td style='text-align:left'>{html.escape(brief(entry.genotype))}</td>"
+            f"<td>{entry.score:.3f}</td><td>{entry.parameters:,}</td>"
+            f"<td>{entry.operations:,}</td><td>{entry.seconds:.1f}</td></tr>"
+            for k, entry in enumerate(ranked, 1)
+        )
+        left, right = (f"text-align:{side};padding:2px 10px" for side in ("left", "right"))
+        metric = html.escape(self.task.metric)
+        heads = f"<th style='{right}'></th><th style='{left}'>trained</th>"
+        heads += f"<th style='{left}'>what it is</th>"
+        for head in (f"validation {metric}", "parameters", "operations a sample", "seconds"):
+            heads += f"<th style='{right}'>{head}</th>"
+        rows = rows.replace("<td>", f"<td style='{right}'>")
+        rows = rows.replace("<td style='text-align:left'>", f"<td style='{left}'>")
+        if not rows:
+            rows = f"<tr><td colspan=7 style='{left}'>nothing trained yet</td></tr>"
+        epochs = self.config.filled(self.task.config).epochs
+        note = f"{epochs} epochs on train, scored on validation; test stays closed"
+        self._table.value = (
+            f"<div style='line-height:1.5'><b>Scoreboard</b> ({note})<table "
+            f"style='border-collapse:collapse'><thead><tr>{heads}</tr></thead><tbody>{rows}"
+            f"</tbody></table><div role='status' style='min-height:1.5em'>{html.escape(news)}"
+            "</div></div>"
+        )
+
+
+def brief(genotype: Genotype) -> str:
+    """A genotype in one line: for each Cell its inputs and its motif or operations."""
+    from ..genotype import OPERATIONS
+
+    cells = []
+    for cell in genotype.cells:
+        steps = ", ".join(OPERATIONS[step.op].label for step in cell.steps)
+        cells.append(f"({', '.join(cell.inputs)}) {cell.motif or steps}")
+    return "; ".join(cells)

@@ -1,0 +1,360 @@
+"""SearchStepper: a search with buttons and a time slider."""
+
+from __future__ import annotations
+
+import html
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from ..cells import RELAXATIONS
+from ..config import BmnasError
+from ..draw import draw, draw_curves, draw_heatmaps
+from ..draw.replay import summary
+from ..search import Search
+from ..tasks.task import Task
+from ..trace import Trace
+from .scoreboard import Scoreboard
+from .work import Live, button, ipw, picture_box, svg_in_box
+
+#: Steps that a stepper makes by itself where nobody can press its buttons.
+UNATTENDED_STEPS = 60
+#: Seconds between two frames of a run, and how long to wait for a browser to paint one.
+FRAME, PATIENCE = 0.2, 2.0
+
+
+class SearchStepper(Live):
+    """A search to step through, to run, and to travel back in.
+
+    Buttons do what the methods :meth:`step`, :meth:`run`, :meth:`pause`, :meth:`reset`,
+    :meth:`train` and :meth:`save` do. The slider shows any earlier state; the search itself goes
+    on from where it stands. Settings take effect at Reset.
+
+    Args:
+        search: the search, at any step; or a task, searched with its defaults.
+        scoreboard: where trained genotypes go; the task's own where None.
+        folder: where *Save* writes.
+
+    Attributes:
+        search, trace: the search and all it did since it was given or reset.
+    """
+
+    def __init__(
+        self,
+        search: Search | Task,
+        *,
+        scoreboard: Scoreboard | None = None,
+        folder: str = "runs/stepper",
+    ):
+        if isinstance(search, Task):
+            search = Search(search)
+        if not isinstance(search, Search):
+            found = type(search).__name__
+            raise BmnasError(f"SearchStepper: found {found}; allowed: a Search or a Task")
+        super().__init__()
+        self.search, self.trace = search, Trace.of(search)
+        self.scoreboard = scoreboard or Scoreboard.of(
+            search.task, device=str(search.device), bank=search.bank
+        )
+        self._running, self._resetting, self._run_number = False, False, 0
+        self._shown, self._drawn_at, self._follow = -1, 0.0, True
+        self._build(folder)
+        self._show(0)
+
+    # What the buttons do
+
+    def step(self, n: int = 1) -> None:
+        """Make up to ``n`` steps, now, and show where that leads."""
+        for _ in range(min(n, len(self.search))):
+            self.trace.append(next(self.search))
+        self._show(len(self.trace) - 1)
+
+    def run(self) -> None:
+        """Run to the end, or until :meth:`pause`."""
+        self._soon(lambda: self._steps(len(self.search)))
+
+    def pause(self) -> None:
+        """Stop after the step that is being made."""
+        self._running = False
+        self._refresh_buttons()
+
+    def stop(self) -> None:
+        self.pause()
+        self.scoreboard.stop()
+
+    def reset(self, **settings) -> None:
+        """Begin anew with the settings of the controls, or those given here by name.
+
+        Args:
+            settings: ``seed`` and fields of :class:`~bmnas_core.SearchConfig`.
+
+        Raises:
+            ConfigError: for settings that do not exist or are not allowed; the search stays.
+        """
+        self._take(self._new_search({**self._settings(), **settings}))
+
+    def train(self) -> None:
+        """Train the genotype that is shown and enter it into the scoreboard."""
+        self.scoreboard.add(self.state.genotype, self._name())
+
+    def save(self, folder: str | None = None) -> Path:
+        """Write ``genotype.json`` and ``genotype.svg`` of the state shown, and the whole trace.
+
+        Returns:
+            The folder.
+        """
+        folder = Path(folder or self._folder.value)
+        genotype = self.state.genotype
+        picture = draw(genotype)
+        try:
+            genotype.save(folder / "genotype.json")
+            picture.save(folder / "genotype.svg")
+            self.trace.save(folder / "trace.safetensors")
+        except OSError as error:
+            raise BmnasError(
+                f"save: found {folder} ({error.strerror}); allowed: a folder to write to"
+            ) from None
+        return folder
+
+    @property
+    def state(self):
+        """The state that is shown."""
+        return self.trace[self._shown]
+
+    def show(self, step: int) -> None:
+        """Travel to the state at ``step``."""
+        self._show(self.trace.index(step))
+
+    def demonstrate(self) -> None:
+        self.step(UNATTENDED_STEPS - self.search.step)
+
+    def pictures(self) -> list:
+        from IPython.display import HTML
+
+        state = self.state
+        return [
+            HTML(self._status.value),
+            draw(state),
+            draw_heatmaps(state),
+            draw_curves(self.trace, at=state.step),
+            draw(state.genotype, against=self._before()),
+            HTML(self._changes.value),
+        ]
+
+    # The interface
+
+    def _build(self, folder: str) -> None:
+        self._reset = button("Reset", "Begin anew with the settings below", icon="refresh")
+        self._step = button("Step", "One update of the weights, one of α, β, γ", "primary")
+        self._step_10 = button("Step ×10", "Ten steps", "primary")
+        self._run = button("Run", "Run to the end", "success", "play")
+        self._pause = button("Pause", "Stop after this step", "warning", "pause")
+        self._train = button("Train this one", "Train the genotype shown, score on validation")
+        self._save = button("Save", "Write genotype and trace", icon="save")
+        self._folder = ipw.Text(folder, layout=ipw.Layout(width="170px"), tooltip="folder")
+        style = {"description_width": "initial"}
+
+        def setting(kind, width, **options):
+            return kind(style=style, layout=ipw.Layout(width=width), **options)
+
+        config = self.search.config
+        self._controls = {
+            "relaxation": setting(
+                ipw.Dropdown,
+                "170px",
+                options=list(RELAXATIONS),
+                value=config.relaxation,
+                description="relaxation",
+            ),
+            "schedule": setting(
+                ipw.Dropdown,
+                "150px",
+                options=["batch", "epoch"],
+                value=config.schedule,
+                description="schedule",
+            ),
+            "max_lr": setting(
+                ipw.FloatText, "180px", value=config.max_lr, description="rate of weights"
+            ),
+            "arch_lr": setting(
+                ipw.FloatText, "180px", value=config.arch_lr, description="rate of α, β, γ"
+            ),
+            "seed": setting(ipw.IntText, "110px", value=self.search.seed, description="seed"),
+        }
+        self._note = ipw.HTML()
+        self._status, self._changes, self._news = ipw.HTML(), ipw.HTML(), ipw.HTML()
+        self._hypernet, self._curves = picture_box("100%"), picture_box("100%")
+        self._genotype, self._heatmaps = ipw.HTML(), picture_box("440px")
+        genotype = ipw.VBox([self._genotype, self._changes])
+        genotype.layout.flex, genotype.layout.min_width = "1 1 440px", "0"
+        row = ipw.Layout(flex_flow="row wrap", align_items="center", grid_gap="2px")
+        buttons = [self._reset, self._step, self._step_10, self._run, self._pause]
+        more = [self._train, self._save, self._folder]
+        self.children = [
+            ipw.HBox(buttons + more, layout=row),
+            ipw.HBox([*self._controls.values(), self._note], layout=row),
+            self._page,
+            self._status,
+            self._error,
+            self._hypernet,
+            ipw.HBox([genotype, self._heatmaps], layout=ipw.Layout(flex_flow="row wrap")),
+            self._curves,
+            self._news,
+            self.scoreboard,
+        ]
+        self.layout.flex, self.layout.min_width = "1 1 480px", "0"
+        for press, call in (
+            (self._reset, self._reset_pressed),
+            (self._step, lambda: self._steps(1)),
+            (self._step_10, lambda: self._steps(10)),
+            (self._run, lambda: self._steps(len(self.search))),
+            (self._train, self._train_pressed),
+            (self._save, self._save_pressed),
+        ):
+            press.on_click(lambda _, call=call: self._soon(call))
+        self._pause.on_click(lambda _: self.pause())
+        for control in self._controls.values():
+            control.observe(lambda _: self._soon(self._refresh_buttons), "value")
+
+    async def _steps(self, n: int) -> None:
+        """Make up to n steps in the worker, one at a time, and show them as fast as they paint."""
+        if self._running or self._resetting:
+            return
+        self._clear_error()
+        self._running, self._run_number = True, self._run_number + 1
+        number, search = self._run_number, self.search
+        self._follow = True
+        self._refresh_buttons()
+        try:
+            for _ in range(n):
+                if not self._running or number != self._run_number or not len(search):
+                    break
+                state = await self._work(lambda: next(search))
+                if search is not self.search:
+                    return
+                self.trace.append(state)
+                if not self._follow:
+                    self._move_slider()
+                elif self._may_draw():
+                    self._show(len(self.trace) - 1)
+        finally:
+            if search is self.search:
+                if number == self._run_number:
+                    self._running = False
+                if self._follow and self._shown < len(self.trace) - 1:
+                    self._show(len(self.trace) - 1)
+                self._refresh_buttons()
+
+    def _may_draw(self) -> bool:
+        waited = time.monotonic() - self._drawn_at
+        return waited > (FRAME if self._painted else PATIENCE)
+
+    async def _reset_pressed(self) -> None:
+        if self._resetting:
+            return
+        self._clear_error()
+        self.pause()
+        self._resetting = True
+        self._refresh_buttons()
+        try:
+            settings = self._settings()
+            search = await self._work(lambda: self._new_search(settings))
+        finally:
+            self._resetting = False
+            self._refresh_buttons()
+        self._take(search)
+
+    def _settings(self) -> dict:
+        return {name: control.value for name, control in self._controls.items()}
+
+    def _new_search(self, settings: dict) -> Search:
+        old = self.search
+        seed = settings.pop("seed")
+        config = replace(old.config, **settings)
+        return Search(old.task, config, seed=seed, device=old.device, bank=old.bank)
+
+    def _take(self, search: Search) -> None:
+        self.pause()
+        self._run_number += 1
+        self.search, self.trace = search, Trace.of(search)
+        for name, control in self._controls.items():
+            control.value = search.seed if name == "seed" else getattr(search.config, name)
+        self._show(0)
+
+    async def _train_pressed(self) -> None:
+        self._clear_error()
+        genotype, name = self.state.genotype, self._name()
+        self._train.disabled = True
+        try:
+            await self.scoreboard.add_in_worker(genotype, name)
+        finally:
+            self._train.disabled = False
+
+    def _save_pressed(self) -> None:
+        self._clear_error()
+        folder = self.save()
+        self._news.value = f"saved genotype of step {self.state.step}, and the trace, in " + (
+            f"<code>{html.escape(str(folder))}</code>"
+        )
+
+    def _slid(self, frame: int) -> None:
+        frame = min(max(frame, 0), len(self.trace) - 1)
+        self._follow = frame == len(self.trace) - 1
+        self._show(frame)
+
+    # What is seen
+
+    def _name(self) -> str:
+        config = self.search.config
+        return f"step {self.state.step}, {config.relaxation}, seed {self.search.seed}"
+
+    def _before(self):
+        """The genotype one state earlier, None at the first one."""
+        return self.trace[self._shown - 1].genotype if self._shown else None
+
+    def _show(self, i: int) -> None:
+        """Draw state i of the trace, and move the slider there."""
+        self._shown = i
+        state, before = self.state, self._before()
+        changes = state.genotype.changes_from(before) if before else ()
+        best = self.trace.best
+        text = f"<b>{html.escape(summary(state))}</b>"
+        text += f" · {len(self.search)} of {self.search.total_steps} steps left"
+        if i < len(self.trace) - 1:
+            text += f" · <b>looking back</b>, the search stands at step {self.search.step}"
+        if best is not None:
+            text += f" · best validation score {best.val_score:.3f} at step {best.step}"
+        self._status.value = f'<div role="status" style="line-height:1.4">{text}</div>'
+        self._hypernet.value = svg_in_box("Hypernet", draw(state).svg)
+        self._heatmaps.value = svg_in_box("α, β, γ as probabilities", draw_heatmaps(state).svg)
+        self._curves.value = svg_in_box("So far", draw_curves(self.trace, at=state.step).svg)
+        title = "Derived at this step" + (", changes marked" if changes else "")
+        drawn = draw(state.genotype, against=before if changes else None)
+        self._genotype.value = svg_in_box(title, drawn.svg)
+        lines = "".join(f"<li>{html.escape(str(change))}</li>" for change in changes)
+        what = "changed at this step:" if changes else "same genotype as one step before"
+        what = what if before else "the first genotype"
+        self._changes.value = (
+            f'<div style="line-height:1.35;padding:0 10px">{what}'
+            f'<ul style="margin:0;padding-left:20px">{lines}</ul></div>'
+        )
+        self._move_slider()
+        self._refresh_buttons()
+        self._drawn_at = time.monotonic()
+        self._sent()
+
+    def _move_slider(self) -> None:
+        with self._page.hold_sync():
+            self._page.last = len(self.trace) - 1
+            self._page.shown = self._shown
+
+    def _refresh_buttons(self) -> None:
+        busy, done = self._running or self._resetting, not len(self.search)
+        for press in (self._step, self._step_10, self._run):
+            press.disabled = busy or done
+        self._pause.disabled = not self._running
+        self._reset.disabled = self._resetting
+        config = self.search.config
+        now = {**config.to_dict(), "seed": self.search.seed}
+        waiting = [name for name, value in self._settings().items() if now[name] != value]
+        self._note.value = "<i>press Reset to begin anew with these</i>" if waiting else ""

@@ -1,0 +1,256 @@
+"""Where widgets do their work: one thread for searches and trainings, the kernel for the rest.
+
+A widget lives in the kernel's event loop and asks the worker thread for one step at a time, so that
+the interface answers in between. While a cell of the notebook runs, the worker waits: they would
+draw random numbers from the same generator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import sys
+import traceback
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+
+import anywidget
+import ipywidgets as ipw
+import traitlets
+
+from ..config import RANDOM, BmnasError
+from ..progress import watched
+
+_WORKER = ThreadPoolExecutor(1, thread_name_prefix="bmnas")
+_RUNNING: set[asyncio.Task] = set()
+
+
+class Page(anywidget.AnyWidget):
+    """What the browser tells of a widget: how often it is on the page, which frame was painted.
+
+    With ``last`` at 0 or more it shows itself as a slider over frames 0 to ``last``. It asks for a
+    frame only when the one before is painted, however fast it is dragged.
+    """
+
+    _esm = """
+    const counts = new Map();
+    export default {
+      render({ model, el }) {
+        const slider = document.createElement("input");
+        slider.type = "range";
+        slider.min = 0;
+        slider.style.flex = "1";
+        slider.setAttribute("aria-label", "time");
+        const label = document.createElement("span");
+        label.textContent = "time";
+        const line = document.createElement("div");
+        line.append(label, slider);
+        el.append(line);
+        let held = false, waiting = false, wanted = null;
+        const update = () => {
+          const last = model.get("last");
+          line.style.cssText = `display: ${last < 0 ? "none" : "flex"}; gap: 8px`;
+          slider.max = last;
+          if (!held && wanted === null) slider.value = model.get("shown");
+        };
+        const ask = () => {
+          if (waiting || wanted === null) return;
+          waiting = true;
+          model.send({ show: wanted });
+          wanted = null;
+        };
+        const painted = () => {
+          const sent = model.get("sent");
+          const tell = () => {
+            model.set("painted", sent);
+            model.save_changes();
+            waiting = false;
+            ask();
+          };
+          document.hidden ? tell() : requestAnimationFrame(() => setTimeout(tell, 0));
+        };
+        const count = by => {
+          const n = (counts.get(model) ?? 0) + by;
+          counts.set(model, n);
+          model.send({ views: n });
+        };
+        slider.oninput = () => { wanted = Number(slider.value); ask(); };
+        slider.onpointerdown = () => { held = true; };
+        slider.onpointerup = slider.onblur = () => { held = false; update(); };
+        model.on("change:last change:shown", update);
+        model.on("change:sent", painted);
+        update();
+        count(1);
+        return () => {
+          model.off("change:last change:shown", update);
+          model.off("change:sent", painted);
+          count(-1);
+        };
+      },
+    };
+    """
+    sent = traitlets.Int(0).tag(sync=True)
+    painted = traitlets.Int(0).tag(sync=True)
+    last = traitlets.Int(-1).tag(sync=True)
+    shown = traitlets.Int(0).tag(sync=True)
+
+
+class Live(ipw.VBox):
+    """Base of the widgets: runs jobs without blocking, shows errors, ends with its output.
+
+    With nobody in front of the notebook (papermill, ``make notebooks``) it does not show itself as
+    a widget, but does what :meth:`demonstrate` says and leaves its :meth:`pictures`.
+    """
+
+    def __init__(self):
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._loop = None
+        self._error = ipw.HTML()
+        self._page = Page()
+        self._page.on_msg(self._told)
+        _mind_running_cells()
+        super().__init__()
+
+    def demonstrate(self) -> None:
+        """What to do where nobody can press a button."""
+
+    def pictures(self) -> list:
+        """What shows the widget's state without a browser: objects that show themselves."""
+        return []
+
+    def stop(self) -> None:
+        """End what is running; called when the widget's last view is closed."""
+
+    def close(self) -> None:
+        self.stop()
+        super().close()
+
+    def _ipython_display_(self) -> None:
+        if watched():
+            raise NotImplementedError  # IPython then asks for the widget itself
+        from IPython.display import display
+
+        self.demonstrate()
+        for picture in self.pictures():
+            display(picture)
+
+    def _told(self, _, content, __) -> None:
+        if content.get("views") == 0:
+            self._soon(self.stop)
+        if "show" in content:
+            self._soon(lambda: self._slid(content["show"]))
+
+    def _slid(self, frame: int) -> None:
+        """The slider of the page was moved to ``frame``."""
+
+    def _soon(self, call: Callable[[], object]) -> None:
+        """Call in the kernel's event loop, from whatever thread the browser's message came in."""
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if self._loop is None or here is self._loop or self._loop.is_closed():
+            self._guarded(call)
+        else:
+            self._loop.call_soon_threadsafe(self._guarded, call)
+
+    def _guarded(self, call: Callable[[], object]) -> None:
+        try:
+            job = call()
+        except Exception as error:
+            self._fail(error)
+            return
+        if not asyncio.iscoroutine(job):
+            return
+        if self._loop is None or self._loop.is_closed():
+            asyncio.run(self._finish(job))
+            return
+        task = self._loop.create_task(self._finish(job))
+        _RUNNING.add(task)
+        task.add_done_callback(_RUNNING.discard)
+
+    async def _finish(self, job: Coroutine) -> None:
+        try:
+            await job
+        except Exception as error:
+            self._fail(error)
+
+    async def _work(self, call: Callable[[], object]):
+        """The result of ``call`` in the worker thread."""
+        return await asyncio.get_running_loop().run_in_executor(_WORKER, call)
+
+    def _sent(self) -> None:
+        self._page.sent += 1
+
+    @property
+    def _painted(self) -> bool:
+        return self._page.painted >= self._page.sent
+
+    def _fail(self, error: Exception) -> None:
+        """Show an error in the widget; of one that is not ours, also where it comes from."""
+        text = html.escape(f"{type(error).__name__}: {error}")
+        if not isinstance(error, BmnasError):
+            where = "".join(traceback.format_exception(error))
+            text += f"<details><summary>where</summary><pre>{html.escape(where)}</pre></details>"
+        self._error.value = (
+            '<div role="alert" style="border-left:4px solid #C44500;padding:4px 10px;'
+            f'background:#FBE9E0;color:#1F2328;line-height:1.4">{text}</div>'
+        )
+
+    def _clear_error(self) -> None:
+        self._error.value = ""
+
+
+def button(text: str, tip: str, style: str = "", icon: str = "") -> ipw.Button:
+    layout = ipw.Layout(width="auto", min_width="76px")
+    return ipw.Button(description=text, tooltip=tip, button_style=style, icon=icon, layout=layout)
+
+
+def picture_box(basis: str) -> ipw.HTML:
+    """A place for a picture that takes ``basis`` of the width and wraps below where too narrow."""
+    return ipw.HTML(layout=ipw.Layout(flex=f"1 1 {basis}", min_width="0", overflow="auto"))
+
+
+def svg_in_box(title: str, svg: str) -> str:
+    """A picture with its heading on a white card, readable on light and dark pages."""
+    heading = f"<b>{html.escape(title)}</b><br>" if title else ""
+    style = "background:#fff;color:#1F2328;border-radius:6px;padding:6px 8px;margin:3px"
+    return f'<div style="{style};line-height:1.4">{heading}{svg}</div>'
+
+
+_minding = False
+
+
+def _mind_running_cells() -> None:
+    """Hold the random numbers while a cell of the notebook runs; registered once a kernel."""
+    global _minding
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    if _minding or shell is None or not hasattr(shell, "kernel"):
+        return
+    held = []
+
+    def before(*_):
+        RANDOM.acquire()
+        held.append(True)
+
+    def after(*_):
+        if held:
+            held.pop()
+            RANDOM.release()
+
+    shell.events.register("pre_run_cell", before)
+    shell.events.register("post_run_cell", after)
+    _minding = True
+
+
+def side_by_side(*widgets: Live) -> Live:
+    """Widgets beside each other where the page is wide enough, below each other where not."""
+    beside = Live()
+    layout = ipw.Layout(flex_flow="row wrap", align_items="flex-start", grid_gap="12px")
+    beside.children = [ipw.HBox(list(widgets), layout=layout)]
+    beside.demonstrate = lambda: [widget.demonstrate() for widget in widgets]
+    beside.pictures = lambda: [picture for widget in widgets for picture in widget.pictures()]
+    return beside
