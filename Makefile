@@ -42,7 +42,8 @@ test-fast: $(INSTALLED_DEV) ## run the tests without notebooks, browser and slow
 
 notebooks: $(INSTALLED_DEV) ## run all notebooks anew where they stand, outputs and all
 	BMNAS_UNATTENDED=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace \
-		--ExecutePreprocessor.record_timing=False notebooks/*.ipynb
+		--ExecutePreprocessor.record_timing=False \
+		--ExecutePreprocessor.store_widget_state=False notebooks/*.ipynb
 
 lint: $(INSTALLED_DEV) ## check code and notebooks
 	$(BIN)/ruff check .

@@ -50,11 +50,15 @@ NUMBERS = ("test", "params", "seconds", "search_seconds", "train_seconds")
 RESULT_FILES = ("genotype.json", "genotype.svg", "result.json")
 
 
-#: The page of an executed notebook: nbconvert's own, without its scripts for widgets and diagrams.
+#: The page of an executed notebook: nbconvert's own, without its scripts for widgets and diagrams,
+#: pictures no wider than the page.
 PAGE = """{%- extends 'lab/index.html.j2' -%}
 {%- block html_head_js -%}{%- endblock -%}
 {%- block html_head_js_mermaidjs -%}{%- endblock -%}
 {%- block html_head_js_mathjax -%}{%- endblock -%}
+{%- block html_head_css -%}
+<style>.jp-RenderedSVG img, .jp-RenderedSVG svg { max-width: 100%; height: auto; }</style>
+{%- endblock -%}
 """
 #: Code in Markdown, then LaTeX between double and between single dollar signs.
 MATH = re.compile(r"(```.*?```|`[^`]*`)|\$\$(.+?)\$\$|\$(?!\s)([^$\n]+?)(?<!\s)\$(?!\d)", re.DOTALL)
@@ -225,6 +229,7 @@ def run(
                 language="python",
                 progress_bar={"desc": notebook.stem} if progress and watched() else False,
                 execution_timeout=timeout,
+                store_widget_state=False,
                 kernel_manager_class=_kernel_of_this_environment(),
             )
     except (papermill.PapermillExecutionError, RuntimeError, TimeoutError) as error:

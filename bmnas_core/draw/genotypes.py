@@ -81,7 +81,7 @@ def _draw_genotype(sheet: Sheet, genotype: Genotype, against: Genotype | None):
     ids = {name: f"f{i}" for i, name in enumerate(genotype.features)}
     turn, top, bottom = draw_features(sheet, genotype.features, genotype.used_features)
     sheet.legend(0, bottom + 24, [("searched", {"color": SEARCHED}), ("fixed", {"color": FIXED})])
-    if against:
+    if changes:
         sheet.legend(0, bottom + 48, [("differs", MARKED_EDGE)])
     right, cells_top = _draw_cells(sheet, genotype, ids, turn, marks)
     return right, min(top, cells_top)

@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
 from itertools import chain
@@ -61,8 +61,8 @@ class DrawError(BmnasError):
 class Picture:
     """A drawing: ``svg`` is its text, ``dot`` its graphviz source. Shows itself in a notebook."""
 
-    svg: str
-    dot: str
+    svg: str = field(repr=False)
+    dot: str = field(repr=False)
 
     def _repr_svg_(self) -> str:
         return self.svg
@@ -308,7 +308,20 @@ def _for_a_page(raw: bytes, source: str) -> str:
             title.text = links[0].get("{http://www.w3.org/1999/xlink}title")
             parts = [part[0] if part.tag == f"{ns}g" else [part] for part in group[1:]]
             group[:] = [title, *chain.from_iterable(parts)]
+    for path in root.iter(f"{ns}path"):
+        path.set("d", _straightened(path.get("d")))
     for text in root.iter(f"{ns}text"):
         text.text = text.text.replace("\N{NO-BREAK SPACE}", " ")
         text.set("{http://www.w3.org/XML/1998/namespace}space", "preserve")
     return ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def _straightened(d: str) -> str:
+    """A path of Bézier curves that are straight as the polyline it is, a third as long."""
+    start, _, rest = d.partition("C")
+    points = [start.lstrip("M"), *rest.split()]
+    ends = points[::3]
+    bends = [p for a, b in zip(ends, ends[1:], strict=False) for p in (a, b, b)]
+    if len(ends) < 2 or points[1:] != bends:
+        return d
+    return f"M{ends[0]}L{' '.join(ends[1:])}"

@@ -131,9 +131,10 @@ class SearchStepper(Live):
     def pictures(self) -> list:
         from IPython.display import HTML
 
-        state = self.state
+        state, config = self.state, self.search.config
+        title = f"<b>relaxation {config.relaxation}, seed {self.search.seed}</b>"
         return [
-            HTML(self._status.value),
+            HTML(title + self._status.value),
             draw(state),
             draw_heatmaps(state),
             draw_curves(self.trace, at=state.step),

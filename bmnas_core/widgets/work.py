@@ -41,6 +41,8 @@ class Page(anywidget.AnyWidget):
         slider.min = 0;
         slider.style.flex = "1";
         slider.setAttribute("aria-label", "time");
+        slider.dataset.lmSuppressShortcuts = "true";  // arrow keys stay here
+        slider.onkeydown = event => event.stopPropagation();
         const label = document.createElement("span");
         label.textContent = "time";
         const line = document.createElement("div");
@@ -252,5 +254,5 @@ def side_by_side(*widgets: Live) -> Live:
     layout = ipw.Layout(flex_flow="row wrap", align_items="flex-start", grid_gap="12px")
     beside.children = [ipw.HBox(list(widgets), layout=layout)]
     beside.demonstrate = lambda: [widget.demonstrate() for widget in widgets]
-    beside.pictures = lambda: [picture for widget in widgets for picture in widget.pictures()]
+    beside.pictures = lambda: [shown for widget in widgets for shown in widget.pictures()[:2]]
     return beside

@@ -1,0 +1,490 @@
+"""The widgets as a student meets them: notebooks 04 and 05 in a real JupyterLab in Chromium."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import nbformat
+import pytest
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.xdist_group("lab")]
+
+TOKEN = "a-token-for-the-tests"
+SETTINGS = {
+    "apputils-extension/notification": {"fetchNews": "false"},
+    "notebook-extension/tracker": {"windowingMode": "none"},
+    "docmanager-extension/plugin": {"autosave": False},
+}
+#: What opens a notebook here does not have to wait for.
+QUICK = {"search_epochs = 7": "search_epochs = 1", "epochs = 15": "epochs = 2"}
+
+
+class Lab:
+    """A JupyterLab server on a free port of this machine, on copies of the notebooks."""
+
+    def __init__(self, folder: Path, notebooks: Path):
+        self.folder = folder
+        for path in notebooks.glob("0[45]*.ipynb"):
+            nb = nbformat.read(path, 4)
+            (parameters,) = (c for c in nb.cells if "parameters" in c.metadata.get("tags", ()))
+            for slow, quick in QUICK.items():
+                parameters.source = re.sub(rf"^{slow}", quick, parameters.source, flags=re.M)
+            for cell in nb.cells:
+                if cell.cell_type == "code":
+                    cell.outputs, cell.execution_count = [], None
+            nbformat.write(nb, folder / path.name)
+        settings = folder / "settings"
+        for name, values in SETTINGS.items():
+            path = settings / "@jupyterlab" / f"{name}.jupyterlab-settings"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(values))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment.pop("BMNAS_UNATTENDED", None)
+        for name in ("CONFIG", "DATA", "RUNTIME"):
+            environment[f"JUPYTER_{name}_DIR"] = str(folder / name.lower())
+        environment |= {"JUPYTERLAB_SETTINGS_DIR": str(settings), "IPYTHONDIR": str(folder / "ip")}
+        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1"]
+        command += [f"--port={self.port}", f"--IdentityProvider.token={TOKEN}"]
+        command += [f"--ServerApp.root_dir={folder}", "--ServerApp.port_retries=0"]
+        command += ["--allow-root"] if os.getuid() == 0 else []
+        self.log = folder / "server.log"
+        with self.log.open("w") as log:
+            self.server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urlopen(f"http://127.0.0.1:{self.port}/api", timeout=5).close()
+                return
+            except (URLError, OSError):
+                if self.server.poll() is not None or time.monotonic() > deadline:
+                    self.close()
+                    pytest.fail(f"JupyterLab did not start:\n{self.log.read_text()[-2000:]}")
+                time.sleep(0.3)
+
+    def close(self) -> None:
+        self.server.terminate()
+        try:
+            self.server.wait(20)
+        except subprocess.TimeoutExpired:
+            self.server.kill()
+
+    def kernel(self, code: str) -> str:
+        """What ``code`` prints in the kernel of the notebook that was started last."""
+        from jupyter_client import BlockingKernelClient
+
+        file = max((self.folder / "runtime").glob("kernel-*.json"), key=os.path.getmtime)
+        client = BlockingKernelClient(connection_file=str(file))
+        client.load_connection_file()
+        client.start_channels()
+        try:
+            texts: list[str] = []
+            client.execute_interactive(
+                code,
+                timeout=60,
+                output_hook=lambda message: texts.append(message["content"].get("text", "")),
+            )
+            return "".join(texts)
+        finally:
+            client.stop_channels()
+
+
+@pytest.fixture(scope="module")
+def lab(root, tmp_path_factory, chromium):
+    lab = Lab(tmp_path_factory.mktemp("lab"), root / "notebooks")
+    yield lab
+    lab.close()
+
+
+@pytest.fixture(scope="module")
+def browser(chromium):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield browser
+        browser.close()
+
+
+class Notebook:
+    """A notebook open in JupyterLab, all its cells run."""
+
+    def __init__(self, lab: Lab, browser, name: str, shots: Path):
+        self.lab, self.shots = lab, shots
+        self.errors: list[str] = []
+        self.page = browser.new_context(viewport={"width": 1500, "height": 1400}).new_page()
+        self.page.set_default_timeout(60_000)
+        self.page.on("console", self._heard)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.goto(
+            f"http://127.0.0.1:{lab.port}/lab/workspaces/{name}/tree/{name}.ipynb?token={TOKEN}"
+        )
+        self.page.wait_for_selector(".jp-Notebook .jp-CodeCell")
+        self.page.wait_for_function("() => document.body.innerText.includes('| Idle')")
+        self.menu("Run", "Run All Cells")
+        self.page.wait_for_function(
+            """() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].every(
+                 prompt => /\\[\\d+\\]/.test(prompt.innerText))""",
+            timeout=180_000,
+        )
+
+    def _heard(self, message) -> None:
+        if message.type == "error":
+            self.errors.append(message.text)
+
+    def menu(self, *path: str) -> None:
+        bar, entry = path
+        self.page.locator(".lm-MenuBar-item", has_text=re.compile(f"^{bar}$")).click()
+        self.page.locator(".lm-Menu-item", has_text=re.compile(f"^{entry}")).first.click()
+
+    def cell(self, text: str):
+        """The cell whose code contains ``text``."""
+        return self.page.locator(".jp-CodeCell", has_text=text).first
+
+    def shot(self, name: str, locator=None) -> None:
+        (locator or self.page).screenshot(path=self.shots / f"{name}.png")
+
+
+@pytest.fixture(scope="module")
+def shots(notebook_runs):
+    folder = notebook_runs / "lab"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def search(lab, browser, shots):
+    """Notebook 04."""
+    yield (notebook := Notebook(lab, browser, "04_the_search", shots))
+    assert not notebook.errors, notebook.errors
+
+
+class Stepper:
+    """A SearchStepper on the page, through what a person sees and presses."""
+
+    def __init__(self, notebook: Notebook, cell: str, which: int = 0):
+        self.page = notebook.page
+        self.cell = notebook.cell(cell)
+        self.cell.scroll_into_view_if_needed()
+        reset = self.cell.locator("button", has_text="Reset").nth(which)
+        self.box = reset.locator("xpath=ancestor::*[contains(@class,'widget-vbox')][1]")
+
+    def button(self, name: str):
+        return self.box.locator("button", has_text=re.compile(rf"^\s*{name}\s*$")).first
+
+    def press(self, name: str) -> None:
+        self.button(name).click()
+
+    @property
+    def status(self) -> str:
+        return self.box.get_by_role("status").first.inner_text()
+
+    @property
+    def step(self) -> int:
+        return int(re.search(r"step (\d+)", self.status)[1])
+
+    def picture(self, heading: str) -> str:
+        """The drawing under a heading, without the ids that tell pictures apart."""
+        box = self.box.locator(".widget-html", has=self.page.get_by_text(heading)).first
+        return re.sub(r' id="[^"]*"', "", box.locator("svg").first.evaluate("e => e.outerHTML"))
+
+    def pictures(self) -> dict[str, str]:
+        headings = ("Hypernet", "α, β, γ as probabilities", "Derived at this step", "So far")
+        return {heading: self.picture(heading) for heading in headings}
+
+    def wait(self, text: str) -> None:
+        self.box.get_by_role("status").first.get_by_text(text).wait_for()
+
+    def wait_beyond(self, step: int) -> None:
+        self.page.wait_for_function(
+            """([box, step]) => {
+                 const status = box.querySelector("[role=status]").innerText;
+                 return Number(/step (\\d+)/.exec(status)[1]) > step;
+               }""",
+            arg=[self.box.element_handle(), step],
+        )
+
+
+STEPPER = "stepper = bm.SearchStepper"
+
+
+@pytest.fixture
+def stepper(search):
+    stepper = Stepper(search, STEPPER)
+    if stepper.button("Pause").is_enabled():
+        stepper.press("Pause")
+    for name, value in (("relaxation", "pair"), ("schedule", "batch")):
+        stepper.box.get_by_label(name, exact=True).select_option(value)
+    stepper.box.get_by_label("rate of α, β, γ").fill("0.01")
+    stepper.press("Reset")
+    stepper.wait("before the first update")
+    return stepper
+
+
+def test_a_step_changes_counter_graph_and_heatmaps(search, stepper):
+    before = stepper.pictures()
+    search.shot("step-0", stepper.box)
+    stepper.press("Step")
+    stepper.wait("step 1 ")
+    after = stepper.pictures()
+    assert all(before[name] != after[name] for name in ("Hypernet", "α, β, γ as probabilities"))
+    assert "training loss" in stepper.status and "328 of 329 steps left" in stepper.status
+    stepper.press("Step ×10")
+    stepper.wait("step 11 ")
+    search.shot("step-11", stepper.box)
+
+
+def test_run_runs_and_pause_stops_it(search, stepper):
+    stepper.press("Run")
+    stepper.wait_beyond(20)
+    assert stepper.button("Step").is_disabled()
+    search.shot("running", stepper.box)
+    stepper.press("Pause")
+    stepper.page.wait_for_function("b => !b.disabled", arg=stepper.button("Step").element_handle())
+    stopped = stepper.step
+    assert 20 < stopped < 329
+    time.sleep(1)
+    assert stepper.step == stopped == int(search.lab.kernel("print(stepper.search.step)"))
+    search.shot("paused", stepper.box)
+
+
+def test_the_slider_dragged_back_shows_the_earlier_state_and_the_search_goes_on(search, stepper):
+    seen = {}
+    for step in range(1, 5):
+        stepper.press("Step")
+        stepper.wait(f"step {step} ")
+        seen[step] = stepper.pictures()
+    stepper.press("Step ×10")
+    stepper.wait("step 14 ")
+    slider = stepper.box.get_by_label("time").first
+    place = slider.bounding_box()
+    x, y = place["x"] + place["width"] - 8, place["y"] + place["height"] / 2
+    stepper.page.mouse.move(x, y)
+    stepper.page.mouse.down()
+    stepper.page.mouse.move(place["x"] + place["width"] / 2, y, steps=8)
+    stepper.page.mouse.move(place["x"] + 8 + (place["width"] - 16) * 3 / 14, y, steps=8)
+    stepper.page.mouse.up()
+    stepper.wait("step 3 ")
+    assert "looking back" in stepper.status and "stands at step 14" in stepper.status
+    search.shot("looking-back", stepper.box)
+    shown = stepper.pictures()
+    for name in ("Hypernet", "α, β, γ as probabilities", "Derived at this step"):
+        assert shown[name] == seen[3][name]
+    slider.press("ArrowRight")
+    stepper.wait("step 4 ")
+    stepper.press("Step")
+    stepper.wait("step 15 ")
+
+
+def test_train_this_one_fills_the_scoreboard(search, stepper):
+    stepper.press("Step ×10")
+    stepper.wait("step 10 ")
+    stepper.press("Train this one")
+    board = stepper.box.get_by_text("Scoreboard").locator("xpath=ancestor::*[table][1]")
+    board.get_by_role("cell", name="step 10, pair, seed 0").wait_for()
+    score = float(board.get_by_role("row").nth(1).get_by_role("cell").nth(3).inner_text())
+    assert 0.3 < score <= 1
+    search.shot("scoreboard", stepper.box)
+
+
+def test_reset_takes_the_settings_and_an_illegal_one_is_shown_and_harmless(search, stepper):
+    stepper.press("Step")
+    stepper.wait("step 1 ")
+    stepper.box.get_by_label("rate of α, β, γ").fill("-1")
+    stepper.press("Reset")
+    alert = stepper.box.get_by_role("alert")
+    alert.get_by_text("SearchConfig.arch_lr: found -1.0; allowed: above 0.0").wait_for()
+    search.shot("error", stepper.box)
+    stepper.press("Step")
+    stepper.wait("step 2 ")
+    assert alert.count() == 0
+    stepper.box.get_by_label("rate of α, β, γ").fill("0.02")
+    stepper.box.get_by_label("relaxation", exact=True).select_option("paper")
+    stepper.box.get_by_label("schedule").select_option("epoch")
+    stepper.press("Reset")
+    stepper.wait("before the first update")
+    stepper.press("Step")
+    stepper.wait("step 1 ")
+    assert "validation loss" not in stepper.status
+    assert "X = Y" in stepper.picture("α, β, γ as probabilities")
+    config = json.loads(search.lab.kernel("print(stepper.search.config.to_json())"))
+    assert (config["relaxation"], config["schedule"]) == ("paper", "epoch")
+    assert config["arch_lr"] == 0.02
+
+
+def test_an_error_in_the_search_appears_in_the_widget_and_leaves_it_usable(search, stepper):
+    search.lab.kernel("stepper.search.hypernet.alpha.data.fill_(float('nan'))")
+    stepper.press("Step")
+    stepper.box.get_by_role("alert").get_by_text("not finite").wait_for()
+    stepper.press("Reset")
+    stepper.wait("before the first update")
+    stepper.press("Step")
+    stepper.wait("step 1 ")
+    assert stepper.box.get_by_role("alert").count() == 0
+
+
+def test_save_writes_genotype_and_trace(search, stepper, lab):
+    from bmnas_core import Genotype, Trace
+
+    stepper.press("Step")
+    stepper.wait("step 1 ")
+    stepper.press("Save")
+    stepper.box.get_by_text("saved genotype of step 1").wait_for()
+    folder = lab.folder / "runs" / "stepper"
+    trace = Trace.load(folder / "trace.safetensors")
+    assert trace.steps.tolist() == [0, 1]
+    assert Genotype.load(folder / "genotype.json") == trace[1].genotype
+
+
+def test_two_steppers_run_side_by_side_and_each_as_if_alone(search):
+    pair = [Stepper(search, "bm.side_by_side", which) for which in (0, 1)]
+    left, right = (stepper.box.bounding_box() for stepper in pair)
+    assert left["x"] + left["width"] <= right["x"] + 1 and abs(left["y"] - right["y"]) < 5
+    for stepper in pair:
+        stepper.press("Run")
+    for stepper in pair:
+        stepper.wait_beyond(10)
+    for stepper in pair:
+        stepper.press("Pause")
+    search.shot("side-by-side", search.cell("bm.side_by_side"))
+    alone = """
+same = []
+for stepper_ in both:
+    old = stepper_.search
+    again = bm.Search(task, old.config, seed=old.seed, device=old.device)
+    trace = bm.Trace.of(again)
+    for state in again:
+        trace.append(state)
+        if again.step == old.step:
+            break
+    same.append(trace == stepper_.trace)
+print(same)
+"""
+    assert search.lab.kernel(alone).strip() == "[True, True]"
+
+
+def test_moving_two_numbers_by_hand_redraws_the_maps(search):
+    cell = search.cell("bm.by_hand(stand_at")
+    cell.scroll_into_view_if_needed()
+    picture = cell.locator(".widget-html svg").first
+    picture.wait_for()
+    before = picture.evaluate("e => e.outerHTML")
+    handle = cell.locator(".noUi-handle").first
+    handle.press("ArrowRight")
+    search.page.wait_for_function(
+        "([cell, before]) => cell.querySelector('.widget-html svg').outerHTML !== before",
+        arg=[cell.element_handle(), before],
+    )
+    search.shot("by-hand", cell)
+
+
+def test_closing_the_output_stops_the_work(search):
+    """Last of those on notebook 04: the stepper is gone afterwards."""
+    stepper = Stepper(search, STEPPER)
+    stepper.press("Reset")
+    stepper.wait("before the first update")
+    stepper.press("Run")
+    stepper.page.wait_for_function("b => !b.disabled", arg=stepper.button("Pause").element_handle())
+    stepper.cell.locator(".jp-InputArea").first.click()
+    search.menu("Edit", "Clear Cell Output")
+    time.sleep(1)
+    step = int(search.lab.kernel("print(stepper.search.step)"))
+    time.sleep(1.5)
+    assert int(search.lab.kernel("print(stepper.search.step)")) == step < 329
+
+
+@pytest.fixture(scope="module")
+def genotypes(lab, browser, shots):
+    """Notebook 05."""
+    yield (notebook := Notebook(lab, browser, "05_genotypes", shots))
+    assert not notebook.errors, notebook.errors
+
+
+def test_the_editor_follows_every_menu(genotypes):
+    from bmnas_core import Genotype
+
+    cell = genotypes.cell("editor = bm.GenotypeEditor")
+    cell.scroll_into_view_if_needed()
+
+    def now() -> Genotype:
+        return Genotype.from_json(genotypes.lab.kernel("print(editor.genotype.to_json())"))
+
+    def press(name):
+        cell.locator("button", has_text=re.compile(rf"^\s*{re.escape(name)}\s*$")).first.click()
+
+    def wait_for(text):
+        cell.locator("svg text").get_by_text(text, exact=True).first.wait_for()
+
+    press("Reset")
+    wait_for("Cell 1 (Image_3, Audio_3) · attention on attention")
+    x, y, motif, op1, a1, b1, *_ = cell.locator("select").all()
+    offered = x.evaluate("s => [...s.options].map(o => o.text)")
+    assert offered == list(now().features)
+    assert b1.evaluate("s => [...s.options].map(o => o.text)") == ["X", "Y"]
+    parameters = cell.get_by_text(" parameters, ").inner_text()
+    x.select_option("Audio_3")  # what Y takes: the two swap
+    wait_for("Cell 1 (Audio_3, Image_3) · attention on attention")
+    assert y.input_value() and now().cells[0].inputs == ("Audio_3", "Image_3")
+    press("+ Cell")
+    wait_for("Cell 2 (C1, Audio_3) · Sum")
+    assert cell.get_by_text(" parameters, ").inner_text() != parameters
+    second = cell.locator("select").nth(9)
+    assert second.evaluate("s => [...s.options].map(o => o.text)") == [*offered, "C1"]
+    press("+ step")
+    wait_for("S3 Sum")
+    motif = cell.locator("select").nth(2)
+    motif.select_option("two-head attention")
+    wait_for("Cell 1 (Audio_3, Image_3) · two-head attention")
+    genotypes.shot("editor", cell)
+    press("Train this one")
+    cell.get_by_role("cell", name="edited 2", exact=True).wait_for()
+    genotypes.shot("editor-trained", cell)
+    assert [len(c.steps) for c in now().cells] == [2, 1]
+
+
+def test_a_replay_plays_in_a_browser_without_network(lab, browser, shots):
+    from tiny import tiny_task
+
+    from bmnas_core import Search, SearchConfig, Trace
+
+    search = Search(tiny_task(), SearchConfig(epochs=4), seed=0, device="cpu")
+    trace = Trace.of(search)
+    for state in search:
+        trace.append(state)
+    path = trace.to_html(shots / "replay.html")
+    context = browser.new_context(viewport={"width": 1300, "height": 1400}, offline=True)
+    page = context.new_page()
+    errors, asked = [], []
+    page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(path.as_uri())
+    text, graph = page.locator("#text"), page.locator("#hypernet svg")
+    text.get_by_text("step 0").wait_for()
+    first = graph.evaluate("e => e.outerHTML")
+    page.screenshot(path=shots / "replay-start.png")
+    page.get_by_role("button", name="Play").click()
+    page.wait_for_function("() => Number(document.body.dataset.frame) > 3")
+    page.get_by_role("button", name="Pause").click()
+    frame = int(page.evaluate("document.body.dataset.frame"))
+    assert f"step {trace.steps[frame]} " in text.inner_text() + " "
+    assert graph.evaluate("e => e.outerHTML") != first
+    page.screenshot(path=shots / "replay-playing.png")
+    page.get_by_label("time").press("Home")
+    text.get_by_text("step 0").wait_for()
+    assert graph.evaluate("e => e.outerHTML") == first
+    page.get_by_label("time").press("End")
+    text.get_by_text(f"step {trace.steps[-1]} ").wait_for()
+    assert not errors and asked == [path.as_uri()]
+    context.close()
