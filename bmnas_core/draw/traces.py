@@ -54,10 +54,11 @@ def curves(traces: dict, at: int | None) -> Sheet:
     sheet.text("changes", text, text, LEFT, top, size=12, color=INK, align="left")
     for k, (name, trace) in enumerate(traces.items()):
         y = top + 20 + 18 * k
-        tip = f"{name}: {len(trace.changes)} changes" if len(traces) > 1 else text
+        changes = trace.steps[trace.changes]
+        tip = f"{name}: {len(changes)} changes" if len(traces) > 1 else text
         sheet.line(f"t{k}", [(LEFT, y), (LEFT + WIDE, y)], tip, CELL_LINE, 1)
-        for j in _few(len(trace.changes)):
-            step = int(trace.steps[trace.changes[j]])
+        for j in _few(len(changes)):
+            step = int(changes[j])
             x = LEFT + WIDE * step / max(end, 1)
             tip = f"genotype changed at step {step}"
             sheet.line(f"t{k}_{j}", [(x, y - 6), (x, y + 6)], tip, colours[name], 1.2)

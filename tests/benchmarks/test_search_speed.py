@@ -6,12 +6,24 @@
 import subprocess
 import sys
 import time
+import tracemalloc
+from dataclasses import replace
 from statistics import median
 
+import numpy as np
 import pytest
 import torch
 
-from bmnas_core import FeatureBank, Search, SearchConfig, load_task
+from bmnas_core import (
+    FeatureBank,
+    Search,
+    SearchConfig,
+    Trace,
+    draw,
+    draw_curves,
+    draw_heatmaps,
+    load_task,
+)
 from bmnas_core.features import RawInputs, extract
 
 pytestmark = pytest.mark.slow
@@ -84,6 +96,48 @@ def test_import_beyond_torch(capsys):
 
     with capsys.disabled():
         print(f"\nimport bmnas_core beyond torch: {median(beyond() for _ in range(3)):.2f} s")
+
+
+def test_a_trace_of_5000_steps(capsys, tmp_path):
+    search = Search(load_task("digits"), device="cpu")
+    tracemalloc.start()
+    trace = Trace.of(search)
+    first = next(search)
+    random = np.random.default_rng(0)
+    for step in range(1, 5001):
+        moved = first.weights.alpha + random.normal(size=first.weights.alpha.shape)
+        weights = replace(first.weights, alpha=moved.astype(np.float32))
+        trace.append(replace(first, step=step, weights=weights))
+    memory, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    path = trace.save(tmp_path / "trace")
+    load = seconds(lambda: Trace.load(path), 3)
+    page = seconds(lambda: trace.to_html(tmp_path / "replay.html"), 1)
+    with capsys.disabled():
+        print(
+            f"\ntrace of {len(trace)} states with {len(trace.genotypes)} genotypes: "
+            f"{memory / 1e6:.1f} MB in memory, {path.stat().st_size / 1e6:.1f} MB on disk, "
+            f"loaded in {load:.2f} s; 200 frames as HTML in {page:.1f} s, "
+            f"{(tmp_path / 'replay.html').stat().st_size / 1e6:.2f} MB"
+        )
+
+
+def test_drawing_against_a_search_step(capsys):
+    search = Search(load_task("digits"), device="cpu")
+    trace = Trace.of(search)
+    for _, state in zip(range(100), search, strict=False):
+        trace.append(state)
+    drawings = {
+        "hypernet": lambda: draw(state),
+        "heatmaps": lambda: draw_heatmaps(state),
+        "curves": lambda: draw_curves(trace, at=50),
+        "genotype": lambda: draw(state.genotype),
+    }
+    times = {name: 1e3 * seconds(call, 10) for name, call in drawings.items()}
+    step = 1e3 * seconds(lambda: next(search), 10)
+    with capsys.disabled():
+        parts = ", ".join(f"{name} {time:.1f} ms" for name, time in times.items())
+        print(f"\ndrawn: {parts}; all together {sum(times.values()) / step:.1f} search steps")
 
 
 @pytest.mark.gpu

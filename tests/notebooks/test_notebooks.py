@@ -14,6 +14,8 @@ NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.i
 QUICK = {
     "00_quickstart": {"search_epochs": 1, "epochs": 1},
     "01_backbones": {"epochs": 1},
+    "04_the_search": {"search_epochs": 1},
+    "05_genotypes": {"epochs": 1},
 }
 pytestmark = [pytest.mark.notebook, pytest.mark.slow]
 

@@ -1,0 +1,183 @@
+"""A real JupyterLab with a notebook run in it, and a SearchStepper as a person sees it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import nbformat
+import pytest
+
+TOKEN = "a-token-for-the-tests"
+SETTINGS = {
+    "apputils-extension/notification": {"fetchNews": "false"},
+    "notebook-extension/tracker": {"windowingMode": "none"},
+    "docmanager-extension/plugin": {"autosave": False},
+}
+#: What opens a notebook here does not have to wait for.
+QUICK = {"search_epochs = 7": "search_epochs = 1", "epochs = 15": "epochs = 2"}
+
+
+class Lab:
+    """A JupyterLab server on a free port of this machine, on copies of the notebooks."""
+
+    def __init__(self, folder: Path, notebooks: Path):
+        self.folder = folder
+        for path in notebooks.glob("0[45]*.ipynb"):
+            nb = nbformat.read(path, 4)
+            (parameters,) = (c for c in nb.cells if "parameters" in c.metadata.get("tags", ()))
+            for slow, quick in QUICK.items():
+                parameters.source = re.sub(rf"^{slow}", quick, parameters.source, flags=re.M)
+            for cell in nb.cells:
+                if cell.cell_type == "code":
+                    cell.outputs, cell.execution_count = [], None
+            nbformat.write(nb, folder / path.name)
+        settings = folder / "settings"
+        for name, values in SETTINGS.items():
+            path = settings / "@jupyterlab" / f"{name}.jupyterlab-settings"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(values))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment.pop("BMNAS_UNATTENDED", None)
+        for name in ("CONFIG", "DATA", "RUNTIME"):
+            environment[f"JUPYTER_{name}_DIR"] = str(folder / name.lower())
+        environment |= {"JUPYTERLAB_SETTINGS_DIR": str(settings), "IPYTHONDIR": str(folder / "ip")}
+        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1"]
+        command += [f"--port={self.port}", f"--IdentityProvider.token={TOKEN}"]
+        command += [f"--ServerApp.root_dir={folder}", "--ServerApp.port_retries=0"]
+        command += ["--allow-root"] if os.getuid() == 0 else []
+        self.log = folder / "server.log"
+        with self.log.open("w") as log:
+            self.server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urlopen(f"http://127.0.0.1:{self.port}/api", timeout=5).close()
+                return
+            except (URLError, OSError):
+                if self.server.poll() is not None or time.monotonic() > deadline:
+                    self.close()
+                    pytest.fail(f"JupyterLab did not start:\n{self.log.read_text()[-2000:]}")
+                time.sleep(0.3)
+
+    def close(self) -> None:
+        self.server.terminate()
+        try:
+            self.server.wait(20)
+        except subprocess.TimeoutExpired:
+            self.server.kill()
+
+    def kernel(self, code: str) -> str:
+        """What ``code`` prints in the kernel of the notebook that was started last."""
+        from jupyter_client import BlockingKernelClient
+
+        file = max((self.folder / "runtime").glob("kernel-*.json"), key=os.path.getmtime)
+        client = BlockingKernelClient(connection_file=str(file))
+        client.load_connection_file()
+        client.start_channels()
+        try:
+            texts: list[str] = []
+            client.execute_interactive(
+                code,
+                timeout=60,
+                output_hook=lambda message: texts.append(message["content"].get("text", "")),
+            )
+            return "".join(texts)
+        finally:
+            client.stop_channels()
+
+
+class Notebook:
+    """A notebook open in JupyterLab, all its cells run."""
+
+    def __init__(self, lab: Lab, browser, name: str, shots: Path):
+        self.lab, self.shots = lab, shots
+        self.errors: list[str] = []
+        self.page = browser.new_context(viewport={"width": 1500, "height": 1400}).new_page()
+        self.page.set_default_timeout(60_000)
+        self.page.on("console", self._heard)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.goto(
+            f"http://127.0.0.1:{lab.port}/lab/workspaces/{name}/tree/{name}.ipynb?token={TOKEN}"
+        )
+        self.page.wait_for_selector(".jp-Notebook .jp-CodeCell")
+        self.page.wait_for_function("() => document.body.innerText.includes('| Idle')")
+        self.menu("Run", "Run All Cells")
+        self.page.wait_for_function(
+            """() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].every(
+                 prompt => /\\[\\d+\\]/.test(prompt.innerText))""",
+            timeout=180_000,
+        )
+
+    def _heard(self, message) -> None:
+        if message.type == "error":
+            self.errors.append(message.text)
+
+    def menu(self, *path: str) -> None:
+        bar, entry = path
+        self.page.locator(".lm-MenuBar-item", has_text=re.compile(f"^{bar}$")).click()
+        self.page.locator(".lm-Menu-item", has_text=re.compile(f"^{entry}")).first.click()
+
+    def cell(self, text: str):
+        """The cell whose code contains ``text``."""
+        return self.page.locator(".jp-CodeCell", has_text=text).first
+
+    def shot(self, name: str, locator=None) -> None:
+        (locator or self.page).screenshot(path=self.shots / f"{name}.png")
+
+
+class Stepper:
+    """A SearchStepper on the page, through what a person sees and presses."""
+
+    def __init__(self, notebook: Notebook, cell: str, which: int = 0):
+        self.page = notebook.page
+        self.cell = notebook.cell(cell)
+        self.cell.scroll_into_view_if_needed()
+        reset = self.cell.locator("button", has_text="Reset").nth(which)
+        self.box = reset.locator("xpath=ancestor::*[contains(@class,'widget-vbox')][1]")
+
+    def button(self, name: str):
+        return self.box.locator("button", has_text=re.compile(rf"^\s*{name}\s*$")).first
+
+    def press(self, name: str) -> None:
+        self.button(name).click()
+
+    @property
+    def status(self) -> str:
+        return self.box.get_by_role("status").first.inner_text()
+
+    @property
+    def step(self) -> int:
+        return int(re.search(r"step (\d+)", self.status)[1])
+
+    def picture(self, heading: str) -> str:
+        """The drawing under a heading, without the ids that tell pictures apart."""
+        box = self.box.locator(".widget-html", has=self.page.get_by_text(heading)).first
+        return re.sub(r' id="[^"]*"', "", box.locator("svg").first.evaluate("e => e.outerHTML"))
+
+    def pictures(self) -> dict[str, str]:
+        headings = ("Hypernet", "α, β, γ as probabilities", "Derived at this step", "So far")
+        return {heading: self.picture(heading) for heading in headings}
+
+    def wait(self, text: str) -> None:
+        self.box.get_by_role("status").first.get_by_text(text).wait_for()
+
+    def wait_beyond(self, step: int) -> None:
+        self.page.wait_for_function(
+            """([box, step]) => {
+                 const status = box.querySelector("[role=status]").innerText;
+                 return Number(/step (\\d+)/.exec(status)[1]) > step;
+               }""",
+            arg=[self.box.element_handle(), step],
+        )
