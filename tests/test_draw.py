@@ -1,16 +1,33 @@
 """draw: any legal genotype becomes a legible, safe and reproducible picture."""
 
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from functools import cache
+from itertools import combinations
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
-from strategies import genotypes
+from hypothesis import strategies as st
+from strategies import HOSTILE, genotypes, names
+from tiny import tiny_task
 
+from bmnas_core import Search, SearchConfig, Trace
 from bmnas_core.config import BmnasError
-from bmnas_core.draw import DrawError, Picture, draw, picture
+from bmnas_core.draw import (
+    DrawError,
+    Picture,
+    draw,
+    draw_comparison,
+    draw_curves,
+    draw_heatmaps,
+    draw_trajectories,
+    picture,
+)
 from bmnas_core.draw.genotypes import graph
 from bmnas_core.genotype import OPERATIONS, CellGenotype, Genotype, StepGenotype
 from bmnas_core.ops import register_operation
@@ -270,3 +287,548 @@ bm.draw(bm.Genotype.load(sys.argv[1])).save(sys.argv[2])
 def test_two_drawings_of_one_genotype_are_the_same():
     assert draw(TWO) == draw(TWO)
     assert draw(TWO).svg != draw(Genotype(SIX, [AOA])).svg
+
+
+# --- the hypernet at one step of a search
+
+
+def spread(state, seed=0):
+    """The state with weights far apart."""
+    random = np.random.default_rng(seed)
+
+    def drawn(array):
+        return random.normal(scale=2, size=array.shape).astype(np.float32)
+
+    alpha, *rest = map(drawn, (state.alpha, *state.beta, *state.gamma))
+    beta, gamma = rest[: len(state.beta)], rest[len(state.beta) :]
+    weights = replace(state.weights, alpha=alpha, beta=tuple(beta), gamma=tuple(gamma))
+    return replace(state, weights=weights)
+
+
+IMAGE_AUDIO, THREE = ("Image", "Audio"), ("Image", "Audio", "Text")
+#: Modalities, channels, Cells, steps and relaxations of hypernets.
+HYPERNETS = [
+    (IMAGE_AUDIO, (3, 4), 2, 2, "pair"),
+    (IMAGE_AUDIO, (3, 4), 2, 2, "paper"),
+    (IMAGE_AUDIO, (3,), 1, 1, "pair"),
+    (IMAGE_AUDIO, (3, 4), 1, 3, "paper"),
+    (THREE, (3, 4), 3, 1, "paper"),
+    (THREE, (3,), 3, 3, "pair"),
+]
+hypernets = pytest.mark.parametrize("kind", HYPERNETS, ids=lambda k: "-".join(map(str, k[2:])))
+
+
+@cache
+def a_trace(names, channels, N, M, relaxation):
+    task = tiny_task(names, channels)
+    search = Search(task, SearchConfig(N=N, M=M, relaxation=relaxation), seed=1, device="cpu")
+    trace = Trace.of(search)
+    for state in search:
+        trace.append(state)
+    return trace
+
+
+def weighted_edges(weights):
+    """Ids of the hypernet's edges with their weights, and with what they lead from and to."""
+    ids = {name: f"f{k}" for k, name in enumerate(weights.features)}
+    found = {}
+    for i, gamma in enumerate(weights.gamma, 1):
+        names, *edges = weights.cell_edges(i - 1)
+        for port, values in zip("XY", edges, strict=True):
+            for name, p in zip(names, values, strict=True):
+                found[f"{ids[name]}-c{i}_{port.lower()}"] = p, (name, i, None, port)
+        for j in range(len(gamma)):
+            names, *edges = weights.step_edges(i - 1, j)
+            for k, values in enumerate(edges, 1):
+                for name, p in zip(names, values, strict=True):
+                    end = f"c{i}_{name.lower()}-c{i}_s{j + 1}-{k}"
+                    found[end] = p, (name, i, j + 1, k)
+        ids[f"C{i}"] = f"c{i}_z"
+    return found
+
+
+def is_chosen(genotype, name, i, j, which):
+    cell = genotype.cells[i - 1]
+    if j is None:
+        return cell.inputs["XY".index(which)] == name
+    return cell.steps[j - 1].inputs[which - 1] == name
+
+
+def number(p):
+    return f"{p:.2f}".lstrip("0")
+
+
+@hypernets
+def test_a_hypernet_shows_every_edge_and_every_operation_with_its_weight(kind):
+    names, channels, N, M, _ = kind
+    state = spread(a_trace(*kind)[-1])
+    drawn, weights = draw(state), state.weights
+    edges, nodes, expected = parts(drawn, "edge"), parts(drawn, "node"), weighted_edges(weights)
+    sources = range(1, M + 1)
+    fixed = {
+        f"c{i}_{s}-c{i}_z" for i in range(1, N + 1) for s in ["x", *(f"s{j}" for j in sources)]
+    }
+    fixed |= {f"c{i}_z-out" for i in range(1, N + 1)} | {"chosen-chosen", "other-other"}
+    columns = np.arange(len(names) * len(channels)).reshape(len(names), -1)
+    fixed |= {f"f{a}-f{b}" for column in columns for a, b in zip(column, column[1:], strict=False)}
+    assert set(edges) == fixed | set(expected)
+    for me, (p, (name, i, j, which)) in expected.items():
+        where = f"Cell {i} {which}" if j is None else f"S{j}, {('1st', '2nd')[which - 1]} input"
+        assert tip(edges[me]).startswith(f"{name} → {where}: {p:.3f}")
+    widths = []
+    for me, (p, _) in expected.items():
+        line = edges[me].find(f"{SVG}path")
+        width, opacity = (float(line.get(a, 1)) for a in ("stroke-width", "stroke-opacity"))
+        widths.append((p, width, opacity))
+    widths.sort()
+    for (p, *less), (q, *more) in zip(widths, widths[1:], strict=False):
+        assert all(a <= b + 1e-9 for a, b in zip(less, more, strict=True))
+        assert less[0] < more[0] or q - p < 0.01
+    assert widths[-1][1] > 3 * widths[0][1]
+    shades = []
+    for i, j in ((i, j) for i in range(N) for j in range(M)):
+        for k, p in enumerate(weights.operation_weights(i)[j]):
+            box = nodes[f"c{i + 1}_s{j + 1}_op{k}"]
+            label = OPERATIONS[weights.operations[k]].label
+            assert shown(box) == f"{label} {number(p)}"
+            assert tip(box) == f"S{j + 1} is {label}: {p:.3f}"
+            fill = next(e.get("fill") for e in box if e.get("stroke"))
+            shades.append((p, [-int(fill[c : c + 2], 16) for c in (1, 3, 5)]))
+    assert len(shades) == N * M * len(weights.operations)
+    shades.sort()
+    for (_, lighter), (_, darker) in zip(shades, shades[1:], strict=False):
+        assert all(a <= b for a, b in zip(lighter, darker, strict=True))
+
+
+@hypernets
+@pytest.mark.parametrize("seed", [0, 1])
+def test_what_is_chosen_is_blue_and_framed_and_nothing_else(kind, seed):
+    state = spread(a_trace(*kind)[-1], seed)
+    drawn, genotype = draw(state), state.genotype
+    edges, expected = parts(drawn, "edge"), weighted_edges(state.weights)
+    blue = {me for me, g in edges.items() if colours(g) == {picture.SEARCHED.lower()}}
+    chosen = {me for me, (_, place) in expected.items() if is_chosen(genotype, *place)}
+    assert blue == chosen | {"chosen-chosen"}
+    assert len(chosen) == sum(2 + 2 * len(c.steps) for c in genotype.cells)
+    greys = [colours(edges[me]) for me in set(expected) - chosen]
+    assert all(grey == greys[0] for grey in greys) and len(greys[0]) == 1
+    framed = {
+        me
+        for me, g in parts(drawn, "node").items()
+        if "_op" in me and colours(g) == {picture.INK.lower()}
+    }
+    assert framed == {
+        f"c{i}_s{j}_op{state.weights.operations.index(s.op)}"
+        for i, c in enumerate(genotype.cells, 1)
+        for j, s in enumerate(c.steps, 1)
+    }
+
+
+@pytest.mark.parametrize("relaxation", ["paper", "pair"])
+def test_weights_alone_are_drawn_with_nothing_chosen(relaxation):
+    state = spread(a_trace(IMAGE_AUDIO, (3, 4), 2, 2, relaxation)[-1])
+    drawn = draw(state.weights)
+    assert "chosen-chosen" not in parts(drawn, "edge")
+    assert set(weighted_edges(state.weights)) < set(parts(drawn, "edge"))
+    for shows in (drawn, draw_heatmaps(state.weights)):
+        boxes = [g for me, g in parts(shows, "node").items() if re.search(r"_op|_\d_\d$", me)]
+        assert len(boxes) > 10
+        assert not [g for g in boxes if picture.INK.lower() in colours(g)]
+    assert draw_heatmaps(state).svg != draw_heatmaps(state.weights).svg
+
+
+@hypernets
+@pytest.mark.parametrize("drawn_by", [draw, draw_heatmaps])
+def test_two_frames_have_the_same_elements_in_the_same_order(kind, drawn_by):
+    def skeleton(state):
+        root = ElementTree.fromstring(drawn_by(state).svg)
+        return [(e.tag, (e.get("id") or "").partition("-")[2]) for e in root.iter()]
+
+    trace = a_trace(*kind)
+    frames = [trace[0], trace[-1], spread(trace[0], 1), spread(trace[0], 2)]
+    first, *others = map(skeleton, frames)
+    assert all(other == first for other in others)
+    assert len({drawn_by(state).svg for state in frames}) == 4
+
+
+def test_a_step_that_is_symmetric_says_that_the_order_does_not_count():
+    trace = a_trace(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
+    for seed in range(3):
+        state = spread(trace[0], seed)
+        edges = parts(draw(state), "edge")
+        for i, c in enumerate(state.genotype.cells, 1):
+            for j, s in enumerate(c.steps, 1):
+                told = "the order does not count" in tip(edges[f"c{i}_x-c{i}_s{j}-1"])
+                assert told == OPERATIONS[s.op].symmetric
+
+
+def state_for(features, N, M, relaxation, seed=0):
+    """A state of a hypernet on any features."""
+    start = a_trace(IMAGE_AUDIO, (3,), 1, 1, relaxation)[0]
+    edges = [sum(len(features) + i for i in range(N)), *[sum(range(2, M + 2))] * N]
+    alpha, *beta = (np.zeros((n, 2), np.float32) for n in edges)
+    gamma = (np.zeros((M, len(start.weights.operations)), np.float32),) * N
+    own = {"alpha": alpha, "beta": tuple(beta), "gamma": gamma, "features": tuple(features)}
+    return spread(replace(start, weights=replace(start.weights, **own)), seed)
+
+
+@settings(max_examples=15)
+@given(
+    st.lists(names(), min_size=3, max_size=7, unique=True),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.sampled_from(["paper", "pair"]),
+)
+def test_any_names_are_shown_as_they_are_and_nothing_in_them_becomes_markup(
+    features, N, M, relaxation
+):
+    state = state_for(features, N, M, relaxation)
+    about = a_trace(IMAGE_AUDIO, (3,), 1, 1, relaxation).about
+    trace = Trace({**about, "features": features})
+    trace.append(state)
+    hypernet, heatmaps, lines = draw(state), draw_heatmaps(state), draw_trajectories(trace)
+    for k, name in enumerate(features):
+        assert shown(parts(hypernet, "node")[f"f{k}"]) == name
+        assert shown(parts(heatmaps, "node")[f"c0_0_r{k}"]) == name
+    ends = parts(lines, "node")
+    assert {shown(ends[f"p0_e{k}"]) for k in range(len(features))} == set(features)
+    known = {f"{SVG}{tag}" for tag in ("svg", "g", "title", "path", "polygon", "ellipse", "text")}
+    for drawn in (hypernet, heatmaps, lines):
+        root = ElementTree.fromstring(drawn.svg)
+        assert {element.tag for element in root.iter()} <= known
+        assert not [a for e in root.iter() for a in e.attrib if a.startswith("on") or "href" in a]
+
+
+# --- heatmaps
+
+
+@hypernets
+def test_each_number_of_a_heatmap_is_its_softmax_in_two_digits(kind):
+    *_, N, M, relaxation = kind
+    state = spread(a_trace(*kind)[-1])
+    nodes, weights, seen = parts(draw_heatmaps(state), "node"), state.weights, 0
+    for i in range(N):
+        cell, grids = state.genotype.cells[i], []
+        for k in range(M + 1):
+            names, x, y = weights.cell_edges(i) if k == 0 else weights.step_edges(i, k - 1)
+            heads = ("X", "Y") if k == 0 else ("1st", "2nd")
+            inputs = cell.inputs if k == 0 else cell.steps[k - 1].inputs
+            pair = [(heads[0], x, {inputs[0]}), (heads[1], y, {inputs[1]})]
+            both = [(" = ".join(heads), x, set(inputs))]
+            grids.append((names, both if relaxation == "paper" else pair))
+        labels = [OPERATIONS[op].label for op in weights.operations]
+        picked = [OPERATIONS[step.op].label for step in cell.steps]
+        gamma = weights.operation_weights(i)
+        grids.append((labels, [(f"S{j + 1}", gamma[j], {picked[j]}) for j in range(M)]))
+        for k, (rows, columns) in enumerate(grids):
+            for r, row in enumerate(rows):
+                assert shown(nodes[f"c{i}_{k}_r{r}"]) == row
+            for c, (head, values, marked) in enumerate(columns):
+                assert shown(nodes[f"c{i}_{k}_c{c}"]) == head
+                for r, (row, p) in enumerate(zip(rows, values, strict=True)):
+                    box = nodes[f"c{i}_{k}_{c}_{r}"]
+                    assert shown(box) == number(p) and f"{row} {p:.3f}" in tip(box)
+                    assert (picture.INK.lower() in colours(box)) == (row in marked)
+                    seen += 1
+    assert seen == len([me for me in nodes if re.fullmatch(r"c\d_\d_\d_\d", me)])
+
+
+def test_a_weight_of_one_and_one_of_nothing_are_shown_as_such():
+    state = a_trace(IMAGE_AUDIO, (3,), 1, 1, "pair")[-1]
+    gamma = (np.array([[99, -99, -99, -99]], dtype=np.float32),)
+    drawn = draw_heatmaps(replace(state, weights=replace(state.weights, gamma=gamma)))
+    column = [parts(drawn, "node")[f"c0_2_0_{r}"] for r in range(4)]
+    assert [shown(box) for box in column] == ["1.00", ".00", ".00", ".00"]
+    inks = [box.find(f"{SVG}text").get("fill") for box in column]
+    assert inks == [picture.CARD.lower(), *[picture.INK.lower()] * 3]
+
+
+# --- how it went
+
+
+def points(group):
+    """The places that a line goes through, roughly: all numbers of its path in pairs."""
+    numbers = re.findall(r"-?\d+\.?\d*", group.find(f"{SVG}path").get("d"))
+    return np.array(numbers, dtype=float).reshape(-1, 2)
+
+
+@hypernets
+@pytest.mark.parametrize("of", ["alpha", "beta", "gamma"])
+def test_trajectories_have_a_chart_for_each_choice_and_a_line_for_each_candidate(kind, of):
+    *_, N, M, _ = kind
+    trace = Trace(a_trace(*kind).about)
+    start = a_trace(*kind)[0]
+    for step in range(4):
+        trace.append(replace(spread(start, step), step=step))
+    weights, charts = trace[-1].weights, []
+    for i in range(N):
+        if of == "alpha":
+            names, *edges = weights.cell_edges(i)
+            charts += [(f"α, Cell {i + 1} {p}", names, v) for p, v in zip("XY", edges, strict=True)]
+        for j in range(M):
+            if of == "beta":
+                names, *edges = weights.step_edges(i, j)
+                for which, values in zip(("1st", "2nd"), edges, strict=True):
+                    charts.append((f"β, Cell {i + 1} S{j + 1}, {which} input", names, values))
+            if of == "gamma":
+                labels = [OPERATIONS[op].label for op in weights.operations]
+                title = f"γ, Cell {i + 1} S{j + 1}"
+                charts.append((title, labels, weights.operation_weights(i)[j]))
+    drawn = draw_trajectories(trace, of)
+    nodes, edges = parts(drawn, "node"), parts(drawn, "edge")
+    assert len([me for me in nodes if re.fullmatch(r"p\d+_t", me)]) == len(charts)
+    assert len([me for me in edges if re.fullmatch(r"p\d+_l\d+", me)]) == sum(
+        len(names) for _, names, _ in charts
+    )
+    for k, (title, names, values) in enumerate(charts):
+        assert shown(nodes[f"p{k}_t"]) == title
+        ends = {tip(nodes[f"p{k}_e{c}"]) for c in range(len(names))}
+        assert ends == {f"{n}: {v:.3f}" for n, v in zip(names, values, strict=True)}
+        heights = [points(edges[f"p{k}_l{c}"])[-1, 1] for c in range(len(names))]
+        for a, b in combinations(range(len(names)), 2):
+            if abs(values[a] - values[b]) > 0.02:
+                assert (values[a] > values[b]) == (heights[a] < heights[b])
+
+
+def test_curves_show_losses_scores_and_changes():
+    trace = a_trace(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
+    nodes, edges = (parts(draw_curves(trace), kind) for kind in ("node", "edge"))
+    names = [shown(g) for me, g in nodes.items() if me.startswith("loss_m")]
+    assert names == ["training batch", "validation batch"]
+    assert len([me for me in edges if me.startswith("loss_l")]) == 4
+    dots = [tip(g) for me, g in nodes.items() if me.startswith("score_d")]
+    ends = [state for state in trace if state.val_score is not None]
+    assert len(dots) == len(ends) == 2
+    for dot, state in zip(dots, ends, strict=True):
+        assert dot.endswith(f"step {state.step}: {state.val_score:.3f}")
+    assert shown(nodes["score_t"]) == "validation accuracy, each epoch"
+    ticks = [tip(g) for me, g in edges.items() if re.fullmatch(r"t0_\d+", me)]
+    steps = [trace[i].step for i in trace.changes]
+    assert ticks == [f"genotype changed at step {step}" for step in steps] != []
+    assert not [me for me in edges if me.endswith("_at")]
+
+
+def test_curves_of_several_traces_are_told_apart_by_name_and_colour():
+    pair = a_trace(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
+    paper = a_trace(IMAGE_AUDIO, (3, 4), 2, 2, "paper")
+    drawn = draw_curves({HOSTILE[0]: pair, "R&D": paper, "again": pair})
+    nodes, edges = parts(drawn, "node"), parts(drawn, "edge")
+    names = [shown(g) for me, g in nodes.items() if me.startswith("loss_m")]
+    assert sorted(names) == sorted([HOSTILE[0], "R&D", "again"])
+    lines = {tip(g): colours(g) for me, g in edges.items() if me.startswith("score_l")}
+    assert len(lines) == 3 and len(set(map(frozenset, lines.values()))) == 3
+    samples = {tip(g): colours(g) for me, g in edges.items() if me.startswith("loss_n")}
+    assert samples == lines
+    rows = [len([m for m in edges if re.fullmatch(rf"t{k}_\d+", m)]) for k in range(3)]
+    assert rows == [len(pair.changes), len(paper.changes), len(pair.changes)]
+
+
+@pytest.mark.parametrize(
+    "drawn_by, panels",
+    [(draw_curves, ["loss", "score"]), (draw_trajectories, ["p0", "p1", "p2", "p3"])],
+)
+def test_a_step_is_marked_in_every_chart(drawn_by, panels):
+    trace = a_trace(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
+    places = []
+    for at in (0, 3, 6, 99):
+        edges = parts(drawn_by(trace, at=at), "edge")
+        assert [me for me in edges if me.endswith("_at")] == [f"{panel}_at" for panel in panels]
+        for panel in panels:
+            mark = edges[f"{panel}_at"]
+            assert tip(mark) == f"step {at}"
+            assert mark.find(f"{SVG}path").get("stroke-dasharray")
+        places.append(points(edges[f"{panels[0]}_at"])[0, 0])
+    assert places[0] < places[1] < places[2] <= places[3]
+    assert draw_curves(trace, at=3).svg != draw_curves(trace).svg
+
+
+@pytest.mark.parametrize("of", ["alpha", "beta", "gamma"])
+def test_a_trace_of_one_state_is_drawn(of):
+    whole = a_trace(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
+    for state in (whole[0], whole[4]):
+        trace = Trace(whole.about)
+        trace.append(state)
+        assert parts(draw_curves(trace), "node").keys() >= {"loss_t", "score_t", "changes"}
+        nodes = parts(draw_trajectories(trace, of), "node")
+        assert len([me for me in nodes if re.match(r"p0_d", me)]) == (2 if of == "beta" else 4)
+
+
+def test_a_long_trace_has_a_line_no_longer_than_is_seen():
+    start = a_trace(IMAGE_AUDIO, (3,), 1, 1, "pair")[0]
+    trace = Trace(a_trace(IMAGE_AUDIO, (3,), 1, 1, "pair").about)
+    for step in range(1500):
+        trace.append(replace(start, step=step, train_loss=1.0, val_loss=float(step % 7)))
+    assert len(draw_curves(trace).svg) < 40_000
+    assert len(draw_trajectories(trace).svg) < 60_000
+    line = points(parts(draw_trajectories(trace), "edge")["p0_l0"])
+    assert line[:, 0].max() - line[:, 0].min() == pytest.approx(300, abs=1)
+
+
+# --- two genotypes beside each other
+
+
+def marked(drawn):
+    """What is vermilion, and dashed as it must be."""
+    found = set()
+    for kind in ("node", "edge", "cluster"):
+        for me, group in parts(drawn, kind).items():
+            if picture.MARK.lower() in colours(group):
+                lines = [e for e in group if e.get("stroke") == picture.MARK.lower()]
+                assert any(line.get("stroke-dasharray") for line in lines), me
+                found.add(me)
+    return {me for me in found if "differs" not in me}
+
+
+def expected_marks(genotype, changes, prefix=""):
+    ids = {name: f"f{k}" for k, name in enumerate(genotype.features)}
+    ids |= {f"C{i}": f"c{i}_z" for i in range(1, len(genotype.cells) + 1)}
+    places = {(change.cell, change.step, change.what) for change in changes}
+    found = set()
+    for i, c in enumerate(genotype.cells, 1):
+        new_cell = (i, None, "") in places
+        found |= {f"cluster_{prefix}c{i}"} if new_cell else set()
+        for port, name in zip("XY", c.inputs, strict=True):
+            if new_cell or (i, None, port) in places:
+                found.add(f"{prefix}{ids[name]}-{prefix}c{i}_{port.lower()}")
+        for j, s in enumerate(c.steps, 1):
+            new = new_cell or (i, j, "") in places
+            found |= {f"{prefix}c{i}_s{j}"} if new or (i, j, "operation") in places else set()
+            for which, name in zip(("1st input", "2nd input"), s.inputs, strict=True):
+                if new or (i, j, which) in places:
+                    found.add(f"{prefix}c{i}_{name.lower()}-{prefix}c{i}_s{j}")
+    return found
+
+
+few = genotypes(features=["Image_1", "Image_2", "Audio_1"], max_cells=3, max_steps=3)
+
+
+@settings(max_examples=30)
+@given(few, few)
+def test_a_comparison_marks_what_changed_and_nothing_else(one, other):
+    drawn = draw_comparison(one, other)
+    expected = expected_marks(one, one.changes_from(other), "a")
+    expected |= expected_marks(other, other.changes_from(one), "b")
+    assert marked(drawn) == expected
+    alone = draw(one, against=other)
+    assert marked(alone) == expected_marks(one, one.changes_from(other))
+
+
+@settings(max_examples=10)
+@given(genotypes())
+def test_nothing_is_marked_where_nothing_changed(genotype):
+    assert marked(draw_comparison(genotype, genotype)) == set()
+    assert marked(draw(genotype, against=genotype)) == set()
+    assert picture.MARK.lower() not in draw(genotype).svg
+
+
+@given(st.sampled_from(HOSTILE), st.sampled_from(HOSTILE))
+@settings(max_examples=10)
+def test_compared_genotypes_stand_side_by_side_under_their_names(one, other):
+    drawn = draw_comparison(TWO, Genotype(SIX, [AOA]), (one, other))
+    nodes = parts(drawn, "node")
+    assert (shown(nodes["aname"]), shown(nodes["bname"])) == (one, other)
+    assert "aout" not in nodes and "bc2_x" not in nodes
+
+    def left(me):
+        return float(nodes[me].find(f"{SVG}text").get("x"))
+
+    assert max(left(me) for me in nodes if me.startswith("ac")) < left("bf0")
+    assert [shown(nodes[f"{p}f{k}"]) for p in "ab" for k in range(6)] == SIX * 2
+
+
+# --- all kinds
+
+
+def kinds_of_pictures():
+    trace = a_trace(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
+    return {
+        "genotype": draw(TWO),
+        "changed genotype": draw(TWO, against=Genotype(SIX, [AOA])),
+        "comparison": draw_comparison(TWO, Genotype(SIX, [AOA])),
+        "hypernet": draw(trace[3]),
+        "weights": draw(trace[3].weights),
+        "heatmaps": draw_heatmaps(trace[3]),
+        "curves": draw_curves(trace, at=2),
+        "two curves": draw_curves({"a": trace, "b": trace}),
+        "alpha": draw_trajectories(trace),
+        "beta": draw_trajectories(trace, "beta"),
+        "gamma": draw_trajectories(trace, "gamma", at=1),
+    }
+
+
+def test_every_picture_has_a_white_ground_and_letters_that_can_be_read():
+    for name, drawn in kinds_of_pictures().items():
+        root = ElementTree.fromstring(drawn.svg)
+        ground = next(root.iter(f"{SVG}polygon"))
+        assert (ground.get("fill"), ground.get("stroke")) == ("#ffffff", "none"), name
+        corners = np.array([p.split(",") for p in ground.get("points").split()], dtype=float)
+        size = np.ptp(corners, axis=0)
+        assert size == pytest.approx([float(root.get(a)) for a in ("width", "height")], abs=1), name
+        sizes = [float(text.get("font-size")) for text in root.iter(f"{SVG}text")]
+        assert min(sizes) >= 11 and len(sizes) > 5, name
+
+
+def test_no_picture_reaches_beyond_its_ground():
+    for name, drawn in kinds_of_pictures().items():
+        root = ElementTree.fromstring(drawn.svg)
+        ground = next(root.iter(f"{SVG}polygon"))
+        corners = np.array([p.split(",") for p in ground.get("points").split()], dtype=float)
+        for path in root.iter(f"{SVG}path"):
+            places = np.array(re.findall(r"-?\d+\.?\d*", path.get("d")), dtype=float)
+            places = places.reshape(-1, 2)
+            assert (places >= corners.min(axis=0)).all(), name
+            assert (places <= corners.max(axis=0)).all(), name
+
+
+@needs_dot
+def test_every_picture_is_saved_as_svg_png_and_pdf(tmp_path):
+    heads = {".svg": b"<svg", ".png": b"\x89PNG", ".pdf": b"%PDF"}
+    for name, drawn in kinds_of_pictures().items():
+        for suffix, head in heads.items():
+            path = drawn.save(tmp_path / f"{name}{suffix}")
+            assert path.read_bytes().startswith(head), path
+    assert len(list(tmp_path.iterdir())) == 3 * len(kinds_of_pictures())
+
+
+@needs_dot
+def test_the_dot_program_draws_searches_the_same():
+    trace = a_trace(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
+    for drawn_by in (draw_heatmaps, draw):
+        one, other = drawn_by(trace[3]), drawn_by(trace[3], engine="dot")
+        for kind in ("node", "edge"):
+            a, b = parts(one, kind), parts(other, kind)
+            assert {me: (shown(g), tip(g), colours(g)) for me, g in a.items()} == {
+                me: (shown(g), tip(g), colours(g)) for me, g in b.items()
+            }
+
+
+def test_what_cannot_be_drawn_is_refused_by_its_type():
+    trace = a_trace(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
+    with pytest.raises(DrawError, match="found Trace; allowed: a Genotype, a SearchState or Arch"):
+        draw(trace)
+    with pytest.raises(DrawError, match="draw: found list; allowed: .*a SearchState"):
+        draw_heatmaps([trace[0]])
+    with pytest.raises(DrawError, match="against: found SearchState; allowed: a Genotype"):
+        draw(TWO, against=trace[0])
+    with pytest.raises(DrawError, match="against: found it beside a SearchState; allowed: beside"):
+        draw(trace[0], against=TWO)
+    for what in (trace[0], 3, [trace], {"a": 3}):
+        with pytest.raises(DrawError, match="draw: found .*; allowed: a Trace"):
+            draw_curves(what)
+    with pytest.raises(DrawError, match="draw: found no trace; allowed: one up"):
+        draw_curves({})
+    with pytest.raises(DrawError, match="draw: found Genotype; allowed: a Trace"):
+        draw_trajectories(TWO)
+    with pytest.raises(DrawError, match="of: found 'delta'; allowed: 'alpha', 'beta', 'gamma'"):
+        draw_trajectories(trace, "delta")
+    for pair in ((TWO, 3), (trace[0], TWO)):
+        with pytest.raises(DrawError, match=r"draw: found \w+; allowed: a Genotype"):
+            draw_comparison(*pair)
+    for drawn_by in (draw, draw_heatmaps):
+        with pytest.raises(DrawError, match="engine: found 'neato'; allowed: 'wasi', 'dot'"):
+            drawn_by(trace[0], engine="neato")
+    for drawn_by in (draw_curves, draw_trajectories):
+        with pytest.raises(DrawError, match="engine: found 'neato'; allowed: 'wasi', 'dot'"):
+            drawn_by(trace, engine="neato")
+    with pytest.raises(DrawError, match="engine: found 'neato'; allowed: 'wasi', 'dot'"):
+        draw_comparison(TWO, TWO, engine="neato")

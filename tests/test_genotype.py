@@ -11,6 +11,7 @@ from strategies import genotypes
 
 from bmnas_core import (
     CellGenotype,
+    Change,
     FusionNetwork,
     Genotype,
     GenotypeError,
@@ -18,7 +19,7 @@ from bmnas_core import (
     count_parameters,
     draw,
 )
-from bmnas_core.genotype import MOTIFS
+from bmnas_core.genotype import MOTIFS, OPERATIONS
 
 TEXT = """{"format": "bmnas-genotype/1",
  "features": ["Image_1", "Image_2", "Audio_1"],
@@ -220,8 +221,6 @@ def relabelled(genotype: Genotype, cell_order: list[int]) -> Genotype | None:
 
 def swapped(genotype: Genotype) -> Genotype:
     """The genotype with both inputs of every symmetric operation swapped."""
-    from bmnas_core.genotype import OPERATIONS
-
     return Genotype(
         genotype.features,
         tuple(
@@ -309,3 +308,135 @@ def test_known_motifs_are_named_whatever_their_order():
     assert CellGenotype(("A", "B"), swapped_aoa).motif == "attention on attention"
     other = (StepGenotype("attention", ("Y", "X")),)
     assert CellGenotype(("A", "B"), other).motif is None
+
+
+# --- what changed
+
+
+def told(**changes) -> list[str]:
+    """What :func:`changed` makes of TEXT is other than TEXT."""
+    after = Genotype.from_json(changed(**changes))
+    return [str(change) for change in after.changes_from(Genotype.from_json(TEXT))]
+
+
+def step(op, *inputs) -> dict:
+    return {"op": op, "inputs": list(inputs)}
+
+
+@pytest.mark.parametrize(
+    "changes, lines",
+    [
+        ({}, []),
+        ({"cells__0__inputs__0": "Image_1"}, ["Cell 1 X: Image_2 → Image_1"]),
+        (
+            {"cells__1__inputs": ["C1", "Audio_1"]},
+            ["Cell 2 X: Audio_1 → C1", "Cell 2 Y: C1 → Audio_1"],
+        ),
+        ({"cells__0__steps__0__op": "sum"}, ["Cell 1 S1 operation: Attention → Sum"]),
+        (
+            {"cells__0__steps__0__inputs": ["Y", "X"]},
+            ["Cell 1 S1 1st input: X → Y", "Cell 1 S1 2nd input: Y → X"],
+        ),
+        ({"cells__0__steps__1__inputs": ["S1", "X"]}, []),
+        ({"cells__1__steps__0__inputs": ["Y", "X"]}, []),
+        ({"cells__0__steps__1__inputs": ["Y", "X"]}, ["Cell 1 S2 1st input: S1 → Y"]),
+        ({"cells__0__steps__1__inputs": ["S1", "Y"]}, ["Cell 1 S2 2nd input: X → Y"]),
+        (
+            {"cells__0__steps__1": step("attention", "S1", "X")},
+            [
+                "Cell 1 S2 operation: LinearGLU → Attention",
+                "Cell 1 S2 1st input: X → S1",
+                "Cell 1 S2 2nd input: S1 → X",
+            ],
+        ),
+        (
+            {"cells__1__steps": [step("sum", "X", "Y"), step("zero", "S1", "Y")]},
+            ["Cell 2 S2: none → Zero(S1, Y)"],
+        ),
+        (
+            {"cells__0__steps": [step("attention", "X", "Y")]},
+            ["Cell 1 S2: LinearGLU(X, S1) → none"],
+        ),
+        ({"cells__1": ...}, ["Cell 2: (Audio_1, C1) → none"]),
+    ],
+)
+def test_what_changed_is_told_by_place(changes, lines):
+    assert told(**changes) == lines
+
+
+def test_a_change_names_its_cell_its_step_and_what_it_is():
+    before = Genotype.from_json(TEXT)
+    after = Genotype.from_json(changed(cells__1__steps__0=step("attention", "Y", "X")))
+    assert after.changes_from(before) == (
+        Change(2, 1, "operation", "Sum", "Attention"),
+        Change(2, 1, "1st input", "X", "Y"),
+        Change(2, 1, "2nd input", "Y", "X"),
+    )
+    cell = {"inputs": ["C1", "C2"], "steps": [step("sum", "X", "Y")]}
+    more = json.loads(TEXT)
+    more["cells"].append(cell)
+    new = Genotype.from_json(json.dumps(more)).changes_from(before)
+    assert new == (Change(3, None, "", "", "(C1, C2)"),)
+    assert str(new[0]) == "Cell 3: none → (C1, C2)"
+
+
+def plain(genotype: Genotype) -> list:
+    """What stands in a genotype, the inputs of symmetric operations in the order of their names."""
+    return [
+        (
+            cell.inputs,
+            [
+                (s.op, *(sorted(s.inputs) if OPERATIONS[s.op].symmetric else s.inputs))
+                for s in cell.steps
+            ],
+        )
+        for cell in genotype.cells
+    ]
+
+
+def turned(genotype: Genotype, random) -> Genotype:
+    """The genotype with the inputs of some of its steps swapped, whatever their operations."""
+    cells = []
+    for cell in genotype.cells:
+        steps = [StepGenotype(s.op, s.inputs[:: random.choice((1, -1))]) for s in cell.steps]
+        cells.append(CellGenotype(cell.inputs, tuple(steps)))
+    return Genotype(genotype.features, tuple(cells))
+
+
+small = genotypes(features=["A", "B", "D"], max_cells=2, max_steps=2)
+
+
+@settings(max_examples=150)
+@given(small, small, st.randoms())
+def test_nothing_changed_where_two_are_equal_up_to_the_order_of_symmetric_inputs(a, b, random):
+    assert a.changes_from(a) == ()
+    assert swapped(a).changes_from(a) == a.changes_from(swapped(a)) == ()
+    for other in (b, turned(a, random)):
+        assert (a.changes_from(other) == ()) == (plain(a) == plain(other))
+
+
+@settings(max_examples=150)
+@given(small, small.flatmap(lambda g: st.just(g) | small), st.randoms())
+def test_all_that_changed_is_told_and_nothing_else(before, after, random):
+    before = turned(before, random)
+    changes = after.changes_from(before)
+    for i, (old, new) in enumerate(zip(before.cells, after.cells, strict=False), 1):
+        cell = [(c.what, c.before, c.after) for c in changes if (c.cell, c.step) == (i, None)]
+        ports = zip("XY", old.inputs, new.inputs, strict=True)
+        assert cell == [(port, a, b) for port, a, b in ports if a != b]
+        for j, (s, t) in enumerate(zip(old.steps, new.steps, strict=False), 1):
+            mine = [c for c in changes if (c.cell, c.step) == (i, j)]
+            assert (s.op != t.op) == any(c.what == "operation" for c in mine)
+            inputs = [(c.what, c.before, c.after) for c in mine if c.what != "operation"]
+            if OPERATIONS[t.op].symmetric:
+                assert {a for _, a, _ in inputs} == set(s.inputs) - set(t.inputs)
+                assert {b for _, _, b in inputs} == set(t.inputs) - set(s.inputs)
+            else:
+                pairs = zip(("1st input", "2nd input"), s.inputs, t.inputs, strict=True)
+                assert inputs == [(which, a, b) for which, a, b in pairs if a != b]
+        whole = [c.step for c in changes if c.cell == i and c.step and not c.what]
+        few, many = sorted([len(old.steps), len(new.steps)])
+        assert whole == list(range(few + 1, many + 1))
+    few, many = sorted([len(before.cells), len(after.cells)])
+    whole = [c.cell for c in changes if c.step is None and not c.what]
+    assert whole == list(range(few + 1, many + 1))

@@ -1,6 +1,7 @@
 """Search: reproducible to the bit, resumable, blind to test data."""
 
 import json
+from threading import Barrier, Thread
 
 import numpy as np
 import pytest
@@ -44,6 +45,52 @@ def test_two_searches_side_by_side_do_not_disturb_each_other():
     pair = [Search(tiny_task(), seed=s, device="cpu") for s in (0, 1)]
     together = [(next(pair[0]), next(pair[1]))[0] for _ in range(len(pair[0]))]
     assert all(same(a, b) for a, b in zip(alone, together, strict=True))
+
+
+def test_two_searches_in_two_threads_give_the_same_as_alone():
+    config = SearchConfig(dropout=0.5, epochs=6)
+    alone = [run(Search(tiny_task(), config, seed=s, device="cpu")) for s in (0, 1)]
+    tasks, together, start = [tiny_task(), tiny_task()], [None, None], Barrier(2)
+
+    def search(seed):
+        start.wait()
+        together[seed] = run(Search(tasks[seed], config, seed=seed, device="cpu"))
+
+    threads = [Thread(target=search, args=(seed,)) for seed in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for one, other in zip(alone, together, strict=True):
+        assert all(same(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_the_state_of_a_search_is_where_it_stands():
+    search = Search(tiny_task(), device="cpu")
+    start = search.state
+    assert (start.step, start.epoch, start.phase, start.lr) == (0, 0, "start", SETTINGS.max_lr)
+    assert np.array_equal(start.alpha, search.hypernet.alpha.detach())
+    before = start.alpha.copy()
+    for given in search:
+        stands = search.state
+        assert (stands.step, stands.epoch, stands.lr) == (given.step, given.epoch, given.lr)
+        assert (stands.phase, stands.train_loss, stands.val_loss) == ("start", None, None)
+        assert stands.val_score is None and stands.genotype == given.genotype
+        for kind in ("beta", "gamma"):
+            assert all(map(np.array_equal, getattr(stands, kind), getattr(given, kind)))
+        assert np.array_equal(stands.alpha, given.alpha)
+    assert np.array_equal(start.alpha, before) and not np.array_equal(stands.alpha, before)
+
+
+@pytest.mark.parametrize("schedule", ["batch", "epoch"])
+def test_asking_for_the_state_does_not_change_the_search(schedule):
+    config = SearchConfig(schedule=schedule)
+    alone = run(Search(tiny_task(), config, seed=1, device="cpu"))
+    search, asked = Search(tiny_task(), config, seed=1, device="cpu"), []
+    while len(search):
+        assert search.state.step == len(asked)
+        asked.append(next(search))
+    assert all(same(a, b) for a, b in zip(alone, asked, strict=True))
 
 
 @pytest.mark.parametrize("schedule", ["batch", "epoch"])

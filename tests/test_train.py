@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
 from sklearn.metrics import f1_score
+from strategies import genotypes
 from tiny import tiny_task, watched_bank
 
 from bmnas_core import (
@@ -13,8 +15,10 @@ from bmnas_core import (
     TaskError,
     TrainConfig,
     TrainError,
+    count_parameters,
     evaluate,
     fit,
+    network_cost,
     train,
 )
 from bmnas_core.train import METRICS, EndToEnd, predict
@@ -159,6 +163,85 @@ def test_an_unknown_split_is_refused():
     net, _ = train(GENOTYPE, task, TrainConfig(epochs=1), **QUICK)
     with pytest.raises(TaskError, match="split: found 'dev'; allowed: train, validation, test"):
         evaluate(net, task, "dev")
+
+
+# --- what is told of each epoch
+
+
+def test_each_epoch_is_told_when_it_ends_and_training_is_the_same():
+    told, lengths = [], []
+    config = TrainConfig(epochs=3, data="train")
+
+    def on_epoch(record):
+        told.append(record)
+        lengths.append(len(told))
+        torch.rand(5)
+
+    net, history = train(GENOTYPE, tiny_task(), config, on_epoch=on_epoch, **QUICK)
+    assert told == history and lengths == [1, 2, 3]
+    assert all(record["validation_score"] is not None for record in told)
+    alone, _ = train(GENOTYPE, tiny_task(), config, **QUICK)
+    for key, value in alone.state_dict().items():
+        assert torch.equal(value, net.state_dict()[key])
+
+
+def test_what_is_raised_at_the_end_of_an_epoch_ends_the_training():
+    told = []
+
+    def on_epoch(record):
+        told.append(record["epoch"])
+        if len(told) == 2:
+            raise KeyboardInterrupt("enough")
+
+    with pytest.raises(KeyboardInterrupt, match="enough"):
+        train(GENOTYPE, tiny_task(), TrainConfig(epochs=5), on_epoch=on_epoch, **QUICK)
+    assert told == [1, 2]
+
+
+# --- what a network costs
+
+
+def multiplications(genotype, channels, C, L, classes) -> int:
+    """Multiplications and additions of a fusion network on one sample, counted by hand."""
+    total = sum(2 * channels[name] * C * L for name in genotype.used_features)
+    each = {
+        "zero": 0,
+        "sum": 0,
+        "attention": 2 * (2 * L * L * C),
+        "linear_glu": 2 * (2 * C) * (2 * C) * L,
+        "concat_fc": 2 * (2 * C) * C * L,
+    }
+    for cell in genotype.cells:
+        total += sum(each[step.op] for step in cell.steps)
+        total += 2 * len(cell.steps) * C * C * L if len(cell.steps) > 1 else 0
+    return total + 2 * len(genotype.cells) * C * L * classes
+
+
+@settings(max_examples=20)
+@given(genotypes(features=tiny_task().features, max_cells=3, max_steps=3))
+def test_the_cost_of_a_network_is_its_parameters_and_its_multiplications(genotype):
+    task = tiny_task()
+    for C, L in ((8, 4), (3, 5)):
+        net = FusionNetwork(genotype, task.channels, 3, C=C, L=L)
+        expected = count_parameters(net), multiplications(genotype, task.channels, C, L, 3)
+        assert network_cost(genotype, task, TrainConfig(C=C, L=L)) == expected
+
+
+def test_the_cost_is_that_of_the_network_that_training_gives_and_draws_no_random_numbers():
+    task = tiny_task(classes=5, metric="weighted_f1")
+    before = torch.get_rng_state()
+    parameters, operations = network_cost(GENOTYPE, task)
+    assert torch.equal(torch.get_rng_state(), before)
+    net, _ = train(GENOTYPE, task, TrainConfig(epochs=1), **QUICK)
+    assert parameters == count_parameters(net)
+    assert operations == multiplications(GENOTYPE, task.channels, 8, 4, 5)
+
+
+def test_the_cost_of_a_genotype_of_another_task_is_refused():
+    with pytest.raises(TrainError, match="found features Image_1, .*; allowed: those of task"):
+        network_cost(GENOTYPE, tiny_task(("Image", "Text")))
+    with pytest.raises(TrainError, match="genotype: found str; allowed: a Genotype"):
+        network_cost("genotype.json", tiny_task())
 
 
 @pytest.mark.gpu
