@@ -81,6 +81,12 @@ class ArchitectureWeights:
         """softmax(γ) of Cell i: (M, operations)."""
         return torch.from_numpy(self.gamma[i]).softmax(dim=1).numpy()
 
+    @property
+    def shared(self) -> bool:
+        """Whether the relaxation gives X and Y the same weights, whatever the logits are."""
+        x, y = RELAXATIONS[self.relaxation].weights(torch.zeros(2, 2))
+        return x is y
+
     def _weights(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         x, y = RELAXATIONS[self.relaxation].weights(torch.from_numpy(logits))
         return x.numpy(), y.numpy()

@@ -60,8 +60,12 @@ PAGE = """{%- extends 'lab/index.html.j2' -%}
 <style>.jp-RenderedSVG img, .jp-RenderedSVG svg { max-width: 100%; height: auto; }</style>
 {%- endblock -%}
 """
-#: Code in Markdown, then LaTeX between double and between single dollar signs.
-MATH = re.compile(r"(```.*?```|`[^`]*`)|\$\$(.+?)\$\$|\$(?!\s)([^$\n]+?)(?<!\s)\$(?!\d)", re.DOTALL)
+#: Code in Markdown, LaTeX between double and between single dollar signs, tags of what folds away.
+ASIDE = re.compile(
+    r"(```.*?```|`[^`]*`)|\$\$(.+?)\$\$|\$(?!\s)([^$\n]+?)(?<!\s)\$(?!\d)"
+    r"|(</?(?:details|summary)>)",
+    re.DOTALL,
+)
 WIDGET, TEXT = "application/vnd.jupyter.widget-view+json", "text/plain"
 
 
@@ -530,18 +534,18 @@ def _write_page(executed: Path, beside: Path) -> None:
 
     nb = nbformat.read(executed, as_version=4)
     nb.metadata.pop("widgets", None)
-    equations: list[str] = []
+    kept: list[str] = []
 
     def set_aside(found: re.Match) -> str:
-        """Keep an equation from Markdown and from nbconvert, which would both mangle its tags."""
+        """Keep tags from Markdown and from nbconvert, which would both mangle them."""
         if found[1]:
             return found[1]
-        equations.append(_mathml(found))
-        return f"\ue000{len(equations) - 1}\ue001"
+        kept.append(found[4] or _mathml(found))
+        return f"\ue000{len(kept) - 1}\ue001"
 
     for cell in nb.cells:
         if cell.cell_type == "markdown":
-            cell.source = MATH.sub(set_aside, cell.source)
+            cell.source = ASIDE.sub(set_aside, cell.source)
         if cell.cell_type == "code":
             cell.outputs = [
                 output
@@ -558,16 +562,16 @@ def _write_page(executed: Path, beside: Path) -> None:
         page, _ = exporter.from_notebook_node(
             nb, {"metadata": {"name": executed.stem, "path": str(beside)}}
         )
-    page = re.sub("\ue000(\\d+)\ue001", lambda found: equations[int(found[1])], page)
+    page = re.sub("\ue000(\\d+)\ue001", lambda found: kept[int(found[1])], page)
     with writing(executed.with_suffix(".html")) as part:
         part.write_text(page, encoding="utf-8")
 
 
 def _mathml(found: re.Match) -> str:
-    """A match of :data:`MATH` as MathML; what is no LaTeX after all, as it is."""
+    """An equation of :data:`ASIDE` as MathML; what is no LaTeX after all, as it is."""
     from latex2mathml.converter import convert
 
-    _, block, inline = found.groups()
+    _, block, inline, _ = found.groups()
     try:
         return convert(block or inline, display="block" if block else "inline")
     except Exception:  # whatever it stumbles over, the reader still has the source

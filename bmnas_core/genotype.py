@@ -151,7 +151,7 @@ class Genotype:
     def changes_from(self, before: Genotype) -> tuple[Change, ...]:
         """What is other here than in ``before``, Cell by Cell and step by step as they are listed.
 
-        The order of inputs counts only where the operation is not symmetric.
+        The order of a step's inputs counts only where neither operation is symmetric.
         """
         changes = []
         for i in range(max(len(self.cells), len(before.cells))):
@@ -353,7 +353,7 @@ def _step_changes(
     labels = [OPERATIONS[part.op].label for part in (old, new)]
     if old.op != new.op:
         changes.append(Change(cell, step, "operation", *labels))
-    if OPERATIONS[new.op].symmetric and set(before) & set(new.inputs):
+    if any(OPERATIONS[part.op].symmetric for part in (old, new)):
         # No order to keep: what both have stays where the new one names it.
         stays = [name for name in new.inputs if name in before]
         others = iter([name for name in before if name not in stays])

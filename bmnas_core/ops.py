@@ -20,7 +20,7 @@ import re
 import torch
 from torch import Tensor, nn
 
-from .config import BmnasError
+from .config import RANDOM, BmnasError
 from .genotype import OPERATIONS
 
 
@@ -73,7 +73,7 @@ def make_operation(name: str, C: int, L: int, dropout: float) -> nn.Module:
 
 def _try_out(cls, name: str) -> None:
     x = torch.zeros(2, 4, 3)
-    with torch.random.fork_rng(devices=[]):
+    with RANDOM, torch.random.fork_rng(devices=[]):
         try:
             out = cls(4, 3, 0.0)(x, x)
         except Exception as error:

@@ -207,8 +207,7 @@ class Search:
         train_loss = val_loss = val_score = None
         self.hypernet.train()
         with seeded(self.seed, "step", self.step, device=self.device):
-            trained = min(position, self.train_batches - 1) / self.train_batches
-            self.scheduler.step(epoch + trained)
+            self._set_rate(epoch, position)
             if phase != "architecture":
                 train_loss = self._update(
                     "train", self.step // self.steps_per_epoch, position, self.train_batches
@@ -226,6 +225,10 @@ class Search:
         if val_score is not None and (self.best_score is None or val_score > self.best_score):
             self.best_score, self.best_genotype = val_score, state.genotype
         return state
+
+    def _set_rate(self, epoch: int, position: int) -> None:
+        trained = min(position, self.train_batches - 1) / self.train_batches
+        self.scheduler.step(epoch + trained)
 
     def _state(self, phase, lr, train_loss, val_loss, val_score) -> SearchState:
         epoch = -(-self.step // self.steps_per_epoch)
@@ -293,7 +296,7 @@ class Search:
             with safe_open(path, "pt") as file:
                 header = json.loads((file.metadata() or {}).get("bmnas", "{}"))
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError, ValueError) as error:
+        except (OSError, SafetensorError, ValueError, RecursionError) as error:
             raise SearchError(f"{path}: found no search to resume ({error})") from None
         found = header.get("format") if isinstance(header, dict) else header
         if found != FORMAT:
@@ -311,6 +314,8 @@ class Search:
                 raise SearchError(f"found other tensors than were saved: {', '.join(lost[:5])}")
             search._restore(tensors)
             search.step, search.best_score = header["step"], header["best_score"]
+            if search.step:
+                search._set_rate(*divmod(search.step - 1, search.steps_per_epoch))
             if header["best_genotype"]:
                 search.best_genotype = Genotype.from_json(header["best_genotype"])
         except DeviceError:

@@ -142,6 +142,8 @@ class Trace(Sequence):
         self._add(row)
         if len(self._rows) > self.limit:
             self._thin()
+        if len(self.genotypes) > len(self._rows):
+            self._drop_unused()
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -217,9 +219,11 @@ class Trace(Sequence):
 
     @property
     def changes(self) -> list[int]:
-        """Indices at which another genotype is derived than at the one before."""
+        """Indices at which another architecture is derived than at the one before."""
+        same = [genotype.canonical() for genotype in self.genotypes]
         kinds = [row[2] for row in self._rows]
-        return [i for i in range(1, len(kinds)) if kinds[i] != kinds[i - 1]]
+        pairs = enumerate(zip(kinds, kinds[1:], strict=False), 1)
+        return [i for i, (a, b) in pairs if a != b and same[a] != same[b]]
 
     @property
     def best(self) -> SearchState | None:
@@ -243,7 +247,7 @@ class Trace(Sequence):
         }
         common, i, j = np.intersect1d(self.steps, other.steps, return_indices=True)
         pairs = list(zip(i, j, strict=True))
-        equal = [_equal(self._rows[a], other._rows[b]) for a, b in pairs]
+        equal = [_equal(self._rows[a], other._rows[b], any_start=True) for a, b in pairs]
         until = len(equal) if all(equal) else equal.index(False)
         canonical = {g: g.canonical() for t in (self, other) for g in t.genotypes}
         same = [canonical[self._genotype(a)] == canonical[other._genotype(b)] for a, b in pairs]
@@ -257,6 +261,9 @@ class Trace(Sequence):
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write the trace as safetensors with a JSON header, whole or not at all."""
+        if not len(self):
+            raise TraceError("save: found a trace without states; allowed: one up")
+        self._drop_unused()
         header = {
             "format": FORMAT,
             "about": self.about,
@@ -287,7 +294,7 @@ class Trace(Sequence):
             with safe_open(path, "pt") as file:
                 header = json.loads((file.metadata() or {}).get("bmnas", "{}"))
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError, ValueError) as error:
+        except (OSError, SafetensorError, ValueError, RecursionError) as error:
             raise TraceError(f"{path}: found no trace ({error})") from None
         found = header.get("format") if isinstance(header, dict) else header
         if found != FORMAT:
@@ -304,13 +311,10 @@ class Trace(Sequence):
             rows = zip(numbers.tolist(), phases.tolist(), kinds.tolist(), flat.numpy(), strict=True)
             for n, p, g, w in rows:
                 trace._add((tuple(n), p, g, w))
-            for i in {0, len(trace) - 1}:
-                trace[i].weights.cell_edges(0)
-            if kinds.min() < 0 or kinds.max() >= len(trace.genotypes):
-                raise ValueError("found states without a genotype")
+            trace._check()
         except (KeyError, IndexError) as error:
             raise TraceError(f"{path}: found no {error}; allowed: a whole trace") from None
-        except (ValueError, TypeError, AttributeError, RuntimeError) as error:
+        except (ValueError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
             raise TraceError(f"{path}: {error}; allowed: a whole trace") from None
         return trace
 
@@ -330,14 +334,49 @@ class Trace(Sequence):
         return Path(path)
 
     def __repr__(self) -> str:
-        about, steps = self.about, self.steps
-        return (
-            f"Trace({about['task']}, {about['config']['relaxation']}, seed {about['seed']}: "
-            f"{len(self)} states, steps {steps[0]} to {steps[-1]})"
-        )
+        about, steps = self.about, self.steps.tolist()
+        span = f", steps {steps[0]} to {steps[-1]}" if steps else ""
+        made = f"{about['task']}, {about['config']['relaxation']}, seed {about['seed']}"
+        return f"Trace({made}: {len(self)} states{span})"
 
     def _repr_svg_(self) -> str:
         return draw_curves(self).svg
+
+    def _check(self) -> None:
+        """Raise ValueError unless what was read is whole."""
+        about, config = self.about, self.about["config"]
+        names = [
+            about["task"],
+            about["rule"] or "",
+            about["metric"],
+            config["relaxation"],
+            config["derivation"],
+        ]
+        names += [*about["features"], *config["operations"]]
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError(f"found names {names}, not all of them text")
+        if not self._rows or not isinstance(about["seed"], int):
+            raise ValueError("found no states, or a seed that is no int")
+        numbers = np.array([row[0] for row in self._rows])
+        if numbers.ndim != 2 or numbers.shape[1] != len(COLUMNS) or np.isinf(numbers).any():
+            raise ValueError("found numbers that are not finite, or not those of a state")
+        if not (np.diff(numbers[:, 0]) > 0).all() or np.isnan(numbers[:, :3]).any():
+            raise ValueError("found steps that do not rise")
+        for _, phase, kind, flat in self._rows:
+            if not (0 <= phase < len(PHASES) and 0 <= kind < len(self.genotypes)):
+                raise ValueError("found a state without a phase or a genotype")
+            if flat.ndim != 1 or flat.dtype != np.float32:
+                raise ValueError(f"found weights of shape {flat.shape} and type {flat.dtype}")
+        for state in (self[0], self[-1]):
+            weights = state.weights
+            if len(weights.gamma) != len(state.genotype.cells):
+                raise ValueError("found other Cells in the weights than in the genotype")
+            for i, gamma in enumerate(weights.gamma):
+                names, x, _ = weights.cell_edges(i)
+                edges = [weights.step_edges(i, j) for j in range(len(gamma))]
+                fits = all(len(sources) == len(p) for sources, p, _ in [(names, x, x), *edges])
+                if not fits or gamma.shape[1] != len(weights.operations):
+                    raise ValueError("found weights that do not fit features and operations")
 
     def _genotype(self, i: int) -> Genotype:
         return self.genotypes[self._rows[i][2]]
@@ -358,7 +397,7 @@ class Trace(Sequence):
             self._best_row = row
 
     def _thin(self) -> None:
-        """Drop states until ``limit`` holds, and genotypes that no state left derives."""
+        """Drop states until ``limit`` holds."""
         while len(self._rows) > self.limit:
             self._stride *= 2
             *rows, last = self._rows
@@ -366,6 +405,10 @@ class Trace(Sequence):
             if len(rows) >= self.limit:
                 self._epoch_stride *= 2
             self._rows = [*rows, last]
+        self._drop_unused()
+
+    def _drop_unused(self) -> None:
+        """Forget genotypes that no state derives any more."""
         kept = sorted({row[2] for row in self._rows})
         renamed = {old: new for new, old in enumerate(kept)}
         self.genotypes = [self.genotypes[old] for old in kept]
@@ -379,7 +422,10 @@ def _arrays(weights: ArchitectureWeights) -> list[np.ndarray]:
     return [weights.alpha, *weights.beta, *weights.gamma]
 
 
-def _equal(row: tuple, other: tuple) -> bool:
+def _equal(row: tuple, other: tuple, any_start: bool = False) -> bool:
+    """Equal to the bit; with ``any_start``, where one is a start, but for its missing losses."""
+    if any_start and 0 in (row[1], other[1]):
+        return row[0][0] == other[0][0] and np.array_equal(row[3], other[3])
     return (
         np.array_equal(row[0], other[0], equal_nan=True)
         and row[1] == other[1]

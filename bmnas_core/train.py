@@ -148,13 +148,21 @@ def network_cost(
     from torch.utils.flop_counter import FlopCounterMode
 
     config = (config or TrainConfig()).filled(task.config)
-    with torch.device("meta"):
+
+    def count() -> tuple[int, int]:
         net = _fusion_network(genotype, task, config).eval()
         channels = net.reshape.channels
-        features = {name: torch.empty(1, c, config.L) for name, c in channels.items()}
+        features = {name: torch.zeros(1, c, config.L) for name, c in channels.items()}
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             net(features)
-    return count_parameters(net), counter.get_total_flops()
+        return count_parameters(net), counter.get_total_flops()
+
+    try:
+        with torch.device("meta"):  # shapes without numbers
+            return count()
+    except (RuntimeError, NotImplementedError):  # an operation that looks at its numbers
+        with seeded(0, "cost"):
+            return count()
 
 
 def _fusion_network(genotype: Genotype, task: Task, config: TrainConfig) -> FusionNetwork:

@@ -44,7 +44,8 @@ from bmnas_core import (
     train,
 )
 from bmnas_core.genotype import LARGEST, MOTIFS, OPERATIONS
-from bmnas_core.widgets.scoreboard import Entry, Stopped
+from bmnas_core.widgets.editor import OWN
+from bmnas_core.widgets.scoreboard import Entry
 from bmnas_core.widgets.stepper import UNATTENDED_STEPS
 
 TASK = tiny_task()
@@ -336,8 +337,7 @@ def test_the_genotype_shown_is_trained_once_on_train_and_scored_on_validation():
     assert entry.parameters == count_parameters(net) and entry.operations > entry.parameters
     count = len(read)
     stepper._train.click()
-    told = "step 1, pair, seed 0 is the same architecture as step 1, pair, seed 0"
-    assert told in plain(stepper.scoreboard._table)
+    assert "in the table already: step 1, pair, seed 0" in plain(stepper.scoreboard._table)
     stepper.train()
     assert len(stepper.scoreboard.entries) == 1 and len(read) == count
     stepper.show(4)
@@ -373,7 +373,9 @@ def test_a_run_is_paused_from_elsewhere_and_goes_on_later():
         assert stepper._running and stepper._step.disabled and not stepper._pause.disabled
         stepper._pause.click()
         reached = stepper.search.step
-        await until(lambda: not stepper._step.disabled and stepper._shown == len(stepper.trace) - 1)
+        await until(
+            lambda: not stepper._step.disabled and stepper._step_shown == stepper.search.step
+        )
         await asyncio.sleep(0.1)
         assert reached <= stepper.search.step <= reached + 1 < stepper.search.total_steps
         here = stepper.search.step
@@ -383,7 +385,7 @@ def test_a_run_is_paused_from_elsewhere_and_goes_on_later():
         stepper.run()
         await until(lambda: stepper.search.step > here + 3)
         stepper.pause()
-        await until(lambda: stepper._shown == stepper.search.step)
+        await until(lambda: stepper._step_shown == stepper.search.step)
         return stepper.trace
 
     trace = asyncio.run(main())
@@ -705,10 +707,9 @@ def test_features_named_like_markup_stay_text_in_the_table():
 def test_a_scoreboard_trains_on_train_whatever_the_settings_say():
     task = tiny_task()
     bank, read = watched_bank(task)
-    told = []
     board = Scoreboard(task, TrainConfig(data="train+validation", epochs=3), seed=4, bank=bank)
-    made = board.add(one_step(), "a", told.append)
-    assert board.entries == [made] and [record["epoch"] for record in told] == [1, 2, 3]
+    made = board.add(one_step(), "a")
+    assert board.entries == [made]
     assert {split for split, _ in read} == {"train", "validation"}
     config = TrainConfig(data="train", epochs=3)
     _, history = train(one_step(), tiny_task(), config, seed=4, progress=False)
@@ -744,12 +745,25 @@ def test_a_genotype_of_another_task_is_not_trained():
     assert board.entries == []
 
 
-def test_a_training_that_is_stopped_leaves_no_entry():
-    board = Scoreboard(tiny_task(), TrainConfig(epochs=3))
-    with pytest.raises(Stopped, match="training of a: stopped"):
-        board.add(one_step(), "a", lambda record: board.stop())
-    assert board.entries == []
-    assert board.add(one_step(), "a").name == "a"
+def test_a_training_ends_with_its_own_widget_and_not_with_another():
+    async def main():
+        task = tiny_task()
+        board = Scoreboard(task, TrainConfig(epochs=20))
+        mine, other = (SearchStepper(search_of(task=task), scoreboard=board) for _ in range(2))
+        other.step(3)
+        mine._train.click()
+        other._train.click()
+        await until(lambda: "epoch" in mine._train.description)
+        assert mine._train.disabled and other._train.disabled
+        leave(other)  # its training is still waiting for the first one
+        await until(lambda: not mine._train.disabled and not other._train.disabled)
+        assert [entry.name for entry in board.entries] == ["step 0, pair, seed 0"]
+        assert mine._train.description == "Train this one"
+        assert "broken off" in plain(board._table)
+        other._train.click()
+        await until(lambda: len(board.entries) == 2)
+
+    asyncio.run(main())
 
 
 # --- GenotypeEditor
@@ -789,7 +803,7 @@ def consistent(editor):
     motifs = [row.motif.value for row in rows(editor)]
     return (
         in_menus(editor) == genotype
-        and motifs == [c.motif or "—" for c in genotype.cells]
+        and motifs == [c.motif or OWN for c in genotype.cells]
         and plain(editor._cost).startswith(f"{count_parameters(net):,} parameters")
         and draw(genotype).svg in editor._picture.value
         and editor._fewer.disabled == (len(genotype.cells) == 1)
@@ -827,7 +841,7 @@ def test_every_choice_offered_leads_to_a_legal_genotype_that_shows_it(data):
             value = data.draw(st.sampled_from(options(menu)))
             menu.value = value
             shown = menus(rows(editor)[i])[where].value
-            assert shown == value if value != "—" else editor.genotype == before
+            assert shown == value if value != OWN else editor.genotype == before
         else:
             step = action == "step"
             more, fewer = (row.more, row.fewer) if step else (editor._more, editor._fewer)
@@ -903,7 +917,7 @@ def test_menus_offer_what_comes_before_and_are_built_anew_with_the_structure():
     for j, (op, *inputs) in enumerate(second.steps):
         assert options(op) == list(OPERATIONS)
         assert [options(menu) for menu in inputs] == [inner[: j + 2]] * 2
-    assert options(first.motif) == ["—", *MOTIFS]
+    assert options(first.motif) == [OWN, *MOTIFS]
     second.motif.value = "attention on attention"
     assert len(rows(editor)[1].steps) == 2 and editor.genotype.cells[1].motif
     assert consistent(editor)

@@ -62,6 +62,10 @@ def draw_heatmaps(what: SearchState | ArchitectureWeights, *, engine: str = "was
     Raises:
         DrawError: as :func:`draw`.
     """
+    if isinstance(what, Genotype):
+        raise DrawError(
+            "draw_heatmaps: found a Genotype, which has no weights; allowed: a SearchState"
+        )
     return hypernets.heatmaps(*_weights_of(what)).picture(engine)
 
 
@@ -79,7 +83,7 @@ def draw_curves(trace, *, at: int | None = None, engine: str = "wasi") -> Pictur
     if not several:
         raise DrawError("draw: found no trace; allowed: one up")
     for one in several.values():
-        _check_trace(one)
+        _check_trace(one, at)
     return traces.curves(dict(several), at).picture(engine)
 
 
@@ -96,13 +100,17 @@ def draw_trajectories(
     Raises:
         DrawError: for anything else, or an engine that is unknown, missing or fails.
     """
-    _check_trace(trace)
+    _check_trace(trace, at)
     return traces.trajectories(trace, of, at).picture(engine)
 
 
-def _check_trace(trace) -> None:
+def _check_trace(trace, at) -> None:
     if not all(hasattr(trace, name) for name in ("steps", "column", "changes", "about")):
         raise DrawError(f"draw: found {type(trace).__name__}; allowed: a Trace")
+    if not len(trace):
+        raise DrawError("draw: found a trace without states; allowed: one state up")
+    if at is not None and not isinstance(at, int):
+        raise DrawError(f"at: found {at!r}; allowed: an int, a step")
 
 
 def _weights_of(what) -> tuple[ArchitectureWeights, Genotype | None]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from ..derive import ArchitectureWeights
 from ..genotype import OPERATIONS, Genotype
 from .genotypes import draw_classifier, draw_features, path_to_cell
@@ -42,8 +40,8 @@ def graph(weights: ArchitectureWeights, chosen: Genotype | None) -> Sheet:
     features, cells = weights.features, len(weights.gamma)
     ids = {name: f"f{i}" for i, name in enumerate(features)}
     turn, _, bottom = draw_features(sheet, features, features)
-    entries = [("chosen", {"color": SEARCHED, "penwidth": "3"})] if chosen else []
-    entries.append(("other", {"color": OTHER, "penwidth": "3"}))
+    entries = [("chosen" if chosen else "searched", {"color": SEARCHED, "penwidth": "3"})]
+    entries += [("other", {"color": OTHER, "penwidth": "3"})] if chosen else []
     sheet.legend(0, bottom + 24, entries)
     note = "width of an edge, shade of an\noperation: its current weight"
     sheet.text("note", note, "How to read this", 0, bottom + 54, size=11, color=MUTED, align="left")
@@ -209,16 +207,17 @@ def heatmaps(weights: ArchitectureWeights, chosen: Genotype | None) -> Sheet:
         grids.append(("γ, operation", operations, steps, columns, picked))
         bottoms = []
         for k, grid in enumerate(grids):
-            right, bottom = _draw_grid(sheet, f"c{i}_{k}", title, right, top + 24, *grid)
+            shared = weights.shared and k < len(grids) - 1
+            right, bottom = _draw_grid(sheet, f"c{i}_{k}", title, right, top + 24, shared, *grid)
             right += 30
             bottoms.append(bottom)
         top = max(bottoms) + 30
     return sheet
 
 
-def _draw_grid(sheet, me, cell, left, top, title, rows, columns, values, picked):
+def _draw_grid(sheet, me, cell, left, top, shared, title, rows, columns, values, picked):
     """Draw one heatmap with its title and labels; returns its right and bottom."""
-    if not title.startswith("γ") and np.array_equal(*values):
+    if shared:
         pairs = [(" = ".join(columns), values[0], set(picked or ()))]
     else:
         marks = [{name} for name in picked] if picked else [set()] * len(columns)

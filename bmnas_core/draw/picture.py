@@ -47,6 +47,7 @@ EDGE = {"arrowsize": "0.6", "penwidth": "1.2", **FONT}
 #: Lengths, in points of DOT and pixels of SVG: heights of a text line, a block, a circle, a
 #: Cell's row and a Cell's title, the gap between Cells, and the padding of boxes.
 LINE, BLOCK, ROUND, ROW, TITLE, GAP, PAD = 15, 24, 26, 40, 30, 30, 14
+WIDEST = 840  # of a picture on a page: what JupyterLab has room for on a small laptop
 WRAP = 28  # characters of a name in one line
 
 ENGINES = ("wasi", "dot")
@@ -293,8 +294,10 @@ def _for_a_page(raw: bytes, source: str) -> str:
     ns = "{http://www.w3.org/2000/svg}"
     ElementTree.register_namespace("", ns[1:-1])
     root = ElementTree.fromstring(raw)
-    width, height = root.get("viewBox").split()[2:]
-    root.attrib |= {"width": width, "height": height, "style": "max-width:100%;height:auto"}
+    width, height = map(float, root.get("viewBox").split()[2:])
+    shrunk = min(1, WIDEST / width)
+    size = {"width": f"{width * shrunk:.2f}", "height": f"{height * shrunk:.2f}"}
+    root.attrib |= size | {"style": "max-width:100%;height:auto"}
     prefix = "bm" + sha256(source.encode()).hexdigest()[:8]
     for group in list(root.iter(f"{ns}g")):
         title, links = group.find(f"{ns}title"), group.findall(f"{ns}g/{ns}a")

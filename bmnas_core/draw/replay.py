@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import html
 import json
-import re
 import zlib
 from pathlib import Path
 from string import Template
@@ -22,7 +21,6 @@ from . import draw, draw_curves, draw_heatmaps
 from .picture import DrawError
 
 TEMPLATE = Path(__file__).with_name("replay.html")
-IDS = re.compile(r' id="[^"]*"')
 
 
 def page(trace, frames: int) -> str:
@@ -36,7 +34,7 @@ def page(trace, frames: int) -> str:
         pictures["hypernet"].add(draw(state).svg)
         pictures["heatmaps"].add(draw_heatmaps(state).svg)
         pictures["curves"].add(draw_curves(trace, at=state.step).svg)
-        svg = IDS.sub("", draw(state.genotype, against=last).svg)
+        svg, _ = _without_ids(draw(state.genotype, against=last).svg)
         changes = [str(change) for change in state.genotype.changes_from(last)]
         number = genotypes.setdefault(svg, len(genotypes))
         shown.append({"text": summary(state), "genotype": number, "changes": changes})
@@ -76,8 +74,8 @@ class _Frames:
         self.svg, self.frames, self._first = "", [], []
 
     def add(self, svg: str) -> None:
-        svg = IDS.sub("", svg)
-        parts = [_attributes(e) for e in ElementTree.fromstring(svg).iter()]
+        svg, root = _without_ids(svg)
+        parts = [_attributes(e) for e in root.iter()]
         if not self.frames:
             self.svg, self._first = svg, parts
         if [p["tag"] for p in parts] != [p["tag"] for p in self._first]:
@@ -88,6 +86,14 @@ class _Frames:
                 if old.get(name) != new.get(name):
                     other += [k, name, new.get(name)]
         self.frames.append(other)
+
+
+def _without_ids(svg: str) -> tuple[str, ElementTree.Element]:
+    """A picture without the ids that differ from frame to frame, as text and parsed."""
+    root = ElementTree.fromstring(svg)
+    for element in root.iter():
+        element.attrib.pop("id", None)
+    return ElementTree.tostring(root, encoding="unicode"), root
 
 
 def _attributes(element: ElementTree.Element) -> dict[str, str]:

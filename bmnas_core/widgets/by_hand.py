@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 
+from ..genotype import BmnasError
 from .work import Live, ipw, picture_box, svg_in_box
 
 
@@ -16,7 +18,7 @@ class ByHand(Live):
         self._function, self._box = function, picture_box("100%")
         self._sliders = {}
         for name, (low, high, start) in ranges.items():
-            step = (high - low) / 100
+            step = 10 ** math.floor(math.log10((high - low) / 40))
             self._sliders[name] = ipw.FloatSlider(
                 start, min=low, max=high, step=step, description=name, readout_format=".2f",
                 layout=ipw.Layout(width="420px"),
@@ -37,6 +39,11 @@ class ByHand(Live):
 
     def _svg(self) -> str:
         drawn = self._function(**self.values)
+        if not hasattr(drawn, "savefig") and not hasattr(drawn, "svg"):
+            found = type(drawn).__name__
+            raise BmnasError(
+                f"by_hand: found a drawing of type {found}; allowed: a figure or Picture"
+            )
         if hasattr(drawn, "savefig"):
             import matplotlib.pyplot as plt
 
@@ -58,5 +65,20 @@ def by_hand(function: Callable, **ranges: tuple[float, float, float]) -> ByHand:
         function: called with a number for each name; returns a matplotlib figure or a
             :class:`~bmnas_core.Picture`.
         ranges: for each name the least value, the most, and where to start.
+
+    Raises:
+        BmnasError: for a function that is none or draws nothing, and ranges that are none.
     """
+    if not callable(function):
+        raise BmnasError(f"by_hand: found {type(function).__name__}; allowed: a function")
+    for name, limits in ranges.items():
+        try:
+            low, high, start = map(float, limits)
+            fits = low < high and low <= start <= high
+        except (TypeError, ValueError):
+            fits = False
+        if not fits:
+            raise BmnasError(
+                f"by_hand: {name}: found {limits!r}; allowed: (least, most, start) in order"
+            )
     return ByHand(function, ranges)

@@ -19,10 +19,10 @@ from ..genotype import (
 )
 from ..tasks.task import Task
 from ..train import network_cost
-from .scoreboard import Scoreboard
+from .scoreboard import Scoreboard, train_with
 from .work import Live, button, ipw, picture_box, svg_in_box
 
-OWN = "—"
+OWN = "its own"
 
 
 class GenotypeEditor(Live):
@@ -56,6 +56,7 @@ class GenotypeEditor(Live):
             raise BmnasError(f"GenotypeEditor: found {type(task).__name__}; allowed: a Task")
         super().__init__()
         self.task, self.scoreboard = task, scoreboard or Scoreboard.of(task)
+        self._shape = None
         self._first = genotype or fixed_genotype(task, "ConcatFC")
         self._build(path)
         self.genotype = self._first
@@ -67,10 +68,11 @@ class GenotypeEditor(Live):
     @genotype.setter
     def genotype(self, genotype: Genotype) -> None:
         cost = network_cost(genotype, self.task, self.scoreboard.config)
-        before = getattr(self, "_genotype", None)
         self._genotype = genotype
         shape = [len(cell.steps) for cell in genotype.cells]
-        if before is None or shape != [len(cell.steps) for cell in before.cells]:
+        shape = shape, list(OPERATIONS)
+        if shape != self._shape:
+            self._shape = shape
             self._build_menus()
         self._refresh(*cost)
 
@@ -88,9 +90,6 @@ class GenotypeEditor(Live):
                 f"save: found {path} ({error.strerror}); allowed: a file to write to"
             ) from None
 
-    def stop(self) -> None:
-        self.scoreboard.stop()
-
     def pictures(self) -> list:
         from IPython.display import HTML
 
@@ -105,7 +104,15 @@ class GenotypeEditor(Live):
         return ["X", "Y", *(f"S{k + 1}" for k in range(step))]
 
     def choose_input(self, name: str, cell: int, which: int, step: int | None = None) -> None:
-        """Make ``name`` input ``which``, 0 or 1; where it is the other one, the two swap."""
+        """Make ``name`` input ``which``, 0 or 1; where it is the other one, the two swap.
+
+        Raises:
+            GenotypeError: for a name that is not among :meth:`choices`.
+            BmnasError: for a Cell or a step that is not there.
+        """
+        if which not in (0, 1):
+            raise BmnasError(f"which: found {which!r}; allowed: 0, 1")
+        self._there(cell, step)
         part = self.genotype.cells[cell] if step is None else self._step(cell, step)
         inputs = list(part.inputs)
         if name == inputs[1 - which]:
@@ -115,20 +122,27 @@ class GenotypeEditor(Live):
         self._put(part, cell) if step is None else self._put_step(part, cell, step)
 
     def choose_operation(self, op: str, cell: int, step: int) -> None:
+        """Make ``op`` what a step does. Raises as :meth:`choose_input`."""
+        self._there(cell, step)
         self._put_step(replace(self._step(cell, step), op=op), cell, step)
 
     def choose_motif(self, motif: str, cell: int) -> None:
-        """Give a Cell the inner steps of a known one."""
+        """Give a Cell the inner steps of a known one, a name in ``MOTIFS``."""
+        self._there(cell)
+        if motif not in MOTIFS:
+            raise BmnasError(f"motif: found {motif!r}; allowed: {', '.join(MOTIFS)}")
         steps = tuple(StepGenotype(op, inputs) for op, inputs in MOTIFS[motif])
         self._put(replace(self.genotype.cells[cell], steps=steps), cell)
 
     def add_step(self, cell: int) -> None:
         """One more step, a Sum of X and Y."""
+        self._there(cell)
         part = self.genotype.cells[cell]
         self._put(replace(part, steps=(*part.steps, StepGenotype("sum", ("X", "Y")))), cell)
 
     def remove_step(self, cell: int) -> None:
         """Without the last step, which no other can take."""
+        self._there(cell)
         part = self.genotype.cells[cell]
         self._put(replace(part, steps=part.steps[:-1]), cell)
 
@@ -141,6 +155,14 @@ class GenotypeEditor(Live):
     def remove_cell(self) -> None:
         """Without the last Cell, which no other can take."""
         self.genotype = Genotype(self.genotype.features, self.genotype.cells[:-1])
+
+    def _there(self, cell: int, step: int | None = None) -> None:
+        cells = self.genotype.cells
+        if not isinstance(cell, int) or not 0 <= cell < len(cells):
+            raise BmnasError(f"cell: found {cell!r}; allowed: 0 to {len(cells) - 1}")
+        steps = cells[cell].steps
+        if step is not None and (not isinstance(step, int) or not 0 <= step < len(steps)):
+            raise BmnasError(f"step: found {step!r}; allowed: 0 to {len(steps) - 1}")
 
     def _step(self, cell: int, step: int) -> StepGenotype:
         return self.genotype.cells[cell].steps[step]
@@ -263,7 +285,7 @@ class GenotypeEditor(Live):
             return
         self._cost.value = (
             f'<div role="status"><b>{parameters:,}</b> parameters, <b>{operations:,}</b> '
-            "operations a sample</div>"
+            "multiply-adds a sample</div>"
         )
         self._picture.value = svg_in_box("", draw(self.genotype).svg)
         self._news.value = ""
@@ -278,11 +300,7 @@ class GenotypeEditor(Live):
 
     async def _train_pressed(self) -> None:
         self._clear_error()
-        self._train.disabled = True
-        try:
-            await self.scoreboard.add_in_worker(self.genotype, self._name())
-        finally:
-            self._train.disabled = False
+        await train_with(self._train, self, self.genotype, self._name())
 
     def _save_pressed(self) -> None:
         self._clear_error()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..config import resolve_device
@@ -19,7 +21,7 @@ _BOARDS: weakref.WeakKeyDictionary[Task, Scoreboard] = weakref.WeakKeyDictionary
 
 
 class Stopped(BmnasError):
-    """A training that was ended before it was done."""
+    """A training that was broken off because nobody looks any more."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,14 @@ class Scoreboard(Live):
         device: str = "auto",
         bank: FeatureBank | None = None,
     ):
+        if not isinstance(task, Task) or not isinstance(config, TrainConfig | None):
+            found = f"{type(task).__name__} and {type(config).__name__}"
+            raise BmnasError(f"Scoreboard: found {found}; allowed: a Task and a TrainConfig")
         super().__init__()
         values = (config or TrainConfig()).to_dict() | {"data": "train"}
         self.task, self.config, self.seed = task, TrainConfig(**values), seed
         self.device, self.bank = resolve_device(device), bank
         self.entries: list[Entry] = []
-        self.training = ""
-        self._stopped = threading.Event()
         self._table = ipw.HTML()
         self.children = [self._table, self._error, self._page]
         self._show()
@@ -74,16 +77,15 @@ class Scoreboard(Live):
             _BOARDS[task] = cls(task, **options)
         return _BOARDS[task]
 
-    def add(self, genotype: Genotype, name: str, on_epoch=None) -> Entry:
+    def add(self, genotype: Genotype, name: str) -> Entry:
         """Train a genotype and enter its score; one that stands there already is not trained anew.
 
         Raises:
             TrainError: if the genotype is not the task's, or training goes astray.
-            Stopped: when :meth:`stop` is called meanwhile.
         """
         known = self.find(genotype)
         if known is None:
-            known = self.trained(genotype, name, on_epoch)
+            known = self._trained(genotype, name)
             self.entries.append(known)
         self._show()
         return known
@@ -93,37 +95,46 @@ class Scoreboard(Live):
         canonical = genotype.canonical()
         return next((e for e in self.entries if e.genotype.canonical() == canonical), None)
 
-    async def add_in_worker(self, genotype: Genotype, name: str) -> Entry:
-        """:meth:`add` without blocking; the table says how far it is."""
-        loop = self._loop_here()
+    async def add_in_worker(
+        self, genotype: Genotype, name: str, ended: threading.Event, tell: Callable[[str], None]
+    ) -> None:
+        """:meth:`add` without blocking. ``tell`` hears how far it is, ``ended`` breaks it off."""
+        loop, epochs = asyncio.get_running_loop(), self.config.filled(self.task.config).epochs
 
-        def tell(record):
-            text = f"epoch {record['epoch']}, validation {record['validation_score']:.3f}"
+        def on_epoch(record):
+            if ended.is_set():
+                raise Stopped(f"training of {name}: broken off in epoch {record['epoch']}")
+            text = f"epoch {record['epoch']} of {epochs}"
+            loop.call_soon_threadsafe(tell, text)
+            text += f", validation {record['validation_score']:.3f}"
             loop.call_soon_threadsafe(self._show, f"training {name}: {text}")
 
+        def job():
+            if ended.is_set():
+                raise Stopped(f"training of {name}: broken off before it began")
+            return self._trained(genotype, name, on_epoch)
+
         if (known := self.find(genotype)) is not None:
-            self._show(f"{name} is the same architecture as {known.name}")
-            return known
-        self._clear_error()
+            self._show(f"in the table already: {known.name}")
+            return
         self._show(f"training {name} …")
+        tell("training …")
+        news = ""
         try:
-            entry = await self._work(lambda: self.trained(genotype, name, tell))
+            entry = await self._work(job)
             if self.find(genotype) is None:
                 self.entries.append(entry)
-            return entry
+        except Stopped as stopped:
+            news = str(stopped)
         finally:
-            self._show()
+            self._show(news)
 
-    def trained(self, genotype: Genotype, name: str, on_epoch=None) -> Entry:
-        """Train a genotype without entering it."""
-        self._stopped.clear()
+    def forget_news(self) -> None:
+        """Without the line below the table."""
+        self._show()
 
-        def watch(record):
-            if on_epoch:
-                on_epoch(record)
-            if self._stopped.is_set():
-                raise Stopped(f"training of {name}: stopped")
-
+    def _trained(self, genotype: Genotype, name: str, on_epoch=None) -> Entry:
+        cost = network_cost(genotype, self.task, self.config)
         start = time.perf_counter()
         _, history = train(
             genotype,
@@ -133,25 +144,15 @@ class Scoreboard(Live):
             device=self.device,
             bank=self.bank,
             progress=False,
-            on_epoch=watch,
+            on_epoch=on_epoch,
         )
         seconds = time.perf_counter() - start
-        cost = network_cost(genotype, self.task, self.config)
         return Entry(name, genotype, history[-1]["validation_score"], *cost, seconds)
-
-    def stop(self) -> None:
-        self._stopped.set()
 
     def pictures(self) -> list:
         from IPython.display import HTML
 
         return [HTML(self._table.value)]
-
-    @staticmethod
-    def _loop_here():
-        import asyncio
-
-        return asyncio.get_running_loop()
 
     def _show(self, news: str = "") -> None:
         ranked = sorted(self.entries, key=lambda entry: -entry.score)
@@ -166,7 +167,7 @@ class Scoreboard(Live):
         metric = html.escape(self.task.metric)
         heads = f"<th style='{right}'></th><th style='{left}'>trained</th>"
         heads += f"<th style='{left}'>what it is</th>"
-        for head in (f"validation {metric}", "parameters", "operations a sample", "seconds"):
+        for head in (f"validation {metric}", "parameters", "multiply-adds", "seconds"):
             heads += f"<th style='{right}'>{head}</th>"
         rows = rows.replace("<td>", f"<td style='{right}'>")
         rows = rows.replace("<td style='text-align:left'>", f"<td style='{left}'>")
@@ -180,6 +181,18 @@ class Scoreboard(Live):
             f"</tbody></table><div role='status' style='min-height:1.5em'>{html.escape(news)}"
             "</div></div>"
         )
+
+
+async def train_with(press: ipw.Button, widget: Live, genotype: Genotype, name: str) -> None:
+    """Train from a button of ``widget``: it says how far that is, and works again afterwards."""
+    widget._ended, text = threading.Event(), press.description
+    press.disabled = True
+    try:
+        await widget.scoreboard.add_in_worker(
+            genotype, name, widget._ended, lambda news: setattr(press, "description", news)
+        )
+    finally:
+        press.disabled, press.description = False, text
 
 
 def brief(genotype: Genotype) -> str:

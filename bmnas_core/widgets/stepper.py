@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import html
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from ..cells import RELAXATIONS
 from ..config import BmnasError
 from ..draw import draw, draw_curves, draw_heatmaps
 from ..draw.replay import summary
-from ..search import Search
+from ..search import Search, SearchConfig
 from ..tasks.task import Task
 from ..trace import Trace
-from .scoreboard import Scoreboard
+from .scoreboard import Scoreboard, train_with
 from .work import Live, button, ipw, picture_box, svg_in_box
 
 #: Steps that a stepper makes by itself where nobody can press its buttons.
@@ -53,18 +52,27 @@ class SearchStepper(Live):
             raise BmnasError(f"SearchStepper: found {found}; allowed: a Search or a Task")
         super().__init__()
         self.search, self.trace = search, Trace.of(search)
+        bank = search.bank if search.config.L == search.task.config.L else None
         self.scoreboard = scoreboard or Scoreboard.of(
-            search.task, device=str(search.device), bank=search.bank
+            search.task, device=str(search.device), bank=bank
         )
-        self._running, self._resetting, self._run_number = False, False, 0
-        self._shown, self._drawn_at, self._follow = -1, 0.0, True
+        self._running, self._stepping, self._resetting = False, False, False
+        self._step_shown, self._drawn_at, self._follow = search.step, 0.0, True
         self._build(folder)
         self._show(0)
 
     # What the buttons do
 
     def step(self, n: int = 1) -> None:
-        """Make up to ``n`` steps, now, and show where that leads."""
+        """Make up to ``n`` steps, now, and show where that leads.
+
+        Raises:
+            BmnasError: while a run is under way, or for a number that is none.
+        """
+        if not isinstance(n, int) or n < 0:
+            raise BmnasError(f"step: found {n!r}; allowed: an int, 0 up")
+        if self._stepping:
+            raise BmnasError("step: found a run under way; allowed: after Pause, in another cell")
         for _ in range(min(n, len(self.search))):
             self.trace.append(next(self.search))
         self._show(len(self.trace) - 1)
@@ -79,8 +87,8 @@ class SearchStepper(Live):
         self._refresh_buttons()
 
     def stop(self) -> None:
+        super().stop()
         self.pause()
-        self.scoreboard.stop()
 
     def reset(self, **settings) -> None:
         """Begin anew with the settings of the controls, or those given here by name.
@@ -119,14 +127,20 @@ class SearchStepper(Live):
     @property
     def state(self):
         """The state that is shown."""
-        return self.trace[self._shown]
+        return self.trace.at(self._step_shown)
 
     def show(self, step: int) -> None:
-        """Travel to the state at ``step``."""
+        """Travel to the state at ``step``, or the last one kept before it.
+
+        Raises:
+            BmnasError: for anything but a number of steps.
+        """
+        if not isinstance(step, int):
+            raise BmnasError(f"show: found {step!r}; allowed: an int, a step")
         self._show(self.trace.index(step))
 
     def demonstrate(self) -> None:
-        self.step(UNATTENDED_STEPS - self.search.step)
+        self.step(max(0, UNATTENDED_STEPS - self.search.step))
 
     def pictures(self) -> list:
         from IPython.display import HTML
@@ -134,18 +148,20 @@ class SearchStepper(Live):
         state, config = self.state, self.search.config
         title = f"<b>relaxation {config.relaxation}, seed {self.search.seed}</b>"
         return [
-            HTML(title + self._status.value),
+            HTML(title + self._status.value + "<b>Hypernet</b>"),
             draw(state),
+            HTML("<b>α, β, γ as probabilities</b>"),
             draw_heatmaps(state),
-            draw_curves(self.trace, at=state.step),
+            HTML("<b>Derived at this step</b>: " + self._changes.value),
             draw(state.genotype, against=self._before()),
-            HTML(self._changes.value),
+            HTML("<b>So far</b>"),
+            draw_curves(self.trace, at=state.step),
         ]
 
     # The interface
 
     def _build(self, folder: str) -> None:
-        self._reset = button("Reset", "Begin anew with the settings below", icon="refresh")
+        self._reset = button("Reset", "Begin anew with these settings", icon="refresh")
         self._step = button("Step", "One update of the weights, one of α, β, γ", "primary")
         self._step_10 = button("Step ×10", "Ten steps", "primary")
         self._run = button("Run", "Run to the end", "success", "play")
@@ -175,10 +191,18 @@ class SearchStepper(Live):
                 description="schedule",
             ),
             "max_lr": setting(
-                ipw.FloatText, "180px", value=config.max_lr, description="rate of weights"
+                ipw.FloatText,
+                "180px",
+                value=config.max_lr,
+                step=0.001,
+                description="rate of weights",
             ),
             "arch_lr": setting(
-                ipw.FloatText, "180px", value=config.arch_lr, description="rate of α, β, γ"
+                ipw.FloatText,
+                "180px",
+                value=config.arch_lr,
+                step=0.001,
+                description="rate of α, β, γ",
             ),
             "seed": setting(ipw.IntText, "110px", value=self.search.seed, description="seed"),
         }
@@ -189,11 +213,11 @@ class SearchStepper(Live):
         genotype = ipw.VBox([self._genotype, self._changes])
         genotype.layout.flex, genotype.layout.min_width = "1 1 440px", "0"
         row = ipw.Layout(flex_flow="row wrap", align_items="center", grid_gap="2px")
-        buttons = [self._reset, self._step, self._step_10, self._run, self._pause]
+        buttons = [self._step, self._step_10, self._run, self._pause]
         more = [self._train, self._save, self._folder]
         self.children = [
             ipw.HBox(buttons + more, layout=row),
-            ipw.HBox([*self._controls.values(), self._note], layout=row),
+            ipw.HBox([*self._controls.values(), self._reset, self._note], layout=row),
             self._page,
             self._status,
             self._error,
@@ -203,7 +227,7 @@ class SearchStepper(Live):
             self._news,
             self.scoreboard,
         ]
-        self.layout.flex, self.layout.min_width = "1 1 480px", "0"
+        self.layout.flex, self.layout.min_width = "1 1 400px", "0"
         for press, call in (
             (self._reset, self._reset_pressed),
             (self._step, lambda: self._steps(1)),
@@ -219,16 +243,15 @@ class SearchStepper(Live):
 
     async def _steps(self, n: int) -> None:
         """Make up to n steps in the worker, one at a time, and show them as fast as they paint."""
-        if self._running or self._resetting:
+        if self._stepping or self._resetting:
             return
         self._clear_error()
-        self._running, self._run_number = True, self._run_number + 1
-        number, search = self._run_number, self.search
-        self._follow = True
+        self._running = self._stepping = self._follow = True
+        search = self.search
         self._refresh_buttons()
         try:
             for _ in range(n):
-                if not self._running or number != self._run_number or not len(search):
+                if not self._running or search is not self.search or not len(search):
                     break
                 state = await self._work(lambda: next(search))
                 if search is not self.search:
@@ -236,15 +259,16 @@ class SearchStepper(Live):
                 self.trace.append(state)
                 if not self._follow:
                     self._move_slider()
+                    self._show_status()
                 elif self._may_draw():
                     self._show(len(self.trace) - 1)
         finally:
+            self._stepping = False
             if search is self.search:
-                if number == self._run_number:
-                    self._running = False
-                if self._follow and self._shown < len(self.trace) - 1:
+                self._running = False
+                if self._follow and self._step_shown < search.step:
                     self._show(len(self.trace) - 1)
-                self._refresh_buttons()
+            self._refresh_buttons()
 
     def _may_draw(self) -> bool:
         waited = time.monotonic() - self._drawn_at
@@ -271,13 +295,15 @@ class SearchStepper(Live):
     def _new_search(self, settings: dict) -> Search:
         old = self.search
         seed = settings.pop("seed")
-        config = replace(old.config, **settings)
-        return Search(old.task, config, seed=seed, device=old.device, bank=old.bank)
+        config = SearchConfig.from_dict({**old.config.to_dict(), **settings})
+        bank = old.bank if config.L == old.config.L else None
+        return Search(old.task, config, seed=seed, device=old.device, bank=bank)
 
     def _take(self, search: Search) -> None:
         self.pause()
-        self._run_number += 1
-        self.search, self.trace = search, Trace.of(search)
+        self.search, self.trace, self._news.value = search, Trace.of(search), ""
+        self.scoreboard.forget_news()
+        self._controls["relaxation"].options = list(RELAXATIONS)
         for name, control in self._controls.items():
             control.value = search.seed if name == "seed" else getattr(search.config, name)
         self._show(0)
@@ -285,11 +311,7 @@ class SearchStepper(Live):
     async def _train_pressed(self) -> None:
         self._clear_error()
         genotype, name = self.state.genotype, self._name()
-        self._train.disabled = True
-        try:
-            await self.scoreboard.add_in_worker(genotype, name)
-        finally:
-            self._train.disabled = False
+        await train_with(self._train, self, genotype, name)
 
     def _save_pressed(self) -> None:
         self._clear_error()
@@ -311,21 +333,16 @@ class SearchStepper(Live):
 
     def _before(self):
         """The genotype one state earlier, None at the first one."""
-        return self.trace[self._shown - 1].genotype if self._shown else None
+        i = self.trace.index(self._step_shown)
+        return self.trace[i - 1].genotype if i else None
 
     def _show(self, i: int) -> None:
         """Draw state i of the trace, and move the slider there."""
-        self._shown = i
-        state, before = self.state, self._before()
+        state = self.trace[i]
+        self._step_shown = state.step
+        before = self._before()
         changes = state.genotype.changes_from(before) if before else ()
-        best = self.trace.best
-        text = f"<b>{html.escape(summary(state))}</b>"
-        text += f" · {len(self.search)} of {self.search.total_steps} steps left"
-        if i < len(self.trace) - 1:
-            text += f" · <b>looking back</b>, the search stands at step {self.search.step}"
-        if best is not None:
-            text += f" · best validation score {best.val_score:.3f} at step {best.step}"
-        self._status.value = f'<div role="status" style="line-height:1.4">{text}</div>'
+        self._show_status()
         self._hypernet.value = svg_in_box("Hypernet", draw(state).svg)
         self._heatmaps.value = svg_in_box("α, β, γ as probabilities", draw_heatmaps(state).svg)
         self._curves.value = svg_in_box("So far", draw_curves(self.trace, at=state.step).svg)
@@ -344,13 +361,25 @@ class SearchStepper(Live):
         self._drawn_at = time.monotonic()
         self._sent()
 
+    def _show_status(self) -> None:
+        state, best = self.state, self.trace.best
+        text = f"<b>{html.escape(summary(state))}</b>"
+        text += f" · {len(self.search)} of {self.search.total_steps} steps left"
+        if state.step < self.search.step:
+            text += f" · <b>looking back</b>, the search stands at step {self.search.step}"
+        if best is not None:
+            text += f" · best validation score {best.val_score:.3f} at step {best.step}"
+        self._status.value = (
+            f'<div role="status" style="line-height:1.4;min-height:2.8em">{text}</div>'
+        )
+
     def _move_slider(self) -> None:
         with self._page.hold_sync():
             self._page.last = len(self.trace) - 1
-            self._page.shown = self._shown
+            self._page.shown = self.trace.index(self._step_shown)
 
     def _refresh_buttons(self) -> None:
-        busy, done = self._running or self._resetting, not len(self.search)
+        busy, done = self._stepping or self._resetting, not len(self.search)
         for press in (self._step, self._step_10, self._run):
             press.disabled = busy or done
         self._pause.disabled = not self._running

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import html
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -109,7 +110,7 @@ class Live(ipw.VBox):
             self._loop = asyncio.get_running_loop()
         except RuntimeError:
             self._loop = None
-        self._error = ipw.HTML()
+        self._error, self._ended = ipw.HTML(), threading.Event()
         self._page = Page()
         self._page.on_msg(self._told)
         _mind_running_cells()
@@ -123,10 +124,12 @@ class Live(ipw.VBox):
         return []
 
     def stop(self) -> None:
-        """End what is running; called when the widget's last view is closed."""
+        """End what this widget has running; called when its last view is closed."""
+        self._ended.set()
 
     def close(self) -> None:
-        self.stop()
+        if self.children:  # not where making it failed
+            self.stop()
         super().close()
 
     def _ipython_display_(self) -> None:
@@ -249,10 +252,18 @@ def _mind_running_cells() -> None:
 
 
 def side_by_side(*widgets: Live) -> Live:
-    """Widgets beside each other where the page is wide enough, below each other where not."""
+    """Widgets beside each other where the page is wide enough, below each other where not.
+
+    Raises:
+        BmnasError: for anything but widgets of this kit.
+    """
+    for widget in widgets:
+        if not isinstance(widget, Live):
+            found = type(widget).__name__
+            raise BmnasError(f"side_by_side: found {found}; allowed: a SearchStepper, …")
     beside = Live()
     layout = ipw.Layout(flex_flow="row wrap", align_items="flex-start", grid_gap="12px")
     beside.children = [ipw.HBox(list(widgets), layout=layout)]
     beside.demonstrate = lambda: [widget.demonstrate() for widget in widgets]
-    beside.pictures = lambda: [shown for widget in widgets for shown in widget.pictures()[:2]]
+    beside.pictures = lambda: [shown for widget in widgets for shown in widget.pictures()[:4]]
     return beside
