@@ -30,6 +30,7 @@ demo: $(INSTALLED) ## search, draw and train a fusion network; leaves runs/demo
 	$(BIN)/bmnas run notebooks/00_quickstart.ipynb --out runs/demo
 
 lab: $(INSTALLED) ## open the notebooks in JupyterLab, on this machine only
+	@$(BIN)/jupyter trust notebooks/*.ipynb >/dev/null  # or their pictures would not show
 	$(BIN)/jupyter lab --ip=127.0.0.1 --ServerApp.root_dir='$(CURDIR)' \
 		--LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb \
 		$(if $(filter 0,$(shell id -u)),--allow-root)

@@ -596,7 +596,7 @@ def test_a_training_is_told_epoch_by_epoch_and_ends_when_nobody_looks():
         assert stepper._train.disabled and board.entries == []
         leave(stepper)
         await until(lambda: not stepper._train.disabled)
-        assert "Stopped: training of step 0, pair, seed 0: stopped" in plain(stepper._error)
+        assert "training of step 0, pair, seed 0: broken off in epoch" in plain(board._table)
         assert board.entries == [] and "nothing trained yet" in plain(board._table)
         board.config = TrainConfig(epochs=2, data="train")
         stepper._train.click()
@@ -621,8 +621,8 @@ def test_where_nobody_watches_a_stepper_steps_by_itself_and_leaves_pictures(monk
     assert svgs == [
         draw(state).svg,
         draw_heatmaps(state).svg,
-        draw_curves(stepper.trace, at=60).svg,
         draw(state.genotype, against=before).svg,
+        draw_curves(stepper.trace, at=60).svg,
     ]
     assert any("step 60" in picture.data for picture in shown if hasattr(picture, "data"))
     stepper.demonstrate()

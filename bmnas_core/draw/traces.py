@@ -15,7 +15,7 @@ from .picture import CARD, CELL_LINE, INK, MODALITIES, MUTED, SEARCHED, DrawErro
 #: Colours of lines that are told apart by name: Okabe and Ito's, the blue of searched edges first.
 LINES = (SEARCHED, "#D98200", "#007A59", "#A3477F", "#5B6470", "#7D7400")
 #: A panel's width and height, the room to its left and below, and the most points of a line.
-WIDE, HIGH, LEFT, BELOW, POINTS = 300, 150, 40, 34, 160
+WIDE, HIGH, LEFT, BELOW, POINTS = 300, 150, 40, 34, 120
 SMOOTH = 15
 KINDS = ("alpha", "beta", "gamma")
 

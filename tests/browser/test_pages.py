@@ -46,6 +46,11 @@ def test_the_page_of_a_notebook_needs_no_network_and_shows_equations_and_picture
     widths = page.eval_on_selector_all("img", "images => images.map(i => i.naturalWidth)")
     assert len(widths) == 8 and min(widths) > 100
     assert page.evaluate("document.documentElement.scrollWidth") <= 1000
+    answer = page.locator("details").first
+    folded = answer.locator(":scope > :not(summary)").first
+    assert not folded.is_visible()
+    answer.locator("summary").click()
+    assert answer.bounding_box()["height"] > 40
     page.screenshot(path=notebook_runs / "page.png")
 
 
