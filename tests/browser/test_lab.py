@@ -202,7 +202,7 @@ print(same)
 
 
 def test_moving_two_numbers_by_hand_redraws_the_maps(search):
-    cell = search.cell("bm.by_hand(stand_at")
+    cell = search.cell("def paint(ax, data)")
     cell.scroll_into_view_if_needed()
     picture = cell.locator(".widget-html svg").first
     picture.wait_for()
