@@ -55,6 +55,10 @@ def __getattr__(name: str):
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 _WIDGETS = ("GenotypeEditor", "Scoreboard", "SearchStepper", "by_hand", "side_by_side")
 
 __all__ = [

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .cells import RELAXATIONS
 from .config import (
+    RANDOM,
     BmnasError,
     ConfigError,
     DeviceError,
@@ -200,6 +201,10 @@ class Search:
     def __next__(self) -> SearchState:
         if self.step >= self.total_steps:
             raise StopIteration
+        with RANDOM:
+            return self._next()
+
+    def _next(self) -> SearchState:
         epoch, position = divmod(self.step, self.steps_per_epoch)
         phase = "both"
         if self.config.schedule == "epoch":

@@ -14,11 +14,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from .cells import RELAXATIONS
 from .config import BmnasError, writing
 from .derive import ArchitectureWeights
 from .draw import draw_curves
 from .draw.replay import page
-from .genotype import Genotype
+from .genotype import OPERATIONS, Genotype
 from .search import Search, SearchState
 
 FORMAT = "bmnas-trace/1"
@@ -353,6 +354,15 @@ class Trace(Sequence):
             config["derivation"],
         ]
         names += [*about["features"], *config["operations"]]
+        lists = isinstance(about["features"], list) and isinstance(config["operations"], list)
+        if not lists or len(about["features"]) < 2:
+            raise ValueError("found no lists of features and operations")
+        for kind, name, known in (
+            ("relaxation", config["relaxation"], RELAXATIONS),
+            *(("operation", name, OPERATIONS) for name in config["operations"]),
+        ):
+            if name not in known:
+                raise ValueError(f"{kind}: found {name!r}; registered are {', '.join(known)}")
         if not all(isinstance(name, str) for name in names):
             raise ValueError(f"found names {names}, not all of them text")
         if not self._rows or not isinstance(about["seed"], int):
@@ -360,7 +370,11 @@ class Trace(Sequence):
         numbers = np.array([row[0] for row in self._rows])
         if numbers.ndim != 2 or numbers.shape[1] != len(COLUMNS) or np.isinf(numbers).any():
             raise ValueError("found numbers that are not finite, or not those of a state")
-        if not (np.diff(numbers[:, 0]) > 0).all() or np.isnan(numbers[:, :3]).any():
+        if (
+            np.abs(numbers[:, 0]).max() > 2**53
+            or not (np.diff(numbers[:, 0]) > 0).all()
+            or np.isnan(numbers[:, :3]).any()
+        ):
             raise ValueError("found steps that do not rise")
         for _, phase, kind, flat in self._rows:
             if not (0 <= phase < len(PHASES) and 0 <= kind < len(self.genotypes)):
@@ -426,8 +440,5 @@ def _equal(row: tuple, other: tuple, any_start: bool = False) -> bool:
     """Equal to the bit; with ``any_start``, where one is a start, but for its missing losses."""
     if any_start and 0 in (row[1], other[1]):
         return row[0][0] == other[0][0] and np.array_equal(row[3], other[3])
-    return (
-        np.array_equal(row[0], other[0], equal_nan=True)
-        and row[1] == other[1]
-        and np.array_equal(row[3], other[3])
-    )
+    same = np.array_equal(row[0], other[0], equal_nan=True) and row[1] == other[1]
+    return same and row[3].tobytes() == other[3].tobytes()

@@ -6,6 +6,7 @@ import json
 import re
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import ipywidgets as ipw
@@ -47,6 +48,7 @@ from bmnas_core.genotype import LARGEST, MOTIFS, OPERATIONS
 from bmnas_core.widgets.editor import OWN
 from bmnas_core.widgets.scoreboard import Entry
 from bmnas_core.widgets.stepper import UNATTENDED_STEPS
+from bmnas_core.widgets.work import _Gate
 
 TASK = tiny_task()
 
@@ -80,7 +82,7 @@ def slide(widget, frame):
 
 def leave(widget):
     """What the browser sends when the last view of a widget is closed."""
-    widget._told(None, {"views": 0}, None)
+    widget._told(None, {"page": "one", "views": -1}, None)
 
 
 async def until(condition, seconds=30):
@@ -374,7 +376,7 @@ def test_a_run_is_paused_from_elsewhere_and_goes_on_later():
         stepper._pause.click()
         reached = stepper.search.step
         await until(
-            lambda: not stepper._step.disabled and stepper._step_shown == stepper.search.step
+            lambda: not stepper._step.disabled and stepper._state.step == stepper.search.step
         )
         await asyncio.sleep(0.1)
         assert reached <= stepper.search.step <= reached + 1 < stepper.search.total_steps
@@ -385,7 +387,7 @@ def test_a_run_is_paused_from_elsewhere_and_goes_on_later():
         stepper.run()
         await until(lambda: stepper.search.step > here + 3)
         stepper.pause()
-        await until(lambda: stepper._step_shown == stepper.search.step)
+        await until(lambda: stepper._state.step == stepper.search.step)
         return stepper.trace
 
     trace = asyncio.run(main())
@@ -423,7 +425,7 @@ def test_a_run_ends_when_the_last_view_is_closed():
         stepper = stepper_of(epochs=200)
         stepper._run.click()
         await until(lambda: len(stepper.trace) > 2)
-        stepper._told(None, {"views": 1}, None)
+        stepper._told(None, {"page": "one", "views": 1}, None)
         assert stepper._running
         leave(stepper)
         await until(lambda: not stepper._running)
@@ -606,6 +608,83 @@ def test_a_training_is_told_epoch_by_epoch_and_ends_when_nobody_looks():
     asyncio.run(main())
 
 
+def test_pause_and_leaving_right_after_run_are_not_lost():
+    async def main():
+        for end in (lambda s: s._pause.click(), leave):
+            stepper = stepper_of(epochs=20)
+            stepper._run.click()
+            end(stepper)
+            await until(lambda s=stepper: not s._step.disabled)
+            assert stepper.search.step <= 1
+
+    asyncio.run(main())
+
+
+def test_one_of_two_views_closed_stops_nothing_and_a_page_loaded_anew_counts_anew():
+    async def main():
+        stepper = stepper_of(epochs=200)
+        for page, views in (("one", 1), ("one", 1), ("one", -1), ("two", 1)):
+            stepper._told(None, {"page": page, "views": views}, None)
+        stepper._run.click()
+        await until(lambda: len(stepper.trace) > 5)
+        assert stepper._running
+        stepper._told(None, {"page": "two", "views": -1}, None)
+        await until(lambda: not stepper._step.disabled)
+        assert len(stepper.search)
+
+    asyncio.run(main())
+
+
+def test_a_reset_in_code_during_a_run_can_be_run_at_once():
+    async def main():
+        stepper = stepper_of(epochs=20)
+        stepper._run.click()
+        await until(lambda: len(stepper.trace) > 3)
+        stepper.reset(seed=6)
+        stepper.run()
+        await until(lambda: stepper.search.step > 3)
+        assert stepper.search.seed == 6
+        stepper.pause()
+        await until(lambda: not stepper._step.disabled)
+
+    asyncio.run(main())
+
+
+def test_threads_that_a_cell_starts_do_not_wait_for_it():
+    gate = _Gate()
+    gate.enter_cell()
+    searches = [search_of(seed=seed) for seed in (0, 1)]
+    with ThreadPoolExecutor(2) as pool:
+        steps = [state.step for state in pool.map(next, searches, timeout=20)]
+    assert steps == [1, 1]
+    gate.leave_cell()
+
+
+def test_jobs_wait_for_cells_and_cells_for_the_job_under_way():
+    gate, order = _Gate(), []
+
+    def job():
+        with gate.job():
+            order.append("job")
+
+    gate.enter_cell()
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(job)
+        time.sleep(0.05)
+        order.append("cell")
+        gate.leave_cell()
+        done.result(10)
+    assert order == ["cell", "job"]
+
+    with ThreadPoolExecutor(1) as pool:
+        with gate.job():
+            cell = pool.submit(lambda: (gate.enter_cell(), order.append("next"), gate.leave_cell()))
+            time.sleep(0.05)
+            order.append("job ends")
+        cell.result(10)
+    assert order[2:] == ["job ends", "next"]
+
+
 # --- with nobody in front of it
 
 
@@ -664,7 +743,7 @@ def test_where_somebody_watches_the_widget_shows_itself(monkeypatch):
 
 def test_widgets_beside_each_other_are_the_widgets_themselves():
     steppers = [stepper_of(), stepper_of(1)]
-    (row,) = side_by_side(*steppers).children
+    row, *_ = side_by_side(*steppers).children
     assert list(row.children) == steppers
 
 
@@ -1130,8 +1209,8 @@ def test_in_a_kernel_cells_and_a_run_do_not_disturb_each_other(root):
 
     def told(code, **expressions):
         """The values of expressions once the code has run."""
-        client.execute(code, user_expressions=expressions)
-        content = client.get_shell_msg(timeout=60)["content"]
+        content = client.execute(code, user_expressions=expressions, reply=True, timeout=60)
+        content = content["content"]
         assert content["status"] == "ok", "\n".join(content["traceback"])
         return {k: v["data"]["text/plain"] for k, v in content["user_expressions"].items()}
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from ..derive import ArchitectureWeights
 from ..genotype import Genotype
 from ..search import SearchState
@@ -114,10 +116,12 @@ def _check_trace(trace, at) -> None:
 
 
 def _weights_of(what) -> tuple[ArchitectureWeights, Genotype | None]:
-    if isinstance(what, SearchState):
-        return what.weights, what.genotype
-    if isinstance(what, ArchitectureWeights):
-        return what, None
+    weights = what.weights if isinstance(what, SearchState) else what
+    if isinstance(weights, ArchitectureWeights):
+        arrays = [weights.alpha, *weights.beta, *weights.gamma]
+        if not all(np.isfinite(array).all() for array in arrays):
+            raise DrawError("weights: found NaN or infinity; allowed: finite numbers")
+        return weights, what.genotype if isinstance(what, SearchState) else None
     raise DrawError(
         f"draw: found {type(what).__name__}; allowed: a Genotype, a SearchState or "
         "ArchitectureWeights"

@@ -211,6 +211,7 @@ class GenotypeEditor(Live):
 
     def _build_menus(self) -> None:
         """A row of menus for each Cell: its inputs, its motif, its steps."""
+        _close(self._menus)
         self._chosen: list[tuple] = []  # menu, what it shows of a genotype
         rows = []
         for i, cell in enumerate(self.genotype.cells):
@@ -289,7 +290,6 @@ class GenotypeEditor(Live):
         )
         self._picture.value = svg_in_box("", draw(self.genotype).svg)
         self._news.value = ""
-        self._sent()
 
     def _name(self) -> str:
         taken = {entry.name for entry in self.scoreboard.entries}
@@ -306,3 +306,13 @@ class GenotypeEditor(Live):
         self._clear_error()
         path = self.save()
         self._news.value = f"saved in <code>{html.escape(str(path))}</code>"
+
+
+def _close(box: ipw.Box) -> None:
+    """Close all that is in a box, in the kernel and on the page."""
+    children, box.children = box.children, ()
+    for child in children:
+        if isinstance(child, ipw.Box):
+            _close(child)
+        child.layout.close()
+        child.close()

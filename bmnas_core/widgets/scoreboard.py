@@ -8,14 +8,16 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from ..config import resolve_device
 from ..features import FeatureBank
-from ..genotype import BmnasError, Genotype
+from ..genotype import OPERATIONS, BmnasError, Genotype
+from ..networks import count_parameters
 from ..tasks.task import Task
 from ..train import TrainConfig, network_cost, train
-from .work import Live, ipw
+from .work import GATE, TRAININGS, Live, ipw
 
 _BOARDS: weakref.WeakKeyDictionary[Task, Scoreboard] = weakref.WeakKeyDictionary()
 
@@ -112,7 +114,16 @@ class Scoreboard(Live):
         def job():
             if ended.is_set():
                 raise Stopped(f"training of {name}: broken off before it began")
-            return self._trained(genotype, name, on_epoch)
+            turn = ExitStack()
+            turn.enter_context(GATE.job())
+
+            def between(record):
+                turn.close()  # a cell that waits may run now
+                on_epoch(record)
+                turn.enter_context(GATE.job())
+
+            with turn:
+                return self._trained(genotype, name, between)
 
         if (known := self.find(genotype)) is not None:
             self._show(f"in the table already: {known.name}")
@@ -121,7 +132,7 @@ class Scoreboard(Live):
         tell("training …")
         news = ""
         try:
-            entry = await self._work(job)
+            entry = await self._work(job, TRAININGS)
             if self.find(genotype) is None:
                 self.entries.append(entry)
         except Stopped as stopped:
@@ -134,9 +145,9 @@ class Scoreboard(Live):
         self._show()
 
     def _trained(self, genotype: Genotype, name: str, on_epoch=None) -> Entry:
-        cost = network_cost(genotype, self.task, self.config)
+        _, operations = network_cost(genotype, self.task, self.config)
         start = time.perf_counter()
-        _, history = train(
+        net, history = train(
             genotype,
             self.task,
             self.config,
@@ -147,7 +158,8 @@ class Scoreboard(Live):
             on_epoch=on_epoch,
         )
         seconds = time.perf_counter() - start
-        return Entry(name, genotype, history[-1]["validation_score"], *cost, seconds)
+        score = history[-1]["validation_score"]
+        return Entry(name, genotype, score, count_parameters(net), operations, seconds)
 
     def pictures(self) -> list:
         from IPython.display import HTML
@@ -197,8 +209,6 @@ async def train_with(press: ipw.Button, widget: Live, genotype: Genotype, name: 
 
 def brief(genotype: Genotype) -> str:
     """A genotype in one line: for each Cell its inputs and its motif or operations."""
-    from ..genotype import OPERATIONS
-
     cells = []
     for cell in genotype.cells:
         steps = ", ".join(OPERATIONS[step.op].label for step in cell.steps)

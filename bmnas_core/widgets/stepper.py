@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import time
+from collections.abc import Coroutine
 from pathlib import Path
 
 from ..cells import RELAXATIONS
@@ -14,7 +15,7 @@ from ..search import Search, SearchConfig
 from ..tasks.task import Task
 from ..trace import Trace
 from .scoreboard import Scoreboard, train_with
-from .work import Live, button, ipw, picture_box, svg_in_box
+from .work import GATE, Live, button, ipw, picture_box, svg_in_box
 
 #: Steps that a stepper makes by itself where nobody can press its buttons.
 UNATTENDED_STEPS = 60
@@ -56,8 +57,9 @@ class SearchStepper(Live):
         self.scoreboard = scoreboard or Scoreboard.of(
             search.task, device=str(search.device), bank=bank
         )
-        self._running, self._stepping, self._resetting = False, False, False
-        self._step_shown, self._drawn_at, self._follow = search.step, 0.0, True
+        self._running, self._resetting, self._follow = False, False, True
+        self._stepping: Search | None = None  # the search of which a step is being made
+        self._state, self._before, self._drawn_at = self.trace[0], None, 0.0
         self._build(folder)
         self._show(0)
 
@@ -71,7 +73,7 @@ class SearchStepper(Live):
         """
         if not isinstance(n, int) or n < 0:
             raise BmnasError(f"step: found {n!r}; allowed: an int, 0 up")
-        if self._stepping:
+        if self._stepping is self.search:
             raise BmnasError("step: found a run under way; allowed: after Pause, in another cell")
         for _ in range(min(n, len(self.search))):
             self.trace.append(next(self.search))
@@ -127,7 +129,7 @@ class SearchStepper(Live):
     @property
     def state(self):
         """The state that is shown."""
-        return self.trace.at(self._step_shown)
+        return self._state
 
     def show(self, step: int) -> None:
         """Travel to the state at ``step``, or the last one kept before it.
@@ -146,14 +148,15 @@ class SearchStepper(Live):
         from IPython.display import HTML
 
         state, config = self.state, self.search.config
-        title = f"<b>relaxation {config.relaxation}, seed {self.search.seed}</b>"
+        relaxation = html.escape(config.relaxation)
+        title = f"<b>relaxation {relaxation}, seed {self.search.seed}</b>"
         return [
             HTML(title + self._status.value + "<b>Hypernet</b>"),
             draw(state),
             HTML("<b>α, β, γ as probabilities</b>"),
             draw_heatmaps(state),
             HTML("<b>Derived at this step</b>: " + self._changes.value),
-            draw(state.genotype, against=self._before()),
+            draw(state.genotype, against=self._before),
             HTML("<b>So far</b>"),
             draw_curves(self.trace, at=state.step),
         ]
@@ -237,23 +240,32 @@ class SearchStepper(Live):
             (self._save, self._save_pressed),
         ):
             press.on_click(lambda _, call=call: self._soon(call))
-        self._pause.on_click(lambda _: self.pause())
+        self._pause.on_click(lambda _: self._soon(self.pause))
         for control in self._controls.values():
             control.observe(lambda _: self._soon(self._refresh_buttons), "value")
 
-    async def _steps(self, n: int) -> None:
-        """Make up to n steps in the worker, one at a time, and show them as fast as they paint."""
-        if self._stepping or self._resetting:
-            return
+    def _steps(self, n: int) -> Coroutine | None:
+        """Begin to make up to n steps in the worker, unless some are being made."""
+        if self._stepping is self.search or self._resetting:
+            return None
         self._clear_error()
-        self._running = self._stepping = self._follow = True
-        search = self.search
+        self._running = self._follow = True
+        self._stepping = self.search
         self._refresh_buttons()
+        return self._step_on(self.search, n)
+
+    async def _step_on(self, search: Search, n: int) -> None:
+        """Make the steps one at a time, and show them as fast as they paint."""
+
+        def job():
+            with GATE.job():
+                return next(search)
+
         try:
             for _ in range(n):
                 if not self._running or search is not self.search or not len(search):
                     break
-                state = await self._work(lambda: next(search))
+                state = await self._work(job)
                 if search is not self.search:
                     return
                 self.trace.append(state)
@@ -263,12 +275,11 @@ class SearchStepper(Live):
                 elif self._may_draw():
                     self._show(len(self.trace) - 1)
         finally:
-            self._stepping = False
-            if search is self.search:
-                self._running = False
-                if self._follow and self._step_shown < search.step:
-                    self._show(len(self.trace) - 1)
+            if self._stepping is search:
+                self._stepping, self._running = None, False
             self._refresh_buttons()
+            if search is self.search and self._follow and self._state.step < search.step:
+                self._show(len(self.trace) - 1)
 
     def _may_draw(self) -> bool:
         waited = time.monotonic() - self._drawn_at
@@ -331,18 +342,12 @@ class SearchStepper(Live):
         config = self.search.config
         return f"step {self.state.step}, {config.relaxation}, seed {self.search.seed}"
 
-    def _before(self):
-        """The genotype one state earlier, None at the first one."""
-        i = self.trace.index(self._step_shown)
-        return self.trace[i - 1].genotype if i else None
-
     def _show(self, i: int) -> None:
         """Draw state i of the trace, and move the slider there."""
-        state = self.trace[i]
-        self._step_shown = state.step
-        before = self._before()
+        state, last = self.trace[i], self.trace[i - 1] if i else None
+        before = last.genotype if last else None
+        self._state, self._before = state, before
         changes = state.genotype.changes_from(before) if before else ()
-        self._show_status()
         self._hypernet.value = svg_in_box("Hypernet", draw(state).svg)
         self._heatmaps.value = svg_in_box("α, β, γ as probabilities", draw_heatmaps(state).svg)
         self._curves.value = svg_in_box("So far", draw_curves(self.trace, at=state.step).svg)
@@ -350,13 +355,15 @@ class SearchStepper(Live):
         drawn = draw(state.genotype, against=before if changes else None)
         self._genotype.value = svg_in_box(title, drawn.svg)
         lines = "".join(f"<li>{html.escape(str(change))}</li>" for change in changes)
-        what = "changed at this step:" if changes else "same genotype as one step before"
-        what = what if before else "the first genotype"
+        what = "the first genotype"
+        if last:
+            what = "changed at this step:" if changes else f"same genotype as at step {last.step}"
         self._changes.value = (
             f'<div style="line-height:1.35;padding:0 10px">{what}'
             f'<ul style="margin:0;padding-left:20px">{lines}</ul></div>'
         )
         self._move_slider()
+        self._show_status()
         self._refresh_buttons()
         self._drawn_at = time.monotonic()
         self._sent()
@@ -376,10 +383,11 @@ class SearchStepper(Live):
     def _move_slider(self) -> None:
         with self._page.hold_sync():
             self._page.last = len(self.trace) - 1
-            self._page.shown = self.trace.index(self._step_shown)
+            self._page.shown = self.trace.index(self._state.step)
 
     def _refresh_buttons(self) -> None:
-        busy, done = self._stepping or self._resetting, not len(self.search)
+        busy = self._stepping is self.search or self._resetting
+        done = not len(self.search)
         for press in (self._step, self._step_10, self._run):
             press.disabled = busy or done
         self._pause.disabled = not self._running

@@ -1,8 +1,8 @@
-"""Where widgets do their work: one thread for searches and trainings, the kernel for the rest.
+"""Where widgets do their work: a thread for searches, one for trainings, the kernel for the rest.
 
-A widget lives in the kernel's event loop and asks the worker thread for one step at a time, so that
-the interface answers in between. While a cell of the notebook runs, the worker waits: they would
-draw random numbers from the same generator.
+A widget lives in the kernel's event loop and asks a worker thread for one step or epoch at a time,
+so that the interface answers in between. While a cell of the notebook runs, the workers wait: they
+would draw random numbers from the same generator. Callbacks of other widgets are not minded.
 """
 
 from __future__ import annotations
@@ -14,15 +14,18 @@ import threading
 import traceback
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import anywidget
 import ipywidgets as ipw
 import traitlets
 
-from ..config import RANDOM, BmnasError
+from ..config import BmnasError
 from ..progress import watched
 
-_WORKER = ThreadPoolExecutor(1, thread_name_prefix="bmnas")
+#: One thread for steps of searches and one for trainings, so that these do not wait for those.
+SEARCHES = ThreadPoolExecutor(1, thread_name_prefix="bmnas-search")
+TRAININGS = ThreadPoolExecutor(1, thread_name_prefix="bmnas-training")
 _RUNNING: set[asyncio.Task] = set()
 
 
@@ -34,7 +37,6 @@ class Page(anywidget.AnyWidget):
     """
 
     _esm = """
-    const counts = new Map();
     export default {
       render({ model, el }) {
         const slider = document.createElement("input");
@@ -72,11 +74,8 @@ class Page(anywidget.AnyWidget):
           };
           document.hidden ? tell() : requestAnimationFrame(() => setTimeout(tell, 0));
         };
-        const count = by => {
-          const n = (counts.get(model) ?? 0) + by;
-          counts.set(model, n);
-          model.send({ views: n });
-        };
+        globalThis.bmnasPage ??= String(Math.random());
+        const count = by => model.send({ page: globalThis.bmnasPage, views: by });
         slider.oninput = () => { wanted = Number(slider.value); ask(); };
         slider.onpointerdown = () => { held = true; };
         slider.onpointerup = slider.onblur = () => { held = false; update(); };
@@ -99,7 +98,10 @@ class Page(anywidget.AnyWidget):
 
 
 class Live(ipw.VBox):
-    """Base of the widgets: runs jobs without blocking, shows errors, ends with its output.
+    """Base of the widgets: runs jobs without blocking, shows errors, ends with its last view.
+
+    Clearing the output, running its cell again or deleting the cell ends what runs. Closing the
+    whole tab, or interrupting the kernel, does not: Pause does.
 
     With nobody in front of the notebook (papermill, ``make notebooks``) it does not show itself as
     a widget, but does what :meth:`demonstrate` says and leaves its :meth:`pictures`.
@@ -111,6 +113,7 @@ class Live(ipw.VBox):
         except RuntimeError:
             self._loop = None
         self._error, self._ended = ipw.HTML(), threading.Event()
+        self._views: tuple[str | None, int] = None, 0
         self._page = Page()
         self._page.on_msg(self._told)
         _mind_running_cells()
@@ -142,8 +145,13 @@ class Live(ipw.VBox):
             display(picture)
 
     def _told(self, _, content, __) -> None:
-        if content.get("views") == 0:
-            self._soon(self.stop)
+        if "views" in content:
+            page = content.get("page")
+            if page != self._views[0]:  # loaded anew: what it showed before is gone
+                self._views = page, 0
+            self._views = page, max(0, self._views[1] + content["views"])
+            if not self._views[1]:
+                self._soon(self.stop)
         if "show" in content:
             self._soon(lambda: self._slid(content["show"]))
 
@@ -156,7 +164,9 @@ class Live(ipw.VBox):
             here = asyncio.get_running_loop()
         except RuntimeError:
             here = None
-        if self._loop is None or here is self._loop or self._loop.is_closed():
+        if self._loop is None or self._loop.is_closed():
+            self._loop = here
+        if self._loop is None or here is self._loop:
             self._guarded(call)
         else:
             self._loop.call_soon_threadsafe(self._guarded, call)
@@ -169,7 +179,7 @@ class Live(ipw.VBox):
             return
         if not asyncio.iscoroutine(job):
             return
-        if self._loop is None or self._loop.is_closed():
+        if self._loop is None:
             asyncio.run(self._finish(job))
             return
         task = self._loop.create_task(self._finish(job))
@@ -182,9 +192,9 @@ class Live(ipw.VBox):
         except Exception as error:
             self._fail(error)
 
-    async def _work(self, call: Callable[[], object]):
-        """The result of ``call`` in the worker thread."""
-        return await asyncio.get_running_loop().run_in_executor(_WORKER, call)
+    async def _work(self, call: Callable[[], object], pool: ThreadPoolExecutor = SEARCHES):
+        """The result of ``call`` in a worker thread."""
+        return await asyncio.get_running_loop().run_in_executor(pool, call)
 
     def _sent(self) -> None:
         self._page.sent += 1
@@ -225,29 +235,58 @@ def svg_in_box(title: str, svg: str) -> str:
     return f'<div style="{style};line-height:1.4">{heading}{svg}</div>'
 
 
+class _Gate:
+    """Lets jobs of the workers and cells of the notebook pass in turns.
+
+    A cell waits until no job is under way, and jobs wait until no cell runs. Threads that a cell
+    starts are not held up.
+    """
+
+    def __init__(self):
+        self._turn, self._cells, self._jobs = threading.Condition(), threading.local(), 0
+        self._running = 0
+
+    @contextmanager
+    def job(self):
+        """Hold while a job draws random numbers."""
+        with self._turn:
+            self._turn.wait_for(lambda: not self._running)
+            self._jobs += 1
+        try:
+            yield
+        finally:
+            with self._turn:
+                self._jobs -= 1
+                self._turn.notify_all()
+
+    def enter_cell(self, *_) -> None:
+        with self._turn:
+            self._running += 1
+            self._cells.held = getattr(self._cells, "held", 0) + 1
+            self._turn.wait_for(lambda: not self._jobs)
+
+    def leave_cell(self, *_) -> None:
+        """Give back all that this thread holds: also where a cell began before the widgets did."""
+        with self._turn:
+            self._running -= getattr(self._cells, "held", 0)
+            self._cells.held = 0
+            self._turn.notify_all()
+
+
+GATE = _Gate()
 _minding = False
 
 
 def _mind_running_cells() -> None:
-    """Hold the random numbers while a cell of the notebook runs; registered once a kernel."""
+    """Have cells and jobs take turns from the cell on that makes the first widget."""
     global _minding
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     if _minding or shell is None or not hasattr(shell, "kernel"):
         return
-    held = []
-
-    def before(*_):
-        RANDOM.acquire()
-        held.append(True)
-
-    def after(*_):
-        if held:
-            held.pop()
-            RANDOM.release()
-
-    shell.events.register("pre_run_cell", before)
-    shell.events.register("post_run_cell", after)
+    shell.events.register("pre_run_cell", GATE.enter_cell)
+    shell.events.register("post_run_cell", GATE.leave_cell)
+    GATE.enter_cell()
     _minding = True
 
 
@@ -263,7 +302,7 @@ def side_by_side(*widgets: Live) -> Live:
             raise BmnasError(f"side_by_side: found {found}; allowed: a SearchStepper, …")
     beside = Live()
     layout = ipw.Layout(flex_flow="row wrap", align_items="flex-start", grid_gap="12px")
-    beside.children = [ipw.HBox(list(widgets), layout=layout)]
+    beside.children = [ipw.HBox(list(widgets), layout=layout), beside._error, beside._page]
     beside.demonstrate = lambda: [widget.demonstrate() for widget in widgets]
     beside.pictures = lambda: [shown for widget in widgets for shown in widget.pictures()[:4]]
     return beside
