@@ -152,7 +152,12 @@ class Genotype:
         """What is other here than in ``before``, Cell by Cell and step by step as they are listed.
 
         The order of a step's inputs counts only where neither operation is symmetric.
+
+        Raises:
+            GenotypeError: for anything but a genotype.
         """
+        if not isinstance(before, Genotype):
+            raise GenotypeError("before", before, "a Genotype")
         changes = []
         for i in range(max(len(self.cells), len(before.cells))):
             old, new = (g.cells[i] if i < len(g.cells) else None for g in (before, self))

@@ -95,7 +95,13 @@ class Trace(Sequence):
 
     @classmethod
     def of(cls, search: Search, limit: int = 10_000) -> Trace:
-        """A trace of ``search`` from where it stands now."""
+        """A trace of ``search`` from where it stands now.
+
+        Raises:
+            TraceError: for anything but a search.
+        """
+        if not isinstance(search, Search):
+            raise TraceError(f"Trace.of: found {type(search).__name__}; allowed: a Search")
         about = {
             "task": search.task.name,
             "rule": search.task.rule,
@@ -193,11 +199,11 @@ class Trace(Sequence):
     __hash__ = None
 
     def index(self, step: int) -> int:
-        """Index of the last state kept at or before ``step``."""
+        """Index of the last state kept at or before ``step``; of the first where none is."""
         return max(0, int(np.searchsorted(self.steps, step, side="right")) - 1)
 
     def at(self, step: int) -> SearchState:
-        """The last state kept at or before ``step``."""
+        """The last state kept at or before ``step``; the first where none is."""
         return self[self.index(step)]
 
     @property
@@ -323,7 +329,8 @@ class Trace(Sequence):
         """Write one HTML file that replays the search with no kernel and no network.
 
         Args:
-            frames: the most states to show, evenly spaced; first and last are among them.
+            frames: the most states to show, evenly spaced; first and last are among them, the
+                first alone where it is 1.
 
         Raises:
             TraceError: for fewer than one frame.

@@ -360,6 +360,11 @@ def test_what_changed_is_told_by_place(changes, lines):
     assert told(**changes) == lines
 
 
+def test_a_genotype_is_compared_with_a_genotype():
+    with pytest.raises(GenotypeError, match="before: found 3; allowed: a Genotype"):
+        Genotype.from_json(TEXT).changes_from(3)
+
+
 def test_a_change_names_its_cell_its_step_and_what_it_is():
     before = Genotype.from_json(TEXT)
     after = Genotype.from_json(changed(cells__1__steps__0=step("attention", "Y", "X")))

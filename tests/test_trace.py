@@ -112,6 +112,11 @@ def test_a_trace_does_not_change_with_the_search_it_follows():
     assert np.array_equal(first.alpha, before[1])
 
 
+def test_only_a_search_is_traced():
+    with pytest.raises(TraceError, match="Trace.of: found int; allowed: a Search"):
+        Trace.of(3)
+
+
 def test_a_trace_says_what_it_was_made_with():
     about = traced(seed=np.int64(3), n=0, arch_lr=0.5).about
     assert (about["task"], about["rule"], about["metric"]) == ("tiny", "same", "accuracy")

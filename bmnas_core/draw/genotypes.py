@@ -64,7 +64,11 @@ def draw_comparison(
     for genotype in (one, other):
         if not isinstance(genotype, Genotype):
             raise DrawError(f"draw: found {type(genotype).__name__}; allowed: a Genotype")
-    if len(names) != 2 or not all(isinstance(name, str) for name in names):
+    if (
+        not isinstance(names, tuple | list)
+        or len(names) != 2
+        or not all(isinstance(name, str) for name in names)
+    ):
         raise DrawError(f"names: found {names!r}; allowed: two strings")
     sheet = Sheet()
     for prefix, genotype, against, name in zip(

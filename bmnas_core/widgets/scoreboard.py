@@ -28,7 +28,11 @@ class Stopped(BmnasError):
 
 @dataclass(frozen=True)
 class Entry:
-    """One trained genotype: ``score`` on validation, which training did not see."""
+    """One trained genotype: ``score`` on validation, which training did not see.
+
+    ``operations`` are the multiply-adds of one sample, as
+    :func:`~bmnas_core.network_cost` counts them.
+    """
 
     name: str
     genotype: Genotype
