@@ -172,8 +172,8 @@ def collect_runs(
     ] = None,
 ) -> None:
     """Put runs with several seeds into one table: mean and standard deviation."""
-    from .config import writing
     from .experiments import collect
+    from .genotype import writing
 
     table = collect(runs)
     if out is not None:

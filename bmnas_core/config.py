@@ -9,13 +9,14 @@ import os
 import threading
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
 from types import UnionType
 from typing import Union, get_args, get_origin, get_type_hints
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
-from .genotype import BmnasError
+from .genotype import BmnasError, writing
 
 __version__ = "0.1.0"
 
@@ -44,6 +45,14 @@ class Config:
             value = _as_type(getattr(self, f.name), hints[f.name], f"{self._name()}.{f.name}")
             object.__setattr__(self, f.name, value)
             self._check_limits(f, value)
+
+    @classmethod
+    def of(cls, config: Config | None) -> Config:
+        """``config``, or the defaults where None. Raises :class:`ConfigError` for another type."""
+        if not isinstance(config, cls | None):
+            found = type(config).__name__
+            raise ConfigError(f"config: found {found}; allowed: a {cls._name()}")
+        return cls() if config is None else config
 
     @classmethod
     def _name(cls) -> str:
@@ -185,20 +194,30 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     return found
 
 
-@contextmanager
-def writing(path: str | os.PathLike):
-    """Yield a path beside ``path`` to write to; it replaces ``path`` only if all went well."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+def write_tensors(path: str | os.PathLike, tensors: dict[str, torch.Tensor], header: str) -> None:
+    """Write tensors as safetensors with our header, whole or not at all."""
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    with writing(path) as beside:
+        save_file(tensors, beside, {"bmnas": header})
+
+
+def read_tensors(
+    path: str | os.PathLike, format: str, refused: type[BmnasError], what: str
+) -> tuple[dict, dict[str, torch.Tensor]]:
+    """Header and tensors of a safetensors file that :func:`write_tensors` wrote in ``format``.
+
+    Raises ``refused`` for a file that is missing, damaged or no ``what``.
+    """
     try:
-        beside.touch()
-        mode = beside.stat().st_mode
-        yield beside
-        beside.chmod(mode)  # safetensors would leave it to its owner alone
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+        with safe_open(path, "pt") as file:
+            header = json.loads((file.metadata() or {}).get("bmnas", "{}"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, TypeError, ValueError, RecursionError) as error:
+        raise refused(f"{path}: found no {what} ({error})") from None
+    found = header.get("format") if isinstance(header, dict) else header
+    if found != format:
+        raise refused(f"{path}: found format {found!r}; allowed: {format!r}")
+    return header, tensors
 
 
 def as_seed(seed: int) -> int:

@@ -24,8 +24,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from .config import BmnasError, __version__, writing
-from .genotype import Genotype
+from .config import BmnasError, __version__
+from .genotype import Genotype, writing
 from .progress import UNATTENDED, watched
 
 #: Fields every ``result.json`` has; ``genotype`` and ``versions`` are added by :func:`save_run`.

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from .config import resolve_device
 from .networks import FeatureError, pool
-from .tasks.task import Modality, Task, tensor_hash
+from .tasks.task import Modality, Task, as_task, tensor_hash
 
 FORMAT = "bmnas-features/1"
 
@@ -90,7 +90,7 @@ class FeatureBank:
         device: torch.device | str = "cpu",
         folder: str | os.PathLike | None = None,
     ):
-        self.L = task.config.L if L is None else L
+        self.L = as_task(task).config.L if L is None else L
         if type(self.L) is not int or self.L < 1:
             raise FeatureError(f"L: found {self.L!r}; allowed: an int, at least 1")
         self.device = resolve_device(device)
@@ -125,6 +125,8 @@ class FeatureBank:
         L = task.config.L if L is None else L
         identity = _identity(task, L)
         if bank is not None:
+            if not isinstance(bank, FeatureBank):
+                raise FeatureError(f"bank: found {type(bank).__name__}; allowed: a FeatureBank")
             if bank.identity != identity:
                 raise FeatureError(
                     f"bank: found one made of other data, splits, backbones or L than those of "

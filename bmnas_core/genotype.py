@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -37,6 +38,10 @@ MOTIFS = {
 
 class BmnasError(ValueError):
     """Something the user gave does not fit; the message says what, where and what would."""
+
+
+class FileError(BmnasError, OSError):
+    """A file that cannot be written."""
 
 
 class GenotypeError(BmnasError):
@@ -230,16 +235,14 @@ class Genotype:
         return cls(data["features"], tuple(cells))
 
     def save(self, path: str | os.PathLike) -> Path:
-        """Write :meth:`to_json` to ``path``: beside it first, then renamed into place."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
+        """Write :meth:`to_json` to ``path``, whole or not at all.
+
+        Raises:
+            FileError: where nothing can be written.
+        """
+        with writing(path) as beside:
             beside.write_text(self.to_json(), encoding="utf-8")
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
-        return path
+        return Path(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Genotype:
@@ -248,9 +251,11 @@ class Genotype:
         Raises:
             GenotypeError: naming the file and the place in it.
         """
-        path = Path(path)
         try:
+            path = Path(path)
             text = path.read_text(encoding="utf-8")
+        except TypeError:
+            raise GenotypeError("path", path, "the path of a genotype file") from None
         except FileNotFoundError:
             raise GenotypeError("file", "nothing there", "a genotype file", str(path)) from None
         except UnicodeDecodeError as error:
@@ -259,6 +264,42 @@ class Genotype:
         except OSError as error:
             raise GenotypeError("file", error.strerror, "a readable file", str(path)) from None
         return cls.from_json(text, str(path))
+
+
+@contextmanager
+def writing(path: str | os.PathLike):
+    """Yield a path beside ``path`` to write to; it replaces ``path`` only if all went well.
+
+    The folder of ``path`` is made if need be.
+
+    Raises:
+        FileError: where nothing can be written, or the writing fails.
+    """
+    allowed = "allowed: the path of a file that can be written"
+    try:
+        target = Path(path)
+        if not target.name or target.is_dir():
+            what = "the folder" if target.is_dir() and str(path) else "no name,"
+            raise FileError(f"path: found {what} {str(path)!r}; {allowed}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+        beside.touch()
+    except FileError:
+        raise
+    except (OSError, TypeError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise FileError(f"path: found {str(path)!r} ({why}); {allowed}") from None
+    try:
+        mode = beside.stat().st_mode
+        yield beside
+        beside.chmod(mode)  # safetensors would leave it to its owner alone
+        os.replace(beside, target)
+    except OSError as error:
+        if isinstance(error, FileError):
+            raise
+        raise FileError(f"{target}: not written: {error.strerror or error}") from error
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def check_features(features: tuple[str, ...]) -> None:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from .cells import RELAXATIONS
@@ -22,16 +20,17 @@ from .config import (
     Settings,
     as_seed,
     epoch_batches,
+    read_tensors,
     resolve_device,
     seeded,
     setting,
-    writing,
+    write_tensors,
 )
 from .derive import DERIVATIONS, ArchitectureWeights, derive
 from .features import FeatureBank
 from .genotype import OPERATIONS, Genotype
 from .networks import Hypernet
-from .tasks.task import Task
+from .tasks.task import Task, as_task
 from .train import cosine_restarts, metric_of, score
 
 FORMAT = "bmnas-search/1"
@@ -140,9 +139,9 @@ class Search:
         device: str | torch.device = "auto",
         bank: FeatureBank | None = None,
     ):
-        self.task, self.seed, self.device = task, as_seed(seed), resolve_device(device)
+        self.task, self.seed, self.device = as_task(task), as_seed(seed), resolve_device(device)
         self.config = config = (
-            (config or SearchConfig()).filled(task.search_config).filled(task.config)
+            SearchConfig.of(config).filled(task.search_config).filled(task.config)
         )
         self.bank = FeatureBank.of(task, config.L, self.device, bank)
         self.metric = metric_of(task)
@@ -278,9 +277,7 @@ class Search:
             "bank": self.bank.identity,
             "tensors": sorted(tensors),
         }
-        tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-        with writing(path) as beside:
-            save_file(tensors, beside, {"bmnas": json.dumps(header)})
+        write_tensors(path, tensors, json.dumps(header))
 
     @classmethod
     def resume(
@@ -297,15 +294,7 @@ class Search:
             SearchError: for a file that is missing or no search, or features other than those it
                 was made with.
         """
-        try:
-            with safe_open(path, "pt") as file:
-                header = json.loads((file.metadata() or {}).get("bmnas", "{}"))
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError, ValueError, RecursionError) as error:
-            raise SearchError(f"{path}: found no search to resume ({error})") from None
-        found = header.get("format") if isinstance(header, dict) else header
-        if found != FORMAT:
-            raise SearchError(f"{path}: found format {found!r}; allowed: {FORMAT!r}")
+        header, tensors = read_tensors(path, FORMAT, SearchError, "search to resume")
         try:
             config = SearchConfig.from_dict(header["config"])
             search = cls(task, config, seed=header["seed"], device=device, bank=bank)

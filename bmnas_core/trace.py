@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from .cells import RELAXATIONS
-from .config import BmnasError, writing
+from .config import BmnasError, read_tensors, write_tensors
 from .derive import ArchitectureWeights
 from .draw import draw_curves
 from .draw.replay import page
-from .genotype import OPERATIONS, Genotype
+from .genotype import OPERATIONS, Genotype, writing
 from .search import Search, SearchState
 
 FORMAT = "bmnas-trace/1"
+#: What a trace says of its search, at the least.
+ABOUT = {"task": str, "rule": str | None, "metric": str, "seed": int, "config": dict}
+ABOUT |= {"features": list}
 PHASES = ("start", "both", "weights", "architecture")
 #: Columns of numbers of each frame.
 COLUMNS = ("step", "epoch", "lr", "train_loss", "val_loss", "val_score")
@@ -64,7 +66,7 @@ class Comparison:
         return "\n".join(lines)
 
 
-class Trace(Sequence):
+class Trace:
     """The states of a search, compact enough to keep them all, or evenly many of a long one. ::
 
         trace = bm.Trace.of(search)
@@ -85,6 +87,12 @@ class Trace(Sequence):
     def __init__(self, about: dict, limit: int = 10_000):
         if not isinstance(limit, int) or limit < 3:
             raise TraceError(f"limit: found {limit!r}; allowed: an int, 3 up")
+        for name, kind in ABOUT.items():
+            if not isinstance(about, dict) or not isinstance(about.get(name), kind):
+                known = ", ".join(ABOUT)
+                raise TraceError(
+                    f"about: found no {name}; allowed: {known}, as Trace.of reads them"
+                )
         self.about, self.limit = dict(about), limit
         self.genotypes: list[Genotype] = []
         self._known: dict[Genotype, int] = {}
@@ -134,6 +142,9 @@ class Trace(Sequence):
         if self._rows and state.step <= self._rows[-1][0][0]:
             last = int(self._rows[-1][0][0])
             raise TraceError(f"append: found step {state.step}; allowed: after step {last}")
+        if state.phase not in PHASES:
+            allowed = ", ".join(map(repr, PHASES))
+            raise TraceError(f"append: found phase {state.phase!r}; allowed: {allowed}")
         self._shapes = shapes
         numbers = tuple(
             math.nan if (value := getattr(state, name)) is None else float(value)
@@ -154,6 +165,9 @@ class Trace(Sequence):
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def __iter__(self) -> Iterator[SearchState]:
+        return (self[i] for i in range(len(self)))
 
     def __getitem__(self, i: int | slice) -> SearchState | list[SearchState]:
         if isinstance(i, slice):
@@ -199,11 +213,20 @@ class Trace(Sequence):
     __hash__ = None
 
     def index(self, step: int) -> int:
-        """Index of the last state kept at or before ``step``; of the first where none is."""
+        """Index of the last state kept at or before ``step``; of the first where none is.
+
+        Raises:
+            TraceError: for anything but an int, and where there are no states.
+        """
+        try:
+            step = operator.index(step)
+        except TypeError:
+            raise TraceError(f"step: found {step!r}; allowed: an int") from None
+        self._some()
         return max(0, int(np.searchsorted(self.steps, step, side="right")) - 1)
 
     def at(self, step: int) -> SearchState:
-        """The last state kept at or before ``step``; the first where none is."""
+        """The last state kept at or before ``step``, as :meth:`index` finds it."""
         return self[self.index(step)]
 
     @property
@@ -267,9 +290,13 @@ class Trace(Sequence):
         )
 
     def save(self, path: str | os.PathLike) -> Path:
-        """Write the trace as safetensors with a JSON header, whole or not at all."""
-        if not len(self):
-            raise TraceError("save: found a trace without states; allowed: one up")
+        """Write the trace as safetensors with a JSON header, whole or not at all.
+
+        Raises:
+            TraceError: where there are no states.
+            FileError: where nothing can be written.
+        """
+        self._some()
         self._drop_unused()
         header = {
             "format": FORMAT,
@@ -286,8 +313,7 @@ class Trace(Sequence):
             "genotype": torch.tensor(kinds, dtype=torch.int32),
             "weights": torch.from_numpy(np.stack(flat)),
         }
-        with writing(path) as beside:
-            save_file(tensors, beside, {"bmnas": json.dumps(header, ensure_ascii=False)})
+        write_tensors(path, tensors, json.dumps(header, ensure_ascii=False))
         return Path(path)
 
     @classmethod
@@ -297,15 +323,7 @@ class Trace(Sequence):
         Raises:
             TraceError: for a file that is missing or no whole trace.
         """
-        try:
-            with safe_open(path, "pt") as file:
-                header = json.loads((file.metadata() or {}).get("bmnas", "{}"))
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError, ValueError, RecursionError) as error:
-            raise TraceError(f"{path}: found no trace ({error})") from None
-        found = header.get("format") if isinstance(header, dict) else header
-        if found != FORMAT:
-            raise TraceError(f"{path}: found format {found!r}; allowed: {FORMAT!r}")
+        header, tensors = read_tensors(path, FORMAT, TraceError, "trace")
         try:
             trace = cls(header["about"], header["limit"])
             trace._stride, trace._epoch_stride = header["strides"]
@@ -333,8 +351,10 @@ class Trace(Sequence):
                 first alone where it is 1.
 
         Raises:
-            TraceError: for fewer than one frame.
+            TraceError: for fewer than one frame, and where there are no states.
+            FileError: where nothing can be written.
         """
+        self._some()
         if not isinstance(frames, int) or frames < 1:
             raise TraceError(f"frames: found {frames!r}; allowed: an int, 1 up")
         with writing(path) as beside:
@@ -398,6 +418,10 @@ class Trace(Sequence):
                 fits = all(len(sources) == len(p) for sources, p, _ in [(names, x, x), *edges])
                 if not fits or gamma.shape[1] != len(weights.operations):
                     raise ValueError("found weights that do not fit features and operations")
+
+    def _some(self) -> None:
+        if not self._rows:
+            raise TraceError("found a trace without states; allowed: one state up")
 
     def _genotype(self, i: int) -> Genotype:
         return self.genotypes[self._rows[i][2]]

@@ -15,7 +15,7 @@ from .features import FeatureBank, RawInputs, extract
 from .genotype import Genotype
 from .networks import FusionNetwork, count_parameters
 from .progress import progress_bar
-from .tasks.task import Task, TaskError
+from .tasks.task import Task, TaskError, as_task
 
 
 class TrainError(BmnasError):
@@ -122,7 +122,7 @@ def train(
     Raises:
         TrainError: if the genotype's features are not the task's.
     """
-    config = (config or TrainConfig()).filled(task.config)
+    config = TrainConfig.of(config).filled(as_task(task).config)
     device = resolve_device(device)
     with seeded(seed, "initial weights"):
         net: nn.Module = _fusion_network(genotype, task, config)
@@ -147,7 +147,7 @@ def network_cost(
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    config = (config or TrainConfig()).filled(task.config)
+    config = TrainConfig.of(config).filled(as_task(task).config)
 
     def count() -> tuple[int, int]:
         net = _fusion_network(genotype, task, config).eval()
@@ -235,6 +235,7 @@ def evaluate(
 
     Read ``"test"`` once, for the number you report; choose by ``"validation"``.
     """
+    as_task(task)
     device = next(net.parameters()).device
     if isinstance(net, EndToEnd):
         return score(net, task, RawInputs(task, device=device), split)

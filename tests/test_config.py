@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from bmnas_core import ConfigError, DeviceError, SearchConfig, TrainConfig, resolve_device
-from bmnas_core.config import Settings, epoch_batches, generator, seeded, writing
+from bmnas_core.config import Settings, epoch_batches, generator, seeded
+from bmnas_core.genotype import FileError, writing
 
 
 @pytest.mark.parametrize("config", [SearchConfig(), SearchConfig(N=3, dropout=0), TrainConfig()])
@@ -94,6 +95,28 @@ def test_writing_leaves_the_old_file_when_it_breaks_off(tmp_path):
         raise KeyboardInterrupt
     assert path.read_text() == "whole"
     assert os.listdir(path.parent) == ["file.txt"]
+
+
+@pytest.mark.parametrize(
+    "path, found",
+    [
+        ("", "found no name, ''"),
+        ("folder", "found the folder '.*folder'"),
+        ("file/below", r"found '.*below' \(.*\)"),
+        ("a\0b", r"found '.*' \(.*null"),
+        ("n" * 300, r"found 'n+' \(File name too long\)"),
+        (None, r"found 'None' \("),
+        (3, r"found '3' \("),
+    ],
+)
+def test_a_path_that_cannot_be_written_to_is_named(tmp_path, monkeypatch, path, found):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("a file")
+    message = f"path: {found}.*; allowed: the path of a file that can be written"
+    with pytest.raises(FileError, match=message), writing(path):
+        raise AssertionError("never reached")
+    assert sorted(os.listdir()) == ["file", "folder"]
 
 
 def test_streams_are_independent_of_each_other_and_of_the_global_generator():

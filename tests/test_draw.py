@@ -613,14 +613,54 @@ def test_curves_of_several_traces_are_told_apart_by_name_and_colour():
     paper = a_trace(IMAGE_AUDIO, (3, 4), 2, 2, "paper")
     drawn = draw_curves({HOSTILE[0]: pair, "R&D": paper, "again": pair})
     nodes, edges = parts(drawn, "node"), parts(drawn, "edge")
-    names = [shown(g) for me, g in nodes.items() if me.startswith("loss_m")]
-    assert sorted(names) == sorted([HOSTILE[0], "R&D", "again"])
+    names = [shown(g) for me, g in nodes.items() if re.fullmatch(r"m\d", me)]
+    assert names == [HOSTILE[0], "R&D", "again"]
     lines = {tip(g): colours(g) for me, g in edges.items() if me.startswith("score_l")}
     assert len(lines) == 3 and len(set(map(frozenset, lines.values()))) == 3
-    samples = {tip(g): colours(g) for me, g in edges.items() if me.startswith("loss_n")}
+    samples = {tip(g): colours(g) for me, g in edges.items() if re.fullmatch(r"n\d", me)}
     assert samples == lines
     rows = [len([m for m in edges if re.fullmatch(rf"t{k}_\d+", m)]) for k in range(3)]
     assert rows == [len(pair.changes), len(paper.changes), len(pair.changes)]
+
+
+def test_more_traces_than_colours_are_told_apart_by_dashes():
+    trace = a_trace(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
+    edges = parts(draw_curves({f"a long name of trace {k}": trace for k in range(14)}), "edge")
+    looks = [
+        (colours(edges[me]), edges[me].find(f"{SVG}path").get("stroke-dasharray"))
+        for me in (f"n{k}" for k in range(14))
+    ]
+    assert all(looks.count(look) == 1 for look in looks)
+
+
+def test_names_at_the_ends_of_many_lines_do_not_overlap():
+    trace = a_trace(IMAGE_AUDIO, (3,) * 10, 1, 1, "pair")
+    nodes = parts(draw_trajectories(trace), "node")
+
+    def height(me):
+        return float(nodes[me].find(f"{SVG}text").get("y"))
+
+    heights = sorted(height(me) for me in nodes if me.startswith("p0_e"))
+    assert len(heights) == 20 and min(np.diff(heights)) > 11
+    assert height("p0_t") < heights[0] and heights[-1] < height("p0_s")
+
+
+def test_of_operations_with_one_label_only_the_one_taken_is_framed(monkeypatch):
+    state = a_trace(IMAGE_AUDIO, (3, 4), 1, 2, "pair")[-1]
+    for op in OPERATIONS:
+        monkeypatch.setattr(OPERATIONS[op], "label", "Same")
+    nodes = parts(draw_heatmaps(state), "node")
+    framed = [me for me, g in nodes.items() if picture.INK.lower() in colours(g)]
+    assert [me for me in framed if me.startswith("c0_3_")] == [
+        f"c0_3_{j}_{state.weights.operations.index(step.op)}"
+        for j, step in enumerate(state.genotype.cells[0].steps)
+    ]
+
+
+@pytest.mark.parametrize("what", [{3: 1}, {None: 1}])
+def test_a_trace_whose_name_is_no_text_is_refused(what):
+    with pytest.raises(DrawError, match="found a trace named .*; allowed: text"):
+        draw_curves(what)
 
 
 @pytest.mark.parametrize(

@@ -382,7 +382,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatc
             part.write_text("half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("bmnas_core.trace.save_file", broken)
+    monkeypatch.setattr("bmnas_core.config.save_file", broken)
     monkeypatch.setattr("bmnas_core.trace.page", broken)
     with pytest.raises(OSError, match="disk full"):
         getattr(whole, method)(path)
@@ -775,3 +775,27 @@ def test_a_replay_of_a_long_search_stays_under_three_megabytes(tmp_path):
     assert len(Page(path).payload["frames"]) == 200
     print(f"{path.stat().st_size / 1e6:.2f} MB")
     assert path.stat().st_size < 3e6
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda whole: Trace(3), "about: found no task; allowed: task, rule"),
+        (lambda whole: Trace({}), "about: found no task; allowed: task, rule"),
+        (lambda whole: Trace(whole.about | {"features": 3}), "about: found no features"),
+        (lambda whole: Trace.load(None), "None: found no trace"),
+        (lambda whole: whole.at("x"), "step: found 'x'; allowed: an int"),
+        (lambda whole: whole.at(None), "step: found None; allowed: an int"),
+        (lambda whole: Trace(whole.about).at(1), "found a trace without states"),
+        (lambda whole: Trace(whole.about).to_html("t.html"), "found a trace without states"),
+        (
+            lambda whole: Trace(whole.about).append(replace(whole[0], phase="lunch")),
+            "append: found phase 'lunch'; allowed: 'start'",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_at_the_door(tmp_path, monkeypatch, whole, call, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TraceError, match=message):
+        call(whole)
+    assert not list(tmp_path.iterdir())

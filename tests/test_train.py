@@ -8,6 +8,7 @@ from strategies import genotypes
 from tiny import tiny_task, watched_bank
 
 from bmnas_core import (
+    ConfigError,
     FeatureBank,
     FeatureError,
     FusionNetwork,
@@ -252,3 +253,13 @@ def test_training_on_the_gpu_ends_near_the_one_on_the_cpu():
         for d in ("cpu", "cuda")
     ]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+@pytest.mark.parametrize("call", [train, network_cost])
+def test_what_is_no_task_or_no_config_is_refused(call):
+    task = tiny_task()
+    genotype = GENOTYPE
+    with pytest.raises(TaskError, match="task: found int; allowed: a Task"):
+        call(genotype, 3)
+    with pytest.raises(ConfigError, match="config: found dict; allowed: a TrainConfig"):
+        call(genotype, task, {"epochs": 1})

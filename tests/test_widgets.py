@@ -314,7 +314,7 @@ def test_a_place_that_cannot_be_written_to_is_told(tmp_path):
     (tmp_path / "<b>").write_text("a file")
     stepper._folder.value = str(tmp_path / "<b>")
     stepper._save.click()
-    message = r"save: found .*<b>\S* \(.*\); allowed: a folder to write to"
+    message = r"path: found .*<b>\S* \(.*\); allowed: the path of a file"
     assert re.search(message, plain(stepper._error))
     assert "<b>" not in stepper._error.value and not stepper._news.value
     with pytest.raises(BmnasError, match=message):
@@ -491,8 +491,7 @@ def test_buttons_pressed_one_after_the_other_do_not_mix_up_the_steps():
             stepper._pause.click()
             stepper._step.click()
             await asyncio.sleep(0)
-        stepper._run.click()
-        await until(lambda: not stepper._running)
+        await until(lambda: stepper._stepping is None)
         stepper._run.click()
         await until(lambda: not stepper._running and not len(stepper.search))
         return stepper.trace
@@ -1077,7 +1076,7 @@ def test_a_genotype_with_other_features_is_refused_and_the_old_one_stays():
         editor.genotype = "sum"
     assert editor.genotype == one_step() and consistent(editor)
     for what in (None, "digits", search_of()):
-        with pytest.raises(BmnasError, match=r"GenotypeEditor: found \w+; allowed: a Task"):
+        with pytest.raises(BmnasError, match=r"task: found \w+; allowed: a Task"):
             GenotypeEditor(what)
 
 
@@ -1106,7 +1105,9 @@ def test_an_edited_genotype_is_saved(tmp_path):
     assert editor.save(tmp_path / "other.json") == tmp_path / "other.json"
     editor._path.value = str(path / "below")
     editor._save.click()
-    assert re.search(r"save: found .*below \(.*\); allowed: a file", plain(editor._error))
+    assert re.search(
+        r"path: found .*below' \(.*\); allowed: the path of a file", plain(editor._error)
+    )
     assert json.loads(path.read_text())["features"] == list(TASK.features)
 
 
@@ -1158,6 +1159,50 @@ def test_an_error_by_hand_is_shown_and_gone_with_the_next_picture():
     assert not hand._error.value
 
 
+# --- what does not fit
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: Scoreboard(3), "task: found int; allowed: a Task"),
+        (lambda: Scoreboard(TASK, 3), "config: found int; allowed: a TrainConfig"),
+        (lambda: Scoreboard(TASK, seed="x"), "seed: found 'x'; allowed: an int"),
+        (lambda: Scoreboard(TASK, bank=3), "bank: found int; allowed: a FeatureBank"),
+        (lambda: Scoreboard(TASK).find(3), "genotype: found int; allowed: a Genotype"),
+        (lambda: Scoreboard(TASK).add(3, "a"), "genotype: found int; allowed: a Genotype"),
+        (lambda: Scoreboard(TASK).add(one_step(), 3), "name: found 3; allowed: text"),
+        (
+            lambda: GenotypeEditor(TASK, scoreboard=Scoreboard(tiny_task())),
+            "scoreboard: found Scoreboard; allowed: a Scoreboard of this task",
+        ),
+        (lambda: GenotypeEditor(TASK, scoreboard=3), "scoreboard: found int; allowed"),
+        (lambda: GenotypeEditor(TASK, path=None), "file: found None; allowed: a path"),
+        (lambda: GenotypeEditor(TASK).save(""), "path: found no name, ''; allowed"),
+        (lambda: SearchStepper(search_of(), scoreboard=3), "scoreboard: found int; allowed"),
+        (lambda: SearchStepper(search_of(), folder=3), "folder: found 3; allowed: a path"),
+        (lambda: stepper_of().save(""), "save: found folder ''; allowed: the path of a folder"),
+        (lambda: by_hand(lambda a: 0, a=(0, float("inf"), 1)), "by_hand: a: found .*inf"),
+        (lambda: by_hand(lambda a: 0, b=(0, 1, 0)), "by_hand: found ranges b; .*argument"),
+    ],
+)
+def test_what_does_not_fit_is_refused_at_the_door(make, message):
+    with pytest.raises(BmnasError, match=message):
+        make()
+
+
+def test_a_range_may_be_named_as_anything():
+    hand = by_hand(lambda function: draw(one_step()), function=(0, 1, 0.5))
+    assert hand.values == {"function": 0.5}
+
+
+def test_no_two_entries_of_a_scoreboard_share_a_name():
+    board = Scoreboard(tiny_task(), TrainConfig(epochs=1))
+    for op in ("sum", "attention", "concat_fc"):
+        board.add(one_step(op), "edited 1")
+    assert [entry.name for entry in board.entries] == ["edited 1", "edited 1 (2)", "edited 1 (3)"]
+
+
 # --- in a real kernel
 
 CELLS = [
@@ -1187,6 +1232,12 @@ search = search_of(1, 4)
 other = Trace.of(search)
 for state in search:
     other.append(state)
+""",
+    """
+waiting = SearchStepper(search_of(2, 4))
+waiting.run()
+await waiting.finished()
+assert not len(waiting.search) and waiting.state.step == waiting.search.total_steps
 """,
     """
 def looped(seed, epochs):

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from scipy.signal import resample_poly
 
-from bmnas_core.config import writing
+from bmnas_core.genotype import writing
 from bmnas_core.tasks.audio import SAMPLE_RATE, fit_length, mel_power
 from bmnas_core.tasks.digits import DECIBELS, WORDS
 

@@ -15,7 +15,7 @@ from ..features import FeatureBank
 from ..genotype import Genotype
 from ..networks import count_parameters
 from ..progress import progress_bar
-from ..tasks.task import Task
+from ..tasks.task import Task, as_task
 from ..train import TrainConfig, evaluate, fit, train
 
 #: Rivals by name, filled by :func:`register_rival`.
@@ -95,7 +95,7 @@ def compare(
     for name in names:
         if name not in RIVALS:
             raise RivalError(f"rival: found {name!r}; allowed: {', '.join(RIVALS)}")
-    config = (config or TrainConfig()).filled(task.config)
+    config = TrainConfig.of(config).filled(as_task(task).config)
     contest = Contest(task, config, seed, resolve_device(device))
     found = {}
     bar = progress_bar(names, "rivals", show=progress)

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ..cells import RELAXATIONS
 from ..derive import ArchitectureWeights
-from ..genotype import Genotype
+from ..genotype import OPERATIONS, Genotype
 from ..search import SearchState
 from . import genotypes, hypernets, traces
 from .genotypes import draw_comparison
@@ -84,6 +85,9 @@ def draw_curves(trace, *, at: int | None = None, engine: str = "wasi") -> Pictur
     several = trace if isinstance(trace, Mapping) else {"": trace}
     if not several:
         raise DrawError("draw: found no trace; allowed: one up")
+    for name in several:
+        if not isinstance(name, str):
+            raise DrawError(f"draw: found a trace named {name!r}; allowed: text")
     for one in several.values():
         _check_trace(one, at)
     return traces.curves(dict(several), at).picture(engine)
@@ -118,6 +122,13 @@ def _check_trace(trace, at) -> None:
 def _weights_of(what) -> tuple[ArchitectureWeights, Genotype | None]:
     weights = what.weights if isinstance(what, SearchState) else what
     if isinstance(weights, ArchitectureWeights):
+        if weights.relaxation not in RELAXATIONS:
+            known = ", ".join(map(repr, RELAXATIONS))
+            raise DrawError(f"relaxation: found {weights.relaxation!r}; allowed: {known}")
+        for op in weights.operations:
+            if op not in OPERATIONS:
+                known = ", ".join(map(repr, OPERATIONS))
+                raise DrawError(f"operation: found {op!r}; allowed: {known}")
         arrays = [weights.alpha, *weights.beta, *weights.gamma]
         if not all(np.isfinite(array).all() for array in arrays):
             raise DrawError("weights: found NaN or infinity; allowed: finite numbers")

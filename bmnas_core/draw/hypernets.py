@@ -200,45 +200,49 @@ def heatmaps(weights: ArchitectureWeights, chosen: Genotype | None) -> Sheet:
             names, *edges = weights.step_edges(i, j)
             inputs = cell and cell.steps[j].inputs
             grids.append((f"β, input of S{j + 1}", names, ("1st", "2nd"), edges, inputs))
-        operations = [OPERATIONS[op].label for op in weights.operations]
         steps = [f"S{j + 1}" for j in range(len(gamma))]
-        picked = cell and [OPERATIONS[step.op].label for step in cell.steps]
+        picked = cell and [step.op for step in cell.steps]
         columns = list(weights.operation_weights(i))
-        grids.append(("γ, operation", operations, steps, columns, picked))
+        grids.append(("γ, operation", weights.operations, steps, columns, picked))
         bottoms = []
         for k, grid in enumerate(grids):
-            shared = weights.shared and k < len(grids) - 1
-            right, bottom = _draw_grid(sheet, f"c{i}_{k}", title, right, top + 24, shared, *grid)
+            last = k == len(grids) - 1
+            labels = [OPERATIONS[op].label for op in weights.operations] if last else grid[1]
+            shared, place = weights.shared and not last, (right, top + 24)
+            right, bottom = _draw_grid(sheet, f"c{i}_{k}", title, *place, shared, labels, *grid)
             right += 30
             bottoms.append(bottom)
         top = max(bottoms) + 30
     return sheet
 
 
-def _draw_grid(sheet, me, cell, left, top, shared, title, rows, columns, values, picked):
-    """Draw one heatmap with its title and labels; returns its right and bottom."""
+def _draw_grid(sheet, me, cell, left, top, shared, labels, title, rows, columns, values, picked):
+    """Draw one heatmap with its title and labels; returns its right and bottom.
+
+    ``picked`` names a row for each column; ``labels`` are what is written at the rows.
+    """
     if shared:
         pairs = [(" = ".join(columns), values[0], set(picked or ()))]
     else:
         marks = [{name} for name in picked] if picked else [set()] * len(columns)
         pairs = list(zip(columns, values, marks, strict=True))
-    label = max(text_width(wrapped(row), 12) for row in rows)
+    label = max(text_width(wrapped(row), 12) for row in labels)
     width = max(44, *(text_width(name, 12) + 10 for name, _, _ in pairs))
     sheet.text(f"{me}_t", title, f"{cell}: {title}", left, top, size=12, color=MUTED, align="left")
-    high = [max(22, text_height(wrapped(row)) + 6) for row in rows]
+    high = [max(22, text_height(wrapped(row)) + 6) for row in labels]
     for c, (name, column, marked) in enumerate(pairs):
         x = left + label + 8 + width * (c + 0.5)
         sheet.text(f"{me}_c{c}", name, f"{cell}: {title}", x, top + 22, size=12)
         y = top + 34.0
-        for r, (row, p) in enumerate(zip(rows, column, strict=True)):
+        for r, (row, shown, p) in enumerate(zip(rows, labels, column, strict=True)):
             if c == 0:
                 end, middle = left + label, y + high[r] / 2
-                text = wrapped(row)
-                sheet.text(f"{me}_r{r}", text, row, end, middle, size=12, align="right")
+                text = wrapped(shown)
+                sheet.text(f"{me}_r{r}", text, shown, end, middle, size=12, align="right")
             mark = row in marked
             style = {"fontsize": "12", "style": "filled", "color": INK if mark else CARD}
             style |= {"penwidth": "2" if mark else "1"} | shaded(p)
-            tip = f"{cell}, {title}, {name}: {row} {p:.3f}"
+            tip = f"{cell}, {title}, {name}: {shown} {p:.3f}"
             place = x, y + high[r] / 2, width - 4, high[r] - 4
             sheet.node(f"{me}_{c}_{r}", number(p), tip, *place, **style)
             y += high[r]

@@ -19,7 +19,7 @@ from pathlib import Path
 from unicodedata import east_asian_width
 from xml.etree import ElementTree
 
-from ..config import BmnasError, writing
+from ..genotype import BmnasError, writing
 
 #: Border and fill of each modality in order, then again from the start: Okabe and Ito's colours,
 #: which colour-blind readers can tell apart, the borders darkened to be read as text. Their blue

@@ -6,6 +6,7 @@ All functions take a :class:`~bmnas_core.trace.Trace`.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,7 +18,20 @@ LINES = (SEARCHED, "#D98200", "#007A59", "#A3477F", "#5B6470", "#7D7400")
 #: A panel's width and height, the room to its left and below, and the most points of a line.
 WIDE, HIGH, LEFT, BELOW, POINTS = 300, 150, 40, 34, 120
 SMOOTH = 15
+#: Height of a name at the end of a line; how lines look once their colours come round again.
+NAME, STYLES = 12.0, ("solid", "dashed", "dotted")
 KINDS = ("alpha", "beta", "gamma")
+
+
+class Line(NamedTuple):
+    """One line of a chart: what it is called and how it looks."""
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    color: str
+    width: float
+    style: str = "solid"
 
 
 def curves(traces: dict, at: int | None) -> Sheet:
@@ -26,34 +40,41 @@ def curves(traces: dict, at: int | None) -> Sheet:
     (first, *_) = traces.values()
     end = max(10, *(int(trace.steps[-1]) for trace in traces.values()))
     losses, scores = [], []
-    colours = dict(zip(traces, (LINES * len(traces))[: len(traces)], strict=True))
-    for name, trace in traces.items():
+    looks = [
+        (LINES[k % len(LINES)], STYLES[k // len(LINES) % len(STYLES)]) for k in range(len(traces))
+    ]
+    for (name, trace), (colour, style) in zip(traces.items(), looks, strict=True):
         steps = trace.steps
-        kinds = [("validation batch", "val_loss", colours[name])]
+        kinds = [("validation batch", "val_loss", colour)]
         if len(traces) == 1:
             kinds.insert(0, ("training batch", "train_loss", MUTED))
-        for label, column, colour in kinds:
+        for label, column, shade in kinds:
             known = ~np.isnan(trace.column(column))
             x, y = steps[known], trace.column(column)[known]
             if len(x):
-                losses.append(("", x, y, colour + "50", 0.8))
+                losses.append(Line("", x, y, shade + "50", 0.8))
                 label = label if len(traces) == 1 else name
-                losses.append((label, x, _smoothed(y), colour, 2.0))
+                losses.append(Line(label, x, _smoothed(y), shade, 2.0, style))
         known = ~np.isnan(trace.column("val_score"))
         x, y = steps[known], trace.column("val_score")[known]
-        scores.append(("" if len(traces) == 1 else name, x, y, colours[name], 2.0))
+        scores.append(Line("" if len(traces) == 1 else name, x, y, colour, 2.0, style))
     what = "" if len(traces) == 1 else "validation "
     title = f"{what}loss, and its mean of {SMOOTH} steps"
-    losses.sort(key=lambda line: line[-1])
-    _panel(sheet, "loss", LEFT, 0, title, losses, (0, end), at=at, named=True)
+    losses.sort(key=lambda line: line.width)
+    named = len(traces) == 1
+    _panel(sheet, "loss", LEFT, 0, title, losses, (0, end), at=at, named=named)
     left = 2 * LEFT + WIDE + 24
     title = f"validation {first.about['metric']}, each epoch"
     _panel(sheet, "score", left, 0, title, scores, (0, end), (0, 1), at=at, dots=True)
     top = HIGH + BELOW + 40
     text = "changes of the derived genotype"
     sheet.text("changes", text, text, LEFT, top, size=12, color=INK, align="left")
-    for k, (name, trace) in enumerate(traces.items()):
+    for k, ((name, trace), (colour, style)) in enumerate(zip(traces.items(), looks, strict=True)):
         y = top + 20 + 18 * k
+        if not named:
+            x = LEFT + WIDE + 14
+            sheet.line(f"n{k}", [(x, y), (x + 24, y)], name, colour, 2.4, style=style)
+            sheet.text(f"m{k}", name, name, x + 30, y, size=11, color=INK, align="left")
         changes = trace.steps[trace.changes]
         tip = f"{name}: {len(changes)} changes" if len(traces) > 1 else text
         sheet.line(f"t{k}", [(LEFT, y), (LEFT + WIDE, y)], tip, CELL_LINE, 1)
@@ -61,7 +82,7 @@ def curves(traces: dict, at: int | None) -> Sheet:
             step = int(changes[j])
             x = LEFT + WIDE * step / max(end, 1)
             tip = f"genotype changed at step {step}"
-            sheet.line(f"t{k}_{j}", [(x, y - 6), (x, y + 6)], tip, colours[name], 1.2)
+            sheet.line(f"t{k}_{j}", [(x, y - 6), (x, y + 6)], tip, colour, 1.2)
     return sheet
 
 
@@ -102,48 +123,49 @@ def trajectories(trace, of: str, at: int | None) -> Sheet:
                     modality = name.rpartition("_")[0] or name
                     m = modalities.setdefault(modality, len(modalities))
                     colour = MODALITIES[m % len(MODALITIES)][0]
-                lines.append((name, steps, values[:, c], colour, 1.8))
+                lines.append(Line(name, steps, values[:, c], colour, 1.8))
             room = max(room, *(text_width(name, 11) + 26 for name in names))
             charts.append((title, lines))
+    high = max(HIGH, NAME * max(len(lines) for _, lines in charts))
     across = len(charts) if len(charts) < 2 else M if of == "gamma" and M < 4 else 2
     for k, (title, lines) in enumerate(charts):
         row, column = divmod(k, across)
-        left, top = LEFT + column * (WIDE + LEFT + room), row * (HIGH + BELOW + 44)
+        left, top = LEFT + column * (WIDE + LEFT + room), row * (high + BELOW + 44)
         ylim = 0.0, min(1.0, 1.1 * most)
-        _panel(sheet, f"p{k}", left, top, title, lines, (0, end), ylim, at=at, ends=True)
+        _panel(sheet, f"p{k}", left, top, title, lines, (0, end), ylim, high, at=at, ends=True)
     return sheet
 
 
 def _panel(
-    sheet, me, left, top, title, lines, xlim, ylim=None, *, at=None, named=False, ends=False,
-    dots=False,
+    sheet, me, left, top, title, lines, xlim, ylim=None, high=HIGH, *, at=None, named=False,
+    ends=False, dots=False,
 ):  # fmt: skip
-    """Draw one chart with its axes: ``lines`` are (name, x, y, colour, width)."""
-    ys = np.concatenate([y for _, _, y, _, _ in lines] or [np.zeros(1)])
-    low, high = ylim or (min(0.0, float(ys.min(initial=0))), float(ys.max(initial=1)) * 1.04)
+    """Draw one chart with its axes."""
+    ys = np.concatenate([line.y for line in lines] or [np.zeros(1)])
+    least, most = ylim or (min(0.0, float(ys.min(initial=0))), float(ys.max(initial=1)) * 1.04)
     span = max(xlim[1] - xlim[0], 1)
 
     def place(x, y):
-        height = HIGH * (1 - (float(y) - low) / ((high - low) or 1))
+        height = high * (1 - (float(y) - least) / ((most - least) or 1))
         return left + WIDE * (float(x) - xlim[0]) / span, top + 24 + height
 
     sheet.text(f"{me}_t", title, title, left, top + 6, size=12, color=INK, align="left")
-    for k, tick in enumerate(_ticks(low, high)):
+    for k, tick in enumerate(_ticks(least, most)):
         x, y = place(xlim[0], tick)
         sheet.line(f"{me}_y{k}", [(x, y), (x + WIDE, y)], f"{tick:g}", "#E4E8EC", 0.8)
         label = f"{tick:g}"
         sheet.text(f"{me}_v{k}", label, label, x - 5, y, size=11, color=MUTED, align="right")
     for k, tick in enumerate(_ticks(*xlim, whole=True)):
-        x, y = place(tick, low)
+        x, y = place(tick, least)
         label = f"{tick:g}"
         sheet.text(f"{me}_x{k}", label, label, x, y + 10, size=11, color=MUTED)
-    x, y = place(xlim[1], low)
+    x, y = place(xlim[1], least)
     sheet.text(f"{me}_s", "step", "step", x, y + 24, size=11, color=MUTED, align="right")
-    for k, (name, x, y, colour, width) in enumerate(lines):
+    for k, (name, x, y, colour, width, look) in enumerate(lines):
         few = _few(len(x))
         points = [place(x[i], y[i]) for i in few]
         if len(points) > 1:
-            sheet.line(f"{me}_l{k}", points, name or title, colour, width)
+            sheet.line(f"{me}_l{k}", points, name or title, colour, width, style=look)
         if dots or len(points) == 1:
             for i, (px, py) in zip(few, points, strict=True):
                 tip = f"{name or title}, step {x[i]}: {y[i]:.3f}"
@@ -153,14 +175,14 @@ def _panel(
         _name_ends(sheet, me, lines, place)
     if named:
         x = left
-        for k, (name, _, _, colour, _) in enumerate(line for line in lines if line[0]):
-            y = top + 24 + HIGH + 24
-            sheet.line(f"{me}_n{k}", [(x, y), (x + 16, y)], name, colour, 2.4)
+        for k, line in enumerate(line for line in lines if line.name):
+            name, y = line.name, top + 24 + high + 24
+            sheet.line(f"{me}_n{k}", [(x, y), (x + 16, y)], name, line.color, 2.4)
             sheet.text(f"{me}_m{k}", name, name, x + 21, y, size=11, color=INK, align="left")
             x += 21 + text_width(name, 11) + 18
     if at is not None:
-        x, _ = place(min(max(at, xlim[0]), xlim[1]), low)
-        ends = [(x, top + 20), (x, top + 24 + HIGH)]
+        x, _ = place(min(max(at, xlim[0]), xlim[1]), least)
+        ends = [(x, top + 20), (x, top + 24 + high)]
         sheet.line(f"{me}_at", ends, f"step {at}", INK, 1.2, style="dashed")
 
 
@@ -168,10 +190,10 @@ def _name_ends(sheet, me, lines, place) -> None:
     """Name each line where it ends, names moved apart where they would overlap."""
     last = sorted(
         (place(x[-1], y[-1])[1], place(x[-1], y[-1])[0], name, colour, float(y[-1]))
-        for name, x, y, colour, _ in lines
+        for name, x, y, colour, *_ in lines
         if len(x)
     )
-    apart, ys = 12.0, [y for y, *_ in last]
+    apart, ys = NAME, [y for y, *_ in last]
     for k in range(1, len(ys)):
         ys[k] = max(ys[k], ys[k - 1] + apart)
     lowest = place(0, 0)[1] + 4

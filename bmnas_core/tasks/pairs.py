@@ -16,12 +16,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..backbones.conv import ConvBackbone
 from ..backbones.pretrain import pretrain
-from ..config import Settings, generator, writing
+from ..config import Settings, generator, write_tensors
 from .audio import add_noise, log_mel
 from .files import asset, cache_folder
 from .task import SPLITS, DataError, Modality, Split, Task, TaskError
@@ -168,12 +167,11 @@ def backbones_file(task: Task) -> Path:
 def save_backbones(task: Task, path: str | os.PathLike) -> Path:
     """Write the weights of a task's backbones as safetensors, with the task's notes as header."""
     weights = {
-        f"{modality.name}.{key}": value.contiguous()
+        f"{modality.name}.{key}": value
         for modality in task.modalities
         for key, value in modality.backbone.state_dict().items()
     }
-    with writing(path) as beside:
-        save_file(weights, beside, {"bmnas": _header(task)})
+    write_tensors(path, weights, _header(task))
     return Path(path)
 
 

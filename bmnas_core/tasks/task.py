@@ -238,6 +238,14 @@ class Task:
         )
 
 
+def as_task(task: Task) -> Task:
+    """``task`` itself. Raises :class:`TaskError` for anything but a task."""
+    if not isinstance(task, Task):
+        found = type(task).__name__
+        raise TaskError(f"task: found {found}; allowed: a Task, as load_task gives")
+    return task
+
+
 def register_task(name: str):
     """Decorator: make a function of named options loadable as ``load_task(name, option=…)``."""
 

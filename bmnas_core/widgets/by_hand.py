@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import math
 from collections.abc import Callable
@@ -58,7 +59,7 @@ class ByHand(Live):
         self._box.value = svg_in_box("", self._svg())
 
 
-def by_hand(function: Callable, **ranges: tuple[float, float, float]) -> ByHand:
+def by_hand(function: Callable, /, **ranges: tuple[float, float, float]) -> ByHand:
     """Sliders for the arguments of a function that draws.
 
     Args:
@@ -74,11 +75,17 @@ def by_hand(function: Callable, **ranges: tuple[float, float, float]) -> ByHand:
     for name, limits in ranges.items():
         try:
             low, high, start = map(float, limits)
-            fits = low < high and low <= start <= high
+            fits = low < high and low <= start <= high and math.isfinite(high - low)
         except (TypeError, ValueError):
             fits = False
         if not fits:
             raise BmnasError(
                 f"by_hand: {name}: found {limits!r}; allowed: (least, most, start) in order"
             )
+    try:
+        inspect.signature(function).bind(**ranges)
+    except TypeError as error:
+        raise BmnasError(f"by_hand: found ranges {', '.join(ranges)}; {error}") from None
+    except ValueError:
+        pass  # a function that does not tell its arguments
     return ByHand(function, ranges)

@@ -17,10 +17,10 @@ from ..genotype import (
     Genotype,
     StepGenotype,
 )
-from ..tasks.task import Task
+from ..tasks.task import Task, as_task
 from ..train import network_cost
 from .scoreboard import Scoreboard, train_with
-from .work import Live, button, ipw, picture_box, svg_in_box
+from .work import Live, button, ipw, path_field, picture_box, svg_in_box
 
 OWN = "its own"
 
@@ -52,12 +52,10 @@ class GenotypeEditor(Live):
         scoreboard: Scoreboard | None = None,
         path: str = "runs/edited/genotype.json",
     ):
-        if not isinstance(task, Task):
-            raise BmnasError(f"GenotypeEditor: found {type(task).__name__}; allowed: a Task")
         super().__init__()
-        self.task, self.scoreboard = task, scoreboard or Scoreboard.of(task)
+        self.task, self.scoreboard = as_task(task), Scoreboard.of(task, scoreboard)
         self._shape = None
-        self._first = genotype or fixed_genotype(task, "ConcatFC")
+        self._first = fixed_genotype(task, "ConcatFC") if genotype is None else genotype
         self._build(path)
         self.genotype = self._first
 
@@ -82,13 +80,7 @@ class GenotypeEditor(Live):
 
     def save(self, path: str | None = None) -> Path:
         """Write the genotype to ``path``, the one in the field where None."""
-        path = Path(path or self._path.value)
-        try:
-            return self.genotype.save(path)
-        except OSError as error:
-            raise BmnasError(
-                f"save: found {path} ({error.strerror}); allowed: a file to write to"
-            ) from None
+        return self.genotype.save(self._path.value if path is None else path)
 
     def pictures(self) -> list:
         from IPython.display import HTML
@@ -187,7 +179,7 @@ class GenotypeEditor(Live):
         self._again = button("Reset", "The genotype to begin with", icon="refresh")
         self._train = button("Train this one", "Train it, score on validation")
         self._save = button("Save", "Write the genotype", icon="save")
-        self._path = ipw.Text(path, layout=ipw.Layout(width="240px"), tooltip="file")
+        self._path = path_field("file", path, "240px")
         row = ipw.Layout(flex_flow="row wrap", align_items="center", grid_gap="2px")
         buttons = [self._more, self._fewer, self._again, self._train, self._save, self._path]
         self.children = [

@@ -9,13 +9,13 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ..config import resolve_device
+from ..config import as_seed, resolve_device
 from ..features import FeatureBank
 from ..genotype import OPERATIONS, BmnasError, Genotype
 from ..networks import count_parameters
-from ..tasks.task import Task
+from ..tasks.task import Task, as_task
 from ..train import TrainConfig, network_cost, train
 from .work import GATE, TRAININGS, Live, ipw
 
@@ -53,6 +53,9 @@ class Scoreboard(Live):
 
     Attributes:
         entries: in the order they were trained.
+
+    Raises:
+        BmnasError: for anything but a task, its settings and its bank.
     """
 
     def __init__(
@@ -64,22 +67,32 @@ class Scoreboard(Live):
         device: str = "auto",
         bank: FeatureBank | None = None,
     ):
-        if not isinstance(task, Task) or not isinstance(config, TrainConfig | None):
-            found = f"{type(task).__name__} and {type(config).__name__}"
-            raise BmnasError(f"Scoreboard: found {found}; allowed: a Task and a TrainConfig")
-        super().__init__()
-        values = (config or TrainConfig()).to_dict() | {"data": "train"}
-        self.task, self.config, self.seed = task, TrainConfig(**values), seed
+        values = TrainConfig.of(config).to_dict() | {"data": "train"}
+        self.task, self.config, self.seed = as_task(task), TrainConfig(**values), as_seed(seed)
         self.device, self.bank = resolve_device(device), bank
+        if bank is not None:
+            FeatureBank.of(task, self.config.filled(task.config).L, self.device, bank)
+        super().__init__()
         self.entries: list[Entry] = []
         self._table = ipw.HTML()
         self.children = [self._table, self._error, self._page]
         self._show()
 
     @classmethod
-    def of(cls, task: Task, **options) -> Scoreboard:
-        """The scoreboard that all widgets of ``task`` share; made with ``options`` if need be."""
-        if task not in _BOARDS:
+    def of(cls, task: Task, board: Scoreboard | None = None, **options) -> Scoreboard:
+        """The scoreboard that all widgets of ``task`` share; made with ``options`` if need be.
+
+        Where a ``board`` is given, it is taken instead.
+
+        Raises:
+            BmnasError: for a board that is none, or another task's.
+        """
+        if board is not None:
+            if not isinstance(board, cls) or board.task is not task:
+                found = type(board).__name__
+                raise BmnasError(f"scoreboard: found {found}; allowed: a Scoreboard of this task")
+            return board
+        if as_task(task) not in _BOARDS:
             _BOARDS[task] = cls(task, **options)
         return _BOARDS[task]
 
@@ -91,13 +104,15 @@ class Scoreboard(Live):
         """
         known = self.find(genotype)
         if known is None:
-            known = self._trained(genotype, name)
-            self.entries.append(known)
+            known = self._enter(self._trained(genotype, name))
         self._show()
         return known
 
     def find(self, genotype: Genotype) -> Entry | None:
         """The entry of this architecture, whatever order its parts are listed in."""
+        if not isinstance(genotype, Genotype):
+            found = type(genotype).__name__
+            raise BmnasError(f"genotype: found {found}; allowed: a Genotype")
         canonical = genotype.canonical()
         return next((e for e in self.entries if e.genotype.canonical() == canonical), None)
 
@@ -138,7 +153,7 @@ class Scoreboard(Live):
         try:
             entry = await self._work(job, TRAININGS)
             if self.find(genotype) is None:
-                self.entries.append(entry)
+                self._enter(entry)
         except Stopped as stopped:
             news = str(stopped)
         finally:
@@ -148,7 +163,18 @@ class Scoreboard(Live):
         """Without the line below the table."""
         self._show()
 
+    def _enter(self, entry: Entry) -> Entry:
+        """Keep an entry, under a name that no other one has."""
+        taken, name, k = {e.name for e in self.entries}, entry.name, 1
+        while entry.name in taken:
+            k += 1
+            entry = replace(entry, name=f"{name} ({k})")
+        self.entries.append(entry)
+        return entry
+
     def _trained(self, genotype: Genotype, name: str, on_epoch=None) -> Entry:
+        if not isinstance(name, str):
+            raise BmnasError(f"name: found {name!r}; allowed: text")
         _, operations = network_cost(genotype, self.task, self.config)
         start = time.perf_counter()
         net, history = train(

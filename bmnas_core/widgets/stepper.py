@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
+import os
 import time
 from collections.abc import Coroutine
 from pathlib import Path
@@ -15,7 +17,7 @@ from ..search import Search, SearchConfig
 from ..tasks.task import Task
 from ..trace import Trace
 from .scoreboard import Scoreboard, train_with
-from .work import GATE, Live, button, ipw, picture_box, svg_in_box
+from .work import GATE, Live, button, ipw, path_field, picture_box, svg_in_box
 
 #: Steps that a stepper makes by itself where nobody can press its buttons.
 UNATTENDED_STEPS = 60
@@ -54,8 +56,8 @@ class SearchStepper(Live):
         super().__init__()
         self.search, self.trace = search, Trace.of(search)
         bank = search.bank if search.config.L == search.task.config.L else None
-        self.scoreboard = scoreboard or Scoreboard.of(
-            search.task, device=str(search.device), bank=bank
+        self.scoreboard = Scoreboard.of(
+            search.task, scoreboard, device=str(search.device), bank=bank
         )
         self._running, self._resetting, self._follow = False, False, True
         self._stepping: Search | None = None  # the search of which a step is being made
@@ -80,8 +82,14 @@ class SearchStepper(Live):
         self._show(len(self.trace) - 1)
 
     def run(self) -> None:
-        """Run to the end, or until :meth:`pause`."""
+        """Run to the end, or until :meth:`pause`. It begins when the cell has ended."""
         self._soon(lambda: self._steps(len(self.search)))
+
+    async def finished(self) -> None:
+        """What a cell awaits to go on once a run has ended: ``await stepper.finished()``."""
+        with GATE.open():
+            while self._stepping is self.search:
+                await asyncio.sleep(0.02)
 
     def pause(self) -> None:
         """Stop after the step that is being made."""
@@ -113,17 +121,14 @@ class SearchStepper(Live):
         Returns:
             The folder.
         """
-        folder = Path(folder or self._folder.value)
-        genotype = self.state.genotype
+        folder = self._folder.value if folder is None else folder
+        if not isinstance(folder, str | os.PathLike) or not str(folder):
+            raise BmnasError(f"save: found folder {folder!r}; allowed: the path of a folder")
+        folder, genotype = Path(folder), self.state.genotype
         picture = draw(genotype)
-        try:
-            genotype.save(folder / "genotype.json")
-            picture.save(folder / "genotype.svg")
-            self.trace.save(folder / "trace.safetensors")
-        except OSError as error:
-            raise BmnasError(
-                f"save: found {folder} ({error.strerror}); allowed: a folder to write to"
-            ) from None
+        genotype.save(folder / "genotype.json")
+        picture.save(folder / "genotype.svg")
+        self.trace.save(folder / "trace.safetensors")
         return folder
 
     @property
@@ -171,7 +176,7 @@ class SearchStepper(Live):
         self._pause = button("Pause", "Stop after this step", "warning", "pause")
         self._train = button("Train this one", "Train the genotype shown, score on validation")
         self._save = button("Save", "Write genotype and trace", icon="save")
-        self._folder = ipw.Text(folder, layout=ipw.Layout(width="170px"), tooltip="folder")
+        self._folder = path_field("folder", folder, "170px")
         style = {"description_width": "initial"}
 
         def setting(kind, width, **options):

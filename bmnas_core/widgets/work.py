@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import html
+import os
 import sys
 import threading
 import traceback
@@ -223,6 +224,13 @@ def button(text: str, tip: str, style: str = "", icon: str = "") -> ipw.Button:
     return ipw.Button(description=text, tooltip=tip, button_style=style, icon=icon, layout=layout)
 
 
+def path_field(what: str, path: str | os.PathLike, width: str) -> ipw.Text:
+    """Where the path of a file or a folder is written. Raises BmnasError for what is none."""
+    if not isinstance(path, str | os.PathLike):
+        raise BmnasError(f"{what}: found {path!r}; allowed: a path")
+    return ipw.Text(os.fspath(path), layout=ipw.Layout(width=width), tooltip=what)
+
+
 def picture_box(basis: str) -> ipw.HTML:
     """A place for a picture that takes ``basis`` of the width and wraps below where too narrow."""
     return ipw.HTML(layout=ipw.Layout(flex=f"1 1 {basis}", min_width="0", overflow="auto"))
@@ -258,6 +266,15 @@ class _Gate:
             with self._turn:
                 self._jobs -= 1
                 self._turn.notify_all()
+
+    @contextmanager
+    def open(self):
+        """Let jobs pass while the cell that this is called in waits for them."""
+        self.leave_cell()
+        try:
+            yield
+        finally:
+            self.enter_cell()
 
     def enter_cell(self, *_) -> None:
         with self._turn:
