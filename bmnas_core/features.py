@@ -125,7 +125,7 @@ class FeatureBank:
         L = task.config.L if L is None else L
         identity = _identity(task, L)
         if bank is not None:
-            if not isinstance(bank, FeatureBank):
+            if not (hasattr(bank, "identity") and hasattr(bank, "batch")):
                 raise FeatureError(f"bank: found {type(bank).__name__}; allowed: a FeatureBank")
             if bank.identity != identity:
                 raise FeatureError(
