@@ -14,6 +14,8 @@ Data flows one way: task → backbones → :class:`FeatureBank` → :class:`Sear
     bm.evaluate(net, task, split="test")
 """
 
+from importlib import import_module
+
 from .cells import Cell, MixedCell, register_relaxation
 from .config import BmnasError, ConfigError, DeviceError, __version__, resolve_device
 from .derive import DeriveError, derive, register_derivation
@@ -47,11 +49,9 @@ from .train import TrainConfig, TrainError, evaluate, fit, network_cost, train
 
 
 def __getattr__(name: str):
-    """The widgets, imported when first asked for: a search in a script needs none of them."""
-    if name in _WIDGETS:
-        from . import widgets
-
-        return getattr(widgets, name)
+    """Imported when first asked for: a search in a script needs no widgets and no tables."""
+    if name in _LATER:
+        return getattr(import_module(_LATER[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -60,6 +60,7 @@ def __dir__() -> list[str]:
 
 
 _WIDGETS = ("GenotypeEditor", "Scoreboard", "SearchStepper", "by_hand", "side_by_side")
+_LATER = {**dict.fromkeys(_WIDGETS, ".widgets"), "GroundTruth": ".groundtruth"}
 
 __all__ = [
     "__version__",
@@ -79,6 +80,7 @@ __all__ = [
     "Genotype",
     "GenotypeEditor",
     "GenotypeError",
+    "GroundTruth",
     "Hypernet",
     "MixedCell",
     "Modality",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .genotype import CellGenotype
-from .ops import make_operation
+from .ops import Conv1x1, make_operation
 
 #: Relaxations by name, filled by :func:`register_relaxation`.
 RELAXATIONS: dict[str, type] = {}
@@ -84,7 +84,7 @@ class _CellOutput(nn.Module):
         self.reduce = None
         if M > 1:
             self.reduce = nn.Sequential()
-            self.reduce.add_module("conv", nn.Conv1d(M * C, C, 1))
+            self.reduce.add_module("conv", Conv1x1(M * C, C))
             self.reduce.add_module("bn", nn.BatchNorm1d(C))
             self.reduce.add_module("relu", nn.ReLU())
             self.reduce.add_module("dropout", nn.Dropout(dropout))

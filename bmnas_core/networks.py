@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .cells import INITIAL_SCALE, RELAXATIONS, Cell, MixedCell, mix_inputs
 from .config import BmnasError
 from .genotype import Genotype
+from .ops import Conv1x1
 
 
 class FeatureError(BmnasError):
@@ -55,7 +56,7 @@ class Reshape(nn.Module):
 
     def __init__(self, in_channels: int, C: int, dropout: float):
         super().__init__()
-        self.conv = nn.Conv1d(in_channels, C, 1)
+        self.conv = Conv1x1(in_channels, C)
         self.bn = nn.BatchNorm1d(C)
         self.dropout = nn.Dropout(dropout)
 

@@ -125,7 +125,7 @@ def train(
     config = TrainConfig.of(config).filled(as_task(task).config)
     device = resolve_device(device)
     with seeded(seed, "initial weights"):
-        net: nn.Module = _fusion_network(genotype, task, config)
+        net: nn.Module = fusion_network(genotype, task, config)
     if config.finetune:
         net = EndToEnd(task, net, config.L)
         source = RawInputs(task, device=device)
@@ -150,7 +150,7 @@ def network_cost(
     config = TrainConfig.of(config).filled(as_task(task).config)
 
     def count() -> tuple[int, int]:
-        net = _fusion_network(genotype, task, config).eval()
+        net = fusion_network(genotype, task, config).eval()
         channels = net.reshape.channels
         features = {name: torch.zeros(1, c, config.L) for name, c in channels.items()}
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -165,7 +165,12 @@ def network_cost(
             return count()
 
 
-def _fusion_network(genotype: Genotype, task: Task, config: TrainConfig) -> FusionNetwork:
+def fusion_network(genotype: Genotype, task: Task, config: TrainConfig) -> FusionNetwork:
+    """The untrained network of a genotype at a config's sizes, none of which may be None.
+
+    Raises:
+        TrainError: if the genotype's features are not the task's.
+    """
     if not isinstance(genotype, Genotype):
         raise TrainError(f"genotype: found {type(genotype).__name__}; allowed: a Genotype")
     if genotype.features != task.features:
@@ -186,15 +191,21 @@ def fit(
     seed: int = 0,
     progress: bool = True,
     on_epoch: Callable[[dict], None] | None = None,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    validate: bool = True,
 ) -> list[dict]:
     """Train any network that maps a batch of ``source`` to logits; returns a record an epoch.
 
-    ``on_epoch`` is called with each record; what it raises ends the training.
+    Args:
+        on_epoch: called with each record; what it raises ends the training.
+        loss: of the network's output and the labels; the metric's where None.
+        validate: score the network on validation after each epoch.
 
     Raises:
         TrainError: when the loss stops being finite.
     """
-    metric, n, history = metric_of(task), len(task.split(config.data)), []
+    n, history = len(task.split(config.data)), []
+    loss = loss or metric_of(task).loss
     optimizer, scheduler = _optimizer(net.to(source.device), config)
     for epoch in progress_bar(range(config.epochs), "training", show=progress):
         start, losses = time.perf_counter(), []
@@ -204,15 +215,15 @@ def fit(
             for b, rows in enumerate(batches):
                 scheduler.step(epoch + b / len(batches))
                 inputs, labels = source.batch(config.data, rows)
-                loss = metric.loss(net(inputs), labels)
+                value = loss(net(inputs), labels)
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                value.backward()
                 optimizer.step()
-                losses.append(loss.detach())
+                losses.append(value.detach())
         mean = float(torch.stack(losses).mean())
         if mean != mean or abs(mean) == float("inf"):
             raise TrainError(f"training loss in epoch {epoch + 1}: found {mean}; allowed: finite")
-        unseen = config.data == "train"
+        unseen = validate and config.data == "train"
         history.append(
             {
                 "epoch": epoch + 1,

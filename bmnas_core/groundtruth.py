@@ -1,0 +1,255 @@
+"""Ground truth: every architecture of a small space, trained, so that a search can be judged.
+
+The space is all genotypes of one Cell with M steps that differ after
+:meth:`~bmnas_core.genotype.Genotype.canonical`. Each is trained on train alone by one recipe with
+several seeds; its validation and test scores are kept in a Parquet file in ``assets/``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable
+from itertools import permutations, product
+from pathlib import Path
+
+import pandas as pd
+import pyarrow
+import pyarrow.parquet as parquet
+import torch
+
+from .config import BmnasError, as_seed, resolve_device
+from .features import FeatureBank
+from .genotype import CellGenotype, Genotype, StepGenotype, writing
+from .networks import count_parameters
+from .progress import progress_bar
+from .stacked import shape_of, train_together
+from .tasks.files import asset
+from .tasks.task import Task, as_task, tensor_hash
+from .train import TrainConfig, score
+
+FORMAT = "bmnas-truth/1"
+OPERATIONS = ("sum", "attention", "linear_glu", "concat_fc")
+COLUMNS = ("genotype", "seed", "validation", "test", "parameters", "seconds")
+SPLITS = ("validation", "test")
+
+
+class TruthError(BmnasError):
+    """A ground truth that does not exist, is not whole, or lacks what is asked of it."""
+
+
+class GroundTruth:
+    """The true worth of every architecture of a task's space: mean scores over the seeds trained.
+
+    Args:
+        task: name of a task that has a table; ``"digits"`` comes with the kit.
+        rule: of the task.
+        path: the table to read instead, as :func:`build` wrote it.
+
+    Attributes:
+        table: one row an architecture, best test score first: ``genotype`` (a
+            :class:`Genotype`), ``validation``, ``test``, ``runs``, ``parameters``, ``seconds``.
+        runs: one row a trained network, as :func:`build` returns.
+        recipe: the settings of the training, and what it was done on.
+
+    Raises:
+        TruthError: where there is no such table, or the file is none.
+    """
+
+    def __init__(
+        self, task: str = "digits", rule: str = "sum", *, path: str | os.PathLike | None = None
+    ):
+        place = asset(f"{task}/truth_{rule}.parquet", missing_ok=True) if path is None else path
+        header, self.runs = _read(Path(place))
+        self.recipe = header["recipe"]
+        groups = self.runs.groupby("genotype", sort=False)
+        means = groups[[*SPLITS, "parameters", "seconds"]].mean()
+        self.table = means.assign(
+            genotype=[Genotype.from_json(text) for text in means.index],
+            runs=groups.size(),
+            parameters=means["parameters"].astype(int),
+        ).sort_values("test", ascending=False, kind="stable", ignore_index=True)[
+            ["genotype", *SPLITS, "runs", "parameters", "seconds"]
+        ]
+        self._row = {genotype: row for row, genotype in enumerate(self.table["genotype"])}
+        self._ranks = {
+            split: self.table[split].rank(ascending=False, method="min").astype(int)
+            for split in SPLITS
+        }
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __repr__(self) -> str:
+        return (
+            f"GroundTruth of {self.recipe['task']!r}, rule {self.recipe['rule']!r}: {len(self):,} "
+            f"architectures, {len(self.runs):,} networks trained; best test "
+            f"{self.recipe['metric']} {self.table['test'].max():.4f}"
+        )
+
+    def look_up(self, genotype: Genotype) -> pd.Series:
+        """The row of an architecture, however it is listed.
+
+        Raises:
+            TruthError: for one that is not in the space, or not trained yet.
+        """
+        if not isinstance(genotype, Genotype):
+            raise TruthError(f"genotype: found {type(genotype).__name__}; allowed: a Genotype")
+        row = self._row.get(genotype.canonical())
+        if row is None:
+            raise TruthError(
+                f"genotype: found {len(genotype.cells)} Cells on {', '.join(genotype.features)}; "
+                f"allowed: the {len(self):,} architectures of this table, one Cell with "
+                f"{self.recipe['config']['M']} steps of {', '.join(self.recipe['operations'])} on "
+                f"two of {', '.join(self.recipe['features'])}"
+            )
+        return self.table.loc[row]
+
+    def score(self, genotype: Genotype, split: str = "test") -> float:
+        """Mean score over the seeds trained, of ``"test"`` or ``"validation"``."""
+        return float(self.look_up(genotype)[_as_split(split)])
+
+    def rank(self, genotype: Genotype, split: str = "test") -> int:
+        """Place of an architecture by its mean score; 1 is the best there is."""
+        return int(self._ranks[_as_split(split)][self.look_up(genotype).name])
+
+    def percentile(self, genotype: Genotype, split: str = "test") -> float:
+        """Rank in percent of all architectures: up to 1.0 is the top 1 %."""
+        return 100 * self.rank(genotype, split) / len(self)
+
+    def regret(self, genotype: Genotype, split: str = "test") -> float:
+        """How much the best architecture's mean score is above this one's, in points (0 to 100)."""
+        best = float(self.table[_as_split(split)].max())
+        return 100 * (best - self.score(genotype, split))
+
+    def best(self, split: str = "test") -> Genotype:
+        """The architecture of the highest mean score."""
+        return self.table["genotype"][int(self.table[_as_split(split)].argmax())]
+
+    def noise(self, split: str = "test", top: int | None = None) -> float:
+        """Standard deviation of one network's score over seeds, in points.
+
+        Pooled over all architectures, or the ``top`` ones.
+        """
+        wanted = [genotype.to_json() for genotype in self.table["genotype"][:top]]
+        runs = self.runs[self.runs["genotype"].isin(wanted)]
+        spread = runs.groupby("genotype")[_as_split(split)].var()
+        return 100 * float(spread.mean()) ** 0.5
+
+
+def architectures(
+    features: tuple[str, ...], M: int = 2, operations: tuple[str, ...] = OPERATIONS
+) -> list[Genotype]:
+    """Every distinct genotype of one Cell with M steps, in canonical form, Cells alike together.
+
+    With six features, two steps and four operations: 30 ordered pairs of features, each with the
+    same 65 ways to fuse them, 1,950 in all.
+    """
+    choices = [
+        [
+            StepGenotype(op, pair)
+            for op in operations
+            for pair in permutations(("X", "Y", *(f"S{k + 1}" for k in range(j))), 2)
+        ]
+        for j in range(M)
+    ]
+    found = {
+        Genotype(features, (CellGenotype(features[:2], steps),)).canonical().cells[0].steps
+        for steps in product(*choices)
+    }
+    return [
+        Genotype(features, (CellGenotype(pair, steps),))
+        for steps in sorted(found, key=repr)
+        for pair in permutations(features, 2)
+    ]
+
+
+def build(
+    task: Task,
+    out: str | os.PathLike,
+    seeds: Iterable[int] = (0, 1),
+    *,
+    device: str | torch.device = "auto",
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Train every architecture of a task's space and write the table, after each few networks.
+
+    Networks of one shape are trained together. What ``out`` has already is not trained again, so
+    that a build that was stopped goes on where it was.
+
+    Returns:
+        One row a network: genotype (JSON), seed, validation and test score, parameters, and
+        seconds, its share of those that its stack took.
+
+    Raises:
+        TruthError: if ``out`` is the table of another task, recipe, data or backbones.
+    """
+    device, config = resolve_device(device), TrainConfig(data="train").filled(as_task(task).config)
+    bank, recipe = FeatureBank.of(task, config.L, device), _recipe(task, config)
+    rows, out = [], Path(out)
+    if out.exists():
+        header, table = _read(out)
+        if header["recipe"] != recipe:
+            raise TruthError(f"{out}: found a table of another task, recipe, data or backbones")
+        rows = table.to_dict("records")
+    done = {(row["genotype"], row["seed"]) for row in rows}
+    groups: dict[tuple, list[Genotype]] = {}
+    for seed, genotype in product(map(as_seed, seeds), architectures(task.features, config.M)):
+        if (genotype.to_json(), seed) not in done:
+            groups.setdefault((seed, shape_of(genotype)), []).append(genotype)
+    for (seed, _), genotypes in progress_bar(groups.items(), "architectures", show=progress):
+        start, group = time.perf_counter(), []
+        nets = train_together(genotypes, task, config, seed=seed, device=device, bank=bank)
+        for genotype, net in zip(genotypes, nets, strict=True):
+            scores = (score(net, task, bank, split) for split in SPLITS)
+            group.append([genotype.to_json(), seed, *scores, count_parameters(net)])
+        seconds = (time.perf_counter() - start) / len(group)
+        rows += [dict(zip(COLUMNS, [*row, seconds], strict=True)) for row in group]
+        _write(out, {"format": FORMAT, "recipe": recipe}, pd.DataFrame(rows, columns=COLUMNS))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _as_split(split: str) -> str:
+    if split not in SPLITS:
+        raise TruthError(f"split: found {split!r}; allowed: {', '.join(SPLITS)}")
+    return split
+
+
+def _recipe(task: Task, config: TrainConfig) -> dict:
+    """What fixes the scores but for rounding, and is the same on every machine."""
+    digest = hashlib.sha256()
+    for modality in task.modalities:
+        for name, tensor in modality.backbone.state_dict().items():
+            digest.update(f"{modality.name} {name} {tensor_hash(tensor)}".encode())
+    for name in ("train", *SPLITS):
+        split = task.split(name)
+        digest.update(f"{name} {tensor_hash(split.index)} {tensor_hash(split.labels)}".encode())
+    return {
+        "task": task.name,
+        "rule": task.rule,
+        "features": list(task.features),
+        "metric": task.metric,
+        "operations": list(OPERATIONS),
+        "config": config.to_dict(),
+        "data": digest.hexdigest()[:32],
+    }
+
+
+def _write(path: Path, header: dict, table: pd.DataFrame) -> None:
+    columns = pyarrow.Table.from_pandas(table, preserve_index=False)
+    columns = columns.replace_schema_metadata({"bmnas": json.dumps(header)})
+    with writing(path) as beside:
+        parquet.write_table(columns, beside, compression="zstd")
+
+
+def _read(path: Path) -> tuple[dict, pd.DataFrame]:
+    try:
+        columns = parquet.read_table(path)
+        header = json.loads((columns.schema.metadata or {}).get(b"bmnas", b"{}"))
+    except (OSError, ValueError) as error:
+        raise TruthError(f"{path}: found no table ({error})") from None
+    if header.get("format") != FORMAT or columns.column_names != list(COLUMNS):
+        raise TruthError(f"{path}: found no ground truth; allowed: a table of format {FORMAT!r}")
+    return header, columns.to_pandas()

@@ -1,0 +1,138 @@
+"""Many fusion networks trained at once, as one batched program.
+
+Networks of one shape differ only in which features they read. Their weights are stacked, and one
+pass computes all of them. Each sees the batches and the dropout masks that it would see alone, so
+that it comes out as :func:`~bmnas_core.train.train` makes it, but for rounding.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from .config import resolve_device, seeded
+from .features import FeatureBank
+from .genotype import CellGenotype, Genotype
+from .networks import FusionNetwork
+from .tasks.task import Task, as_task
+from .train import TrainConfig, TrainError, fit, fusion_network, metric_of
+
+
+def shape_of(genotype: Genotype) -> Genotype:
+    """The genotype with its features named by their order: equal for networks that stack."""
+    slots = {name: f"slot {k}" for k, name in enumerate(genotype.used_features)}
+    cells = [
+        CellGenotype(tuple(slots.get(name, name) for name in cell.inputs), cell.steps)
+        for cell in genotype.cells
+    ]
+    return Genotype(tuple(slots.values()), tuple(cells))
+
+
+class Stack(nn.Module):
+    """K networks of one shape as one: pooled features → logits (K, N, classes).
+
+    A feature of fewer channels than the widest is padded with zeros, and so are the weights that
+    read it, which therefore stay 0.
+
+    Args:
+        nets: the networks; their weights are copied, and given back by :meth:`unstack`.
+        channels: feature name → channels, of the batches that will come.
+
+    Raises:
+        TrainError: for networks of different shapes.
+    """
+
+    def __init__(self, nets: Sequence[FusionNetwork], channels: dict[str, int]):
+        super().__init__()
+        shapes = {shape_of(net.genotype) for net in nets}
+        if len(shapes) != 1:
+            raise TrainError(f"stack: found networks of {len(shapes)} shapes; allowed: of one")
+        self.nets = tuple(nets)  # in a tuple, so as to be no part of this module
+        self.width = max(channels.values())
+        padded = [_padded(net, self.width) for net in nets]
+        parameters, buffers = stack_module_state(padded)
+        self.names = tuple(parameters), tuple(buffers)
+        self.stacked = nn.ParameterList(p.detach().clone() for p in parameters.values())
+        for k, buffer in enumerate(buffers.values()):
+            self.register_buffer(f"buffer{k}", buffer.clone())
+        self.one = (padded[0].to("meta"),)
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        """Pooled features, each (N, C_i, L) → logits (K, N, classes)."""
+        (one,) = self.one
+        one.train(self.training)
+        wide = {
+            name: nn.functional.pad(x, (0, 0, 0, self.width - x.shape[1]))
+            for name, x in features.items()
+        }
+        names = zip(*(net.genotype.used_features for net in self.nets), strict=True)
+        inputs = {
+            slot: torch.stack([wide[name] for name in row])
+            for slot, row in zip(one.genotype.used_features, names, strict=True)
+        }
+        call = vmap(lambda state, x: functional_call(one, state, (x,)), randomness="same")
+        return call(self._state(), inputs)
+
+    def unstack(self) -> tuple[FusionNetwork, ...]:
+        """The networks this stack was made of, with the weights they have by now."""
+        state = self._state()
+        for k, net in enumerate(self.nets):
+            net.to(state[self.names[0][0]].device)
+            for name, own in net.state_dict().items():
+                part = state[name][k].detach()
+                own.copy_(part[:, : own.shape[1]] if own.dim() > 1 else part)
+        return self.nets
+
+    def _state(self) -> dict[str, Tensor]:
+        parameters, buffers = self.names
+        return dict(zip(parameters, self.stacked, strict=True)) | {
+            name: getattr(self, f"buffer{k}") for k, name in enumerate(buffers)
+        }
+
+
+def train_together(
+    genotypes: Iterable[Genotype],
+    task: Task,
+    config: TrainConfig | None = None,
+    *,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+    bank: FeatureBank | None = None,
+) -> tuple[FusionNetwork, ...]:
+    """Train the fusion networks of genotypes of one shape at once, each as if it were alone.
+
+    Raises:
+        TrainError: for genotypes of different shapes or of other features than the task's, and
+            for backbones to be fine-tuned, which networks cannot share.
+    """
+    config = TrainConfig.of(config).filled(as_task(task).config)
+    if config.finetune:
+        raise TrainError("finetune: found True; allowed: False, for networks trained together")
+    nets = []
+    for genotype in genotypes:
+        with seeded(seed, "initial weights"):
+            nets.append(fusion_network(genotype, task, config))
+    bank = FeatureBank.of(task, config.L, resolve_device(device), bank)
+    stack = Stack(nets, task.channels)
+    each = vmap(metric_of(task).loss, in_dims=(0, None))
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        return each(logits, labels).sum()
+
+    fit(stack, task, bank, config, seed=seed, progress=False, loss=loss, validate=False)
+    return tuple(net.eval() for net in stack.unstack())
+
+
+def _padded(net: FusionNetwork, width: int) -> FusionNetwork:
+    """A copy whose reshape layers read ``width`` channels, those added with weights of 0."""
+    net = copy.deepcopy(net)
+    net.reshape.channels = dict.fromkeys(net.reshape.channels, width)
+    for layer in net.reshape.layers:
+        missing = width - layer.conv.in_channels
+        weight = nn.functional.pad(layer.conv.weight.data, (0, 0, 0, missing))
+        layer.conv.weight = nn.Parameter(weight)
+    return net

@@ -1,0 +1,238 @@
+"""Ground truth: the space, its symmetries, its table."""
+
+from dataclasses import replace
+from itertools import permutations, product
+
+import pytest
+import torch
+from tiny import SETTINGS, tiny_task
+
+from bmnas_core import (
+    FusionNetwork,
+    Genotype,
+    GroundTruth,
+    TrainConfig,
+    evaluate,
+    load_task,
+    train,
+)
+from bmnas_core.config import generator
+from bmnas_core.genotype import CellGenotype, StepGenotype
+from bmnas_core.groundtruth import OPERATIONS, TruthError, architectures, build
+from bmnas_core.ops import OPERATIONS as REGISTERED
+
+FEATURES = ("Image_1", "Image_2", "Image_3", "Audio_1", "Audio_2", "Audio_3")
+RULES = ("sum", "same")
+
+
+def two_steps():
+    """All ways to write two steps down: 8 × 24."""
+    first = product(OPERATIONS, permutations(("X", "Y"), 2))
+    second = product(OPERATIONS, permutations(("X", "Y", "S1"), 2))
+    return [tuple(StepGenotype(*s) for s in steps) for steps in product(first, second)]
+
+
+def same_function(net: FusionNetwork, steps: tuple[StepGenotype, ...]) -> FusionNetwork:
+    """The network of the same Cell written as ``steps``, with the weights of ``net`` moved over."""
+    (cell,) = net.genotype.cells
+    genotype = Genotype(net.genotype.features, (CellGenotype(cell.inputs, steps),))
+    channels, C = net.reshape.channels, net.cells[0].output.ln.normalized_shape[0]
+    other = FusionNetwork(genotype, channels, net.classifier.linear.out_features, C=C, L=net.L)
+    for order in permutations(range(len(steps))):
+        # Step j of the one is step order[j] of the other, if their inputs agree but for swaps.
+        names = {f"S{order[j] + 1}": f"S{j + 1}" for j in range(len(steps))}
+        swaps = []
+        for step, k in zip(cell.steps, order, strict=True):
+            inputs = tuple(names.get(name, name) for name in steps[k].inputs)
+            if step.op == steps[k].op and set(inputs) == set(step.inputs):
+                swaps.append(inputs != step.inputs)
+        if len(swaps) == len(steps) and not any(
+            swap and not REGISTERED[step.op].symmetric
+            for swap, step in zip(swaps, cell.steps, strict=True)
+        ):
+            break
+    else:
+        raise AssertionError(f"{cell.steps} and {steps} are no rewriting of each other")
+    state = {k: v for k, v in net.state_dict().items() if ".steps." not in k}
+    for j, (k, swap) in enumerate(zip(order, swaps, strict=True)):
+        for name, value in net.cells[0].steps[j].state_dict().items():
+            if swap and name == "conv.weight":
+                value = value.roll(C, dims=1)
+            state[f"cells.0.steps.{k}.{name}"] = value
+    weight = "cells.0.output.reduce.conv.weight"
+    blocks = state[weight].split(C, dim=1)
+    state[weight] = torch.cat([blocks[order.index(k)] for k in range(len(steps))], dim=1)
+    other.load_state_dict(state)
+    return other
+
+
+def test_the_space_of_digits_has_1950_architectures_in_canonical_form():
+    space = architectures(FEATURES)
+    assert len(space) == len(set(space)) == 30 * 65
+    assert all(genotype.canonical() == genotype for genotype in space)
+    assert len(architectures(FEATURES[:4], M=1)) == 12 * 5
+
+
+def test_what_counts_once_computes_the_same_function():
+    """All 192 ways to write two steps: each equals its canonical form, weights moved over."""
+    torch.manual_seed(0)
+    features = {"A": torch.randn(5, 3, 4), "B": torch.randn(5, 6, 4)}
+    seen = set()
+    for steps in two_steps():
+        genotype = Genotype(("A", "B"), (CellGenotype(("A", "B"), steps),))
+        net = FusionNetwork(genotype, {"A": 3, "B": 6}, 7, C=8, L=4).eval()
+        canonical = genotype.canonical().cells[0].steps
+        other = same_function(net, canonical).eval()
+        torch.testing.assert_close(net(features), other(features), rtol=1e-5, atol=1e-5)
+        seen.add(canonical)
+    assert len(seen) == 65
+
+
+def test_x_and_y_swapped_throughout_is_another_architecture():
+    """X alone is added to the output, so that swapping it with Y is no mere relabelling."""
+    step = StepGenotype("concat_fc", ("X", "Y"))
+    one, other = (
+        Genotype(("A", "B"), (CellGenotype(pair, (step, step)),))
+        for pair in (("A", "B"), ("B", "A"))
+    )
+    assert one.canonical() != other.canonical()
+    assert {g.cells[0].inputs for g in architectures(("A", "B"))} == {("A", "B"), ("B", "A")}
+
+
+@pytest.fixture(scope="module")
+def small_task():
+    return tiny_task(settings=replace(SETTINGS, M=1))
+
+
+@pytest.fixture(scope="module")
+def small_table(small_task, tmp_path_factory):
+    path = tmp_path_factory.mktemp("truth") / "truth.parquet"
+    build(small_task, path, (0, 1), device="cpu")
+    return path
+
+
+def test_a_build_trains_every_architecture_with_every_seed(small_task, small_table):
+    truth = GroundTruth(path=small_table)
+    space = set(architectures(small_task.features, M=1))
+    assert len(truth) == len(space) == 60 and set(truth.table["genotype"]) == space
+    assert len(truth.runs) == 120 and set(truth.runs["seed"]) == {0, 1}
+    assert truth.table["test"].is_monotonic_decreasing and (truth.table["runs"] == 2).all()
+    row = truth.runs.sample(1, random_state=5).iloc[0]
+    genotype = Genotype.from_json(row["genotype"])
+    config = TrainConfig(data="train")
+    net, _ = train(
+        genotype, small_task, config, seed=int(row["seed"]), device="cpu", progress=False
+    )
+    for split in ("validation", "test"):
+        assert evaluate(net, small_task, split) == pytest.approx(row[split])
+
+
+def test_a_stopped_build_goes_on_where_it_was(small_task, small_table, tmp_path, monkeypatch):
+    from bmnas_core import groundtruth
+
+    path, trained, real = tmp_path / "t.parquet", [], groundtruth.train_together
+
+    def stopped(genotypes, *args, **kwargs):
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        trained.append(len(genotypes))
+        return real(genotypes, *args, **kwargs)
+
+    monkeypatch.setattr(groundtruth, "train_together", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        build(small_task, path, (0, 1), device="cpu")
+    assert len(GroundTruth(path=path).runs) == sum(trained)
+    counted = []
+    monkeypatch.setattr(
+        groundtruth, "train_together", lambda g, *a, **k: counted.append(len(g)) or real(g, *a, **k)
+    )
+    build(small_task, path, (0, 1), device="cpu")
+    assert sum(trained) + sum(counted) == 120
+    wanted = ["genotype", "seed", "validation", "test", "parameters"]
+    assert GroundTruth(path=path).runs[wanted].equals(GroundTruth(path=small_table).runs[wanted])
+
+
+def test_a_build_never_mixes_two_recipes(small_task, small_table):
+    before = small_table.read_bytes()
+    with pytest.raises(TruthError, match="another task, recipe, data or backbones"):
+        build(tiny_task(settings=small_task.config, classes=4), small_table, (2,), device="cpu")
+    assert small_table.read_bytes() == before
+
+
+def test_ranks_scores_and_regret_agree(small_table):
+    truth = GroundTruth(path=small_table)
+    for split in ("validation", "test"):
+        best = truth.best(split)
+        assert truth.rank(best, split) == 1 and truth.regret(best, split) == 0
+        for genotype in truth.table["genotype"][::7]:
+            better = (truth.table[split] > truth.score(genotype, split)).sum()
+            assert truth.rank(genotype, split) == better + 1
+            assert truth.percentile(genotype, split) == pytest.approx(100 * (better + 1) / 60)
+            assert truth.regret(genotype, split) == pytest.approx(
+                100 * (truth.score(best, split) - truth.score(genotype, split))
+            )
+    pairs = truth.runs.groupby("genotype")["test"]
+    expected = 100 * float(((pairs.max() - pairs.min()) ** 2 / 2).mean()) ** 0.5
+    assert truth.noise() == pytest.approx(expected)
+    assert "60 architectures, 120 networks trained" in repr(truth)
+
+
+def test_a_genotype_is_found_however_it_is_listed():
+    truth = GroundTruth("digits", "sum")
+    steps = StepGenotype("sum", ("Y", "X")), StepGenotype("concat_fc", ("S1", "X"))
+    listed = Genotype(FEATURES, (CellGenotype(("Image_3", "Audio_3"), steps),))
+    assert listed.canonical() != listed
+    assert truth.rank(listed) == truth.rank(listed.canonical())
+
+
+@pytest.mark.parametrize(
+    "genotype",
+    [
+        Genotype(("A", "B"), (CellGenotype(("A", "B"), (StepGenotype("sum", ("X", "Y")),)),)),
+        Genotype(
+            FEATURES,
+            (CellGenotype(("Image_3", "Audio_3"), (StepGenotype("sum", ("X", "Y")),)),) * 2,
+        ),
+        "sum",
+    ],
+)
+def test_what_is_not_in_the_table_is_refused(genotype):
+    with pytest.raises(TruthError, match="allowed: (a Genotype|the 1,950 architectures)"):
+        GroundTruth("digits", "sum").rank(genotype)
+
+
+def test_a_table_that_is_none_is_refused(tmp_path, small_table):
+    with pytest.raises(TruthError, match="truth_product.parquet: found no table"):
+        GroundTruth("digits", "product")
+    path = tmp_path / "t.parquet"
+    path.write_bytes(small_table.read_bytes()[:400])
+    with pytest.raises(TruthError, match="t.parquet: found no table"):
+        GroundTruth(path=path)
+    with pytest.raises(TruthError, match="split: found 'train'"):
+        GroundTruth(path=small_table).rank(GroundTruth(path=small_table).best(), "train")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", RULES)
+def test_a_random_handful_trained_again_is_as_the_table_says(rule):
+    """Within four standard deviations of what two seeds differ by, on another seed too."""
+    truth, task = GroundTruth("digits", rule), load_task("digits", rule=rule)
+    random = generator(0, "handful", rule)
+    rows = torch.randperm(len(truth.runs), generator=random)[:4].tolist()
+    config = TrainConfig.from_dict(truth.recipe["config"])
+    for row in truth.runs.iloc[rows].itertuples():
+        genotype = Genotype.from_json(row.genotype)
+        for seed, tolerance in ((row.seed, 1.0), (row.seed + 100, 4 * truth.noise())):
+            net, _ = train(genotype, task, config, seed=seed, device="cpu", progress=False)
+            found = evaluate(net, task, "validation"), evaluate(net, task, "test")
+            assert 100 * found[0] == pytest.approx(100 * row.validation, abs=tolerance)
+            assert 100 * found[1] == pytest.approx(100 * row.test, abs=tolerance)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_tables_are_whole(rule):
+    truth = GroundTruth("digits", rule)
+    assert set(truth.table["genotype"]) == set(architectures(FEATURES))
+    assert (truth.table["runs"] >= 2).all()
+    task = load_task("digits", rule=rule)
+    assert truth.recipe["config"] == TrainConfig(data="train").filled(task.config).to_dict()
