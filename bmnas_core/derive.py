@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import permutations
@@ -101,6 +102,62 @@ def derive(weights: ArchitectureWeights, rule: str = "argmax") -> Genotype:
     if rule not in DERIVATIONS:
         raise DeriveError(f"derivation rule: found {rule!r}; allowed: {', '.join(DERIVATIONS)}")
     return DERIVATIONS[rule](weights)
+
+
+def likeliest(weights: ArchitectureWeights, k: int | None = None) -> dict[Genotype, float]:
+    """What the hypernet believes: genotypes in canonical form and their probability, falling.
+
+    A Cell's inputs X and Y are drawn with their weights' product as odds, no two Cells the same
+    pair; a step's inputs likewise; its operation by softmax(γ). Forms of one architecture count
+    together.
+
+    Args:
+        k: how many; all where None, for small spaces only: their number grows with the power of
+            all choices.
+
+    Raises:
+        DeriveError: where no legal pair of predecessors is left.
+    """
+    found: list[tuple[float, tuple]] = [(1.0, ())]
+    most = None if k is None else 20 * k + 1000
+
+    def extend(options: list[tuple[float, object]], legal=lambda taken, choice: True) -> None:
+        nonlocal found
+        longer = (
+            (p * q, (*taken, choice))
+            for p, taken in found
+            for q, choice in options
+            if legal(taken, choice)
+        )
+        found = list(longer) if most is None else heapq.nlargest(most, longer, lambda f: f[0])
+
+    size = 1 + 2 * weights.gamma[0].shape[0]
+    for i in range(len(weights.gamma)):
+        pairs = _pair_odds(*weights.cell_edges(i))
+        extend(pairs, lambda taken, pair: set(pair) not in map(set, taken[::size]))
+        if not found:
+            raise DeriveError(f"cells[{i}]: all pairs of predecessors are taken")
+        for j, odds in enumerate(weights.operation_weights(i)):
+            extend(list(zip(map(float, odds), weights.operations, strict=True)))
+            extend(_pair_odds(*weights.step_edges(i, j)))
+    whole, sums = sum(p for p, _ in found), {}
+    for p, choices in found:
+        cells = []
+        for start in range(0, len(choices), size):
+            pair, *steps = choices[start : start + size]
+            steps = map(StepGenotype, steps[::2], steps[1::2])
+            cells.append(CellGenotype(pair, tuple(steps)))
+        genotype = Genotype(weights.features, tuple(cells)).canonical()
+        sums[genotype] = sums.get(genotype, 0.0) + p / whole
+    return dict(heapq.nlargest(len(sums) if k is None else k, sums.items(), lambda f: f[1]))
+
+
+def _pair_odds(names: list[str], x: np.ndarray, y: np.ndarray) -> list[tuple[float, tuple]]:
+    """Ordered pairs and their probability, by the product of weights."""
+    pairs = list(permutations(range(len(names)), 2))
+    odds = np.array([float(x[i]) * float(y[j]) for i, j in pairs])
+    odds /= odds.sum()
+    return [(float(p), (names[i], names[j])) for p, (i, j) in zip(odds, pairs, strict=True)]
 
 
 @register_derivation("argmax")

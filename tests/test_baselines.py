@@ -9,7 +9,10 @@ from tiny import tiny_task
 from bmnas_core import FeatureBank, Genotype, GenotypeError, TrainConfig, count_parameters
 from bmnas_core.baselines import RIVALS, RivalError, compare, register_rival
 from bmnas_core.baselines.architectures import fixed_genotype, random_genotype
-from bmnas_core.baselines.streams import LateFusion, LinearFusion, last_features
+from bmnas_core.baselines.mfas import MFASConfig, MFASNetwork, MFASSearch, Surrogate
+from bmnas_core.baselines.rivals import Contest
+from bmnas_core.baselines.searches import mutated, with_motif, with_random_pairs
+from bmnas_core.baselines.streams import GMU, CentralNet, LateFusion, LinearFusion, last_features
 
 QUICK = {"config": TrainConfig(epochs=1), "device": "cpu", "progress": False}
 
@@ -101,9 +104,145 @@ def test_a_rival_of_ones_own_is_one_function():
 
 
 def test_unknown_rivals_and_motifs_are_refused():
-    with pytest.raises(RivalError, match="found 'MFAS'; allowed: single modalities, late fusion"):
-        compare(tiny_task(), ["MFAS"])
+    with pytest.raises(RivalError, match="found 'MFSA'; allowed: single modalities, late fusion"):
+        compare(tiny_task(), ["MFSA"])
     with pytest.raises(GenotypeError, match="motif: found 'Product'; allowed: 'Sum', 'ConcatFC'"):
         fixed_genotype(tiny_task(), "Product")
     with pytest.raises(GenotypeError, match="features"):
         random_genotype(("A",), 1, 1, torch.Generator())
+
+
+def contest(task=None, epochs=1, seed=0) -> Contest:
+    task = task or tiny_task()
+    config = TrainConfig(epochs=epochs).filled(task.config)
+    return Contest(task, config, seed, torch.device("cpu"))
+
+
+def test_rivals_that_search_say_what_their_search_took():
+    names = ["BM-NAS", "searched features", "random features", "random search", "evolution"]
+    table = compare(tiny_task(), [*names, "GMU", "CentralNet", "all features"], **QUICK)
+    searching = {name for name, entry in table.items() if entry["search_seconds"] > 0}
+    assert searching == set(table) - {"GMU", "CentralNet", "all features, concatenated"}
+    for entry in table.values():
+        assert entry["search_seconds"] < entry["seconds"]
+    searched = table["BM-NAS"]["search_seconds"]
+    assert table["searched features, Sum"]["search_seconds"] == searched
+    assert table["random features, searched Cells, mean of 3"]["search_seconds"] == 3 * searched
+
+
+@pytest.mark.parametrize("name", ["random search", "evolution", "BM-NAS"])
+def test_a_search_chooses_without_the_test_split_and_by_its_seed_alone(name, monkeypatch):
+    read, batch = [], FeatureBank.batch
+
+    def watched(self, split, rows):
+        read.append(split)
+        return batch(self, split, rows)
+
+    monkeypatch.setattr(FeatureBank, "batch", watched)
+    ((_, (net,)),) = RIVALS[name](contest(seed=2))
+    assert set(read) == {"train", "validation", "train+validation"}
+    ((_, (again,)),) = RIVALS[name](contest(seed=2))
+    assert net.genotype == again.genotype
+    for a, b in zip(net.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@settings(max_examples=60)
+@given(st.integers(3, 6), st.integers(1, 3), st.integers(1, 3), st.integers(0, 999))
+def test_a_mutation_is_legal_and_changes_one_thing(features, N, M, seed):
+    random = torch.Generator().manual_seed(seed)
+    parent = random_genotype(tuple(f"A_{i}" for i in range(features)), N, M, random)
+    child = mutated(parent, random)
+    assert Genotype.from_json(child.to_json()) == child != parent
+    assert len({frozenset(cell.inputs) for cell in child.cells}) == N
+    changed = [(a, b) for a, b in zip(parent.cells, child.cells, strict=True) if a != b]
+    ((old, new),) = changed
+    steps = [(a, b) for a, b in zip(old.steps, new.steps, strict=True) if a != b]
+    assert (old.inputs != new.inputs) + len(steps) == 1
+
+
+def test_parts_of_a_genotype_are_replaced_alone():
+    genotype = random_genotype(("A", "B", "C"), 2, 3, torch.Generator().manual_seed(0))
+    fixed = with_motif(genotype, "attention on attention")
+    assert {cell.motif for cell in fixed.cells} == {"attention on attention"}
+    assert [c.inputs for c in fixed.cells] == [c.inputs for c in genotype.cells]
+    moved = with_random_pairs(genotype, torch.Generator().manual_seed(1))
+    assert [c.steps for c in moved.cells] == [c.steps for c in genotype.cells]
+
+
+def test_a_gmu_is_the_formula():
+    net = GMU([{"A": 2}, {"B": 3}], 5, C=4, L=2).eval()
+    features = {"A": torch.randn(6, 2, 2), "B": torch.randn(6, 3, 2)}
+    flat = [bn(x).flatten(1) for bn, x in zip(net.bn, features.values(), strict=True)]
+    joined = torch.cat(flat, dim=1)
+    h = 0
+    for gate, hidden, x in zip(net.gates, net.hidden, flat, strict=True):
+        h = h + torch.sigmoid(gate(joined)) * torch.tanh(hidden(x))
+    torch.testing.assert_close(net(features), net.linear(h))
+
+
+def test_central_net_joins_modalities_of_other_depths_at_the_end():
+    net = CentralNet([{"A": 2, "B": 3, "C": 4}, {"D": 5}], 7, C=4, L=2, dropout=0.0)
+    assert net.layers == [["A"], ["B"], ["C", "D"]]
+    features = {n: torch.randn(6, c, 2) for n, c in zip("ABCD", (2, 3, 4, 5), strict=True)}
+    assert net(features).shape == (3, 6, 7) and net.eval()(features).shape == (6, 7)
+    net.train()(features).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+SMALL_MFAS = MFASConfig(iterations=2, depth=2, samples=3, epochs=1, finalists=2)
+
+
+def test_mfas_goes_depth_by_depth_and_trains_what_it_samples():
+    search = MFASSearch(contest(), SMALL_MFAS)
+    assert len(search.layers()) == 2 * 2 * 2
+    rounds, train = [], search._train
+    search._train = lambda configurations: rounds.append(configurations) or train(configurations)
+    best = search.run()
+    assert [len(r) for r in rounds] == [8, 3, 3, 3]
+    assert [{len(c) for c in r} for r in rounds] == [{1}, {2}, {2}, {2}]
+    assert best in sorted(search.scores, key=search.scores.get)[-2:]
+    assert MFASSearch(contest(), SMALL_MFAS).run() == best
+
+
+def test_mfas_shares_weights_between_configurations():
+    search = MFASSearch(contest(), SMALL_MFAS)
+    search._train([((0, 1, 0),)])
+    kept = {key: dict(state) for key, state in search._weights.items()}
+    started = []
+    fit = search.contest.fit
+
+    def watched(build, *args, **kwargs):
+        started.append(build().state_dict())
+        return fit(build, *args, **kwargs)
+
+    search.contest.fit = watched
+    search._train([((0, 1, 1), (1, 1, 0))])
+    names = "Image_1", "Audio_2"
+    assert torch.equal(started[0]["convs.0.weight"], kept[0, "conv", *names]["weight"])
+    assert torch.equal(started[0]["linear.weight"], kept[("linear",)]["weight"])
+
+
+def test_the_mfas_surrogate_learns_and_its_temperature_falls():
+    search = MFASSearch(contest(), MFASConfig(surrogate_epochs=300, surrogate_lr=1e-2))
+    search.scores = {(layer,): 0.9 if layer[0] else 0.2 for layer in search.layers()}
+    search._learn()
+    predicted = search.surrogate(torch.tensor([((0, 0, 0),), ((1, 0, 0),)], dtype=torch.float))
+    torch.testing.assert_close(predicted, torch.tensor([0.2, 0.9]), atol=0.05, rtol=0)
+    temperatures = [search.temperature(step) for step in range(12)]
+    assert temperatures == sorted(temperatures, reverse=True)
+    assert temperatures[0] == pytest.approx(0.2 + 9.8 * 0.9394, abs=1e-2)
+    cold = search._draw([(layer,) for layer in search.layers()], 0.01)
+    assert {layer[0] for (layer,) in cold[:4]} == {1}
+
+
+def test_an_mfas_network_is_the_formula():
+    modalities = [{"A": 2}, {"B": 3, "C": 4}]
+    net = MFASNetwork(((0, 1, 0), (0, 0, 1)), modalities, 5, C=6, L=2, dropout=0.0).eval()
+    features = {n: torch.randn(7, c, 2) for n, c in zip("ABC", (2, 3, 4), strict=True)}
+    first = torch.cat([features["A"], features["C"]], dim=1)
+    h = net.norms[0](net.convs[0](first)).relu()
+    second = torch.cat([features["A"], features["B"], h], dim=1)
+    h = net.norms[1](net.convs[1](second)).sigmoid()
+    torch.testing.assert_close(net(features), net.linear(h.flatten(1)))
+    assert Surrogate(3)(torch.zeros(4, 2, 3)).shape == (4,)

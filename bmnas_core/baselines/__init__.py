@@ -1,6 +1,6 @@
 """Rivals of a searched network, on the same features, recipe and seed."""
 
-from . import architectures, streams
+from . import architectures, mfas, searches, streams
 from .rivals import RIVALS, Contest, RivalError, compare, register_rival
 
 __all__ = [
@@ -9,6 +9,8 @@ __all__ = [
     "RivalError",
     "architectures",
     "compare",
+    "mfas",
     "register_rival",
+    "searches",
     "streams",
 ]

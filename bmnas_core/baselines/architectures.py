@@ -72,14 +72,14 @@ def random_genotype(
     return Genotype(features, tuple(cells))
 
 
-@register_rival("fixed Cells")
+@register_rival("fixed Cells", quick=True)
 def fixed_cells(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
     """A Sum Cell and a ConcatFC Cell on the last features."""
     for motif in ("Sum", "ConcatFC"):
         yield f"fixed {motif}", [contest.train(fixed_genotype(contest.task, motif))]
 
 
-@register_rival("random genotypes")
+@register_rival("random genotypes", quick=True)
 def random_genotypes(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
     """Genotypes of the task's size, drawn with the seed."""
     task, config = contest.task, contest.config

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 import torch
@@ -15,6 +16,7 @@ from ..features import FeatureBank
 from ..genotype import Genotype
 from ..networks import count_parameters
 from ..progress import progress_bar
+from ..search import Search
 from ..tasks.task import Task, as_task
 from ..train import TrainConfig, evaluate, fit, train
 
@@ -26,44 +28,94 @@ class RivalError(BmnasError):
     """A rival that does not exist."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Contest:
-    """What every rival gets: the same task, training recipe, seed and device."""
+    """What every rival gets: the same task, training recipe, seed and device.
+
+    Attributes:
+        search_seconds: the search of the rival whose turn it is.
+        saved_seconds: those of them that another rival has spent already.
+    """
 
     task: Task
     config: TrainConfig
     seed: int
     device: torch.device
+    search_seconds: float = field(default=0.0, init=False)
+    saved_seconds: float = field(default=0.0, init=False)
+    _searched: tuple[Genotype, float] | None = field(default=None, init=False, repr=False)
 
-    def fit(self, build: Callable[[], nn.Module]) -> nn.Module:
-        """The network that ``build`` makes, trained; its initial weights follow the seed."""
+    def fit(self, build: Callable[[], nn.Module], config: TrainConfig | None = None, **how):
+        """The network that ``build`` makes, trained; its initial weights follow the seed.
+
+        Args:
+            config: the contest's where None.
+            how: more arguments of :func:`~bmnas_core.train.fit`.
+        """
+        config = config or self.config
         with seeded(self.seed, "initial weights"):
             net = build()
-        bank = FeatureBank.of(self.task, self.config.L, self.device)
-        fit(net, self.task, bank, self.config, seed=self.seed, progress=False)
+        bank = FeatureBank.of(self.task, config.L, self.device)
+        fit(net, self.task, bank, config, seed=self.seed, progress=False, **how)
         return net
 
-    def train(self, genotype: Genotype) -> nn.Module:
-        """The fusion network of a genotype, trained."""
+    def train(self, genotype: Genotype, config: TrainConfig | None = None) -> nn.Module:
+        """The fusion network of a genotype, trained; by the contest's recipe where None."""
         return train(
             genotype,
             self.task,
-            self.config,
+            config or self.config,
             seed=self.seed,
             device=self.device,
             progress=False,
         )[0]
 
+    def validate(self, net: nn.Module) -> float:
+        """A network's validation score: what a rival may choose by."""
+        return evaluate(net, self.task, "validation")
 
-def register_rival(name: str):
+    def trial(self, epochs: int | None = None) -> TrainConfig:
+        """The recipe for networks that a rival chooses among: trained on train alone.
+
+        Args:
+            epochs: the recipe's where None.
+        """
+        return replace(self.config, data="train", epochs=epochs or self.config.epochs)
+
+    @contextmanager
+    def searching(self):
+        """What is done in this block is the rival's search; the rest is its training."""
+        start = time.perf_counter()
+        yield
+        self.search_seconds += time.perf_counter() - start
+
+    def searched(self) -> Genotype:
+        """What BM-NAS finds with its defaults: searched once a contest, charged at each call."""
+        if self._searched is None:
+            start = time.perf_counter()
+            search = Search(self.task, seed=self.seed, device=self.device)
+            for _ in search:
+                pass
+            self._searched = search.best_genotype, time.perf_counter() - start
+        else:
+            self.saved_seconds += self._searched[1]
+        genotype, seconds = self._searched
+        self.search_seconds += seconds
+        return genotype
+
+
+def register_rival(name: str, *, quick: bool = False):
     """Decorator: make a generator a rival.
 
     It takes a :class:`Contest` and yields ``(name in the table, trained networks)``; where there
     are several networks, as of a random choice, the table has their mean.
+
+    Args:
+        quick: whether :func:`compare` includes it unasked: a few trainings, no search.
     """
 
     def decorate(function):
-        RIVALS[name] = function
+        RIVALS[name], function.quick = function, quick
         return function
 
     return decorate
@@ -81,39 +133,48 @@ def compare(
     """Train rivals and test each of their networks once.
 
     Args:
-        names: of :data:`RIVALS`; all where None.
+        names: of :data:`RIVALS`; those that are quick where None.
         config: the recipe; fields that are None are the task's.
 
     Returns:
         Name → ``test`` (mean score of its networks) and ``scores`` (each one's), ``params``
-        (mean), ``seconds`` (all together).
+        (mean), ``seconds`` (all together) and of those ``search_seconds``.
 
     Raises:
         RivalError: for an unknown name.
     """
-    names = list(RIVALS) if names is None else list(names)
+    quick = [name for name, rival in RIVALS.items() if rival.quick]
+    names = quick if names is None else list(names)
     for name in names:
         if name not in RIVALS:
             raise RivalError(f"rival: found {name!r}; allowed: {', '.join(RIVALS)}")
     config = TrainConfig.of(config).filled(as_task(task).config)
     contest = Contest(task, config, seed, resolve_device(device))
+    FeatureBank.of(task, config.L, contest.device)  # so that the first rival does not pay for it
     found = {}
     bar = progress_bar(names, "rivals", show=progress)
     for name in bar:
         bar.set_postfix_str(name)
-        for label, nets, seconds in _timed(RIVALS[name](contest)):
+        for label, nets, seconds in _timed(contest, RIVALS[name](contest)):
             scores = [evaluate(net, task, "test") for net in nets]
             found[label] = {
                 "test": fmean(scores),
                 "params": round(fmean(map(count_parameters, nets))),
-                "seconds": seconds,
+                **seconds,
                 "scores": scores,
             }
     return found
 
 
-def _timed(entries: Iterable[tuple[str, list[nn.Module]]]) -> Iterator[tuple[str, list, float]]:
-    start = time.perf_counter()
-    for label, nets in entries:
-        yield label, nets, time.perf_counter() - start
+def _timed(
+    contest: Contest, entries: Iterable[tuple[str, list[nn.Module]]]
+) -> Iterator[tuple[str, list, dict[str, float]]]:
+    entries = iter(entries)
+    while True:
         start = time.perf_counter()
+        contest.search_seconds = contest.saved_seconds = 0.0
+        entry = next(entries, None)
+        if entry is None:
+            return
+        spent = time.perf_counter() - start + contest.saved_seconds
+        yield *entry, {"seconds": spent, "search_seconds": contest.search_seconds}

@@ -1,4 +1,4 @@
-"""Rivals without Cells: each modality alone, and late fusion."""
+"""Rivals without Cells: each modality alone, late fusion, all features, GMU, CentralNet."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from ..networks import Reshape
 from ..tasks.task import Task
+from ..train import metric_of
 from .rivals import Contest, register_rival
 
 
@@ -46,6 +48,81 @@ class LateFusion(nn.Module):
         return torch.stack([stream(features) for stream in self.streams]).mean(0)
 
 
+class GMU(nn.Module):
+    """Gated multimodal unit (Arevalo et al. 2017): h = Σ z_m ⊙ tanh(W_m x_m), z_m from all x.
+
+    x_m is the last feature of modality m, normalised and flattened; h has the size C·L of a
+    Cell's output, and one linear layer reads it.
+    """
+
+    def __init__(self, streams: list[dict[str, int]], classes: int, C: int, L: int):
+        super().__init__()
+        self.streams, self.L = [tuple(stream) for stream in streams], L
+        sizes = [sum(stream.values()) for stream in streams]
+        self.bn = nn.ModuleList(nn.BatchNorm1d(size) for size in sizes)
+        self.hidden = nn.ModuleList(nn.Linear(size * L, C * L) for size in sizes)
+        self.gates = nn.ModuleList(nn.Linear(sum(sizes) * L, C * L) for _ in sizes)
+        self.linear = nn.Linear(C * L, classes)
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        """Pooled features, each (N, C_i, L) → logits (N, classes)."""
+        xs = [
+            bn(torch.cat([features[name] for name in stream], dim=1)).flatten(1)
+            for bn, stream in zip(self.bn, self.streams, strict=True)
+        ]
+        joined = torch.cat(xs, dim=1)
+        parts = zip(self.gates, self.hidden, xs, strict=True)
+        return self.linear(
+            sum(gate(joined).sigmoid() * hidden(x).tanh() for gate, hidden, x in parts)
+        )
+
+
+class CentralNet(nn.Module):
+    """A central network beside the backbones (Vielzeuf et al. 2018).
+
+    Its layer i reads the weighted sum of its own state and of every modality's i-th feature, all
+    brought to C channels by 1×1 convolutions; its prediction is the weighted sum of its own
+    logits and of each modality's. While it trains it also gives each modality's logits, whose
+    losses are added to its own. Modalities with fewer features join at the later layers.
+    """
+
+    def __init__(
+        self, modalities: list[dict[str, int]], classes: int, C: int, L: int, dropout: float
+    ):
+        super().__init__()
+        self.L, depth = L, max(map(len, modalities))
+        self.layers = [
+            [list(m)[i - depth] for m in modalities if depth - i <= len(m)] for i in range(depth)
+        ]
+        channels = {name: c for m in modalities for name, c in m.items()}
+        self.names = list(channels)
+        self.reshape = nn.ModuleList(Reshape(c, C, dropout) for c in channels.values())
+        self.weights = nn.ParameterList(torch.ones(1 + len(names)) for names in self.layers)
+        self.central = nn.ModuleList(Reshape(C, C, dropout) for _ in self.layers)
+        self.heads = nn.ModuleList(nn.Linear(C * L, classes) for _ in modalities)
+        self.linear = nn.Linear(C * L, classes)
+        self.mix = nn.Parameter(torch.ones(1 + len(modalities)))
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        """Pooled features, each (N, C_i, L) → logits (N, classes).
+
+        In training mode (1 + modalities, N, classes): its own first.
+        """
+        layers = zip(self.names, self.reshape, strict=True)
+        inner = {name: layer(features[name]) for name, layer in layers}
+        state = torch.zeros(())
+        for names, weights, layer in zip(self.layers, self.weights, self.central, strict=True):
+            own, *others = weights
+            joined = zip(others, names, strict=True)
+            state = layer(own * state + sum(w * inner[name] for w, name in joined))
+        alone = [
+            head(inner[n].flatten(1)) for head, n in zip(self.heads, self.layers[-1], strict=True)
+        ]
+        every = torch.stack([self.linear(state.flatten(1)), *alone])
+        fused = torch.einsum("m,mnk->nk", self.mix, every)
+        return torch.cat([fused[None], every[1:]]) if self.training else fused
+
+
 def last_features(task: Task) -> list[dict[str, int]]:
     """The last feature of each modality, as name → channels."""
     return [dict([list(modality.channels.items())[-1]]) for modality in task.modalities]
@@ -56,7 +133,7 @@ def _linear(contest: Contest, channels: dict[str, int]) -> nn.Module:
     return contest.fit(lambda: LinearFusion(channels, classes, L))
 
 
-@register_rival("single modalities")
+@register_rival("single modalities", quick=True)
 def single_modalities(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
     """Each modality alone."""
     for modality, channels in zip(
@@ -65,7 +142,7 @@ def single_modalities(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]
         yield f"{modality.name} alone", [_linear(contest, channels)]
 
 
-@register_rival("late fusion")
+@register_rival("late fusion", quick=True)
 def late_fusion(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
     """Logits averaged, and last features concatenated."""
     streams = last_features(contest.task)
@@ -73,3 +150,31 @@ def late_fusion(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
     yield "late fusion, averaged", [LateFusion(apart).eval()]
     joined = {name: c for channels in streams for name, c in channels.items()}
     yield "late fusion, concatenated", [_linear(contest, joined)]
+
+
+@register_rival("all features")
+def all_features(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
+    """Every feature of every modality, concatenated, under one linear classifier."""
+    yield "all features, concatenated", [_linear(contest, contest.task.channels)]
+
+
+@register_rival("GMU")
+def gmu(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
+    """A gated multimodal unit on the last features."""
+    task, config = contest.task, contest.config
+    yield "GMU", [contest.fit(lambda: GMU(last_features(task), task.classes, config.C, config.L))]
+
+
+@register_rival("CentralNet")
+def central_net(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
+    """A central network that reads all features, trained with every modality's loss."""
+    task, config = contest.task, contest.config
+    channels = [modality.channels for modality in task.modalities]
+
+    def build():
+        return CentralNet(channels, task.classes, config.C, config.L, config.dropout)
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        return sum(metric_of(task).loss(part, labels) for part in logits)
+
+    yield "CentralNet", [contest.fit(build, loss=loss)]

@@ -1,0 +1,215 @@
+"""MFAS: multimodal fusion architecture search (Pérez-Rúa et al., CVPR 2019), a rival in full.
+
+Its space: fusion layers 1 … l, of which layer i reads one feature of every modality and the layer
+before it, h_i = f_i(W_i concat(x, y, …, h_{i-1})), and chooses which features and which activation
+f_i. Its search is sequential and model-based: depth by depth, a surrogate predicts the validation
+score of every extension of what was sampled last, K are drawn by temperature from its
+predictions, trained for a few epochs with weights shared between them, and the surrogate learns
+from their scores.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import Tensor, nn
+
+from ..config import Config, generator, seeded, setting
+from ..ops import Conv1x1
+from .rivals import Contest, register_rival
+
+ACTIVATIONS = (torch.relu, torch.sigmoid)
+
+#: One fusion layer: the number of a feature for each modality, and of an activation.
+Layer = tuple[int, ...]
+Configuration = tuple[Layer, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MFASConfig(Config):
+    """Settings of the search, defaults as published for AV-MNIST.
+
+    ``iterations`` passes over depths 1 … ``depth``; ``samples`` configurations trained at each
+    for ``epochs``. The temperature falls from ``hottest`` to ``coldest`` with the square of the
+    step over ``cooling``. The ``finalists`` best are trained in full and the best of these wins.
+    """
+
+    iterations: int = setting(3, least=1)
+    depth: int = setting(4, least=1)
+    samples: int = setting(15, least=1)
+    epochs: int = setting(3, least=1)
+    finalists: int = setting(5, least=1)
+    surrogate_epochs: int = setting(50, least=1)
+    surrogate_lr: float = setting(1e-3, above=0.0)
+    hottest: float = setting(10.0, above=0.0)
+    coldest: float = setting(0.2, above=0.0)
+    cooling: float = setting(4.0, above=0.0)
+
+
+class MFASNetwork(nn.Module):
+    """The fusion network of a configuration: 1×1 convolutions to C channels, BatchNorm, f, dropout.
+
+    Args:
+        configuration: its layers.
+        modalities: for each modality its features, name → channels.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        modalities: list[dict[str, int]],
+        classes: int,
+        *,
+        C: int,
+        L: int,
+        dropout: float,
+    ):
+        super().__init__()
+        self.configuration, self.L = configuration, L
+        self.names = [
+            [list(m)[k] for m, k in zip(modalities, layer, strict=False)] for layer in configuration
+        ]
+        channels = {name: c for m in modalities for name, c in m.items()}
+        widths = [
+            sum(channels[n] for n in names) + C * (i > 0) for i, names in enumerate(self.names)
+        ]
+        self.convs = nn.ModuleList(Conv1x1(width, C) for width in widths)
+        self.norms = nn.ModuleList(nn.BatchNorm1d(C) for _ in widths)
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(C * L, classes)
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        """Pooled features, each (N, C_i, L) → logits (N, classes)."""
+        state: list[Tensor] = []
+        layers = zip(self.configuration, self.names, self.convs, self.norms, strict=True)
+        for layer, names, conv, norm in layers:
+            joined = torch.cat([*(features[name] for name in names), *state], dim=1)
+            state = [self.dropout(ACTIVATIONS[layer[-1]](norm(conv(joined))))]
+        return self.linear(state[0].flatten(1))
+
+    def shared(self) -> dict[tuple, nn.Module]:
+        """Its parts by what they have in common with those of other configurations."""
+        parts: dict[tuple, nn.Module] = {("linear",): self.linear}
+        for i, (names, conv, norm) in enumerate(
+            zip(self.names, self.convs, self.norms, strict=True)
+        ):
+            parts |= {(i, "conv", *names): conv, (i, "norm", *names): norm}
+        return parts
+
+
+class Surrogate(nn.Module):
+    """Configuration → predicted score: each layer embedded, an LSTM over them, sigmoid."""
+
+    def __init__(self, numbers: int, size: int = 100):
+        super().__init__()
+        self.embedding = nn.Linear(numbers, size)
+        self.lstm = nn.LSTM(size, size, batch_first=True)
+        self.linear = nn.Linear(size, 1)
+
+    def forward(self, configurations: Tensor) -> Tensor:
+        """(N, layers, numbers a layer) → (N,)."""
+        states, _ = self.lstm(self.embedding(configurations).sigmoid())
+        return self.linear(states[:, -1]).sigmoid()[:, 0]
+
+
+class MFASSearch:
+    """The search; ``scores`` holds the best validation score of every configuration it trained."""
+
+    def __init__(self, contest: Contest, config: MFASConfig | None = None):
+        self.contest, self.config = contest, MFASConfig.of(config)
+        self.modalities = [modality.channels for modality in contest.task.modalities]
+        self.scores: dict[Configuration, float] = {}
+        self._weights: dict[tuple, dict[str, Tensor]] = {}
+        self._random = generator(contest.seed, "MFAS")
+        with seeded(contest.seed, "MFAS surrogate"):
+            self.surrogate = Surrogate(len(self.modalities) + 1)
+        self._optimizer = torch.optim.Adam(self.surrogate.parameters(), lr=self.config.surrogate_lr)
+
+    def layers(self) -> list[Layer]:
+        """All choices for one fusion layer."""
+        return list(product(*(range(len(m)) for m in self.modalities), range(len(ACTIVATIONS))))
+
+    def temperature(self, step: int) -> float:
+        """Of the given step, counted from 0: published as exp(-(step + 1)² / cooling²)."""
+        c = self.config
+        return c.coldest + (c.hottest - c.coldest) * math.exp(-(((step + 1) / c.cooling) ** 2))
+
+    def run(self) -> Configuration:
+        """Search, train the finalists in full, and return the best on validation."""
+        sampled: list[Configuration] = []
+        for step in range(self.config.iterations * self.config.depth):
+            place = step % self.config.depth
+            options = [
+                (*start[:place], layer, *start[place + 1 :])
+                for start in sampled or [()]
+                for layer in self.layers()
+            ]
+            options = list(dict.fromkeys(options))
+            if step == 0:
+                self._train(options)
+            sampled = self._draw(options, self.temperature(step))
+            if step > 0:
+                self._train(sampled)
+        finalists = sorted(self.scores, key=self.scores.__getitem__)[-self.config.finalists :]
+        full = self.contest.trial()
+        return max(
+            finalists,
+            key=lambda c: self.contest.validate(self.contest.fit(lambda: self.network(c), full)),
+        )
+
+    def network(self, configuration: Configuration) -> MFASNetwork:
+        """The untrained network of a configuration, at the contest's sizes."""
+        task, config = self.contest.task, self.contest.config
+        sizes = {"C": config.C, "L": config.L, "dropout": config.dropout}
+        return MFASNetwork(configuration, self.modalities, task.classes, **sizes)
+
+    def _train(self, configurations: list[Configuration]) -> None:
+        trial = self.contest.trial(self.config.epochs)
+        for configuration in configurations:
+
+            def build(configuration=configuration):
+                net = self.network(configuration)
+                for key, part in net.shared().items():
+                    part.load_state_dict(self._weights.get(key, part.state_dict()))
+                return net
+
+            net = self.contest.fit(build, trial, validate=False)
+            self._weights |= {key: part.state_dict() for key, part in net.shared().items()}
+            score = self.contest.validate(net)
+            self.scores[configuration] = max(score, self.scores.get(configuration, 0.0))
+        self._learn()
+
+    def _learn(self) -> None:
+        """Fit the surrogate to all scores so far, configurations of one depth in one batch."""
+        by_depth: dict[int, list[Configuration]] = {}
+        for configuration in self.scores:
+            by_depth.setdefault(len(configuration), []).append(configuration)
+        for _ in range(self.config.surrogate_epochs):
+            for group in by_depth.values():
+                target = torch.tensor([self.scores[c] for c in group], dtype=torch.float)
+                found = self.surrogate(torch.tensor(group, dtype=torch.float))
+                self._optimizer.zero_grad()
+                nn.functional.mse_loss(found, target).backward()
+                self._optimizer.step()
+
+    def _draw(self, options: list[Configuration], temperature: float) -> list[Configuration]:
+        """``samples`` of the options, each once, with odds of predicted score^(1 / temperature)."""
+        with torch.no_grad():
+            predicted = self.surrogate(torch.tensor(options, dtype=torch.float)).double()
+        odds = (predicted.log() / temperature).softmax(0)
+        count = min(self.config.samples, len(options))
+        rows = torch.multinomial(odds, count, generator=self._random)
+        return [options[row] for row in rows.tolist()]
+
+
+@register_rival("MFAS")
+def mfas(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
+    """MFAS with its published settings, on the same features, sizes and recipe."""
+    with contest.searching():
+        search = MFASSearch(contest)
+        best = search.run()
+    yield "MFAS", [contest.fit(lambda: search.network(best))]

@@ -1,0 +1,136 @@
+"""Rivals that search the same space: BM-NAS, its parts replaced, random search, evolution."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from ..config import generator
+from ..genotype import MOTIFS, CellGenotype, Genotype, StepGenotype
+from .architectures import OPERATIONS, random_genotype
+from .rivals import Contest, register_rival
+
+#: What random search and evolution may spend, in trainings of one network.
+BUDGET = 10
+#: Epochs of a trial: the end of the second cosine where it restarts after the first epoch.
+TRIAL_EPOCHS = 3
+POPULATION, TOURNAMENT = 10, 3
+
+
+def with_motif(genotype: Genotype, motif: str) -> Genotype:
+    """The genotype with its Cells' inputs kept and their steps replaced by a known motif."""
+    steps = tuple(StepGenotype(op, inputs) for op, inputs in MOTIFS[motif])
+    return replace(genotype, cells=tuple(CellGenotype(c.inputs, steps) for c in genotype.cells))
+
+
+def with_random_pairs(genotype: Genotype, random: torch.Generator) -> Genotype:
+    """The genotype with its Cells' steps kept and their inputs drawn, raw features or Cells."""
+    drawn = random_genotype(genotype.features, len(genotype.cells), 1, random)
+    pairs = zip(genotype.cells, drawn.cells, strict=True)
+    return replace(genotype, cells=tuple(CellGenotype(new.inputs, old.steps) for old, new in pairs))
+
+
+def mutated(
+    genotype: Genotype, random: torch.Generator, operations: tuple[str, ...] = OPERATIONS
+) -> Genotype:
+    """One random change: an input of a Cell, an input of a step, or a step's operation.
+
+    No two Cells take the same pair.
+    """
+
+    def pick(options):
+        return options[int(torch.randint(len(options), (), generator=random))]
+
+    def other_input(inputs, nodes):
+        k = pick((0, 1))
+        new = list(inputs)
+        new[k] = pick([n for n in nodes if n not in inputs] or [inputs[k]])
+        return tuple(new) if new[k] != inputs[k] else inputs[::-1]
+
+    while True:
+        cells = list(genotype.cells)
+        i = pick(range(len(cells)))
+        cell, what = cells[i], pick(("pair", "operation", "input"))
+        j = pick(range(len(cell.steps)))
+        step = cell.steps[j]
+        if what == "pair":
+            nodes = [*genotype.features, *(f"C{k + 1}" for k in range(i))]
+            cells[i] = replace(cell, inputs=other_input(cell.inputs, nodes))
+        elif what == "operation":
+            step = replace(step, op=pick([op for op in operations if op != step.op] or [step.op]))
+        else:
+            nodes = ["X", "Y", *(f"S{k + 1}" for k in range(j))]
+            step = replace(step, inputs=other_input(step.inputs, nodes))
+        if what != "pair":
+            cells[i] = replace(cell, steps=(*cell.steps[:j], step, *cell.steps[j + 1 :]))
+        if len({frozenset(c.inputs) for c in cells}) == len(cells):
+            return replace(genotype, cells=tuple(cells))
+
+
+@register_rival("BM-NAS")
+def bm_nas(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
+    """The default search, and the network it finds trained."""
+    yield "BM-NAS", [contest.train(contest.searched())]
+
+
+@register_rival("searched features")
+def searched_features(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
+    """What BM-NAS pairs, fused by fixed Cells: the paper's Table 7."""
+    for motif in ("Sum", "ConcatFC", "two-head attention", "attention on attention"):
+        genotype = with_motif(contest.searched(), motif)
+        yield f"searched features, {motif}", [contest.train(genotype)]
+
+
+@register_rival("random features")
+def random_features(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
+    """The Cells that BM-NAS finds on pairs drawn with the seed: the paper's Table 6."""
+    random = generator(contest.seed, "random features")
+    nets = [contest.train(with_random_pairs(contest.searched(), random)) for _ in range(3)]
+    yield f"random features, searched Cells, mean of {len(nets)}", nets
+
+
+@register_rival("random search")
+def random_search(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
+    """The best on validation of random genotypes, each trained for a short while."""
+    random = generator(contest.seed, "random search")
+    with contest.searching():
+        trials = [_drawn(contest, random) for _ in range(_trials(contest))]
+        best = max(trials, key=lambda genotype: _try_out(contest, genotype))
+    yield "random search", [contest.train(best)]
+
+
+@register_rival("evolution")
+def evolution(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
+    """Regularised evolution (Real et al. 2019): the oldest dies, a tournament's winner mutates."""
+    random, best = generator(contest.seed, "evolution"), None
+    with contest.searching():
+        population: deque[tuple[float, Genotype]] = deque(maxlen=POPULATION)
+        for _ in range(_trials(contest)):
+            if len(population) < POPULATION:
+                genotype = _drawn(contest, random)
+            else:
+                rows = torch.randperm(POPULATION, generator=random)[:TOURNAMENT].tolist()
+                parent = max((population[row] for row in rows), key=lambda entry: entry[0])[1]
+                genotype = mutated(parent, random)
+            population.append((_try_out(contest, genotype), genotype))
+            best = max(best or population[-1], population[-1], key=lambda entry: entry[0])
+    yield "regularised evolution", [contest.train(best[1])]
+
+
+def _drawn(contest: Contest, random: torch.Generator) -> Genotype:
+    task, config = contest.task, contest.config
+    return random_genotype(task.features, config.N, config.M, random)
+
+
+def _trials(contest: Contest) -> int:
+    epochs = contest.config.epochs
+    return BUDGET * epochs // min(TRIAL_EPOCHS, epochs)
+
+
+def _try_out(contest: Contest, genotype: Genotype) -> float:
+    trial = contest.trial(min(TRIAL_EPOCHS, contest.config.epochs))
+    return contest.validate(contest.train(genotype, trial))
