@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .config import ConfigError
 from .genotype import CellGenotype
 from .ops import Conv1x1, make_operation
 
@@ -60,6 +61,40 @@ class PairRelaxation:
         return x, y
 
 
+@register_relaxation("edge")
+class EdgeRelaxation:
+    """Edges compete for one sum that is X and Y alike, as PC-DARTS normalises edges.
+
+    The columns are the paper's; softmax over predecessors is taken of what Identity has over Zero.
+    """
+
+    columns = ("Zero", "Identity")
+
+    @staticmethod
+    def weights(logits: Tensor) -> tuple[Tensor, Tensor]:
+        """``logits: (P, 2)`` of a node's P incoming edges → its weights (P,) for X and for Y."""
+        shares = (logits[:, 1] - logits[:, 0]).softmax(dim=0)
+        return shares, shares
+
+
+class Sharpening(nn.Module):
+    """What is done to α, β, γ before their softmax: nothing, as it comes.
+
+    Divided by a temperature below 1 the mixture nears a choice. With ``gumbel`` the logits are
+    moved by Gumbel noise, drawn anew at each call in training mode: each pass then mixes as if
+    architectures had been drawn by their probability (SNAS, Xie et al. 2019).
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.temperature, self.gumbel = 1.0, False
+
+    def forward(self, logits: Tensor) -> Tensor:
+        if self.gumbel and self.training:
+            logits = logits - torch.empty_like(logits).exponential_().log()
+        return logits if self.temperature == 1 else logits / self.temperature
+
+
 def mix_inputs(relaxation, logits: Tensor, states: list[Tensor]) -> tuple[Tensor, Tensor]:
     """The two inputs of a node as weighted sums over its predecessors.
 
@@ -104,16 +139,34 @@ class MixedCell(nn.Module):
     Args:
         operations: names of the candidate primitives.
         relaxation: a class of :data:`RELAXATIONS`.
+        sharpen: shared by all Cells of a hypernet.
+        partial: operations see one in so many channels, the others are added up (PC-DARTS, Xu et
+            al. 2020); channels take turns from step to step.
+
+    Raises:
+        ConfigError: unless ``partial`` divides C.
     """
 
-    def __init__(self, C: int, L: int, M: int, operations: tuple[str, ...], dropout, relaxation):
+    def __init__(
+        self,
+        C: int,
+        L: int,
+        M: int,
+        operations: tuple[str, ...],
+        dropout: float,
+        relaxation,
+        sharpen: Sharpening | None = None,
+        partial: int = 1,
+    ):
         super().__init__()
-        self.relaxation = relaxation
+        if C % partial:
+            raise ConfigError(f"partial: found {partial}; allowed: a divisor of C, {C}")
+        self.relaxation, self.sharpen, self.partial = relaxation, sharpen or Sharpening(), partial
         self.edges = [j + 2 for j in range(M)]
         self.beta = nn.Parameter(INITIAL_SCALE * torch.randn(sum(self.edges), 2))
         self.gamma = nn.Parameter(INITIAL_SCALE * torch.randn(M, len(operations)))
         self.steps = nn.ModuleList(
-            nn.ModuleDict({op: make_operation(op, C, L, dropout) for op in operations})
+            nn.ModuleDict({op: make_operation(op, C // partial, L, dropout) for op in operations})
             for _ in range(M)
         )
         self.output = _CellOutput(C, L, M, dropout)
@@ -121,11 +174,20 @@ class MixedCell(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """``x, y: (N, C, L)`` → ``(N, C, L)``."""
         states = [x, y]
-        edges = self.beta.split(self.edges)
-        for step, logits, gamma in zip(self.steps, edges, self.gamma.softmax(1), strict=True):
+        edges = self.sharpen(self.beta).split(self.edges)
+        gammas = self.sharpen(self.gamma).softmax(1)
+        for step, logits, gamma in zip(self.steps, edges, gammas, strict=True):
             a, b = mix_inputs(self.relaxation, logits, states)
-            states.append(sum(g * op(a, b) for g, op in zip(gamma, step.values(), strict=True)))
+            states.append(self._mix_operations(step, gamma, a, b))
         return self.output(x, states[2:])
+
+    def _mix_operations(self, step: nn.ModuleDict, gamma: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        size = a.shape[1] // self.partial
+        seen = zip(gamma, step.values(), strict=True)
+        mixed = sum(g * op(a[:, :size], b[:, :size]) for g, op in seen)
+        if self.partial == 1:
+            return mixed
+        return torch.cat([a[:, size:] + b[:, size:], mixed], dim=1)
 
 
 class Cell(nn.Module):

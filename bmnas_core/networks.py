@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .cells import INITIAL_SCALE, RELAXATIONS, Cell, MixedCell, mix_inputs
+from .cells import INITIAL_SCALE, RELAXATIONS, Cell, MixedCell, Sharpening, mix_inputs
 from .config import BmnasError
 from .genotype import Genotype
 from .ops import Conv1x1
@@ -117,6 +117,7 @@ class Hypernet(nn.Module):
         classes: number of logits.
         operations: names of the candidate primitives of a step.
         relaxation: a name in :data:`~bmnas_core.cells.RELAXATIONS`.
+        partial: see :class:`~bmnas_core.cells.MixedCell`.
     """
 
     def __init__(
@@ -131,21 +132,25 @@ class Hypernet(nn.Module):
         operations: tuple[str, ...] = ("sum", "attention", "linear_glu", "concat_fc"),
         relaxation: str = "paper",
         dropout: float = 0.0,
+        partial: int = 1,
     ):
         super().__init__()
         self.relaxation, self.L = RELAXATIONS[relaxation], L
+        self.sharpen = Sharpening()
         self.reshape = _Reshapes(channels, C, L, dropout)
         self.edges = [len(channels) + i for i in range(N)]
         self.alpha = nn.Parameter(INITIAL_SCALE * torch.randn(sum(self.edges), 2))
         self.cells = nn.ModuleList(
-            MixedCell(C, L, M, operations, dropout, self.relaxation) for _ in range(N)
+            MixedCell(C, L, M, operations, dropout, self.relaxation, self.sharpen, partial)
+            for _ in range(N)
         )
         self.classifier = _Classifier(N * C, L, classes)
 
     def mix(self, states: list[Tensor]) -> list[Tensor]:
         """Outputs of the Cells, given reshaped features of shape (N, C, L)."""
         states = list(states)
-        for cell, logits in zip(self.cells, self.alpha.split(self.edges), strict=True):
+        edges = self.sharpen(self.alpha).split(self.edges)
+        for cell, logits in zip(self.cells, edges, strict=True):
             states.append(cell(*mix_inputs(self.relaxation, logits, states)))
         return states[-len(self.cells) :]
 

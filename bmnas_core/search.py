@@ -10,6 +10,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from .cells import RELAXATIONS
 from .config import (
@@ -46,7 +47,14 @@ class SearchConfig(Settings):
 
     ``schedule="batch"`` follows every update of the weights, on a training batch, by one of α, β,
     γ, on a validation batch. ``"epoch"`` does a whole epoch of the one and then one of the other,
-    as the published code does.
+    as the published code does. In the first ``warmup`` epochs the weights learn alone.
+
+    ``order="first"`` takes the weights as they are for the gradient of α, β, γ; ``"second"`` looks
+    one step of gradient descent ahead and differentiates through it (Liu et al. 2019, eq. 6).
+
+    α, β, γ are divided by a ``temperature`` that goes from the first number to the second,
+    geometrically, and with ``gumbel`` moved by noise; ``partial`` lets the operations see one in
+    so many channels (:class:`~bmnas_core.cells.MixedCell`).
     """
 
     operations: tuple[str, ...] = setting(
@@ -55,6 +63,11 @@ class SearchConfig(Settings):
     relaxation: str = setting("pair", choices=lambda: tuple(RELAXATIONS))
     derivation: str = setting("argmax", choices=lambda: tuple(DERIVATIONS))
     schedule: str = setting("batch", choices=("batch", "epoch"))
+    warmup: int = setting(0, least=0)
+    order: str = setting("first", choices=("first", "second"))
+    temperature: tuple[float, float] = setting((1.0, 1.0), above=0.0)
+    gumbel: bool = False
+    partial: int = setting(1, least=1)
     arch_lr: float = setting(1e-2, above=0.0)
     arch_betas: tuple[float, float] = setting((0.5, 0.999), least=0.0, most=0.9999)
     arch_weight_decay: float = setting(1e-3, least=0.0)
@@ -156,7 +169,9 @@ class Search:
                 operations=config.operations,
                 relaxation=config.relaxation,
                 dropout=config.dropout,
+                partial=config.partial,
             ).to(self.device)
+        self.hypernet.sharpen.gumbel = config.gumbel
         self.architecture = self.hypernet.architecture_parameters()
         self.weights = self.hypernet.weight_parameters()
         self.weight_optimizer = torch.optim.Adam(
@@ -208,15 +223,19 @@ class Search:
         phase = "both"
         if self.config.schedule == "epoch":
             phase = "weights" if position < self.train_batches else "architecture"
+        learning = epoch >= self.config.warmup
+        if phase == "both" and not learning:
+            phase = "weights"
         train_loss = val_loss = val_score = None
         self.hypernet.train()
         with seeded(self.seed, "step", self.step, device=self.device):
             self._set_rate(epoch, position)
+            self._set_temperature()
             if phase != "architecture":
                 train_loss = self._update(
                     "train", self.step // self.steps_per_epoch, position, self.train_batches
                 )
-            if phase != "weights":
+            if phase != "weights" and learning:
                 done = self.step if phase == "both" else position - self.train_batches
                 cycle, b = divmod(done, self.val_batches)
                 cycle = cycle if phase == "both" else epoch
@@ -234,6 +253,11 @@ class Search:
         trained = min(position, self.train_batches - 1) / self.train_batches
         self.scheduler.step(epoch + trained)
 
+    def _set_temperature(self) -> None:
+        first, last = self.config.temperature
+        done = self.step / max(self.total_steps - 1, 1)
+        self.hypernet.sharpen.temperature = first * (last / first) ** done
+
     def _state(self, phase, lr, train_loss, val_loss, val_score) -> SearchState:
         epoch = -(-self.step // self.steps_per_epoch)
         weights = ArchitectureWeights.of(
@@ -244,13 +268,13 @@ class Search:
 
     def _update(self, split: str, cycle: int, b: int, batches: int) -> float:
         """One optimiser step: of the weights on a training batch, or of α, β, γ on validation."""
-        n = len(self.task.split(split))
-        rows = epoch_batches(n, self.config.batch_size, self.seed, split, cycle)[b]
-        inputs, labels = self.bank.batch(split, rows)
         training = split == "train"
         parameters = self.weights if training else self.architecture
         optimizer = self.weight_optimizer if training else self.architecture_optimizer
-        loss = self.metric.loss(self.hypernet(inputs), labels)
+        if training or self.config.order == "first":
+            loss = self._loss(split, cycle, b)
+        else:
+            loss = self._unrolled_loss(cycle, b)
         value = float(loss.detach())
         if value != value or abs(value) == float("inf"):
             raise SearchError(f"{split} loss at step {self.step + 1}: found {value}; not finite")
@@ -260,6 +284,33 @@ class Search:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return value
+
+    def _loss(self, split: str, cycle: int, b: int, weights: dict | None = None) -> Tensor:
+        """Of batch b in the given pass over a split, with other ``weights`` if they are given."""
+        n = len(self.task.split(split))
+        rows = epoch_batches(n, self.config.batch_size, self.seed, split, cycle)[b]
+        inputs, labels = self.bank.batch(split, rows)
+        return self.metric.loss(functional_call(self.hypernet, weights or {}, (inputs,)), labels)
+
+    def _unrolled_loss(self, cycle: int, b: int) -> Tensor:
+        """Validation loss after one more step of the weights, differentiable through that step.
+
+        The step is plain gradient descent at the current rate, on the training batch of the same
+        position.
+        """
+        rate = self.weight_optimizer.param_groups[0]["lr"]
+        train_loss = self._loss("train", *divmod(self.step, self.train_batches))
+        gradients = torch.autograd.grad(
+            train_loss, self.weights, create_graph=True, allow_unused=True
+        )
+        ahead = {
+            id(w): w - rate * g
+            for w, g in zip(self.weights, gradients, strict=True)
+            if g is not None
+        }
+        names = self.hypernet.named_parameters()
+        moved = {name: ahead[id(p)] for name, p in names if id(p) in ahead}
+        return self._loss("validation", cycle, b, moved)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write everything needed to go on, as safetensors with a JSON header."""
