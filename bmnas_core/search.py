@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from .cells import RELAXATIONS
+from .choices import CHOICES
 from .config import (
     RANDOM,
     BmnasError,
@@ -55,6 +56,9 @@ class SearchConfig(Settings):
     α, β, γ are divided by a ``temperature`` that goes from the first number to the second,
     geometrically, and with ``gumbel`` moved by noise; ``partial`` lets the operations see one in
     so many channels (:class:`~bmnas_core.cells.MixedCell`).
+
+    When the updates are done, the ``choice`` is made; ``rungs`` are those of ``"trials"``
+    (:mod:`~bmnas_core.choices`).
     """
 
     operations: tuple[str, ...] = setting(
@@ -72,8 +76,25 @@ class SearchConfig(Settings):
     arch_betas: tuple[float, float] = setting((0.5, 0.999), least=0.0, most=0.9999)
     arch_weight_decay: float = setting(1e-3, least=0.0)
 
+    choice: str = setting("best epoch", choices=lambda: tuple(CHOICES))
+    rungs: tuple[tuple[int, int], ...] = ((16, 3), (5, 7), (2, 15))
+
     def __post_init__(self):
         super().__post_init__()
+        counts, epochs = zip(*self.rungs, strict=True) if self.rungs else ((0,), (0,))
+        if (
+            min(counts) < 1
+            or min(epochs) < 1
+            or [*counts, *(-e for e in epochs)]
+            != [
+                *sorted(counts, reverse=True),
+                *sorted((-e for e in epochs), reverse=True),
+            ]
+        ):
+            raise ConfigError(
+                f"SearchConfig.rungs: found {self.rungs!r}; allowed: one (how many, epochs) up, "
+                "each at least 1, ever fewer for ever longer"
+            )
         if not self.operations or len(set(self.operations)) < len(self.operations):
             raise ConfigError(
                 f"SearchConfig.operations: found {self.operations!r}; allowed: one up, each once"
@@ -87,10 +108,13 @@ class SearchState:
     Attributes:
         step, epoch: counted from 1; 0 before the first step.
         phase: ``"both"``, or under the epoch schedule ``"weights"`` or ``"architecture"``;
-            ``"start"`` for where a search stands without a step of its own.
+            ``"choice"`` for a step of the choice that follows; ``"start"`` for where a search
+            stands without a step of its own.
         train_loss, val_loss: of this step's batches; None for the one the phase leaves out.
-        val_score: the hypernet's score on all of validation, at the last step of an epoch.
+        val_score: the hypernet's score on all of validation, at the last step of an epoch; that
+            of the best candidate so far in a choice.
         weights: α, β, γ after the step.
+        chosen: the best candidate so far, in a choice.
     """
 
     step: int
@@ -102,6 +126,7 @@ class SearchState:
     val_score: float | None
     weights: ArchitectureWeights
     derivation: str
+    chosen: Genotype | None = None
 
     @property
     def alpha(self):
@@ -120,8 +145,8 @@ class SearchState:
 
     @cached_property
     def genotype(self) -> Genotype:
-        """What would be derived if the search ended here."""
-        return derive(self.weights, self.derivation)
+        """What would be derived, or has been chosen, if the search ended here."""
+        return self.chosen or derive(self.weights, self.derivation)
 
 
 class Search:
@@ -140,7 +165,8 @@ class Search:
     Attributes:
         hypernet: the network that is searched in.
         step: updates made so far.
-        best_genotype, best_score: of the best validation score at the end of an epoch so far.
+        best_genotype, best_score: of the best validation score at the end of an epoch so far, and
+            from the first step of the choice on, the best candidate's.
     """
 
     def __init__(
@@ -184,6 +210,7 @@ class Search:
             betas=config.arch_betas,
             weight_decay=config.arch_weight_decay,
         )
+        self.choice, self._choosing = CHOICES[config.choice](self), None
         self.step = 0
         self.best_score: float | None = None
         self.best_genotype: Genotype | None = None
@@ -196,8 +223,13 @@ class Search:
         return self.train_batches if both else self.train_batches + self.val_batches
 
     @property
-    def total_steps(self) -> int:
+    def updates(self) -> int:
+        """Steps that update weights or α, β, γ; the steps of the choice follow."""
         return self.steps_per_epoch * self.config.epochs
+
+    @property
+    def total_steps(self) -> int:
+        return self.updates + self.choice.steps
 
     def __len__(self) -> int:
         """Steps that are left."""
@@ -210,13 +242,25 @@ class Search:
     def state(self) -> SearchState:
         """Where the search stands now: α, β, γ and no losses. The step is 0 before the first."""
         rate = self.weight_optimizer.param_groups[0]["lr"]
-        return self._state("start", rate, None, None, None)
+        chosen = self.best_genotype if self.step > self.updates else None
+        return self._state("start", rate, None, None, None, chosen)
 
     def __next__(self) -> SearchState:
         if self.step >= self.total_steps:
             raise StopIteration
         with RANDOM:
-            return self._next()
+            return self._next() if self.step < self.updates else self._choose()
+
+    def _choose(self) -> SearchState:
+        """One step of the choice. After a resume the steps that were made are made again."""
+        if self._choosing is None:
+            self._choosing = self.choice.run()
+            for _ in range(self.step - self.updates):
+                next(self._choosing)
+        self.best_genotype, self.best_score = next(self._choosing)
+        self.step += 1
+        rate = self.weight_optimizer.param_groups[0]["lr"]
+        return self._state("choice", rate, None, None, self.best_score, self.best_genotype)
 
     def _next(self) -> SearchState:
         epoch, position = divmod(self.step, self.steps_per_epoch)
@@ -255,16 +299,17 @@ class Search:
 
     def _set_temperature(self) -> None:
         first, last = self.config.temperature
-        done = self.step / max(self.total_steps - 1, 1)
+        done = self.step / max(self.updates - 1, 1)
         self.hypernet.sharpen.temperature = first * (last / first) ** done
 
-    def _state(self, phase, lr, train_loss, val_loss, val_score) -> SearchState:
-        epoch = -(-self.step // self.steps_per_epoch)
+    def _state(self, phase, lr, train_loss, val_loss, val_score, chosen=None) -> SearchState:
+        epoch = min(-(-self.step // self.steps_per_epoch), self.config.epochs)
         weights = ArchitectureWeights.of(
             self.hypernet, self.config.operations, self.config.relaxation
         )
         losses = train_loss, val_loss, val_score
-        return SearchState(self.step, epoch, phase, lr, *losses, weights, self.config.derivation)
+        derivation = self.config.derivation
+        return SearchState(self.step, epoch, phase, lr, *losses, weights, derivation, chosen)
 
     def _update(self, split: str, cycle: int, b: int, batches: int) -> float:
         """One optimiser step: of the weights on a training batch, or of α, β, γ on validation."""
@@ -360,7 +405,8 @@ class Search:
             search._restore(tensors)
             search.step, search.best_score = header["step"], header["best_score"]
             if search.step:
-                search._set_rate(*divmod(search.step - 1, search.steps_per_epoch))
+                done = min(search.step, search.updates)
+                search._set_rate(*divmod(done - 1, search.steps_per_epoch))
             if header["best_genotype"]:
                 search.best_genotype = Genotype.from_json(header["best_genotype"])
         except DeviceError:

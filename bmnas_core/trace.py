@@ -25,7 +25,7 @@ FORMAT = "bmnas-trace/1"
 #: What a trace says of its search, at the least.
 ABOUT = {"task": str, "rule": str | None, "metric": str, "seed": int, "config": dict}
 ABOUT |= {"features": list}
-PHASES = ("start", "both", "weights", "architecture")
+PHASES = ("start", "both", "weights", "architecture", "choice")
 #: Columns of numbers of each frame.
 COLUMNS = ("step", "epoch", "lr", "train_loss", "val_loss", "val_score")
 
@@ -257,7 +257,12 @@ class Trace:
 
     @property
     def best(self) -> SearchState | None:
-        """The state with the best validation score, the first of equals; None without any."""
+        """The last state of a choice; before one, that with the best validation score.
+
+        The first of equals; None without any.
+        """
+        if self._rows and PHASES[self._rows[-1][1]] == "choice":
+            return self[-1]
         scores = self.column("val_score")
         return None if np.isnan(scores).all() else self[int(np.nanargmax(scores))]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -204,10 +204,30 @@ def fit(
     Raises:
         TrainError: when the loss stops being finite.
     """
-    n, history = len(task.split(config.data)), []
-    loss = loss or metric_of(task).loss
+    history = []
+    records = fit_by_epoch(net, task, source, config, seed=seed, loss=loss, validate=validate)
+    for record in progress_bar(records, "training", config.epochs, show=progress):
+        history.append(record)
+        if on_epoch:
+            on_epoch(record)
+    net.eval()
+    return history
+
+
+def fit_by_epoch(
+    net: nn.Module,
+    task: Task,
+    source: FeatureBank | RawInputs,
+    config: TrainConfig,
+    *,
+    seed: int = 0,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    validate: bool = True,
+) -> Iterator[dict]:
+    """:func:`fit` an epoch at a time, for what decides on the way whether to go on."""
+    n, loss = len(task.split(config.data)), loss or metric_of(task).loss
     optimizer, scheduler = _optimizer(net.to(source.device), config)
-    for epoch in progress_bar(range(config.epochs), "training", show=progress):
+    for epoch in range(config.epochs):
         start, losses = time.perf_counter(), []
         batches = epoch_batches(n, config.batch_size, seed, "training", epoch)
         net.train()
@@ -224,19 +244,13 @@ def fit(
         if mean != mean or abs(mean) == float("inf"):
             raise TrainError(f"training loss in epoch {epoch + 1}: found {mean}; allowed: finite")
         unseen = validate and config.data == "train"
-        history.append(
-            {
-                "epoch": epoch + 1,
-                "lr": scheduler.get_last_lr()[0],
-                "train_loss": mean,
-                "validation_score": score(net, task, source, "validation") if unseen else None,
-                "seconds": time.perf_counter() - start,
-            }
-        )
-        if on_epoch:
-            on_epoch(history[-1])
-    net.eval()
-    return history
+        yield {
+            "epoch": epoch + 1,
+            "lr": scheduler.get_last_lr()[0],
+            "train_loss": mean,
+            "validation_score": score(net, task, source, "validation") if unseen else None,
+            "seconds": time.perf_counter() - start,
+        }
 
 
 def evaluate(

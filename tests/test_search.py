@@ -1,7 +1,9 @@
 """Search: reproducible to the bit, resumable, blind to test data."""
 
 import json
+from dataclasses import replace
 from threading import Barrier, Thread
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +12,19 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny import SETTINGS, SIZES, tiny_task, watched_bank
 
-from bmnas_core import ConfigError, DeviceError, Search, SearchConfig, SearchError
+from bmnas_core import (
+    ConfigError,
+    DeviceError,
+    MixedCell,
+    Search,
+    SearchConfig,
+    SearchError,
+    TrainConfig,
+    train,
+)
+from bmnas_core.cells import RELAXATIONS, Sharpening
 from bmnas_core.config import generator
+from bmnas_core.derive import likeliest
 
 
 def run(search) -> list:
@@ -22,7 +35,7 @@ def same(a, b) -> bool:
     """Whether two states are equal to the bit."""
     arrays = [(a.alpha, b.alpha), *zip(a.beta, b.beta, strict=True)]
     arrays += zip(a.gamma, b.gamma, strict=True)
-    numbers = ("step", "epoch", "phase", "lr", "train_loss", "val_loss", "val_score")
+    numbers = ("step", "epoch", "phase", "lr", "train_loss", "val_loss", "val_score", "genotype")
     return all(np.array_equal(x, y) for x, y in arrays) and all(
         getattr(a, n) == getattr(b, n) for n in numbers
     )
@@ -110,6 +123,158 @@ def test_a_resumed_search_equals_an_unbroken_one_to_the_bit(tmp_path, schedule, 
     assert resumed.best_score == whole.best_score
     for key, value in whole.hypernet.state_dict().items():
         assert torch.equal(value, resumed.hypernet.state_dict()[key]), key
+
+
+TRIALS = {"choice": "trials", "rungs": ((4, 1), (2, 2))}
+
+
+@pytest.mark.parametrize("stop", [5, 6, 7, 9, 10, 11, 12])
+def test_a_search_resumed_in_its_choice_equals_an_unbroken_one(tmp_path, stop):
+    config = SearchConfig(**TRIALS)
+    whole = Search(tiny_task(), config, seed=1, device="cpu")
+    states = run(whole)
+    assert [s.phase for s in states] == ["both"] * 6 + ["choice"] * 6
+    broken = Search(tiny_task(), config, seed=1, device="cpu")
+    for _ in range(stop):
+        next(broken)
+    broken.save(tmp_path / "search.safetensors")
+    resumed = Search.resume(tmp_path / "search.safetensors", tiny_task(), device="cpu")
+    assert resumed.state.genotype == states[stop - 1].genotype
+    assert all(same(a, b) for a, b in zip(states[stop:], run(resumed), strict=True))
+    assert resumed.best_genotype == whole.best_genotype == states[-1].genotype
+    assert resumed.best_score == whole.best_score == states[-1].val_score
+
+
+def test_trials_train_the_likeliest_and_keep_the_best_on_validation():
+    task = tiny_task()
+    search = Search(task, SearchConfig(**TRIALS), seed=3, device="cpu")
+    states = run(search)
+    likely = list(likeliest(states[5].weights, 4))
+    scores = {}
+    for genotype in likely:
+        config, records = TrainConfig(data="train"), []
+        train(genotype, task, config, seed=3, progress=False, device="cpu", on_epoch=records.append)
+        scores[genotype] = [record["validation_score"] for record in records]
+    first = [scores[genotype][0] for genotype in likely]
+    assert [s.val_score for s in states[6:10]] == [max(first[: k + 1]) for k in range(4)]
+    left = sorted(likely, key=lambda genotype: -scores[genotype][0])[:2]
+    best = max(left, key=lambda genotype: scores[genotype][1])
+    assert (states[-1].genotype, states[-1].val_score) == (best, scores[best][1])
+    assert len({s.weights.alpha.tobytes() for s in states[5:]}) == 1
+
+
+def test_a_choice_reads_no_test_data_and_learns_from_train_alone():
+    task = tiny_task()
+    bank, read = watched_bank(task)
+    search = Search(task, SearchConfig(**TRIALS), device="cpu", bank=bank)
+    for _ in range(search.updates):
+        next(search)
+    read.clear()
+    run(search)
+    assert {split for split, _ in read} == {"train", "validation"}
+    assert sum(len(rows) for split, rows in read if split == "validation") == 6 * 24
+
+
+def test_fewer_candidates_than_a_rung_has_room_for_end_the_search_early():
+    task = tiny_task(channels=(5,), settings=replace(SETTINGS, N=1, M=1))
+    config = SearchConfig(choice="trials", rungs=((9, 1), (8, 2)), operations=("sum", "concat_fc"))
+    search = Search(task, config, device="cpu")
+    states = run(search)
+    assert len(search) == 0 and len(states) == search.total_steps == search.updates + 4 + 4
+
+
+@pytest.mark.parametrize("rungs", [(), ((4, 1), (5, 2)), ((4, 2), (2, 1)), ((0, 1),), ((4, 0),)])
+def test_rungs_that_are_no_race_are_refused(rungs):
+    with pytest.raises(ConfigError, match=r"SearchConfig.rungs: found .*; allowed: one"):
+        SearchConfig(rungs=rungs)
+
+
+def test_warm_up_leaves_the_architecture_alone():
+    search = Search(tiny_task(), SearchConfig(warmup=1), device="cpu")
+    start = search.hypernet.alpha.detach().clone()
+    states = [next(search) for _ in range(4)]
+    assert [s.phase for s in states] == ["weights"] * 3 + ["both"]
+    assert [s.val_loss is None for s in states] == [True] * 3 + [False]
+    assert np.array_equal(states[2].alpha, start) and not np.array_equal(states[3].alpha, start)
+
+
+def test_the_temperature_goes_geometrically_and_sharpens_the_mixture():
+    search = Search(tiny_task(), SearchConfig(temperature=(4.0, 0.25)), device="cpu")
+    found = []
+    for _ in search:
+        found.append(search.hypernet.sharpen.temperature)
+    assert found == pytest.approx([4.0 * (1 / 16) ** (k / 5) for k in range(6)])
+    sharpen = search.hypernet.sharpen
+    logits = torch.tensor([1.0, 2.0])
+    assert torch.equal(sharpen(logits), logits / 0.25)
+
+
+def test_gumbel_noise_draws_by_the_softmax_and_stops_with_training():
+    sharpen = Sharpening()
+    sharpen.gumbel = True
+    logits = torch.tensor([0.0, 1.0, 2.0])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        wins = sharpen(logits.expand(20000, 3)).argmax(1).bincount(minlength=3) / 20000
+    torch.testing.assert_close(wins, logits.softmax(0), atol=0.02, rtol=0)
+    assert torch.equal(sharpen.eval()(logits), logits)
+    one, other = (
+        run(Search(tiny_task(), SearchConfig(gumbel=True), seed=1, device="cpu")) for _ in range(2)
+    )
+    assert all(same(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_partial_channels_pass_the_others_on():
+    cell = MixedCell(8, 4, 1, ("sum", "concat_fc"), 0.0, RELAXATIONS["pair"], partial=4).eval()
+    a, b = torch.randn(3, 8, 4), torch.randn(3, 8, 4)
+    out = cell._mix_operations(cell.steps[0], torch.tensor([1.0, 0.0]), a, b)
+    torch.testing.assert_close(out, (a + b).roll(-2, dims=1))
+    with pytest.raises(ConfigError, match="partial: found 3; allowed: a divisor of C, 8"):
+        Search(tiny_task(), SearchConfig(partial=3), device="cpu")
+    states = run(Search(tiny_task(), SearchConfig(partial=2), device="cpu"))
+    assert states[-1].genotype
+
+
+def test_the_second_order_gradient_is_that_of_finite_differences():
+    """d/dα of the validation loss after w - ξ ∇w L_train(w, α), against moving α by ± ε."""
+    task = tiny_task(settings=replace(SETTINGS, dropout=0.0, N=1))
+    config = SearchConfig(order="second", operations=("sum", "linear_glu", "concat_fc"))
+    search = Search(task, config, seed=2, device="cpu")
+    for _ in range(3):
+        next(search)
+    search.hypernet.double()
+    batch = search.bank.batch
+
+    def double(split, rows):
+        features, labels = batch(split, rows)
+        return {name: x.double() for name, x in features.items()}, labels
+
+    search.bank = SimpleNamespace(batch=double)
+    parameters = search.architecture
+    exact = torch.autograd.grad(search._unrolled_loss(0, 0), parameters)
+    first = torch.autograd.grad(search._loss("validation", 0, 0), parameters)
+    largest = max(float((a - b).abs().max()) for a, b in zip(exact, first, strict=True))
+    assert largest > 1e-4, "the step ahead must matter for this test to say anything"
+    for parameter, gradient in zip(parameters, exact, strict=True):
+        for place in range(parameter.numel()):
+            losses = []
+            for sign in (1, -1):
+                with torch.no_grad():
+                    parameter.view(-1)[place] += sign * 1e-5
+                losses.append(float(search._unrolled_loss(0, 0).detach()))
+                with torch.no_grad():
+                    parameter.view(-1)[place] -= sign * 1e-5
+            numeric = (losses[0] - losses[1]) / 2e-5
+            assert float(gradient.view(-1)[place]) == pytest.approx(numeric, rel=1e-4, abs=1e-7)
+
+
+def test_the_second_order_search_runs_and_differs_from_the_first():
+    first, second = (
+        run(Search(tiny_task(), SearchConfig(order=order), seed=1, device="cpu"))
+        for order in ("first", "second")
+    )
+    assert first[0].train_loss == second[0].train_loss
+    assert not np.array_equal(first[0].alpha, second[0].alpha)
 
 
 def test_a_resumed_search_that_was_finished_keeps_its_best(tmp_path):
