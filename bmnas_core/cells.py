@@ -8,6 +8,8 @@ weighted mixture; in a Cell a genotype has chosen.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -181,6 +183,16 @@ class MixedCell(nn.Module):
             states.append(self._mix_operations(step, gamma, a, b))
         return self.output(x, states[2:])
 
+    def walk(self, genotype: CellGenotype, x: Tensor, y: Tensor) -> Tensor:
+        """One architecture of this Cell alone, by these weights: ``(N, C, L)`` → ``(N, C, L)``."""
+        return walk(
+            genotype,
+            [step[s.op] for s, step in zip(genotype.steps, self.steps, strict=True)],
+            self.output,
+            x,
+            y,
+        )
+
     def _mix_operations(self, step: nn.ModuleDict, gamma: Tensor, a: Tensor, b: Tensor) -> Tensor:
         size = a.shape[1] // self.partial
         seen = zip(gamma, step.values(), strict=True)
@@ -201,7 +213,14 @@ class Cell(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """``x, y: (N, C, L)`` → ``(N, C, L)``."""
-        states = {"X": x, "Y": y}
-        for j, (step, op) in enumerate(zip(self.genotype.steps, self.steps, strict=True)):
-            states[f"S{j + 1}"] = op(*(states[name] for name in step.inputs))
-        return self.output(x, list(states.values())[2:])
+        return walk(self.genotype, self.steps, self.output, x, y)
+
+
+def walk(
+    genotype: CellGenotype, operations: Iterable[nn.Module], output: nn.Module, x: Tensor, y: Tensor
+) -> Tensor:
+    """A Cell's output, step by step. ``x, y: (N, C, L)`` → ``(N, C, L)``."""
+    states = {"X": x, "Y": y}
+    for j, (step, op) in enumerate(zip(genotype.steps, operations, strict=True)):
+        states[f"S{j + 1}"] = op(*(states[name] for name in step.inputs))
+    return output(x, list(states.values())[2:])

@@ -58,15 +58,21 @@ class Trials(Choice):
     """The likeliest architectures, trained from scratch for a short while, the better ones longer.
 
     By the search's ``rungs``, each ``(how many, epochs)``: all that are still in the race are
-    trained up to so many epochs and scored on validation; the best go on to the next rung
+    trained up to so many epochs, or for 0 epochs take the hypernet's weights, and are scored on
+    validation; the best go on to the next rung
     (successive halving, Jamieson and Talwalkar 2016). The recipe is the task's own, on train alone,
-    and its end the longest there is. A step is one training.
+    and its end the longest there is. A step is one training, or a few looks at 0 epochs.
     """
 
     def __init__(self, search: Search):
         super().__init__(search)
         self.rungs = search.config.rungs
-        self.steps = sum(count for count, _ in self.rungs)  # fewer, if there are not so many
+        self.steps = self._steps(self.rungs[0][0])  # fewer, if there are not so many
+
+    def _steps(self, most: int) -> int:
+        return sum(
+            -(-min(count, most) // (1 if epochs else AT_ONCE)) for count, epochs in self.rungs
+        )
 
     def run(self) -> Iterator[tuple[Genotype, float]]:
         search, (most, _) = self.search, self.rungs[0]
@@ -74,34 +80,41 @@ class Trials(Choice):
             search.hypernet, search.config.operations, search.config.relaxation
         )
         race = [_Trial(search, genotype) for genotype in likeliest(weights, most)]
-        self.steps = sum(min(count, len(race)) for count, _ in self.rungs)
+        self.steps = self._steps(len(race))
         for count, epochs in self.rungs:
             race = sorted(race, key=lambda trial: -trial.score)[:count]
-            done = []
-            for trial in race:
-                trial.train_to(epochs)
-                done.append(trial)
-                best = max(done, key=lambda trial: trial.score)
+            at_once = 1 if epochs else AT_ONCE
+            for start in range(0, len(race), at_once):
+                for trial in race[start : start + at_once]:
+                    trial.train_to(epochs)
+                best = max(race[: start + at_once], key=lambda trial: trial.score)
                 yield best.genotype, best.score
+
+
+#: How many candidates one step scores by the hypernet's weights.
+AT_ONCE = 32
 
 
 class _Trial:
     """A candidate in training."""
 
     def __init__(self, search: Search, genotype: Genotype):
-        self.genotype, self.score, self.epoch = genotype, 0.0, 0
-        self.task, self.bank = search.task, search.bank
-        sizes = {name: getattr(search.config, name) for name in ("C", "L", "dropout")}
-        config = TrainConfig(data="train", **sizes).filled(search.task.config)
-        with seeded(search.seed, "initial weights"):
-            self.net = fusion_network(genotype, search.task, config)
-        self.epochs = config.epochs
-        self.records = fit_by_epoch(
-            self.net, search.task, search.bank, config, seed=search.seed, validate=False
-        )
+        self.search, self.genotype, self.score, self.net = search, genotype, 0.0, None
 
     def train_to(self, epochs: int) -> None:
-        while self.epoch < min(epochs, self.epochs):
-            next(self.records)
-            self.epoch += 1
-        self.score = score(self.net, self.task, self.bank, "validation")
+        """Train up to so many epochs, no more than the recipe has, and score."""
+        search = self.search
+        if epochs == 0:
+            self.score = search.score_of(self.genotype)
+            return
+        if self.net is None:
+            sizes = {name: getattr(search.config, name) for name in ("C", "L", "dropout")}
+            config = TrainConfig(data="train", **sizes).filled(search.task.config)
+            with seeded(search.seed, "initial weights"):
+                self.net = fusion_network(self.genotype, search.task, config)
+            how = {"seed": search.seed, "validate": False}
+            self.records = fit_by_epoch(self.net, search.task, search.bank, config, **how)
+        for record in self.records:
+            if record["epoch"] >= epochs:
+                break
+        self.score = score(self.net, search.task, search.bank, "validation")

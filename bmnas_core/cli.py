@@ -187,6 +187,30 @@ def collect_runs(
     typer.echo(_columns(rows, "<<<>>>>"))
 
 
+@app.command("truth")
+def build_truth(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A task, such as digits.")],
+    rule: Annotated[str, typer.Option(help="The rule to predict.")] = "sum",
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, counted from 0.")] = 2,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="FILE", help="The table; the kit's own otherwise."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+) -> None:
+    """Train every architecture of one Cell and write the table; goes on where it was stopped.
+
+    For digits that is 1,950 architectures, about 50 minutes a seed on one core.
+    """
+    from .groundtruth import GroundTruth, build
+    from .tasks import load_task
+    from .tasks.files import asset
+
+    path = out or asset(f"{task}/truth_{rule}.parquet", missing_ok=True)
+    build(load_task(task, rule=rule), path, range(seeds), device=device)
+    typer.echo(f"{path}\n{GroundTruth(path=path)}")
+
+
 @data.command("list")
 def list_data() -> None:
     """Each data set: its name, state, licence, title and place."""

@@ -6,13 +6,14 @@ Features travel as a dictionary from feature name to a tensor pooled to length L
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from .cells import INITIAL_SCALE, RELAXATIONS, Cell, MixedCell, Sharpening, mix_inputs
 from .config import BmnasError
-from .genotype import Genotype
+from .genotype import CellGenotype, Genotype, StepGenotype
 from .ops import Conv1x1
 
 
@@ -87,9 +88,13 @@ class _Reshapes(nn.Module):
         self.channels, self.L = dict(channels), L
         self.layers = nn.ModuleList(Reshape(c, C, dropout) for c in channels.values())
 
-    def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+    def forward(
+        self, features: dict[str, Tensor], wanted: tuple[str, ...] | None = None
+    ) -> dict[str, Tensor]:
         out = {}
         for (name, channels), layer in zip(self.channels.items(), self.layers, strict=True):
+            if wanted is not None and name not in wanted:
+                continue
             if name not in features:
                 raise FeatureError(
                     f"features: found {', '.join(features)}; missing is {name!r}, which the "
@@ -118,6 +123,8 @@ class Hypernet(nn.Module):
         operations: names of the candidate primitives of a step.
         relaxation: a name in :data:`~bmnas_core.cells.RELAXATIONS`.
         partial: see :class:`~bmnas_core.cells.MixedCell`.
+        paths: it is to be passed one architecture at a time (:meth:`only`), and BatchNorm takes
+            its statistics from each batch, for no running ones suit all architectures.
     """
 
     def __init__(
@@ -133,8 +140,10 @@ class Hypernet(nn.Module):
         relaxation: str = "paper",
         dropout: float = 0.0,
         partial: int = 1,
+        paths: bool = False,
     ):
         super().__init__()
+        self.path: Genotype | None = None
         self.relaxation, self.L = RELAXATIONS[relaxation], L
         self.sharpen = Sharpening()
         self.reshape = _Reshapes(channels, C, L, dropout)
@@ -145,6 +154,63 @@ class Hypernet(nn.Module):
             for _ in range(N)
         )
         self.classifier = _Classifier(N * C, L, classes)
+        for module in self.modules() if paths else ():
+            if isinstance(module, nn.BatchNorm1d):
+                module.track_running_stats = False
+                module.running_mean = module.running_var = module.num_batches_tracked = None
+
+    @contextmanager
+    def only(self, path: Genotype):
+        """In this block the hypernet is one architecture, by the weights that all share."""
+        before, self.path = self.path, path
+        try:
+            yield self
+        finally:
+            self.path = before
+
+    def draw(self) -> tuple[Genotype, Tensor]:
+        """An architecture drawn by its probability under α, β, γ, and the log of that.
+
+        As :func:`~bmnas_core.derive.likeliest` counts it, as listed; the logarithm can be
+        differentiated.
+        """
+        log_p, cells, nodes = [], [], list(self.reshape.channels)
+
+        def draw(logits: Tensor) -> int:
+            logs = logits.flatten().log_softmax(0)
+            k = int(torch.multinomial(logs.detach().exp(), 1))
+            log_p.append(logs[k])
+            return k
+
+        def draw_pair(names: list[str], logits: Tensor, taken=()) -> tuple[str, str]:
+            x, y = self.relaxation.weights(logits)
+            odds = x.log()[:, None] + y.log()
+            illegal = [
+                [i == j or {a, b} in taken for j, b in enumerate(names)]
+                for i, a in enumerate(names)
+            ]
+            illegal = torch.tensor(illegal, device=odds.device)
+            k = draw(odds.masked_fill(illegal, -torch.inf))
+            return names[k // len(names)], names[k % len(names)]
+
+        edges = self.sharpen(self.alpha).split(self.edges)
+        for i, (cell, alpha) in enumerate(zip(self.cells, edges, strict=True)):
+            inputs = draw_pair(nodes, alpha, [set(cell.inputs) for cell in cells])
+            steps, inner = [], ["X", "Y"]
+            for j, beta in enumerate(self.sharpen(cell.beta).split(cell.edges)):
+                op = list(cell.steps[j])[draw(self.sharpen(cell.gamma[j]))]
+                steps.append(StepGenotype(op, draw_pair(inner, beta)))
+                inner.append(f"S{j + 1}")
+            cells.append(CellGenotype(inputs, tuple(steps)))
+            nodes.append(f"C{i + 1}")
+        features = tuple(self.reshape.channels)
+        return Genotype(features, tuple(cells)), torch.stack(log_p).sum()
+
+    def _walk(self, path: Genotype, features: dict[str, Tensor]) -> Tensor:
+        states = self.reshape(features, path.used_features)
+        for i, (cell, chosen) in enumerate(zip(self.cells, path.cells, strict=True)):
+            states[f"C{i + 1}"] = cell.walk(chosen, *(states[name] for name in chosen.inputs))
+        return self.classifier([states[f"C{i + 1}"] for i in range(len(self.cells))])
 
     def mix(self, states: list[Tensor]) -> list[Tensor]:
         """Outputs of the Cells, given reshaped features of shape (N, C, L)."""
@@ -156,6 +222,8 @@ class Hypernet(nn.Module):
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Pooled features, each (N, C_i, L) → logits (N, classes)."""
+        if self.path is not None:
+            return self._walk(self.path, features)
         return self.classifier(self.mix(list(self.reshape(features).values())))
 
     def architecture_parameters(self) -> list[nn.Parameter]:

@@ -53,6 +53,12 @@ class SearchConfig(Settings):
     ``order="first"`` takes the weights as they are for the gradient of α, β, γ; ``"second"`` looks
     one step of gradient descent ahead and differentiates through it (Liu et al. 2019, eq. 6).
 
+    ``passes="mixture"`` sends each batch through the whole hypernet. ``"paths"`` draws one
+    architecture for each training batch by its probability under α, β, γ, and ``draws`` for each
+    validation batch, whose losses move the probabilities (REINFORCE with a leave-one-out
+    baseline): the weights never see a mixture, so that they tell how good an architecture is
+    alone.
+
     α, β, γ are divided by a ``temperature`` that goes from the first number to the second,
     geometrically, and with ``gumbel`` moved by noise; ``partial`` lets the operations see one in
     so many channels (:class:`~bmnas_core.cells.MixedCell`).
@@ -67,6 +73,8 @@ class SearchConfig(Settings):
     relaxation: str = setting("pair", choices=lambda: tuple(RELAXATIONS))
     derivation: str = setting("argmax", choices=lambda: tuple(DERIVATIONS))
     schedule: str = setting("batch", choices=("batch", "epoch"))
+    passes: str = setting("mixture", choices=("mixture", "paths"))
+    draws: int = setting(4, least=2)
     warmup: int = setting(0, least=0)
     order: str = setting("first", choices=("first", "second"))
     temperature: tuple[float, float] = setting((1.0, 1.0), above=0.0)
@@ -77,23 +85,16 @@ class SearchConfig(Settings):
     arch_weight_decay: float = setting(1e-3, least=0.0)
 
     choice: str = setting("best epoch", choices=lambda: tuple(CHOICES))
-    rungs: tuple[tuple[int, int], ...] = ((16, 3), (5, 7), (2, 15))
+    rungs: tuple[tuple[int, int], ...] = ((256, 0), (16, 3), (5, 7), (2, 15))
 
     def __post_init__(self):
         super().__post_init__()
         counts, epochs = zip(*self.rungs, strict=True) if self.rungs else ((0,), (0,))
-        if (
-            min(counts) < 1
-            or min(epochs) < 1
-            or [*counts, *(-e for e in epochs)]
-            != [
-                *sorted(counts, reverse=True),
-                *sorted((-e for e in epochs), reverse=True),
-            ]
-        ):
+        fewer, longer = [*counts] == sorted(counts)[::-1], [*epochs] == sorted({*epochs})
+        if counts[-1] < 1 or epochs[0] < 0 or not (fewer and longer):
             raise ConfigError(
                 f"SearchConfig.rungs: found {self.rungs!r}; allowed: one (how many, epochs) up, "
-                "each at least 1, ever fewer for ever longer"
+                "ever fewer, at least 1, for ever longer"
             )
         if not self.operations or len(set(self.operations)) < len(self.operations):
             raise ConfigError(
@@ -196,6 +197,7 @@ class Search:
                 relaxation=config.relaxation,
                 dropout=config.dropout,
                 partial=config.partial,
+                paths=config.passes == "paths",
             ).to(self.device)
         self.hypernet.sharpen.gumbel = config.gumbel
         self.architecture = self.hypernet.architecture_parameters()
@@ -286,12 +288,23 @@ class Search:
                 val_loss = self._update("validation", cycle, b, self.val_batches)
         self.step += 1
         if self.step % self.steps_per_epoch == 0:
-            val_score = score(self.hypernet, self.task, self.bank, "validation")
+            val_score = self._val_score()
         rate = self.weight_optimizer.param_groups[0]["lr"]
         state = self._state(phase, rate, train_loss, val_loss, val_score)
         if val_score is not None and (self.best_score is None or val_score > self.best_score):
             self.best_score, self.best_genotype = val_score, state.genotype
         return state
+
+    def _val_score(self) -> float:
+        """The hypernet's on all of validation; of what would be derived, if it learns by paths."""
+        if self.config.passes == "mixture":
+            return score(self.hypernet, self.task, self.bank, "validation")
+        return self.score_of(self.state.genotype)
+
+    def score_of(self, genotype: Genotype) -> float:
+        """Validation score of one architecture by the hypernet's weights."""
+        with self.hypernet.only(genotype):
+            return score(self.hypernet, self.task, self.bank, "validation")
 
     def _set_rate(self, epoch: int, position: int) -> None:
         trained = min(position, self.train_batches - 1) / self.train_batches
@@ -316,11 +329,14 @@ class Search:
         training = split == "train"
         parameters = self.weights if training else self.architecture
         optimizer = self.weight_optimizer if training else self.architecture_optimizer
-        if training or self.config.order == "first":
+        if self.config.passes == "paths":
+            loss, value = self._loss_of_paths(split, cycle, b)
+        elif training or self.config.order == "first":
             loss = self._loss(split, cycle, b)
+            value = float(loss.detach())
         else:
             loss = self._unrolled_loss(cycle, b)
-        value = float(loss.detach())
+            value = float(loss.detach())
         if value != value or abs(value) == float("inf"):
             raise SearchError(f"{split} loss at step {self.step + 1}: found {value}; not finite")
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
@@ -336,6 +352,24 @@ class Search:
         rows = epoch_batches(n, self.config.batch_size, self.seed, split, cycle)[b]
         inputs, labels = self.bank.batch(split, rows)
         return self.metric.loss(functional_call(self.hypernet, weights or {}, (inputs,)), labels)
+
+    def _loss_of_paths(self, split: str, cycle: int, b: int) -> tuple[Tensor, float]:
+        """What to differentiate, and the mean loss of the architectures drawn."""
+        if split == "train":
+            with torch.no_grad():
+                path, _ = self.hypernet.draw()
+            with self.hypernet.only(path):
+                loss = self._loss(split, cycle, b)
+            return loss, float(loss.detach())
+        paths, logs = zip(*(self.hypernet.draw() for _ in range(self.config.draws)), strict=True)
+        losses = []
+        for path in paths:
+            with torch.no_grad(), self.hypernet.only(path):
+                losses.append(self._loss(split, cycle, b))
+        losses = torch.stack(losses)
+        # Each loss less the mean of the others.
+        advantages = (losses - losses.mean()) * len(losses) / (len(losses) - 1)
+        return (advantages * torch.stack(logs)).mean(), float(losses.mean())
 
     def _unrolled_loss(self, cycle: int, b: int) -> Tensor:
         """Validation loss after one more step of the weights, differentiable through that step.
