@@ -28,14 +28,14 @@ from .genotype import CellGenotype, Genotype, StepGenotype, writing
 from .networks import count_parameters
 from .progress import progress_bar
 from .search import Search, SearchConfig
-from .stacked import shape_of, train_together
+from .stacked import fit_stack, shape_of, stack_of, stack_scores
 from .tasks.files import asset
 from .tasks.task import Task, as_task, tensor_hash
-from .train import TrainConfig, score
+from .train import TrainConfig, cosine_ends
 
 FORMAT = "bmnas-truth/1"
 OPERATIONS = ("sum", "attention", "linear_glu", "concat_fc")
-COLUMNS = ("genotype", "seed", "validation", "test", "parameters", "seconds")
+COLUMNS = ("genotype", "seed", "validation", "test", "curve", "parameters", "seconds")
 SPLITS = ("validation", "test")
 
 
@@ -246,13 +246,15 @@ def build(
     that a build that was stopped goes on where it was.
 
     Returns:
-        One row a network: genotype (JSON), seed, validation and test score, parameters, and
-        seconds, its share of those that its stack took.
+        One row a network: genotype (JSON), seed, validation and test score, curve (validation
+        scores at the ends of the cosines of the learning rate), parameters, and seconds, its share
+        of those that its stack took.
 
     Raises:
         TruthError: if ``out`` is the table of another task, recipe, data or backbones.
     """
     device, config = resolve_device(device), TrainConfig(data="train").filled(as_task(task).config)
+    ends = cosine_ends(config)
     bank, recipe = FeatureBank.of(task, config.L, device), _recipe(task, config)
     rows, out = [], Path(out)
     if out.exists():
@@ -266,13 +268,16 @@ def build(
         if (genotype.to_json(), seed) not in done:
             groups.setdefault((seed, shape_of(genotype)), []).append(genotype)
     for (seed, _), genotypes in progress_bar(groups.items(), "architectures", show=progress):
-        start, group = time.perf_counter(), []
-        nets = train_together(genotypes, task, config, seed=seed, device=device, bank=bank)
-        for genotype, net in zip(genotypes, nets, strict=True):
-            scores = (score(net, task, bank, split) for split in SPLITS)
-            group.append([genotype.to_json(), seed, *scores, count_parameters(net)])
-        seconds = (time.perf_counter() - start) / len(group)
-        rows += [dict(zip(COLUMNS, [*row, seconds], strict=True)) for row in group]
+        start, curves = time.perf_counter(), []
+        stack = stack_of(genotypes, task, config, seed)
+        for record in fit_stack(stack, task, bank, config, seed=seed):
+            if record["epoch"] in ends:
+                curves.append(stack_scores(stack, task, bank, "validation"))
+        tests = stack_scores(stack, task, bank, "test")
+        seconds = (time.perf_counter() - start) / len(genotypes)
+        for genotype, net, *curve, test in zip(genotypes, stack.nets, *curves, tests, strict=True):
+            row = genotype.to_json(), seed, curve[-1], test, curve, count_parameters(net), seconds
+            rows.append(dict(zip(COLUMNS, row, strict=True)))
         _write(out, {"format": FORMAT, "recipe": recipe}, pd.DataFrame(rows, columns=COLUMNS))
     return pd.DataFrame(rows, columns=COLUMNS)
 

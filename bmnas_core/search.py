@@ -329,13 +329,12 @@ class Search:
         training = split == "train"
         parameters = self.weights if training else self.architecture
         optimizer = self.weight_optimizer if training else self.architecture_optimizer
+        batch = self._batch(split, cycle, b)
         if self.config.passes == "paths":
-            loss, value = self._loss_of_paths(split, cycle, b)
-        elif training or self.config.order == "first":
-            loss = self._loss(split, cycle, b)
-            value = float(loss.detach())
+            loss, value = self._loss_of_paths(batch, training)
         else:
-            loss = self._unrolled_loss(cycle, b)
+            first = training or self.config.order == "first"
+            loss = self._loss(*batch) if first else self._unrolled_loss(batch)
             value = float(loss.detach())
         if value != value or abs(value) == float("inf"):
             raise SearchError(f"{split} loss at step {self.step + 1}: found {value}; not finite")
@@ -346,39 +345,41 @@ class Search:
         optimizer.zero_grad(set_to_none=True)
         return value
 
-    def _loss(self, split: str, cycle: int, b: int, weights: dict | None = None) -> Tensor:
-        """Of batch b in the given pass over a split, with other ``weights`` if they are given."""
+    def _batch(self, split: str, cycle: int, b: int) -> tuple[dict[str, Tensor], Tensor]:
+        """Batch b in the given pass over a split: features and labels."""
         n = len(self.task.split(split))
         rows = epoch_batches(n, self.config.batch_size, self.seed, split, cycle)[b]
-        inputs, labels = self.bank.batch(split, rows)
-        return self.metric.loss(functional_call(self.hypernet, weights or {}, (inputs,)), labels)
+        return self.bank.batch(split, rows)
 
-    def _loss_of_paths(self, split: str, cycle: int, b: int) -> tuple[Tensor, float]:
+    def _loss(self, inputs: dict[str, Tensor], labels: Tensor) -> Tensor:
+        return self.metric.loss(self.hypernet(inputs), labels)
+
+    def _loss_of_paths(self, batch: tuple, training: bool) -> tuple[Tensor, float]:
         """What to differentiate, and the mean loss of the architectures drawn."""
-        if split == "train":
+        if training:
             with torch.no_grad():
                 path, _ = self.hypernet.draw()
             with self.hypernet.only(path):
-                loss = self._loss(split, cycle, b)
+                loss = self._loss(*batch)
             return loss, float(loss.detach())
         paths, logs = zip(*(self.hypernet.draw() for _ in range(self.config.draws)), strict=True)
         losses = []
         for path in paths:
             with torch.no_grad(), self.hypernet.only(path):
-                losses.append(self._loss(split, cycle, b))
+                losses.append(self._loss(*batch))
         losses = torch.stack(losses)
         # Each loss less the mean of the others.
         advantages = (losses - losses.mean()) * len(losses) / (len(losses) - 1)
         return (advantages * torch.stack(logs)).mean(), float(losses.mean())
 
-    def _unrolled_loss(self, cycle: int, b: int) -> Tensor:
-        """Validation loss after one more step of the weights, differentiable through that step.
+    def _unrolled_loss(self, batch: tuple) -> Tensor:
+        """Loss of a batch after one more step of the weights, differentiable through that step.
 
         The step is plain gradient descent at the current rate, on the training batch of the same
         position.
         """
         rate = self.weight_optimizer.param_groups[0]["lr"]
-        train_loss = self._loss("train", *divmod(self.step, self.train_batches))
+        train_loss = self._loss(*self._batch("train", *divmod(self.step, self.train_batches)))
         gradients = torch.autograd.grad(
             train_loss, self.weights, create_graph=True, allow_unused=True
         )
@@ -389,7 +390,8 @@ class Search:
         }
         names = self.hypernet.named_parameters()
         moved = {name: ahead[id(p)] for name, p in names if id(p) in ahead}
-        return self._loss("validation", cycle, b, moved)
+        inputs, labels = batch
+        return self.metric.loss(functional_call(self.hypernet, moved, (inputs,)), labels)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write everything needed to go on, as safetensors with a JSON header."""

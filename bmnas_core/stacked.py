@@ -8,7 +8,7 @@ that it comes out as :func:`~bmnas_core.train.train` makes it, but for rounding.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from .features import FeatureBank
 from .genotype import CellGenotype, Genotype
 from .networks import FusionNetwork
 from .tasks.task import Task, as_task
-from .train import TrainConfig, TrainError, fit, fusion_network, metric_of
+from .train import TrainConfig, TrainError, fit_by_epoch, fusion_network, metric_of
 
 
 def shape_of(genotype: Genotype) -> Genotype:
@@ -94,6 +94,50 @@ class Stack(nn.Module):
         }
 
 
+def stack_of(
+    genotypes: Iterable[Genotype], task: Task, config: TrainConfig, seed: int = 0
+) -> Stack:
+    """The untrained networks of genotypes of one shape, each as :func:`train` would begin it.
+
+    Raises:
+        TrainError: for genotypes of different shapes or of other features than the task's, and
+            for backbones to be fine-tuned, which networks cannot share.
+    """
+    if config.finetune:
+        raise TrainError("finetune: found True; allowed: False, for networks trained together")
+    nets = []
+    for genotype in genotypes:
+        with seeded(seed, "initial weights"):
+            nets.append(fusion_network(genotype, task, config))
+    return Stack(nets, task.channels)
+
+
+def fit_stack(
+    stack: Stack, task: Task, bank: FeatureBank, config: TrainConfig, *, seed: int = 0
+) -> Iterator[dict]:
+    """:func:`~bmnas_core.train.fit_by_epoch` for a stack: each network has its own loss."""
+    each = vmap(metric_of(task).loss, in_dims=(0, None))
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        return each(logits, labels).sum()
+
+    yield from fit_by_epoch(stack, task, bank, config, seed=seed, loss=loss, validate=False)
+
+
+def stack_scores(stack: Stack, task: Task, bank: FeatureBank, split: str) -> list[float]:
+    """The score of each network of a stack on a split, in evaluation mode."""
+    training, parts = stack.training, []
+    stack.eval()
+    with torch.no_grad():
+        for rows in torch.arange(len(task.split(split))).split(512):
+            inputs, labels = bank.batch(split, rows)
+            parts.append((stack(inputs), labels))
+    stack.train(training)
+    logits, labels = zip(*parts, strict=True)
+    labels, metric = torch.cat(labels), metric_of(task)
+    return [metric.score(part, labels) for part in torch.cat(logits, dim=1)]
+
+
 def train_together(
     genotypes: Iterable[Genotype],
     task: Task,
@@ -106,24 +150,13 @@ def train_together(
     """Train the fusion networks of genotypes of one shape at once, each as if it were alone.
 
     Raises:
-        TrainError: for genotypes of different shapes or of other features than the task's, and
-            for backbones to be fine-tuned, which networks cannot share.
+        TrainError: as :func:`stack_of`, and when a loss stops being finite.
     """
     config = TrainConfig.of(config).filled(as_task(task).config)
-    if config.finetune:
-        raise TrainError("finetune: found True; allowed: False, for networks trained together")
-    nets = []
-    for genotype in genotypes:
-        with seeded(seed, "initial weights"):
-            nets.append(fusion_network(genotype, task, config))
     bank = FeatureBank.of(task, config.L, resolve_device(device), bank)
-    stack = Stack(nets, task.channels)
-    each = vmap(metric_of(task).loss, in_dims=(0, None))
-
-    def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        return each(logits, labels).sum()
-
-    fit(stack, task, bank, config, seed=seed, progress=False, loss=loss, validate=False)
+    stack = stack_of(genotypes, task, config, seed)
+    for _ in fit_stack(stack, task, bank, config, seed=seed):
+        pass
     return tuple(net.eval() for net in stack.unstack())
 
 

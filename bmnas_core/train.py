@@ -300,6 +300,15 @@ def cosine_restarts(optimizer: torch.optim.Optimizer, config: Settings):
     )
 
 
+def cosine_ends(config: Settings) -> tuple[int, ...]:
+    """Epochs at whose end the learning rate is lowest, before it restarts; and the last one."""
+    ends, length = [0], config.restart
+    while ends[-1] + length < config.epochs:
+        ends.append(ends[-1] + length)
+        length *= 2
+    return (*ends[1:], config.epochs)
+
+
 def _optimizer(net: nn.Module, config: TrainConfig):
     groups = [{"params": list(net.parameters()), "lr": config.max_lr}]
     if isinstance(net, EndToEnd):

@@ -13,6 +13,7 @@ from bmnas_core import (
     GroundTruth,
     TrainConfig,
     evaluate,
+    groundtruth,
     load_task,
     train,
 )
@@ -20,6 +21,7 @@ from bmnas_core.config import generator
 from bmnas_core.genotype import CellGenotype, StepGenotype
 from bmnas_core.groundtruth import OPERATIONS, TruthError, architectures, build
 from bmnas_core.ops import OPERATIONS as REGISTERED
+from bmnas_core.train import cosine_ends
 
 FEATURES = ("Image_1", "Image_2", "Image_3", "Audio_1", "Audio_2", "Audio_3")
 RULES = ("sum", "same")
@@ -119,35 +121,31 @@ def test_a_build_trains_every_architecture_with_every_seed(small_task, small_tab
     assert truth.table["test"].is_monotonic_decreasing and (truth.table["runs"] == 2).all()
     row = truth.runs.sample(1, random_state=5).iloc[0]
     genotype = Genotype.from_json(row["genotype"])
-    config = TrainConfig(data="train")
-    net, _ = train(
-        genotype, small_task, config, seed=int(row["seed"]), device="cpu", progress=False
-    )
+    config, how = TrainConfig(data="train"), {"device": "cpu", "progress": False}
+    net, history = train(genotype, small_task, config, seed=int(row["seed"]), **how)
+    curve = [record["validation_score"] for record in history]
+    assert cosine_ends(small_task.config) == (1, 2) and list(row["curve"]) == pytest.approx(curve)
     for split in ("validation", "test"):
         assert evaluate(net, small_task, split) == pytest.approx(row[split])
 
 
 def test_a_stopped_build_goes_on_where_it_was(small_task, small_table, tmp_path, monkeypatch):
-    from bmnas_core import groundtruth
+    path, trained, real = tmp_path / "t.parquet", [], groundtruth.stack_of
 
-    path, trained, real = tmp_path / "t.parquet", [], groundtruth.train_together
-
-    def stopped(genotypes, *args, **kwargs):
-        if len(trained) == 3:
+    def watched(genotypes, *args):
+        if len(trained) == stop:
             raise KeyboardInterrupt
         trained.append(len(genotypes))
-        return real(genotypes, *args, **kwargs)
+        return real(genotypes, *args)
 
-    monkeypatch.setattr(groundtruth, "train_together", stopped)
+    monkeypatch.setattr(groundtruth, "stack_of", watched)
+    stop = 3
     with pytest.raises(KeyboardInterrupt):
         build(small_task, path, (0, 1), device="cpu")
-    assert len(GroundTruth(path=path).runs) == sum(trained)
-    counted = []
-    monkeypatch.setattr(
-        groundtruth, "train_together", lambda g, *a, **k: counted.append(len(g)) or real(g, *a, **k)
-    )
+    assert len(GroundTruth(path=path).runs) == sum(trained) < 120
+    stop = None
     build(small_task, path, (0, 1), device="cpu")
-    assert sum(trained) + sum(counted) == 120
+    assert sum(trained) == 120
     wanted = ["genotype", "seed", "validation", "test", "parameters"]
     assert GroundTruth(path=path).runs[wanted].equals(GroundTruth(path=small_table).runs[wanted])
 

@@ -251,8 +251,9 @@ def test_the_second_order_gradient_is_that_of_finite_differences():
 
     search.bank = SimpleNamespace(batch=double)
     parameters = search.architecture
-    exact = torch.autograd.grad(search._unrolled_loss(0, 0), parameters)
-    first = torch.autograd.grad(search._loss("validation", 0, 0), parameters)
+    ahead = search._batch("validation", 0, 0)
+    exact = torch.autograd.grad(search._unrolled_loss(ahead), parameters)
+    first = torch.autograd.grad(search._loss(*ahead), parameters)
     largest = max(float((a - b).abs().max()) for a, b in zip(exact, first, strict=True))
     assert largest > 1e-4, "the step ahead must matter for this test to say anything"
     for parameter, gradient in zip(parameters, exact, strict=True):
@@ -261,7 +262,7 @@ def test_the_second_order_gradient_is_that_of_finite_differences():
             for sign in (1, -1):
                 with torch.no_grad():
                     parameter.view(-1)[place] += sign * 1e-5
-                losses.append(float(search._unrolled_loss(0, 0).detach()))
+                losses.append(float(search._unrolled_loss(ahead).detach()))
                 with torch.no_grad():
                     parameter.view(-1)[place] -= sign * 1e-5
             numeric = (losses[0] - losses[1]) / 2e-5
