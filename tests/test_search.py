@@ -1,6 +1,7 @@
 """Search: reproducible to the bit, resumable, blind to test data."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 from threading import Barrier, Thread
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from tiny import SETTINGS, SIZES, tiny_task, watched_bank
 from bmnas_core import (
     ConfigError,
     DeviceError,
+    FusionNetwork,
     MixedCell,
     Search,
     SearchConfig,
@@ -475,3 +477,99 @@ def test_a_search_on_the_gpu_ends_near_the_one_on_the_cpu():
     gpu = run(Search(tiny_task(), config, device="cuda"))
     for a, b in zip(cpu, gpu, strict=True):
         assert a.train_loss == pytest.approx(b.train_loss, rel=1e-2)
+
+
+PATHS = {"passes": "paths", "draws": 3}
+
+
+@pytest.mark.parametrize("relaxation", ["paper", "pair", "edge"])
+def test_paths_are_drawn_by_what_the_hypernet_believes(relaxation):
+    """Frequencies against likeliest(), and the logarithm against the same."""
+    settings = replace(SETTINGS, N=2, M=1)
+    config = SearchConfig(**PATHS, relaxation=relaxation, operations=("sum", "concat_fc"))
+    search = Search(tiny_task(channels=(5,), settings=settings), config, device="cpu")
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        for parameter in search.architecture:
+            parameter.normal_()
+        drawn = [search.hypernet.draw() for _ in range(3000)]
+    believed = likeliest(search.state.weights)
+    found = Counter(genotype.canonical() for genotype, _ in drawn)
+    assert sum(believed.values()) == pytest.approx(1)
+    for genotype, p in list(believed.items())[:10]:
+        assert found[genotype] / 3000 == pytest.approx(p, abs=0.04)
+    assert all(len({frozenset(c.inputs) for c in g.cells}) == 2 for g, _ in drawn)
+    logs = {genotype: float(log) for genotype, log in drawn}
+    sums = Counter()
+    for genotype, log in logs.items():
+        sums[genotype.canonical()] += np.exp(log)
+    for genotype, p in list(believed.items())[:3]:
+        assert sums[genotype] == pytest.approx(p, rel=1e-4)
+
+
+def test_a_path_is_the_fusion_network_with_the_hypernets_weights():
+    search = Search(tiny_task(), SearchConfig(**PATHS), device="cpu")
+    with torch.no_grad():
+        path, _ = search.hypernet.draw()
+    net = FusionNetwork(path, search.task.channels, 3, C=8, L=4, dropout=0.1)
+    own, shared = net.state_dict(), search.hypernet.state_dict()
+    reshape = list(search.task.channels)
+    for name in own:
+        source = name
+        for k, feature in enumerate(path.used_features):
+            source = source.replace(f"reshape.layers.{k}.", f"reshape.layers.@{feature}.")
+        for k, feature in enumerate(reshape):
+            source = source.replace(f"@{feature}.", f"{k}.")
+        for i, cell in enumerate(path.cells):
+            for j, step in enumerate(cell.steps):
+                prefix = f"cells.{i}.steps.{j}."
+                source = source.replace(prefix, f"{prefix}{step.op}.")
+        if source in shared:  # all but running statistics
+            own[name].copy_(shared[source])
+    features, _ = search.bank.batch("train", torch.arange(20))
+    for dropout in (m for m in net.modules() if isinstance(m, torch.nn.Dropout)):
+        dropout.p = 0.0
+    search.hypernet.eval()
+    with search.hypernet.only(path):
+        # Statistics of the batch, in evaluation too.
+        torch.testing.assert_close(search.hypernet(features), net.train()(features))
+    assert search.hypernet.path is None
+
+
+@pytest.mark.parametrize("stop", [2, 5, 8])
+def test_a_search_by_paths_is_reproducible_and_resumes(tmp_path, stop):
+    config = SearchConfig(**PATHS, choice="trials", rungs=((40, 0), (2, 2)), warmup=1)
+    whole = Search(tiny_task(), config, seed=1, device="cpu")
+    states = run(whole)
+    assert [s.phase for s in states] == ["weights"] * 3 + ["both"] * 3 + ["choice"] * 4
+    broken = Search(tiny_task(), config, seed=1, device="cpu")
+    for _ in range(stop):
+        next(broken)
+    broken.save(tmp_path / "search.safetensors")
+    resumed = Search.resume(tmp_path / "search.safetensors", tiny_task(), device="cpu")
+    assert all(same(a, b) for a, b in zip(states[stop:], run(resumed), strict=True))
+
+
+def test_paths_with_a_lower_loss_become_likelier():
+    """A task in which Audio alone shows the label: the search moves to pairs with Audio."""
+    task = tiny_task(settings=replace(SETTINGS, epochs=12, N=1, M=1))
+    task.modalities[0].inputs.zero_()
+    config = SearchConfig(**PATHS, arch_lr=0.1, warmup=2, operations=("sum", "concat_fc"))
+    search = Search(task, config, device="cpu")
+    run(search)
+    odds = Counter()
+    for genotype, p in likeliest(search.state.weights).items():
+        odds[any(name.startswith("Audio") for name in genotype.cells[0].inputs)] += p
+    assert odds[True] > 0.95  # 10 of 12 pairs have one: 0.83 by chance
+
+
+def test_scores_of_single_architectures_are_read_off_the_shared_weights():
+    search = Search(tiny_task(), SearchConfig(epochs=6), device="cpu")
+    run(search)
+    genotypes = list(likeliest(search.state.weights, 5))
+    before = {key: value.clone() for key, value in search.hypernet.state_dict().items()}
+    scores = [search.score_of(genotype) for genotype in genotypes]
+    assert scores == [search.score_of(genotype) for genotype in genotypes]
+    assert len(set(scores)) > 1
+    for key, value in search.hypernet.state_dict().items():
+        assert torch.equal(value, before[key]), key
