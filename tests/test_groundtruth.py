@@ -213,7 +213,10 @@ def test_a_table_that_is_none_is_refused(tmp_path, small_table):
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 def test_a_random_handful_trained_again_is_as_the_table_says(rule):
-    """The same seed to within a point, another to within four standard deviations of a seed."""
+    """To within four standard deviations of a seed: its own, and another one.
+
+    Its own is no exception: rounding on another processor, or alone instead of in a stack, grows.
+    """
     truth, task = GroundTruth("digits", rule), load_task("digits", rule=rule)
     random = generator(0, "handful", rule)
     rows = torch.randperm(len(truth.runs), generator=random)[:4].tolist()
@@ -221,11 +224,11 @@ def test_a_random_handful_trained_again_is_as_the_table_says(rule):
     noise = truth.noise() if (truth.table["runs"] > 1).any() else 3.0
     for row in truth.runs.iloc[rows].itertuples():
         genotype = Genotype.from_json(row.genotype)
-        for seed, tolerance in ((row.seed, 1.0), (row.seed + 100, 4 * noise)):
-            net, _ = train(genotype, task, config, seed=seed, device="cpu", progress=False)
+        for seed in (row.seed, row.seed + 100):
+            net, _ = train(genotype, task, config, seed=int(seed), device="cpu", progress=False)
             found = evaluate(net, task, "validation"), evaluate(net, task, "test")
-            assert 100 * found[0] == pytest.approx(100 * row.validation, abs=tolerance)
-            assert 100 * found[1] == pytest.approx(100 * row.test, abs=tolerance)
+            assert 100 * found[0] == pytest.approx(100 * row.validation, abs=4 * noise)
+            assert 100 * found[1] == pytest.approx(100 * row.test, abs=4 * noise)
 
 
 @pytest.mark.parametrize("rule", RULES)
