@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -56,6 +57,7 @@ class GroundTruth:
             :class:`Genotype`), ``validation``, ``test``, ``runs``, ``parameters``, ``seconds``.
         runs: one row a trained network, as :func:`build` returns.
         recipe: the settings of the training, and what it was done on.
+        ends: epochs at which the learning rate had fallen to its lowest, the last one included.
 
     Raises:
         TruthError: where there is no such table, or the file is none.
@@ -76,6 +78,10 @@ class GroundTruth:
         ).sort_values("test", ascending=False, kind="stable", ignore_index=True)[
             ["genotype", *SPLITS, "runs", "parameters", "seconds"]
         ]
+        self.ends = cosine_ends(TrainConfig.from_dict(self.recipe["config"]))
+        self._curves = {
+            (row.genotype, row.seed): row.curve for row in self.runs.itertuples(index=False)
+        }
         self._row = {genotype: row for row, genotype in enumerate(self.table["genotype"])}
         self._ranks = {
             split: self.table[split].rank(ascending=False, method="min").astype(int)
@@ -126,6 +132,26 @@ class GroundTruth:
         """How much the best architecture's mean score is above this one's, in points (0 to 100)."""
         best = float(self.table[_as_split(split)].max())
         return 100 * (best - self.score(genotype, split))
+
+    def trial(self, genotype: Genotype, epochs: int, seed: int) -> float:
+        """Validation score of an architecture's network after so many epochs, without training it.
+
+        Args:
+            epochs: the end of a cosine of the learning rate (``self.ends``).
+            seed: one that the architecture was trained with.
+
+        Raises:
+            TruthError: for other epochs, and where nothing is on record.
+        """
+        if epochs not in self.ends:
+            allowed = ", ".join(map(str, self.ends))
+            raise TruthError(f"epochs: found {epochs!r}; allowed: {allowed}")
+        text = self.look_up(genotype)["genotype"].to_json()
+        curve = self._curves.get((text, seed))
+        value = math.nan if curve is None else curve[self.ends.index(epochs)]
+        if math.isnan(value):
+            raise TruthError(f"seed {seed}, {epochs} epochs: found no score of that architecture")
+        return float(value)
 
     def best(self, split: str = "test") -> Genotype:
         """The architecture of the highest mean score."""

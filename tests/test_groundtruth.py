@@ -3,6 +3,7 @@
 from dataclasses import replace
 from itertools import permutations, product
 
+import numpy as np
 import pytest
 import torch
 from tiny import SETTINGS, tiny_task
@@ -11,6 +12,7 @@ from bmnas_core import (
     FusionNetwork,
     Genotype,
     GroundTruth,
+    SearchConfig,
     TrainConfig,
     evaluate,
     groundtruth,
@@ -19,7 +21,15 @@ from bmnas_core import (
 )
 from bmnas_core.config import generator
 from bmnas_core.genotype import CellGenotype, StepGenotype
-from bmnas_core.groundtruth import OPERATIONS, TruthError, architectures, build
+from bmnas_core.groundtruth import (
+    OPERATIONS,
+    Found,
+    TruthError,
+    architectures,
+    build,
+    judge,
+    search_strategy,
+)
 from bmnas_core.ops import OPERATIONS as REGISTERED
 from bmnas_core.train import cosine_ends
 
@@ -173,6 +183,41 @@ def test_ranks_scores_and_regret_agree(small_table):
     expected = 100 * float(((pairs.max() - pairs.min()) ** 2 / 2).mean()) ** 0.5
     assert truth.noise() == pytest.approx(expected)
     assert "60 architectures, 120 networks trained" in repr(truth)
+
+
+def test_a_trial_is_read_off_the_curve(small_table):
+    truth = GroundTruth(path=small_table)
+    row = truth.runs.iloc[17]
+    genotype = Genotype.from_json(row["genotype"])
+    assert truth.ends == (1, 2)
+    for epochs, score in zip(truth.ends, row["curve"], strict=True):
+        assert truth.trial(genotype, epochs, int(row["seed"])) == score
+    assert truth.trial(genotype, 2, int(row["seed"])) == row["validation"]
+    with pytest.raises(TruthError, match="epochs: found 3; allowed: 1, 2"):
+        truth.trial(genotype, 3, 0)
+    with pytest.raises(TruthError, match="seed 9, 2 epochs: found no score"):
+        truth.trial(genotype, 2, 9)
+
+
+def test_judging_holds_what_is_found_against_the_truth(small_task, small_table):
+    truth = GroundTruth(path=small_table)
+    believed = {genotype: float(-rank) for rank, genotype in enumerate(truth.table["genotype"])}
+    worst = truth.table["genotype"].iloc[-1]
+
+    def strategy(seed):
+        return Found(
+            truth.best() if seed else worst, seconds=1.5, belief=believed if seed else None
+        )
+
+    found = judge(strategy, truth, (0, 1))
+    assert list(found["seed"]) == [0, 1] and list(found["seconds"]) == [1.5, 1.5]
+    assert found["rank"].tolist() == [truth.rank(worst), 1]
+    assert found["regret"].tolist() == [truth.regret(worst), 0]
+    assert found["percentile"].tolist() == pytest.approx([truth.percentile(worst), 100 / 60])
+    assert np.isnan(found["tau"][0]) and found["tau"][1] > 0.9
+    searched = judge(search_strategy(small_task, SearchConfig(M=1), device="cpu"), truth, (3,))
+    assert searched["seconds"][0] > 0 and -1 <= searched["tau"][0] <= 1
+    assert truth.rank(Genotype.from_json(searched["genotype"][0])) == searched["rank"][0]
 
 
 def test_a_genotype_is_found_however_it_is_listed():

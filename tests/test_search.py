@@ -185,7 +185,7 @@ def test_fewer_candidates_than_a_rung_has_room_for_end_the_search_early():
     assert len(search) == 0 and len(states) == search.total_steps == search.updates + 4 + 4
 
 
-@pytest.mark.parametrize("rungs", [(), ((4, 1), (5, 2)), ((4, 2), (2, 1)), ((0, 1),), ((4, 0),)])
+@pytest.mark.parametrize("rungs", [(), ((4, 1), (5, 2)), ((4, 2), (2, 1)), ((0, 1),), ((4, -1),)])
 def test_rungs_that_are_no_race_are_refused(rungs):
     with pytest.raises(ConfigError, match=r"SearchConfig.rungs: found .*; allowed: one"):
         SearchConfig(rungs=rungs)

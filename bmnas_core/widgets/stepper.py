@@ -282,9 +282,11 @@ class SearchStepper(Live):
         finally:
             if self._stepping is search:
                 self._stepping, self._running = None, False
-            self._refresh_buttons()
-            if search is self.search and self._follow and self._state.step < search.step:
-                self._show(len(self.trace) - 1)
+            try:  # what is shown first, so that who may press again sees where it stands
+                if search is self.search and self._follow and self._state.step < search.step:
+                    self._show(len(self.trace) - 1)
+            finally:
+                self._refresh_buttons()
 
     def _may_draw(self) -> bool:
         waited = time.monotonic() - self._drawn_at
