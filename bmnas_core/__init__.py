@@ -26,6 +26,7 @@ from .draw import (
     draw_comparison,
     draw_curves,
     draw_heatmaps,
+    draw_results,
     draw_trajectories,
 )
 from .experiments import load_result, save_run
@@ -107,6 +108,7 @@ __all__ = [
     "draw_comparison",
     "draw_curves",
     "draw_heatmaps",
+    "draw_results",
     "draw_trajectories",
     "evaluate",
     "fit",

@@ -211,6 +211,52 @@ def build_truth(
     typer.echo(f"{path}\n{GroundTruth(path=path)}")
 
 
+@app.command("rivals")
+def run_rivals(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A task, such as avmnist.")],
+    rules: Annotated[
+        list[str] | None, typer.Option("--rule", help="A rule to predict; may be repeated.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, counted from 0.")] = 5,
+    names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--rival", help="A rival; may be repeated. All otherwise.", show_default=False
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="FILE",
+            help="The table; assets/results/TASK_rivals.csv otherwise.",
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+) -> None:
+    """Let every rival compete for each rule and seed; write the table and its picture.
+
+    Goes on where it was stopped. The picture stands beside the table, as SVG.
+    """
+    from .baselines import run_table, summary
+    from .draw import draw_results
+
+    path = out or Path("assets/results") / f"{task}_rivals.csv"
+    table = run_table(
+        task, rules or ("sum", "same"), range(seeds), path, names=names, device=device
+    )
+    found = summary(table)
+    picture = draw_results(found).save(path.with_suffix(".svg"))
+    rows = [("task", "rule", "network", "seeds", "test", "parameters", "search s", "training s")]
+    for row in found.itertuples():
+        spread = "" if math.isnan(row.std) else f" ± {row.std:.4f}"
+        numbers = (f"{row.test:.4f}{spread}", f"{row.params:,}")
+        costs = (f"{row.search_seconds:.1f}", f"{row.train_seconds:.1f}")
+        rows.append((row.task, row.rule, row.network, str(row.seeds), *numbers, *costs))
+    typer.echo(f"{path}\n{picture}\n\n{_columns(rows, '<<<>>>>>')}")
+
+
 @data.command("list")
 def list_data() -> None:
     """Each data set: its name, state, licence, title and place."""

@@ -1,5 +1,6 @@
 """Rivals: the same features, recipe and seed for each, and one test."""
 
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,12 +8,23 @@ from hypothesis import strategies as st
 from tiny import tiny_task
 
 from bmnas_core import FeatureBank, Genotype, GenotypeError, TrainConfig, count_parameters
-from bmnas_core.baselines import RIVALS, RivalError, compare, register_rival
+from bmnas_core.baselines import (
+    RIVALS,
+    RivalError,
+    TableError,
+    compare,
+    read_table,
+    register_rival,
+    run_table,
+    summary,
+)
 from bmnas_core.baselines.architectures import fixed_genotype, random_genotype
 from bmnas_core.baselines.mfas import MFASConfig, MFASNetwork, MFASSearch, Surrogate
 from bmnas_core.baselines.rivals import Contest
 from bmnas_core.baselines.searches import mutated, with_motif, with_random_pairs
 from bmnas_core.baselines.streams import GMU, CentralNet, LateFusion, LinearFusion, last_features
+from bmnas_core.baselines.table import COLUMNS
+from bmnas_core.tasks.task import TASKS
 
 QUICK = {"config": TrainConfig(epochs=1), "device": "cpu", "progress": False}
 
@@ -188,6 +200,58 @@ def test_central_net_joins_modalities_of_other_depths_at_the_end():
     assert net(features).shape == (3, 6, 7) and net.eval()(features).shape == (6, 7)
     net.train()(features).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+@pytest.fixture
+def tiny_registered(monkeypatch):
+    loaded = []
+
+    def load(rule="sum"):
+        loaded.append(rule)
+        return tiny_task()
+
+    monkeypatch.setitem(TASKS, "tiny", load)
+    return loaded
+
+
+def test_the_table_goes_on_where_it_was_stopped(tiny_registered, tmp_path):
+    out, names = tmp_path / "t.csv", ["single modalities", "BM-NAS"]
+    first = run_table("tiny", ("sum",), (0,), out, names=names, device="cpu")
+    assert tiny_registered == ["sum"] and len(first) == 3
+    whole = run_table("tiny", ("sum", "same"), (0, 1), out, names=names, device="cpu")
+    assert tiny_registered == ["sum", "same", "sum", "same"] and len(whole) == 12
+    read = read_table(out)
+    pd.testing.assert_frame_equal(read, whole, rtol=1e-5, check_dtype=False)
+    assert (read["search_seconds"] > 0).tolist() == (read["network"] == "BM-NAS").tolist()
+    assert (read["seconds"] > read["search_seconds"]).all() and set(read["device"]) == {"cpu"}
+    before = out.read_text()
+    run_table("tiny", ("sum",), (1,), out, names=names, device="cpu")
+    assert out.read_text() == before
+
+
+def test_a_summary_pairs_seeds_and_puts_the_best_first():
+    scores = {"A": (0.9, 0.8), "B": (0.7, 0.7), "C": (0.95, 0.65)}
+    rows = [
+        ("t", "r", seed, name, score, 10, 1.0, 3.0, "cpu")
+        for name, pair in scores.items()
+        for seed, score in enumerate(pair)
+    ]
+    found = summary(pd.DataFrame(rows, columns=COLUMNS)).set_index("network")
+    assert list(found.index) == ["A", "C", "B"]
+    assert found["test"].tolist() == pytest.approx([0.85, 0.8, 0.7])
+    assert found["behind"].tolist() == pytest.approx([0, 5, 15])
+    assert found["behind_std"].tolist() == pytest.approx([0, 20 / 2**0.5, 10 / 2**0.5])
+    assert found["train_seconds"].tolist() == [2.0] * 3 and found["seeds"].tolist() == [2] * 3
+
+
+def test_a_table_that_is_none_is_refused_and_left_alone(tiny_registered, tmp_path):
+    out = tmp_path / "t.csv"
+    out.write_text("a,b\n1,2\n")
+    with pytest.raises(TableError, match="t.csv: found columns a, b; allowed: task, rule, seed"):
+        run_table("tiny", ("sum",), (0,), out, device="cpu")
+    assert out.read_text() == "a,b\n1,2\n" and tiny_registered == []
+    with pytest.raises(TableError, match="nothing.csv: found no table"):
+        read_table(tmp_path / "nothing.csv")
 
 
 SMALL_MFAS = MFASConfig(iterations=2, depth=2, samples=3, epochs=1, finalists=2)

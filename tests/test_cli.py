@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ import bmnas_core.ops
 from bmnas_core import experiments
 from bmnas_core.cli import app
 from bmnas_core.config import BmnasError
+from bmnas_core.tasks.task import TASKS
 
 GENOTYPE = """{"format": "bmnas-genotype/1", "features": ["Image_1", "Audio_1"],
  "cells": [{"inputs": ["Image_1", "Audio_1"], "steps": [{"op": "sum", "inputs": ["X", "Y"]}]}]}"""
@@ -286,3 +288,32 @@ def test_help_and_version():
     assert "Run a notebook" in bmnas("--help").stdout
     assert "NAME VALUE" in bmnas("run", "--help").stdout
     assert bmnas("--version").stdout.startswith("bmnas ")
+
+
+@pytest.fixture
+def tiny_registered(monkeypatch):
+    from tiny import SETTINGS, tiny_task
+
+    small = replace(SETTINGS, M=1)
+    monkeypatch.setitem(TASKS, "tiny", lambda rule="sum": tiny_task(settings=small))
+
+
+def test_rivals_writes_the_table_and_its_picture(tiny_registered):
+    words = ["rivals", "tiny", "--rule", "sum", "--seeds", "2", "--rival", "GMU", "--device", "cpu"]
+    done = CliRunner().invoke(app, [*words, "--rival", "single modalities"])
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith("assets/results/tiny_rivals.csv\nassets/results/tiny_rivals.svg")
+    assert done.output.count(" ± ") == 3 and "GMU" in done.output
+    assert len(Path("assets/results/tiny_rivals.csv").read_text().splitlines()) == 1 + 2 * 3
+    picture = Path("assets/results/tiny_rivals.svg").read_text()
+    assert "over 2 seeds" in picture and "Audio alone" in picture
+
+
+def test_truth_builds_a_table_and_says_what_it_is(tiny_registered):
+    words = ["truth", "tiny", "--seeds", "1", "--out", "t.parquet", "--device", "cpu"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert "60 architectures, 60 networks trained; best test accuracy" in done.output
+    Path("t.parquet").write_bytes(b"none")
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2 and "t.parquet: found no table" in done.output

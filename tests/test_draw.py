@@ -10,6 +10,7 @@ from itertools import combinations
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,6 +26,7 @@ from bmnas_core.draw import (
     draw_comparison,
     draw_curves,
     draw_heatmaps,
+    draw_results,
     draw_trajectories,
     picture,
 )
@@ -873,3 +875,31 @@ def test_what_cannot_be_drawn_is_refused_by_its_type():
             drawn_by(trace, engine="neato")
     with pytest.raises(DrawError, match="engine: found 'neato'; allowed: 'wasi', 'dot'"):
         draw_comparison(TWO, TWO, engine="neato")
+
+
+def results_table(networks=3, rules=("sum",), seeds=5):
+    rows = [
+        {
+            "task": "digits", "rule": rule, "network": f"network {k} & <co>", "seeds": seeds,
+            "test": 0.9 - 0.1 * k, "std": 0.01 if seeds > 1 else float("nan"), "params": 1000 * k,
+            "search_seconds": 0.0 if k else 12.3, "train_seconds": 150.0,
+        }
+        for rule in rules
+        for k in range(networks)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_results_have_a_row_for_every_network_and_a_panel_for_every_rule():
+    svg = draw_results(results_table(rules=("sum", "same")), highlight="network 1 & <co>").svg
+    for text in ("digits, rule sum", "digits, rule same", "over 5 seeds", "12.3", "150", "2,000"):
+        assert text in svg
+    assert svg.count("network 2 &amp; &lt;co&gt;: 0.7000 ± 0.0100") >= 2
+    assert "standard deviation" not in draw_results(results_table(seeds=1)).svg
+
+
+def test_results_without_what_is_needed_are_refused():
+    with pytest.raises(DrawError, match="found no column 'std'; allowed: a summary"):
+        draw_results(results_table().drop(columns="std"))
+    with pytest.raises(DrawError, match="found no rows"):
+        draw_results(results_table(networks=0).reindex(columns=results_table().columns))

@@ -2,15 +2,20 @@
 
 from . import architectures, mfas, searches, streams
 from .rivals import RIVALS, Contest, RivalError, compare, register_rival
+from .table import TableError, read_table, run_table, summary
 
 __all__ = [
     "RIVALS",
     "Contest",
     "RivalError",
+    "TableError",
     "architectures",
     "compare",
     "mfas",
+    "read_table",
     "register_rival",
+    "run_table",
     "searches",
     "streams",
+    "summary",
 ]

@@ -11,6 +11,7 @@ from ..derive import ArchitectureWeights
 from ..genotype import OPERATIONS, Genotype
 from ..search import SearchState
 from . import genotypes, hypernets, traces
+from . import results as tables
 from .genotypes import draw_comparison
 from .picture import DrawError, Picture
 
@@ -21,6 +22,7 @@ __all__ = [
     "draw_comparison",
     "draw_curves",
     "draw_heatmaps",
+    "draw_results",
     "draw_trajectories",
 ]
 
@@ -108,6 +110,25 @@ def draw_trajectories(
     """
     _check_trace(trace, at)
     return traces.trajectories(trace, of, at).picture(engine)
+
+
+def draw_results(table, *, highlight: str = "BM-NAS", engine: str = "wasi") -> Picture:
+    """Networks beside each other, best first: test score with its spread, parameters, seconds.
+
+    Args:
+        table: as :func:`bmnas_core.baselines.summary` returns it.
+        highlight: the network to show in the colour of what is searched.
+
+    Raises:
+        DrawError: for a table without rows or columns that are needed.
+    """
+    needed = ("task", "rule", "network", "seeds", "test", "std", "params")
+    needed += ("search_seconds", "train_seconds")
+    missing = [name for name in needed if name not in getattr(table, "columns", ())]
+    if missing or not len(table):
+        found = f"no column {missing[0]!r}" if missing else "no rows"
+        raise DrawError(f"draw: found {found}; allowed: a summary of results")
+    return tables.results(table, highlight).picture(engine)
 
 
 def _check_trace(trace, at) -> None:

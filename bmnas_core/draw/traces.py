@@ -150,12 +150,12 @@ def _panel(
         return left + WIDE * (float(x) - xlim[0]) / span, top + 24 + height
 
     sheet.text(f"{me}_t", title, title, left, top + 6, size=12, color=INK, align="left")
-    for k, tick in enumerate(_ticks(least, most)):
+    for k, tick in enumerate(ticks(least, most)):
         x, y = place(xlim[0], tick)
         sheet.line(f"{me}_y{k}", [(x, y), (x + WIDE, y)], f"{tick:g}", "#E4E8EC", 0.8)
         label = f"{tick:g}"
         sheet.text(f"{me}_v{k}", label, label, x - 5, y, size=11, color=MUTED, align="right")
-    for k, tick in enumerate(_ticks(*xlim, whole=True)):
+    for k, tick in enumerate(ticks(*xlim, whole=True)):
         x, y = place(tick, least)
         label = f"{tick:g}"
         sheet.text(f"{me}_x{k}", label, label, x, y + 10, size=11, color=MUTED)
@@ -219,7 +219,7 @@ def _few(n: int) -> np.ndarray:
     return np.unique(np.linspace(0, n - 1, min(n, POINTS)).round().astype(int)) if n else range(0)
 
 
-def _ticks(low: float, high: float, whole: bool = False) -> list[float]:
+def ticks(low: float, high: float, whole: bool = False) -> list[float]:
     """Three to six round numbers in [low, high]."""
     rough = (high - low) / 4 or 1
     scale = 10 ** math.floor(math.log10(rough))
