@@ -538,6 +538,27 @@ def test_reset_during_a_run_ends_it_and_the_new_search_is_as_alone():
     assert np.array_equal([next(search) for _ in range(3)][-1].alpha, trace[-1].alpha)
 
 
+def test_run_pressed_while_a_reset_is_under_way_runs_when_it_is_done():
+    async def main():
+        stepper = stepper_of(epochs=200)
+        make = stepper._new_search
+        stepper._new_search = lambda settings: time.sleep(0.3) or make(settings)
+        stepper._controls["seed"].value = 5
+        stepper._reset.click()
+        await until(lambda: stepper._resetting)
+        stepper._run.click()
+        await until(lambda: stepper.search.seed == 5 and stepper.search.step > 3)
+        stepper.pause()
+        await until(lambda: not stepper._step.disabled)
+        step = stepper.search.step
+        stepper._reset.click()
+        await until(lambda: stepper.search.step == 0 and not stepper._resetting)
+        await asyncio.sleep(0.1)
+        assert stepper.search.step == 0 < step  # what was wanted once is not wanted again
+
+    asyncio.run(main())
+
+
 def test_a_step_that_ends_after_a_reset_is_of_no_account():
     async def main():
         stepper = stepper_of(epochs=200)

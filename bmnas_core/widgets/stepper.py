@@ -60,6 +60,7 @@ class SearchStepper(Live):
             search.task, scoreboard, device=str(search.device), bank=bank
         )
         self._running, self._resetting, self._follow = False, False, True
+        self._wanted = 0  # steps to make when the reset is done
         self._stepping: Search | None = None  # the search of which a step is being made
         self._state, self._before, self._drawn_at = self.trace[0], None, 0.0
         self._build(folder)
@@ -240,7 +241,7 @@ class SearchStepper(Live):
             (self._reset, self._reset_pressed),
             (self._step, lambda: self._steps(1)),
             (self._step_10, lambda: self._steps(10)),
-            (self._run, lambda: self._steps(len(self.search))),
+            (self._run, lambda: self._steps(self.search.total_steps)),
             (self._train, self._train_pressed),
             (self._save, self._save_pressed),
         ):
@@ -250,7 +251,12 @@ class SearchStepper(Live):
             control.observe(lambda _: self._soon(self._refresh_buttons), "value")
 
     def _steps(self, n: int) -> Coroutine | None:
-        """Begin to make up to n steps in the worker, unless some are being made."""
+        """Begin to make up to n steps in the worker, unless some are being made.
+
+        Pressed while a reset is under way, they are made when it is done.
+        """
+        if self._resetting:
+            self._wanted = n
         if self._stepping is self.search or self._resetting:
             return None
         self._clear_error()
@@ -304,8 +310,11 @@ class SearchStepper(Live):
             search = await self._work(lambda: self._new_search(settings))
         finally:
             self._resetting = False
+            wanted, self._wanted = self._wanted, 0
             self._refresh_buttons()
         self._take(search)
+        if wanted:
+            self._soon(lambda: self._steps(wanted))
 
     def _settings(self) -> dict:
         return {name: control.value for name, control in self._controls.items()}
