@@ -96,6 +96,18 @@ class SearchConfig(Settings):
                 f"SearchConfig.rungs: found {self.rungs!r}; allowed: one (how many, epochs) up, "
                 "ever fewer, at least 1, for ever longer"
             )
+        paths = self.passes == "paths"
+        looks = self.choice == "trials" and self.rungs[0][1] == 0
+        for name, usual, clashes, why in (
+            ("order", "first", paths, "passes='paths'"),
+            ("gumbel", False, paths, "passes='paths'"),
+            ("partial", 1, paths or looks, "passes='paths' or a rung of 0 epochs"),
+        ):
+            if clashes and getattr(self, name) != usual:
+                raise ConfigError(
+                    f"SearchConfig.{name}: found {getattr(self, name)!r}; allowed: {usual!r} with "
+                    f"{why}"
+                )
         if not self.operations or len(set(self.operations)) < len(self.operations):
             raise ConfigError(
                 f"SearchConfig.operations: found {self.operations!r}; allowed: one up, each once"

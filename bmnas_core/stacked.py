@@ -19,7 +19,7 @@ from .features import FeatureBank
 from .genotype import CellGenotype, Genotype
 from .networks import FusionNetwork
 from .tasks.task import Task, as_task
-from .train import TrainConfig, TrainError, fit_by_epoch, fusion_network, metric_of
+from .train import TrainConfig, TrainError, fit_by_epoch, fusion_network, metric_of, predict
 
 
 def shape_of(genotype: Genotype) -> Genotype:
@@ -126,16 +126,8 @@ def fit_stack(
 
 def stack_scores(stack: Stack, task: Task, bank: FeatureBank, split: str) -> list[float]:
     """The score of each network of a stack on a split, in evaluation mode."""
-    training, parts = stack.training, []
-    stack.eval()
-    with torch.no_grad():
-        for rows in torch.arange(len(task.split(split))).split(512):
-            inputs, labels = bank.batch(split, rows)
-            parts.append((stack(inputs), labels))
-    stack.train(training)
-    logits, labels = zip(*parts, strict=True)
-    labels, metric = torch.cat(labels), metric_of(task)
-    return [metric.score(part, labels) for part in torch.cat(logits, dim=1)]
+    logits, labels = predict(stack, task, bank, split)
+    return [metric_of(task).score(part, labels) for part in logits]
 
 
 def train_together(

@@ -277,7 +277,7 @@ def score(net: nn.Module, task: Task, source: FeatureBank | RawInputs, split: st
 def predict(
     net: nn.Module, task: Task, source: FeatureBank | RawInputs, split: str
 ) -> tuple[Tensor, Tensor]:
-    """Logits (n, classes) and labels of a whole split, in evaluation mode.
+    """Logits (n, classes), of a stack (K, n, classes), and labels of a split, in evaluation mode.
 
     Raises:
         TaskError: for a split that does not exist.
@@ -290,7 +290,7 @@ def predict(
             parts.append((net(inputs), labels))
     net.train(training)
     logits, labels = zip(*parts, strict=True)
-    return torch.cat(logits), torch.cat(labels)
+    return torch.cat(logits, dim=-2), torch.cat(labels)
 
 
 def cosine_restarts(optimizer: torch.optim.Optimizer, config: Settings):

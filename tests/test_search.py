@@ -191,6 +191,21 @@ def test_rungs_that_are_no_race_are_refused(rungs):
         SearchConfig(rungs=rungs)
 
 
+@pytest.mark.parametrize(
+    "clash",
+    [
+        {"passes": "paths", "order": "second"},
+        {"passes": "paths", "gumbel": True},
+        {"passes": "paths", "partial": 2},
+        {"choice": "trials", "partial": 2},
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(clash):
+    name = list(clash)[1]
+    with pytest.raises(ConfigError, match=rf"SearchConfig.{name}: found .*; allowed: .* with"):
+        SearchConfig(**clash)
+
+
 def test_warm_up_leaves_the_architecture_alone():
     search = Search(tiny_task(), SearchConfig(warmup=1), device="cpu")
     start = search.hypernet.alpha.detach().clone()
