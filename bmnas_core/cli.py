@@ -196,6 +196,9 @@ def build_truth(
         Path | None,
         typer.Option("-o", "--out", metavar="FILE", help="The table; the kit's own otherwise."),
     ] = None,
+    together: Annotated[
+        int, typer.Option(min=1, help="How many seeds to train at once; on a GPU more are faster.")
+    ] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
 ) -> None:
     """Train every architecture of one Cell and write the table; goes on where it was stopped.
@@ -207,7 +210,7 @@ def build_truth(
     from .tasks.files import asset
 
     path = out or asset(f"{task}/truth_{rule}.parquet", missing_ok=True)
-    build(load_task(task, rule=rule), path, range(seeds), device=device)
+    build(load_task(task, rule=rule), path, range(seeds), device=device, together=together)
     typer.echo(f"{path}\n{GroundTruth(path=path)}")
 
 

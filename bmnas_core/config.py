@@ -194,6 +194,11 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     return found
 
 
+def device_name(device: torch.device) -> str:
+    """What results call a device: ``"cpu"``, or the name of the GPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def write_tensors(path: str | os.PathLike, tensors: dict[str, torch.Tensor], header: str) -> None:
     """Write tensors as safetensors with our header, whole or not at all."""
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}

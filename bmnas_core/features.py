@@ -142,6 +142,8 @@ class FeatureBank:
     def batch(self, split: str, rows: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Samples ``rows`` of a split: features by name, each (N, C_i, L), and their labels.
 
+        For rows of shape (…, N) features are (…, N, C_i, L).
+
         Raises:
             FeatureError: for a split that does not exist; ``"train+validation"`` joins two.
         """
@@ -156,7 +158,7 @@ class FeatureBank:
         index = index[rows]
         features = {}
         for name, table in self.features.items():
-            items = index[:, self.column[name]]
+            items = index[..., self.column[name]]
             if isinstance(table, np.ndarray):
                 picked = torch.from_numpy(table[items.cpu().numpy()])
                 features[name] = picked.to(self.device, torch.float32)

@@ -22,7 +22,7 @@ import pyarrow
 import pyarrow.parquet as parquet
 import torch
 
-from .config import BmnasError, as_seed, resolve_device
+from .config import BmnasError, as_seed, device_name, resolve_device
 from .derive import likeliest
 from .features import FeatureBank
 from .genotype import CellGenotype, Genotype, StepGenotype, writing
@@ -36,7 +36,7 @@ from .train import TrainConfig, cosine_ends
 
 FORMAT = "bmnas-truth/1"
 OPERATIONS = ("sum", "attention", "linear_glu", "concat_fc")
-COLUMNS = ("genotype", "seed", "validation", "test", "curve", "parameters", "seconds")
+COLUMNS = ("genotype", "seed", "validation", "test", "curve", "parameters", "seconds", "device")
 SPLITS = ("validation", "test")
 
 
@@ -264,23 +264,24 @@ def build(
     seeds: Iterable[int] = (0, 1),
     *,
     device: str | torch.device = "auto",
+    together: int = 1,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Train every architecture of a task's space and write the table, after each few networks.
 
-    Networks of one shape are trained together. What ``out`` has already is not trained again, so
-    that a build that was stopped goes on where it was.
+    Networks of one shape are trained together, those of ``together`` seeds at once. What ``out``
+    has already is not trained again, so that a build that was stopped goes on where it was.
 
     Returns:
         One row a network: genotype (JSON), seed, validation and test score, curve (validation
-        scores at the ends of the cosines of the learning rate), parameters, and seconds, its share
-        of those that its stack took.
+        scores at the ends of the cosines of the learning rate), parameters, seconds (its share of
+        those that its stack took) and the device.
 
     Raises:
         TruthError: if ``out`` is the table of another task, recipe, data or backbones.
     """
     device, config = resolve_device(device), TrainConfig(data="train").filled(as_task(task).config)
-    ends = cosine_ends(config)
+    ends, machine = cosine_ends(config), device_name(device)
     bank, recipe = FeatureBank.of(task, config.L, device), _recipe(task, config)
     rows, out = [], Path(out)
     if out.exists():
@@ -289,21 +290,25 @@ def build(
             raise TruthError(f"{out}: found a table of another task, recipe, data or backbones")
         rows = table.to_dict("records")
     done = {(row["genotype"], row["seed"]) for row in rows}
-    groups: dict[tuple, list[Genotype]] = {}
-    for seed, genotype in product(map(as_seed, seeds), architectures(task.features, config.M)):
-        if (genotype.to_json(), seed) not in done:
-            groups.setdefault((seed, shape_of(genotype)), []).append(genotype)
-    for (seed, _), genotypes in progress_bar(groups.items(), "architectures", show=progress):
+    shapes: dict[Genotype, list[Genotype]] = {}
+    for genotype in architectures(task.features, config.M):
+        shapes.setdefault(shape_of(genotype), []).append(genotype)
+    stacks: dict[tuple, list[int]] = {}
+    for (k, seed), alike in product(enumerate(map(as_seed, seeds)), shapes.values()):
+        if missing := tuple(g for g in alike if (g.to_json(), seed) not in done):
+            stacks.setdefault((k // together, missing), []).append(seed)
+    for (_, genotypes), among in progress_bar(stacks.items(), "architectures", show=progress):
         start, curves = time.perf_counter(), []
-        stack = stack_of(genotypes, task, config, seed)
-        for record in fit_stack(stack, task, bank, config, seed=seed):
+        stack = stack_of(genotypes, task, config, among)
+        for record in fit_stack(stack, task, bank, config, among):
             if record["epoch"] in ends:
                 curves.append(stack_scores(stack, task, bank, "validation"))
         tests = stack_scores(stack, task, bank, "test")
-        seconds = (time.perf_counter() - start) / len(genotypes)
-        for genotype, net, *curve, test in zip(genotypes, stack.nets, *curves, tests, strict=True):
-            row = genotype.to_json(), seed, curve[-1], test, curve, count_parameters(net), seconds
-            rows.append(dict(zip(COLUMNS, row, strict=True)))
+        seconds = (time.perf_counter() - start) / len(tests)
+        of_each = product(among, genotypes), stack.nets, tests, zip(*curves, strict=True)
+        for (seed, genotype), net, test, curve in zip(*of_each, strict=True):
+            row = genotype.to_json(), seed, curve[-1], test, curve, count_parameters(net)
+            rows.append(dict(zip(COLUMNS, (*row, seconds, machine), strict=True)))
         _write(out, {"format": FORMAT, "recipe": recipe}, pd.DataFrame(rows, columns=COLUMNS))
     return pd.DataFrame(rows, columns=COLUMNS)
 

@@ -1,14 +1,16 @@
 """Many fusion networks trained at once, as one batched program.
 
 Networks of one shape differ only in which features they read. Their weights are stacked, and one
-pass computes all of them. Each sees the batches and the dropout masks that it would see alone, so
-that it comes out as :func:`~bmnas_core.train.train` makes it, but for rounding.
+pass computes all of them. Each sees the batches that it would see alone; while all have one seed
+also the dropout masks, so that it comes out as :func:`~bmnas_core.train.train` makes it, but for
+rounding.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -41,13 +43,20 @@ class Stack(nn.Module):
     Args:
         nets: the networks; their weights are copied, and given back by :meth:`unstack`.
         channels: feature name → channels, of the batches that will come.
+        groups: how many groups of the same genotypes the networks are, one after the other, each
+            with batches of its own. In a single group all share their dropout masks, in several
+            each network has its own.
 
     Raises:
         TrainError: for networks of different shapes.
     """
 
-    def __init__(self, nets: Sequence[FusionNetwork], channels: dict[str, int]):
+    def __init__(self, nets: Sequence[FusionNetwork], channels: dict[str, int], groups: int = 1):
         super().__init__()
+        genotypes = [net.genotype for net in nets]
+        if groups < 1 or genotypes != genotypes[: len(nets) // groups] * groups:
+            raise TrainError(f"stack: found networks that are not {groups} groups of the same")
+        self.groups = groups
         shapes = {shape_of(net.genotype) for net in nets}
         if len(shapes) != 1:
             raise TrainError(f"stack: found networks of {len(shapes)} shapes; allowed: of one")
@@ -62,19 +71,23 @@ class Stack(nn.Module):
         self.one = (padded[0].to("meta"),)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """Pooled features, each (N, C_i, L) → logits (K, N, classes)."""
+        """Pooled features, (N, C_i, L) or a batch a group (groups, N, C_i, L) → (K, N, classes)."""
         (one,) = self.one
         one.train(self.training)
+        each = len(self.nets) // self.groups
         wide = {
-            name: nn.functional.pad(x, (0, 0, 0, self.width - x.shape[1]))
+            name: nn.functional.pad(x, (0, 0, 0, self.width - x.shape[-2])).expand(
+                self.groups, *x.shape[-3:-2], self.width, x.shape[-1]
+            )
             for name, x in features.items()
         }
-        names = zip(*(net.genotype.used_features for net in self.nets), strict=True)
+        names = zip(*(net.genotype.used_features for net in self.nets[:each]), strict=True)
         inputs = {
-            slot: torch.stack([wide[name] for name in row])
+            slot: torch.stack([wide[name] for name in row], dim=1).flatten(0, 1)
             for slot, row in zip(one.genotype.used_features, names, strict=True)
         }
-        call = vmap(lambda state, x: functional_call(one, state, (x,)), randomness="same")
+        randomness = "same" if self.groups == 1 else "different"
+        call = vmap(lambda state, x: functional_call(one, state, (x,)), randomness=randomness)
         return call(self._state(), inputs)
 
     def unstack(self) -> tuple[FusionNetwork, ...]:
@@ -95,9 +108,9 @@ class Stack(nn.Module):
 
 
 def stack_of(
-    genotypes: Iterable[Genotype], task: Task, config: TrainConfig, seed: int = 0
+    genotypes: Sequence[Genotype], task: Task, config: TrainConfig, seeds: Sequence[int] = (0,)
 ) -> Stack:
-    """The untrained networks of genotypes of one shape, each as :func:`train` would begin it.
+    """The untrained networks of genotypes of one shape, for each seed as :func:`train` begins them.
 
     Raises:
         TrainError: for genotypes of different shapes or of other features than the task's, and
@@ -106,22 +119,22 @@ def stack_of(
     if config.finetune:
         raise TrainError("finetune: found True; allowed: False, for networks trained together")
     nets = []
-    for genotype in genotypes:
+    for seed, genotype in product(seeds, genotypes):
         with seeded(seed, "initial weights"):
             nets.append(fusion_network(genotype, task, config))
-    return Stack(nets, task.channels)
+    return Stack(nets, task.channels, len(seeds))
 
 
 def fit_stack(
-    stack: Stack, task: Task, bank: FeatureBank, config: TrainConfig, *, seed: int = 0
+    stack: Stack, task: Task, bank: FeatureBank, config: TrainConfig, seeds: Sequence[int] = (0,)
 ) -> Iterator[dict]:
     """:func:`~bmnas_core.train.fit_by_epoch` for a stack: each network has its own loss."""
-    each = vmap(metric_of(task).loss, in_dims=(0, None))
+    each = vmap(vmap(metric_of(task).loss, in_dims=(0, None)))
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        return each(logits, labels).sum()
+        return each(logits.unflatten(0, (stack.groups, -1)), labels).sum()
 
-    yield from fit_by_epoch(stack, task, bank, config, seed=seed, loss=loss, validate=False)
+    yield from fit_by_epoch(stack, task, bank, config, seed=seeds, loss=loss, validate=False)
 
 
 def stack_scores(stack: Stack, task: Task, bank: FeatureBank, split: str) -> list[float]:
@@ -131,23 +144,27 @@ def stack_scores(stack: Stack, task: Task, bank: FeatureBank, split: str) -> lis
 
 
 def train_together(
-    genotypes: Iterable[Genotype],
+    genotypes: Sequence[Genotype],
     task: Task,
     config: TrainConfig | None = None,
     *,
-    seed: int = 0,
+    seeds: Sequence[int] = (0,),
     device: str | torch.device = "auto",
     bank: FeatureBank | None = None,
 ) -> tuple[FusionNetwork, ...]:
     """Train the fusion networks of genotypes of one shape at once, each as if it were alone.
+
+    Returns:
+        All networks of the first seed, then those of the next. With several seeds their dropout
+        masks are others than those of each alone.
 
     Raises:
         TrainError: as :func:`stack_of`, and when a loss stops being finite.
     """
     config = TrainConfig.of(config).filled(as_task(task).config)
     bank = FeatureBank.of(task, config.L, resolve_device(device), bank)
-    stack = stack_of(genotypes, task, config, seed)
-    for _ in fit_stack(stack, task, bank, config, seed=seed):
+    stack = stack_of(genotypes, task, config, seeds)
+    for _ in fit_stack(stack, task, bank, config, seeds):
         pass
     return tuple(net.eval() for net in stack.unstack())
 

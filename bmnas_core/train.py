@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -220,18 +220,24 @@ def fit_by_epoch(
     source: FeatureBank | RawInputs,
     config: TrainConfig,
     *,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     validate: bool = True,
 ) -> Iterator[dict]:
-    """:func:`fit` an epoch at a time, for what decides on the way whether to go on."""
+    """:func:`fit` an epoch at a time, for what decides on the way whether to go on.
+
+    With several seeds the batches of each come side by side, with one more dimension in front.
+    """
+    alone = isinstance(seed, int)
+    seeds = (seed,) if alone else tuple(seed)
     n, loss = len(task.split(config.data)), loss or metric_of(task).loss
     optimizer, scheduler = _optimizer(net.to(source.device), config)
     for epoch in range(config.epochs):
         start, losses = time.perf_counter(), []
-        batches = epoch_batches(n, config.batch_size, seed, "training", epoch)
+        orders = [epoch_batches(n, config.batch_size, s, "training", epoch) for s in seeds]
+        batches = orders[0] if alone else [torch.stack(rows) for rows in zip(*orders, strict=True)]
         net.train()
-        with seeded(seed, "training noise", epoch, device=source.device):
+        with seeded(seeds[0], "training noise", epoch, device=source.device):
             for b, rows in enumerate(batches):
                 scheduler.step(epoch + b / len(batches))
                 inputs, labels = source.batch(config.data, rows)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from ..config import BmnasError
+from ..config import BmnasError, device_name, resolve_device
 from ..genotype import writing
 from ..progress import progress_bar
 from ..tasks.task import load_task
@@ -49,11 +49,10 @@ def run_table(
     plan = [(rule, seed) for seed in seeds for rule in rules if (task, rule, seed) not in done]
     for rule, seed in progress_bar(plan, "rules and seeds"):
         found = compare(load_task(task, rule=rule), names, seed=seed, device=device)
-        where = str(torch.device(device)) if device != "auto" else _auto()
         for network, entry in found.items():
             numbers = {name: entry[name] for name in COLUMNS if name in entry}
             which = {"task": task, "rule": rule, "seed": seed, "network": network}
-            rows.append({**which, **numbers, "device": where})
+            rows.append({**which, **numbers, "device": device_name(resolve_device(device))})
         with writing(out) as beside:
             frame = pd.DataFrame(rows, columns=list(COLUMNS))
             frame.to_csv(beside, index=False, float_format="%.6g")
@@ -103,9 +102,3 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     behind = behind.rename(columns={"mean": "behind", "std": "behind_std"}).reset_index()
     means = means.merge(behind, on=[*keys, "network"])
     return means.sort_values([*keys, "test"], ascending=[True, True, False], ignore_index=True)
-
-
-def _auto() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return "cpu"
