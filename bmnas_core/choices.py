@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .config import seeded
-from .derive import ArchitectureWeights, likeliest
+from .config import generator, seeded
+from .derive import ArchitectureWeights, derive, sample
 from .genotype import Genotype
 from .train import TrainConfig, fit_by_epoch, fusion_network, score
 
@@ -55,13 +55,14 @@ class BestEpoch(Choice):
 
 @register_choice("trials")
 class Trials(Choice):
-    """The likeliest architectures, trained from scratch for a short while, the better ones longer.
+    """What the hypernet derives and architectures drawn by it, trained for a while in a race.
 
     By the search's ``rungs``, each ``(how many, epochs)``: all that are still in the race are
     trained up to so many epochs, or for 0 epochs take the hypernet's weights, and are scored on
-    validation; the best go on to the next rung
-    (successive halving, Jamieson and Talwalkar 2016). The recipe is the task's own, on train alone,
-    and its end the longest there is. A step is one training, or a few looks at 0 epochs.
+    validation; the best go on to the next rung (successive halving, Jamieson and Talwalkar 2016).
+    The recipe is the task's own, on train alone, and its end the longest there is. A step is one
+    training, or a few looks at 0 epochs. What is drawn follows the hypernet by the search's
+    ``trust`` (:func:`~bmnas_core.derive.sample`).
     """
 
     def __init__(self, search: Search):
@@ -75,11 +76,7 @@ class Trials(Choice):
         )
 
     def run(self) -> Iterator[tuple[Genotype, float]]:
-        search, (most, _) = self.search, self.rungs[0]
-        weights = ArchitectureWeights.of(
-            search.hypernet, search.config.operations, search.config.relaxation
-        )
-        race = [_Trial(search, genotype) for genotype in likeliest(weights, most)]
+        race = [_Trial(self.search, genotype) for genotype in self._candidates()]
         self.steps = self._steps(len(race))
         for count, epochs in self.rungs:
             race = sorted(race, key=lambda trial: -trial.score)[:count]
@@ -89,6 +86,14 @@ class Trials(Choice):
                     trial.train_to(epochs)
                 best = max(race[: start + at_once], key=lambda trial: trial.score)
                 yield best.genotype, best.score
+
+    def _candidates(self) -> list[Genotype]:
+        search, config, (most, _) = self.search, self.search.config, self.rungs[0]
+        weights = ArchitectureWeights.of(search.hypernet, config.operations, config.relaxation)
+        random = generator(search.seed, "candidates")
+        drawn = sample(weights, most, random, trust=config.trust)
+        derived = derive(weights, config.derivation).canonical()
+        return [derived, *(genotype for genotype in drawn if genotype != derived)][:most]
 
 
 #: How many candidates one step scores by the hypernet's weights.

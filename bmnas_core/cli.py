@@ -196,6 +196,10 @@ def build_truth(
         Path | None,
         typer.Option("-o", "--out", metavar="FILE", help="The table; the kit's own otherwise."),
     ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, help="Train only so many that lead so far.", show_default=False),
+    ] = None,
     together: Annotated[
         int, typer.Option(min=1, help="How many seeds to train at once; on a GPU more are faster.")
     ] = 1,
@@ -210,7 +214,8 @@ def build_truth(
     from .tasks.files import asset
 
     path = out or asset(f"{task}/truth_{rule}.parquet", missing_ok=True)
-    build(load_task(task, rule=rule), path, range(seeds), device=device, together=together)
+    task = load_task(task, rule=rule)
+    build(task, path, range(seeds), device=device, together=together, top=top)
     typer.echo(f"{path}\n{GroundTruth(path=path)}")
 
 

@@ -143,6 +143,13 @@ class Settings(Config):
     restart: int | None = setting(least=1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings(Settings):
+    """What a task fixes for its search alone: how it ends, and sizes other than the training's."""
+
+    choice: str | None = None
+
+
 def _as_type(value, hint, place: str):
     """``value`` as ``hint`` asks, integers accepted as floats and lists as tuples."""
     options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)

@@ -152,6 +152,56 @@ def likeliest(weights: ArchitectureWeights, k: int | None = None) -> dict[Genoty
     return dict(heapq.nlargest(len(sums) if k is None else k, sums.items(), lambda f: f[1]))
 
 
+def sample(
+    weights: ArchitectureWeights,
+    k: int,
+    random: torch.Generator,
+    *,
+    trust: tuple[float, float] = (1.0, 1.0),
+) -> list[Genotype]:
+    """Distinct genotypes in canonical form, drawn by what the hypernet believes.
+
+    Args:
+        k: how many at most; fewer where that many different ones do not turn up.
+        trust: the powers to which the odds of Cells' pairs, and of what is inside the Cells, are
+            raised: 1 draws by the hypernet's own probabilities, more nears the likeliest, 0 draws
+            evenly.
+
+    Raises:
+        DeriveError: where no legal pair of predecessors is left.
+    """
+
+    def draw(options: list[tuple[float, object]], power: float):
+        odds = torch.tensor([p for p, _ in options], dtype=torch.float64) ** power
+        if not odds.sum() > 0:
+            raise DeriveError("all pairs of predecessors are taken")
+        return options[int(odds.multinomial(1, generator=random))][1]
+
+    pairs = [_pair_odds(*weights.cell_edges(i)) for i in range(len(weights.gamma))]
+    steps = [
+        [
+            (
+                list(zip(map(float, odds), weights.operations, strict=True)),
+                _pair_odds(*weights.step_edges(i, j)),
+            )
+            for j, odds in enumerate(weights.operation_weights(i))
+        ]
+        for i in range(len(weights.gamma))
+    ]
+    found: dict[Genotype, None] = {}
+    for _ in range(100 * k):
+        cells: list[CellGenotype] = []
+        for of_cell, of_steps in zip(pairs, steps, strict=True):
+            taken = [set(cell.inputs) for cell in cells]
+            pair = draw([(p, pair) for p, pair in of_cell if set(pair) not in taken], trust[0])
+            inner = (StepGenotype(*(draw(o, trust[1]) for o in step)) for step in of_steps)
+            cells.append(CellGenotype(pair, tuple(inner)))
+        found[Genotype(weights.features, tuple(cells)).canonical()] = None
+        if len(found) == k:
+            break
+    return list(found)
+
+
 def _pair_odds(names: list[str], x: np.ndarray, y: np.ndarray) -> list[tuple[float, tuple]]:
     """Ordered pairs and their probability, by the product of weights."""
     pairs = list(permutations(range(len(names)), 2))

@@ -265,12 +265,17 @@ def build(
     *,
     device: str | torch.device = "auto",
     together: int = 1,
+    top: int | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Train every architecture of a task's space and write the table, after each few networks.
 
     Networks of one shape are trained together, those of ``together`` seeds at once. What ``out``
     has already is not trained again, so that a build that was stopped goes on where it was.
+
+    Args:
+        top: train only those that ``out`` has among the so many best on validation or on test:
+            more seeds where architectures are hard to tell apart.
 
     Returns:
         One row a network: genotype (JSON), seed, validation and test score, curve (validation
@@ -291,7 +296,7 @@ def build(
         rows = table.to_dict("records")
     done = {(row["genotype"], row["seed"]) for row in rows}
     shapes: dict[Genotype, list[Genotype]] = {}
-    for genotype in architectures(task.features, config.M):
+    for genotype in architectures(task.features, config.M) if top is None else _leaders(out, top):
         shapes.setdefault(shape_of(genotype), []).append(genotype)
     stacks: dict[tuple, list[int]] = {}
     for (k, seed), alike in product(enumerate(map(as_seed, seeds)), shapes.values()):
@@ -311,6 +316,12 @@ def build(
             rows.append(dict(zip(COLUMNS, (*row, seconds, machine), strict=True)))
         _write(out, {"format": FORMAT, "recipe": recipe}, pd.DataFrame(rows, columns=COLUMNS))
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _leaders(path: Path, top: int) -> list[Genotype]:
+    truth = GroundTruth(path=path)
+    best = pd.concat([truth.table.nlargest(top, split) for split in SPLITS])
+    return sorted(set(best["genotype"]), key=repr)
 
 
 def _as_split(split: str) -> str:

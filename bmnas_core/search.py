@@ -19,7 +19,7 @@ from .config import (
     BmnasError,
     ConfigError,
     DeviceError,
-    Settings,
+    SearchSettings,
     as_seed,
     epoch_batches,
     read_tensors,
@@ -43,7 +43,7 @@ class SearchError(BmnasError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchConfig(Settings):
+class SearchConfig(SearchSettings):
     """How to search; what is None is the task's own.
 
     ``schedule="batch"`` follows every update of the weights, on a training batch, by one of α, β,
@@ -63,7 +63,8 @@ class SearchConfig(Settings):
     geometrically, and with ``gumbel`` moved by noise; ``partial`` lets the operations see one in
     so many channels (:class:`~bmnas_core.cells.MixedCell`).
 
-    When the updates are done, the ``choice`` is made; ``rungs`` are those of ``"trials"``
+    When the updates are done, the ``choice`` is made, ``"best epoch"`` where neither this config
+    nor the task names one; ``rungs`` and ``trust`` are those of ``"trials"``
     (:mod:`~bmnas_core.choices`).
     """
 
@@ -84,8 +85,9 @@ class SearchConfig(Settings):
     arch_betas: tuple[float, float] = setting((0.5, 0.999), least=0.0, most=0.9999)
     arch_weight_decay: float = setting(1e-3, least=0.0)
 
-    choice: str = setting("best epoch", choices=lambda: tuple(CHOICES))
-    rungs: tuple[tuple[int, int], ...] = ((256, 0), (16, 3), (5, 7), (2, 15))
+    choice: str | None = setting(choices=lambda: tuple(CHOICES))
+    rungs: tuple[tuple[int, int], ...] = ((16, 3), (5, 7), (2, 15))
+    trust: tuple[float, float] = setting((4.0, 0.0), least=0.0)
 
     def __post_init__(self):
         super().__post_init__()
@@ -193,7 +195,10 @@ class Search:
     ):
         self.task, self.seed, self.device = as_task(task), as_seed(seed), resolve_device(device)
         self.config = config = (
-            SearchConfig.of(config).filled(task.search_config).filled(task.config)
+            SearchConfig.of(config)
+            .filled(task.search_config)
+            .filled(task.config)
+            .filled(SearchSettings(choice="best epoch"))
         )
         self.bank = FeatureBank.of(task, config.L, self.device, bank)
         self.metric = metric_of(task)

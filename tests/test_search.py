@@ -25,8 +25,8 @@ from bmnas_core import (
     train,
 )
 from bmnas_core.cells import RELAXATIONS, Sharpening
-from bmnas_core.config import generator
-from bmnas_core.derive import likeliest
+from bmnas_core.config import SearchSettings, generator
+from bmnas_core.derive import derive, likeliest, sample
 
 
 def run(search) -> list:
@@ -147,22 +147,32 @@ def test_a_search_resumed_in_its_choice_equals_an_unbroken_one(tmp_path, stop):
     assert resumed.best_score == whole.best_score == states[-1].val_score
 
 
-def test_trials_train_the_likeliest_and_keep_the_best_on_validation():
+def test_trials_train_what_is_derived_and_drawn_and_keep_the_best_on_validation():
     task = tiny_task()
     search = Search(task, SearchConfig(**TRIALS), seed=3, device="cpu")
     states = run(search)
-    likely = list(likeliest(states[5].weights, 4))
+    weights, random = states[5].weights, generator(3, "candidates")
+    drawn = sample(weights, 4, random, trust=search.config.trust)
+    race = list(dict.fromkeys([derive(weights).canonical(), *drawn]))[:4]
     scores = {}
-    for genotype in likely:
+    for genotype in race:
         config, records = TrainConfig(data="train"), []
         train(genotype, task, config, seed=3, progress=False, device="cpu", on_epoch=records.append)
         scores[genotype] = [record["validation_score"] for record in records]
-    first = [scores[genotype][0] for genotype in likely]
+    first = [scores[genotype][0] for genotype in race]
     assert [s.val_score for s in states[6:10]] == [max(first[: k + 1]) for k in range(4)]
-    left = sorted(likely, key=lambda genotype: -scores[genotype][0])[:2]
+    left = sorted(race, key=lambda genotype: -scores[genotype][0])[:2]
     best = max(left, key=lambda genotype: scores[genotype][1])
     assert (states[-1].genotype, states[-1].val_score) == (best, scores[best][1])
     assert len({s.weights.alpha.tobytes() for s in states[5:]}) == 1
+
+
+def test_a_choice_that_no_one_names_is_the_tasks_or_the_best_epoch():
+    usual = Search(tiny_task(), device="cpu")
+    assert usual.config.choice == "best epoch" and usual.choice.steps == 0
+    task = replace(tiny_task(), search_config=SearchSettings(choice="trials"))
+    assert Search(task, device="cpu").config.choice == "trials"
+    assert Search(task, SearchConfig(choice="best epoch"), device="cpu").choice.steps == 0
 
 
 def test_a_choice_reads_no_test_data_and_learns_from_train_alone():
@@ -197,7 +207,7 @@ def test_rungs_that_are_no_race_are_refused(rungs):
         {"passes": "paths", "order": "second"},
         {"passes": "paths", "gumbel": True},
         {"passes": "paths", "partial": 2},
-        {"choice": "trials", "partial": 2},
+        {"choice": "trials", "partial": 2, "rungs": ((9, 0), (2, 1))},
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(clash):
@@ -576,6 +586,35 @@ def test_paths_with_a_lower_loss_become_likelier():
     for genotype, p in likeliest(search.state.weights).items():
         odds[any(name.startswith("Audio") for name in genotype.cells[0].inputs)] += p
     assert odds[True] > 0.95  # 10 of 12 pairs have one: 0.83 by chance
+
+
+@pytest.mark.parametrize("trust", [(1.0, 1.0), (2.0, 0.0), (0.0, 0.0)])
+def test_candidates_are_drawn_by_the_hypernets_odds_raised_to_their_power(trust):
+    settings = replace(SETTINGS, N=1, M=1)
+    config = SearchConfig(operations=("sum", "concat_fc"))
+    search = Search(tiny_task(channels=(5,), settings=settings), config, device="cpu")
+    with torch.no_grad():
+        for parameter in search.architecture:
+            parameter.normal_(generator=torch.Generator().manual_seed(0))
+    weights, random = search.state.weights, torch.Generator().manual_seed(1)
+    found = Counter(sample(weights, 1, random, trust=trust)[0] for _ in range(3000))
+    believed = likeliest(weights)
+    if trust == (1.0, 1.0):
+        expected = believed
+    else:
+        pairs = Counter()
+        for genotype, p in believed.items():
+            pairs[genotype.cells[0].inputs] += p
+        whole = sum(p ** trust[0] for p in pairs.values())
+        expected = {
+            genotype: pairs[genotype.cells[0].inputs] ** trust[0] / whole / 2
+            for genotype in believed
+        }
+    assert sum(expected.values()) == pytest.approx(1)
+    for genotype, p in expected.items():
+        assert found[genotype] / 3000 == pytest.approx(p, abs=0.03)
+    assert len(set(sample(weights, 3, random, trust=trust))) == 3
+    assert set(sample(weights, 99, random, trust=trust)) == set(believed)
 
 
 def test_scores_of_single_architectures_are_read_off_the_shared_weights():

@@ -11,10 +11,10 @@ from functools import cache
 import numpy as np
 import torch
 
-from ..config import Settings, generator
+from ..config import SearchSettings, Settings, generator
 from .audio import FRAMES, MELS
 from .files import DataSet, asset, read_manifest
-from .pairs import DigitData, pair_task
+from .pairs import SEARCH_EPOCHS, DigitData, pair_task
 from .task import DataError, Task, register_task
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -61,6 +61,7 @@ def digits(
             C=32, L=4, N=2, M=2, epochs=15, batch_size=64, dropout=0.1, max_lr=3e-3, min_lr=1e-6,
             weight_decay=1e-4, restart=1,
         ),
+        search_config=SearchSettings(epochs=SEARCH_EPOCHS, choice="trials"),
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..backbones.conv import ConvBackbone
 from ..backbones.pretrain import pretrain
-from ..config import Settings, generator, write_tensors
+from ..config import SearchSettings, Settings, generator, write_tensors
 from .audio import add_noise, log_mel
 from .files import asset, cache_folder
 from .task import SPLITS, DataError, Modality, Split, Task, TaskError
@@ -31,7 +31,7 @@ PRETRAINING = {"epochs": 12, "shift": 2}
 
 #: A hypernet that is trained for longer knows its training samples by heart, and α turns away from
 #: the late features that say most about the others (measured on the validation split of avmnist).
-SEARCH_CONFIG = Settings(epochs=7)
+SEARCH_EPOCHS = 7
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ def pair_task(
     defaults: dict[str, tuple[float, float]],
     sizes: dict[str, int],
     config: Settings,
+    search_config: SearchSettings,
 ) -> Task:
     """The task on ``data``.
 
@@ -107,7 +108,7 @@ def pair_task(
         ),
         {split: make_pairs(data, split, rule, sizes[split]) for split in SPLITS},
         config,
-        SEARCH_CONFIG,
+        search_config,
         notes,
     )
     _load_or_train(task)

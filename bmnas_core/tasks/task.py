@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from ..config import BmnasError, Settings
+from ..config import BmnasError, SearchSettings, Settings
 from ..genotype import GenotypeError, check_features
 
 #: Tasks by name, filled by :func:`register_task`.
@@ -123,7 +123,7 @@ class Task:
     modalities: tuple[Modality, ...]
     splits: dict[str, Split]
     config: Settings
-    search_config: Settings = Settings()
+    search_config: SearchSettings = SearchSettings()
     notes: dict = field(default_factory=dict)
 
     def __post_init__(self):
