@@ -63,9 +63,8 @@ class SearchConfig(SearchSettings):
     geometrically, and with ``gumbel`` moved by noise; ``partial`` lets the operations see one in
     so many channels (:class:`~bmnas_core.cells.MixedCell`).
 
-    When the updates are done, the ``choice`` is made, ``"best epoch"`` where neither this config
-    nor the task names one; ``rungs`` and ``trust`` are those of ``"trials"``
-    (:mod:`~bmnas_core.choices`).
+    When the updates are done, the ``choice`` is made, by default as the task has it; ``rungs`` and
+    ``trust`` are those of ``"trials"`` (:mod:`~bmnas_core.choices`).
     """
 
     operations: tuple[str, ...] = setting(
@@ -195,10 +194,7 @@ class Search:
     ):
         self.task, self.seed, self.device = as_task(task), as_seed(seed), resolve_device(device)
         self.config = config = (
-            SearchConfig.of(config)
-            .filled(task.search_config)
-            .filled(task.config)
-            .filled(SearchSettings(choice="best epoch"))
+            SearchConfig.of(config).filled(task.search_config).filled(task.config)
         )
         self.bank = FeatureBank.of(task, config.L, self.device, bank)
         self.metric = metric_of(task)

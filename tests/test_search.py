@@ -613,8 +613,8 @@ def test_candidates_are_drawn_by_the_hypernets_odds_raised_to_their_power(trust)
     assert sum(expected.values()) == pytest.approx(1)
     for genotype, p in expected.items():
         assert found[genotype] / 3000 == pytest.approx(p, abs=0.03)
-    assert len(set(sample(weights, 3, random, trust=trust))) == 3
-    assert set(sample(weights, 99, random, trust=trust)) == set(believed)
+    assert len(set(sample(weights, 2, random, trust=trust))) == 2
+    assert set(sample(weights, 99, random, trust=(0.0, 0.0))) == set(believed)
 
 
 def test_scores_of_single_architectures_are_read_off_the_shared_weights():

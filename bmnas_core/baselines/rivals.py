@@ -16,7 +16,7 @@ from ..features import FeatureBank
 from ..genotype import Genotype
 from ..networks import count_parameters
 from ..progress import progress_bar
-from ..search import Search
+from ..search import Search, SearchConfig
 from ..tasks.task import Task, as_task
 from ..train import TrainConfig, evaluate, fit, train
 
@@ -43,7 +43,9 @@ class Contest:
     device: torch.device
     search_seconds: float = field(default=0.0, init=False)
     saved_seconds: float = field(default=0.0, init=False)
-    _searched: tuple[Genotype, float] | None = field(default=None, init=False, repr=False)
+    _searched: dict[SearchConfig, tuple[Genotype, float]] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def fit(self, build: Callable[[], nn.Module], config: TrainConfig | None = None, **how):
         """The network that ``build`` makes, trained; its initial weights follow the seed.
@@ -89,17 +91,22 @@ class Contest:
         yield
         self.search_seconds += time.perf_counter() - start
 
-    def searched(self) -> Genotype:
-        """What BM-NAS finds with its defaults: searched once a contest, charged at each call."""
-        if self._searched is None:
+    def searched(self, choice: str | None = None) -> Genotype:
+        """What BM-NAS finds with its defaults: searched once, charged at each call.
+
+        Args:
+            choice: how the search ends; as the task has it where None.
+        """
+        config = SearchConfig(choice=choice).filled(self.task.search_config)
+        if config not in self._searched:
             start = time.perf_counter()
-            search = Search(self.task, seed=self.seed, device=self.device)
+            search = Search(self.task, config, seed=self.seed, device=self.device)
             for _ in search:
                 pass
-            self._searched = search.best_genotype, time.perf_counter() - start
+            self._searched[config] = search.best_genotype, time.perf_counter() - start
         else:
-            self.saved_seconds += self._searched[1]
-        genotype, seconds = self._searched
+            self.saved_seconds += self._searched[config][1]
+        genotype, seconds = self._searched[config]
         self.search_seconds += seconds
         return genotype
 
@@ -129,12 +136,14 @@ def compare(
     seed: int = 0,
     device: str | torch.device = "auto",
     progress: bool = True,
+    on_rival: Callable[[str, dict[str, dict]], None] | None = None,
 ) -> dict[str, dict]:
     """Train rivals and test each of their networks once.
 
     Args:
         names: of :data:`RIVALS`; those that are quick where None.
         config: the recipe; fields that are None are the task's.
+        on_rival: called as each rival is done, with its name and its part of what is returned.
 
     Returns:
         Name → ``test`` (mean score of its networks) and ``scores`` (each one's), ``params``
@@ -155,14 +164,18 @@ def compare(
     bar = progress_bar(names, "rivals", show=progress)
     for name in bar:
         bar.set_postfix_str(name)
+        part = {}
         for label, nets, seconds in _timed(contest, RIVALS[name](contest)):
             scores = [evaluate(net, task, "test") for net in nets]
-            found[label] = {
+            part[label] = {
                 "test": fmean(scores),
                 "params": round(fmean(map(count_parameters, nets))),
                 **seconds,
                 "scores": scores,
             }
+        found |= part
+        if on_rival:
+            on_rival(name, part)
     return found
 
 

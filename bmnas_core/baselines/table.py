@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +17,8 @@ from ..tasks.task import load_task
 from .rivals import RIVALS, compare
 
 COLUMNS = (
-    "task", "rule", "seed", "network", "test", "params", "search_seconds", "seconds", "device",
+    "task", "rule", "seed", "rival", "network", "test", "params", "search_seconds", "seconds",
+    "device",
 )  # fmt: skip
 
 
@@ -45,17 +47,26 @@ def run_table(
     """
     names, out = list(RIVALS if names is None else names), Path(out)
     rows = read_table(out).to_dict("records") if out.exists() else []
-    done = {(row["task"], row["rule"], row["seed"]) for row in rows}
-    plan = [(rule, seed) for seed in seeds for rule in rules if (task, rule, seed) not in done]
-    for rule, seed in progress_bar(plan, "rules and seeds"):
-        found = compare(load_task(task, rule=rule), names, seed=seed, device=device)
+    done = {(row["task"], row["rule"], row["seed"], row["rival"]) for row in rows}
+    plan = {
+        (rule, seed): missing
+        for seed, rule in product(seeds, rules)
+        if (missing := [name for name in names if (task, rule, seed, name) not in done])
+    }
+
+    def add(rival: str, found: dict[str, dict]) -> None:
         for network, entry in found.items():
             numbers = {name: entry[name] for name in COLUMNS if name in entry}
-            which = {"task": task, "rule": rule, "seed": seed, "network": network}
-            rows.append({**which, **numbers, "device": device_name(resolve_device(device))})
+            rows.append({**which, "rival": rival, "network": network, **numbers, "device": where})
         with writing(out) as beside:
             frame = pd.DataFrame(rows, columns=list(COLUMNS))
             frame.to_csv(beside, index=False, float_format="%.6g")
+
+    where = device_name(resolve_device(device))
+    for (rule, seed), missing in progress_bar(plan.items(), "rules and seeds"):
+        which = {"task": task, "rule": rule, "seed": seed}
+        loaded = load_task(task, rule=rule)
+        compare(loaded, missing, seed=seed, device=device, on_rival=add)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

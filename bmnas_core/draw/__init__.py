@@ -117,7 +117,7 @@ def draw_results(table, *, highlight: str = "BM-NAS", engine: str = "wasi") -> P
 
     Args:
         table: as :func:`bmnas_core.baselines.summary` returns it.
-        highlight: the network to show in the colour of what is searched.
+        highlight: how the names of networks begin that are shown in the colour of what is searched.
 
     Raises:
         DrawError: for a table without rows or columns that are needed.

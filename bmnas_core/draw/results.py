@@ -50,7 +50,7 @@ def _panel(sheet, me, left, top, title, rows, highlight) -> float:
         sheet.text(f"{me}_x{t}", f"{value:g}", f"{value:g}", x, bottom + 12, size=11, color=MUTED)
     for r, row in enumerate(rows.itertuples()):
         y = first + HIGH * r
-        own = row.network == highlight
+        own = row.network.startswith(highlight)
         color = SEARCHED if own else INK
         deviation = 0.0 if math.isnan(row.std) else row.std
         tip = f"{row.network}: {row.test:.4f}" + (f" ± {deviation:.4f}" if deviation else "")
