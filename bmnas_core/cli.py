@@ -219,6 +219,50 @@ def build_truth(
     typer.echo(f"{path}\n{GroundTruth(path=path)}")
 
 
+@app.command("judge")
+def run_judge(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A task with a ground truth.")],
+    rules: Annotated[
+        list[str] | None, typer.Option("--rule", help="A rule to predict; may be repeated.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 10,
+    first: Annotated[
+        int, typer.Option(help="The first seed; the truth's own are better left out.")
+    ] = 100,
+    names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--strategy", help="A strategy; may be repeated. All otherwise.", show_default=False
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="FILE",
+            help="The table; assets/results/TASK_judged.csv otherwise.",
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+) -> None:
+    """Hold what searches find against the truth, for each rule and seed; write the table.
+
+    Goes on where it was stopped.
+    """
+    from .judging import run_judging, verdict
+
+    path = out or Path("assets/results") / f"{task}_judged.csv"
+    span = range(first, first + seeds)
+    table = run_judging(task, rules or ("sum", "same"), span, path, names=names, device=device)
+    rows = [("rule", "strategy", "seeds", "rank", "worst", "top %", "regret", "tau", "seconds")]
+    for row in verdict(table).itertuples():
+        ranks = (f"{row.median_rank:g}", f"{row.worst_rank}", f"{row.median_percentile:.1f}")
+        costs = (f"{x:.2f}" if x == x else "" for x in (row.regret, row.tau, row.seconds))
+        rows.append((row.rule, row.strategy, str(row.seeds), *ranks, *costs))
+    typer.echo(f"{path}\n\n{_columns(rows, '<<>>>>>>>')}")
+
+
 @app.command("rivals")
 def run_rivals(
     task: Annotated[str, typer.Argument(metavar="TASK", help="A task, such as avmnist.")],

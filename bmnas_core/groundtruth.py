@@ -12,8 +12,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
 from itertools import permutations, product
 from pathlib import Path
 
@@ -23,12 +22,10 @@ import pyarrow.parquet as parquet
 import torch
 
 from .config import BmnasError, as_seed, device_name, resolve_device
-from .derive import likeliest
 from .features import FeatureBank
 from .genotype import CellGenotype, Genotype, StepGenotype, writing
 from .networks import count_parameters
 from .progress import progress_bar
-from .search import Search, SearchConfig
 from .stacked import fit_stack, shape_of, stack_of, stack_scores
 from .tasks.files import asset
 from .tasks.task import Task, as_task, tensor_hash
@@ -173,62 +170,6 @@ class GroundTruth:
         runs = self.runs[self.runs["genotype"].isin(wanted)]
         spread = runs.groupby("genotype")[_as_split(split)].var()
         return 100 * float(spread.mean()) ** 0.5
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a strategy came to, for :func:`judge`.
-
-    Attributes:
-        genotype: its choice.
-        seconds: what it took; None where it is only looked up, not run.
-        belief: how it rates architectures, higher being better; None for one that does not say.
-    """
-
-    genotype: Genotype
-    seconds: float | None = None
-    belief: Mapping[Genotype, float] | None = None
-
-
-def judge(
-    strategy: Callable[[int], Found], truth: GroundTruth, seeds: Iterable[int]
-) -> pd.DataFrame:
-    """Run a strategy over seeds and hold what it finds against the truth.
-
-    Args:
-        strategy: from a seed to what it found with it.
-
-    Returns:
-        One row a seed: ``seed``, ``genotype`` (JSON), ``rank``, ``percentile``, ``regret`` (points
-        of test score), the same three on validation, ``tau`` (Kendall's, of the belief and the
-        true test score, over the architectures that it rates) and ``seconds``.
-    """
-    rows = []
-    for seed in seeds:
-        found = strategy(as_seed(seed))
-        row = {"seed": seed, "genotype": found.genotype.canonical().to_json()}
-        for split, suffix in (("test", ""), ("validation", "_validation")):
-            for name in ("rank", "percentile", "regret"):
-                row[name + suffix] = getattr(truth, name)(found.genotype, split)
-        row["tau"] = truth.agreement(found.belief) if found.belief else None
-        rows.append({**row, "seconds": found.seconds})
-    return pd.DataFrame(rows)
-
-
-def search_strategy(
-    task: Task, config: SearchConfig | None = None, *, device: str | torch.device = "auto"
-) -> Callable[[int], Found]:
-    """A search as a strategy to :func:`judge`: one Cell, and its settings otherwise."""
-    config = replace(SearchConfig.of(config), N=1)
-
-    def strategy(seed: int) -> Found:
-        search, start = Search(task, config, seed=seed, device=device), time.perf_counter()
-        for _ in search:
-            pass
-        seconds = time.perf_counter() - start
-        return Found(search.best_genotype, seconds, likeliest(search.state.weights))
-
-    return strategy
 
 
 def architectures(

@@ -23,13 +23,11 @@ from bmnas_core.config import generator
 from bmnas_core.genotype import CellGenotype, StepGenotype
 from bmnas_core.groundtruth import (
     OPERATIONS,
-    Found,
     TruthError,
     architectures,
     build,
-    judge,
-    search_strategy,
 )
+from bmnas_core.judging import Found, judge, search_strategy
 from bmnas_core.ops import OPERATIONS as REGISTERED
 from bmnas_core.train import cosine_ends
 
@@ -217,7 +215,7 @@ def test_judging_holds_what_is_found_against_the_truth(small_task, small_table):
     assert np.isnan(found["tau"][0]) and found["tau"][1] > 0.9
     searched = judge(search_strategy(small_task, SearchConfig(M=1), device="cpu"), truth, (3,))
     assert searched["seconds"][0] > 0 and -1 <= searched["tau"][0] <= 1
-    assert truth.rank(Genotype.from_json(searched["genotype"][0])) == searched["rank"][0]
+    assert truth.rank(searched["genotype"][0]) == searched["rank"][0]
 
 
 def test_a_genotype_is_found_however_it_is_listed():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
@@ -99,44 +99,63 @@ def random_features(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
     yield f"random features, searched Cells, mean of {len(nets)}", nets
 
 
+def best_drawn(
+    draw: Callable[[], Genotype], rate: Callable[[Genotype], float], trials: int
+) -> Genotype:
+    """Random search: the best rated of so many that are drawn."""
+    return max((draw() for _ in range(trials)), key=rate)
+
+
+def evolve(
+    draw: Callable[[], Genotype],
+    rate: Callable[[Genotype], float],
+    trials: int,
+    random: torch.Generator,
+) -> Genotype:
+    """Regularised evolution (Real et al. 2019): the oldest dies, a tournament's winner mutates.
+
+    The first of the ``trials`` are drawn, until there is a population.
+    """
+    population: deque[tuple[float, Genotype]] = deque(maxlen=POPULATION)
+    best = None
+    for _ in range(trials):
+        if len(population) < POPULATION:
+            genotype = draw()
+        else:
+            rows = torch.randperm(POPULATION, generator=random)[:TOURNAMENT].tolist()
+            parent = max((population[row] for row in rows), key=lambda entry: entry[0])[1]
+            genotype = mutated(parent, random)
+        population.append((rate(genotype), genotype))
+        best = max(best or population[-1], population[-1], key=lambda entry: entry[0])
+    return best[1]
+
+
 @register_rival("random search")
 def random_search(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
     """The best on validation of random genotypes, each trained for a short while."""
-    random = generator(contest.seed, "random search")
+    draw, rate, trials, _ = _budget(contest, "random search")
     with contest.searching():
-        trials = [_drawn(contest, random) for _ in range(_trials(contest))]
-        best = max(trials, key=lambda genotype: _try_out(contest, genotype))
+        best = best_drawn(draw, rate, trials)
     yield "random search", [contest.train(best)]
 
 
 @register_rival("evolution")
 def evolution(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
-    """Regularised evolution (Real et al. 2019): the oldest dies, a tournament's winner mutates."""
-    random, best = generator(contest.seed, "evolution"), None
+    """:func:`evolve` with as many short trainings as random search has."""
     with contest.searching():
-        population: deque[tuple[float, Genotype]] = deque(maxlen=POPULATION)
-        for _ in range(_trials(contest)):
-            if len(population) < POPULATION:
-                genotype = _drawn(contest, random)
-            else:
-                rows = torch.randperm(POPULATION, generator=random)[:TOURNAMENT].tolist()
-                parent = max((population[row] for row in rows), key=lambda entry: entry[0])[1]
-                genotype = mutated(parent, random)
-            population.append((_try_out(contest, genotype), genotype))
-            best = max(best or population[-1], population[-1], key=lambda entry: entry[0])
-    yield "regularised evolution", [contest.train(best[1])]
+        best = evolve(*_budget(contest, "evolution"))
+    yield "regularised evolution", [contest.train(best)]
 
 
-def _drawn(contest: Contest, random: torch.Generator) -> Genotype:
-    task, config = contest.task, contest.config
-    return random_genotype(task.features, config.N, config.M, random)
+def _budget(contest: Contest, stream: str):
+    """How to draw, how to rate, how many trials, and the random numbers."""
+    task, config, random = contest.task, contest.config, generator(contest.seed, stream)
+    short = min(TRIAL_EPOCHS, config.epochs)
 
+    def draw() -> Genotype:
+        return random_genotype(task.features, config.N, config.M, random)
 
-def _trials(contest: Contest) -> int:
-    epochs = contest.config.epochs
-    return BUDGET * epochs // min(TRIAL_EPOCHS, epochs)
+    def rate(genotype: Genotype) -> float:
+        return contest.validate(contest.train(genotype, contest.trial(short)))
 
-
-def _try_out(contest: Contest, genotype: Genotype) -> float:
-    trial = contest.trial(min(TRIAL_EPOCHS, contest.config.epochs))
-    return contest.validate(contest.train(genotype, trial))
+    return draw, rate, BUDGET * config.epochs // short, random

@@ -58,9 +58,7 @@ def run_table(
         for network, entry in found.items():
             numbers = {name: entry[name] for name in COLUMNS if name in entry}
             rows.append({**which, "rival": rival, "network": network, **numbers, "device": where})
-        with writing(out) as beside:
-            frame = pd.DataFrame(rows, columns=list(COLUMNS))
-            frame.to_csv(beside, index=False, float_format="%.6g")
+        write_rows(out, rows, COLUMNS)
 
     where = device_name(resolve_device(device))
     for (rule, seed), missing in progress_bar(plan.items(), "rules and seeds"):
@@ -76,14 +74,26 @@ def read_table(path: str | os.PathLike) -> pd.DataFrame:
     Raises:
         TableError: for a file that is missing or no such table.
     """
+    return read_rows(path, COLUMNS)
+
+
+def read_rows(path: str | os.PathLike, columns: tuple[str, ...]) -> pd.DataFrame:
+    """A CSV file that must have these columns. Raises :class:`TableError` for any other."""
     try:
         table = pd.read_csv(path)
     except (OSError, ValueError) as error:
         raise TableError(f"{path}: found no table ({error})") from None
-    if list(table.columns) != list(COLUMNS):
+    if list(table.columns) != list(columns):
         found = ", ".join(map(str, table.columns))
-        raise TableError(f"{path}: found columns {found}; allowed: {', '.join(COLUMNS)}")
+        raise TableError(f"{path}: found columns {found}; allowed: {', '.join(columns)}")
     return table
+
+
+def write_rows(path: Path, rows: list[dict], columns: tuple[str, ...]) -> None:
+    """Write rows as a CSV file, whole or not at all."""
+    with writing(path) as beside:
+        frame = pd.DataFrame(rows, columns=list(columns))
+        frame.to_csv(beside, index=False, float_format="%.6g")
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
