@@ -12,7 +12,7 @@ import torch
 
 from .cells import RELAXATIONS
 from .config import BmnasError
-from .genotype import CellGenotype, Genotype, StepGenotype
+from .genotype import OPERATIONS, CellGenotype, Genotype, StepGenotype
 from .networks import Hypernet
 
 #: Derivation rules by name, each ``ArchitectureWeights -> Genotype``.
@@ -163,9 +163,9 @@ def sample(
 
     Args:
         k: how many at most; fewer where that many different ones do not turn up.
-        trust: the powers to which the odds of Cells' pairs, and of what is inside the Cells, are
-            raised: 1 draws by the hypernet's own probabilities, more nears the likeliest, 0 draws
-            evenly.
+        trust: the powers to which the odds of Cells' pairs, and of their steps, are raised: 1 draws
+            by the hypernet's own probabilities, more nears the likeliest, 0 draws evenly. A step
+            is an operation with its inputs; ways to write it that are the same count once.
 
     Raises:
         DeriveError: where no legal pair of predecessors is left.
@@ -177,25 +177,25 @@ def sample(
             raise DeriveError("all pairs of predecessors are taken")
         return options[int(odds.multinomial(1, generator=random))][1]
 
-    pairs = [_pair_odds(*weights.cell_edges(i)) for i in range(len(weights.gamma))]
-    steps = [
-        [
-            (
-                list(zip(map(float, odds), weights.operations, strict=True)),
-                _pair_odds(*weights.step_edges(i, j)),
-            )
-            for j, odds in enumerate(weights.operation_weights(i))
-        ]
-        for i in range(len(weights.gamma))
-    ]
+    cells_odds = []
+    for i in range(len(weights.gamma)):
+        steps = []
+        for j, operations in enumerate(weights.operation_weights(i)):
+            sums: dict[StepGenotype, float] = {}
+            for op, p in zip(weights.operations, map(float, operations), strict=True):
+                symmetric = getattr(OPERATIONS.get(op), "symmetric", False)
+                for q, inputs in _pair_odds(*weights.step_edges(i, j)):
+                    step = StepGenotype(op, tuple(sorted(inputs)) if symmetric else inputs)
+                    sums[step] = sums.get(step, 0.0) + p * q
+            steps.append([(p, step) for step, p in sums.items()])
+        cells_odds.append((_pair_odds(*weights.cell_edges(i)), steps))
     found: dict[Genotype, None] = {}
     for _ in range(100 * k):
         cells: list[CellGenotype] = []
-        for of_cell, of_steps in zip(pairs, steps, strict=True):
+        for pairs, steps in cells_odds:
             taken = [set(cell.inputs) for cell in cells]
-            pair = draw([(p, pair) for p, pair in of_cell if set(pair) not in taken], trust[0])
-            inner = (StepGenotype(*(draw(o, trust[1]) for o in step)) for step in of_steps)
-            cells.append(CellGenotype(pair, tuple(inner)))
+            pair = draw([(p, pair) for p, pair in pairs if set(pair) not in taken], trust[0])
+            cells.append(CellGenotype(pair, tuple(draw(step, trust[1]) for step in steps)))
         found[Genotype(weights.features, tuple(cells)).canonical()] = None
         if len(found) == k:
             break

@@ -248,6 +248,11 @@ class Trace:
         return np.array([row[0][k] for row in self._rows])
 
     @property
+    def phases(self) -> np.ndarray:
+        """The phase of each state, as :class:`SearchState` names them: (len,), strings."""
+        return np.array([PHASES[row[1]] for row in self._rows])
+
+    @property
     def changes(self) -> list[int]:
         """Indices at which another architecture is derived than at the one before."""
         same = [genotype.canonical() for genotype in self.genotypes]

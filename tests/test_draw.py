@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from functools import cache
 from itertools import combinations
@@ -608,6 +609,22 @@ def test_curves_show_losses_scores_and_changes():
     steps = [trace[i].step for i in trace.changes]
     assert ticks == [f"genotype changed at step {step}" for step in steps] != []
     assert not [me for me in edges if me.endswith("_at")]
+
+
+def test_curves_tell_the_race_of_candidates_from_the_hypernet():
+    config = SearchConfig(choice="trials", rungs=((3, 1), (2, 2)))
+    search = Search(tiny_task(), config, device="cpu")
+    trace = Trace.of(search)
+    for state in search:
+        trace.append(state)
+    assert trace.phases.tolist() == ["start"] + ["both"] * 6 + ["choice"] * 5
+    nodes = parts(draw_curves(trace), "node")
+    assert shown(nodes["score_t"]) == "validation accuracy, each epoch, then the best candidate"
+    names = [shown(g) for me, g in nodes.items() if me.startswith("score_m")]
+    assert names == ["hypernet", "candidates"]
+    dots = Counter(tip(g).split(",")[0] for me, g in nodes.items() if me.startswith("score_d"))
+    assert dots == {"hypernet": 2, "candidates": 5}
+    assert "score_m0" not in parts(draw_curves({"a": trace, "b": trace}), "node")
 
 
 def test_curves_of_several_traces_are_told_apart_by_name_and_colour():

@@ -275,7 +275,7 @@ def test_wheel_and_sdist_hold_what_they_should(built):
     tops = {name.split("/")[0] for name in names}
     assert tops == {"bmnas_core", f"{PROJECT['name']}-{PROJECT['version']}.dist-info"}
     assets = {"/".join(name.split("/")[2:3]) for name in names if "bmnas_core/assets/" in name}
-    assert assets == {"digits", "avmnist"}
+    assert assets == {"digits", "avmnist", "results"}
 
     (sdist,) = built.glob("*.tar.gz")
     top = f"{PROJECT['name']}-{PROJECT['version']}/"

@@ -39,7 +39,7 @@ def curves(traces: dict, at: int | None) -> Sheet:
     sheet = Sheet()
     (first, *_) = traces.values()
     end = max(10, *(int(trace.steps[-1]) for trace in traces.values()))
-    losses, scores = [], []
+    losses, scores, races = [], [], False
     looks = [
         (LINES[k % len(LINES)], STYLES[k // len(LINES) % len(STYLES)]) for k in range(len(traces))
     ]
@@ -55,17 +55,37 @@ def curves(traces: dict, at: int | None) -> Sheet:
                 losses.append(Line("", x, y, shade + "50", 0.8))
                 label = label if len(traces) == 1 else name
                 losses.append(Line(label, x, _smoothed(y), shade, 2.0, style))
-        known = ~np.isnan(trace.column("val_score"))
-        x, y = steps[known], trace.column("val_score")[known]
-        scores.append(Line("" if len(traces) == 1 else name, x, y, colour, 2.0, style))
+        known, chosen = ~np.isnan(trace.column("val_score")), trace.phases == "choice"
+        races |= bool(chosen.any())
+        for label, own, shade in (("hypernet", ~chosen, colour), ("candidates", chosen, LINES[1])):
+            x, y = steps[known & own], trace.column("val_score")[known & own]
+            if len(traces) > 1:
+                label, shade = name, colour
+            elif not chosen.any():
+                label = ""
+            if own.any():
+                scores.append(Line(label, x, y, shade, 2.0, style))
     what = "" if len(traces) == 1 else "validation "
     title = f"{what}loss, and its mean of {SMOOTH} steps"
     losses.sort(key=lambda line: line.width)
     named = len(traces) == 1
     _panel(sheet, "loss", LEFT, 0, title, losses, (0, end), at=at, named=named)
     left = 2 * LEFT + WIDE + 24
-    title = f"validation {first.about['metric']}, each epoch"
-    _panel(sheet, "score", left, 0, title, scores, (0, end), (0, 1), at=at, dots=True)
+    ends = "each epoch, then the best candidate" if races else "each epoch"
+    title = f"validation {first.about['metric']}, {ends}"
+    _panel(
+        sheet,
+        "score",
+        left,
+        0,
+        title,
+        scores,
+        (0, end),
+        (0, 1),
+        at=at,
+        dots=True,
+        named=named and races,
+    )
     top = HIGH + BELOW + 40
     text = "changes of the derived genotype"
     sheet.text("changes", text, text, LEFT, top, size=12, color=INK, align="left")
