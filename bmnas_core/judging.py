@@ -121,7 +121,7 @@ _register_search("default search")
 _register_search("best epoch", choice="best epoch")
 for _name, _settings in {
     "paper relaxation": {"relaxation": "paper"},
-    "edge relaxation": {"relaxation": "edge"},
+    "edge relaxation": {"relaxation": "edge", "arch_lr": 3e-2},
     "second order": {"order": "second"},
     "warm-up of 3 epochs": {"warmup": 3},
     "annealed softmax": {"temperature": (1.0, 0.1)},

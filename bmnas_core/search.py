@@ -85,7 +85,7 @@ class SearchConfig(SearchSettings):
     arch_weight_decay: float = setting(1e-3, least=0.0)
 
     choice: str | None = setting(choices=lambda: tuple(CHOICES))
-    rungs: tuple[tuple[int, int], ...] = ((12, 3), (6, 7), (3, 15))
+    rungs: tuple[tuple[int, int], ...] = ((8, 7),)
     trust: tuple[float, float] = setting((4.0, 0.0), least=0.0)
 
     def __post_init__(self):
