@@ -132,54 +132,40 @@ for _name, _settings in {
     _register_search(_name, choice="best epoch", **_settings)
 
 
-def _played(truth: GroundTruth, seed: int, stream: str):
-    """How to draw, and how the table says that a short training of one seed would have scored."""
+def _played(truth: GroundTruth, seed: int, stream: str, short: bool):
+    """A budget of trainings, played on the table, which says how each would have scored.
+
+    Returns:
+        How to draw, how to rate, how many trials there are, and the random numbers.
+    """
     random, recipe = generator(seed, stream), truth.recipe
-    seeds = sorted(set(truth.runs["seed"]))
-    usual = [s for s in seeds if (truth.runs["seed"] == s).sum() == len(truth)]
-    run = usual[int(torch.randint(len(usual), (), generator=random))]
+    counts = truth.runs["seed"].value_counts()
+    whole = sorted(counts.index[counts == len(truth)])  # seeds that all were trained with
+    run = whole[int(torch.randint(len(whole), (), generator=random))]
+    epochs = min(TRIAL_EPOCHS, truth.ends[-1]) if short else truth.ends[-1]
 
     def draw() -> Genotype:
         return random_genotype(tuple(recipe["features"]), 1, recipe["config"]["M"], random)
 
-    def rate(genotype: Genotype, epochs: int = TRIAL_EPOCHS) -> float:
+    def rate(genotype: Genotype) -> float:
         return truth.trial(genotype, epochs, run)
 
-    return draw, rate, random
+    return draw, rate, BUDGET * truth.ends[-1] // epochs, random
 
 
-@register_strategy("random search")
-def random_search(task: Task, truth: GroundTruth, device: torch.device) -> Strategy:
-    """Ten random architectures, each trained in full, the best on validation."""
-
-    def strategy(seed: int) -> Found:
-        draw, rate, _ = _played(truth, seed, "random search")
-        whole = truth.ends[-1]
-        return Found(best_drawn(draw, lambda genotype: rate(genotype, whole), BUDGET))
-
-    return strategy
+def _register_played(name: str, stream: str, choose: Callable, short: bool) -> None:
+    @register_strategy(name)
+    def build(task: Task, truth: GroundTruth, device: torch.device) -> Strategy:
+        return lambda seed: Found(choose(*_played(truth, seed, stream, short)))
 
 
-@register_strategy("random search, short trials")
-def random_search_short(task: Task, truth: GroundTruth, device: torch.device) -> Strategy:
-    """As many random architectures as can be trained for 3 epochs in the time of ten in full."""
-
-    def strategy(seed: int) -> Found:
-        draw, rate, _ = _played(truth, seed, "random search")
-        return Found(best_drawn(draw, rate, BUDGET * truth.ends[-1] // TRIAL_EPOCHS))
-
-    return strategy
+def _best_drawn(draw, rate, trials, random) -> Genotype:
+    return best_drawn(draw, rate, trials)
 
 
-@register_strategy("regularised evolution")
-def evolution(task: Task, truth: GroundTruth, device: torch.device) -> Strategy:
-    """As many trials of 3 epochs as fit into ten trainings."""
-
-    def strategy(seed: int) -> Found:
-        draw, rate, random = _played(truth, seed, "evolution")
-        return Found(evolve(draw, rate, BUDGET * truth.ends[-1] // TRIAL_EPOCHS, random))
-
-    return strategy
+_register_played("random search", "random search", _best_drawn, short=False)
+_register_played("random search, short trials", "random search", _best_drawn, short=True)
+_register_played("regularised evolution", "evolution", evolve, short=True)
 
 
 @register_strategy("best on validation")

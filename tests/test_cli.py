@@ -317,3 +317,16 @@ def test_truth_builds_a_table_and_says_what_it_is(tiny_registered):
     Path("t.parquet").write_bytes(b"none")
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 2 and "t.parquet: found no table" in done.output
+
+
+def test_judge_writes_the_table_and_says_what_it_comes_to():
+    words = ["judge", "digits", "--rule", "sum", "--seeds", "2", "--strategy", "random search"]
+    done = CliRunner().invoke(app, [*words, "--device", "cpu", "--out", "j.csv"])
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith("j.csv\n\nrule") and "random search" in done.output
+    assert [line.split(",")[3] for line in Path("j.csv").read_text().splitlines()[1:]] == [
+        "100",
+        "101",
+    ]
+    done = CliRunner().invoke(app, [*words[:-1], "luck"])
+    assert done.exit_code == 2 and "strategy: found 'luck'" in done.output

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from itertools import permutations, product
 
-import numpy as np
 import pytest
 import torch
 from tiny import SETTINGS, tiny_task
@@ -12,7 +11,6 @@ from bmnas_core import (
     FusionNetwork,
     Genotype,
     GroundTruth,
-    SearchConfig,
     TrainConfig,
     evaluate,
     groundtruth,
@@ -27,7 +25,6 @@ from bmnas_core.groundtruth import (
     architectures,
     build,
 )
-from bmnas_core.judging import Found, judge, search_strategy
 from bmnas_core.ops import OPERATIONS as REGISTERED
 from bmnas_core.train import cosine_ends
 
@@ -158,6 +155,28 @@ def test_a_stopped_build_goes_on_where_it_was(small_task, small_table, tmp_path,
     assert GroundTruth(path=path).runs[wanted].equals(GroundTruth(path=small_table).runs[wanted])
 
 
+def test_seeds_trained_at_once_fill_the_same_table(small_task, small_table, tmp_path):
+    path = tmp_path / "t.parquet"
+    path.write_bytes(small_table.read_bytes())
+    build(small_task, path, range(5), device="cpu", together=2)
+    truth, before = GroundTruth(path=path), GroundTruth(path=small_table).runs
+    assert (truth.table["runs"] == 5).all() and set(truth.runs["device"]) == {"cpu"}
+    assert truth.runs.iloc[:120].drop(columns="curve").equals(before.drop(columns="curve"))
+    means = truth.runs.groupby("seed")["validation"].mean()
+    assert means.max() - means.min() < 0.15
+
+
+def test_more_seeds_can_go_to_those_that_lead(small_task, small_table, tmp_path):
+    path = tmp_path / "t.parquet"
+    path.write_bytes(small_table.read_bytes())
+    before = GroundTruth(path=path).table
+    leaders = {g for split in ("validation", "test") for g in before.nlargest(5, split)["genotype"]}
+    build(small_task, path, (0, 1, 2), device="cpu", top=5)
+    table = GroundTruth(path=path).table
+    assert set(table["genotype"][table["runs"] == 3]) == leaders
+    assert (table["runs"] >= 2).all()
+
+
 def test_a_build_never_mixes_two_recipes(small_task, small_table):
     before = small_table.read_bytes()
     with pytest.raises(TruthError, match="another task, recipe, data or backbones"):
@@ -195,27 +214,6 @@ def test_a_trial_is_read_off_the_curve(small_table):
         truth.trial(genotype, 3, 0)
     with pytest.raises(TruthError, match="seed 9, 2 epochs: found no score"):
         truth.trial(genotype, 2, 9)
-
-
-def test_judging_holds_what_is_found_against_the_truth(small_task, small_table):
-    truth = GroundTruth(path=small_table)
-    believed = {genotype: float(-rank) for rank, genotype in enumerate(truth.table["genotype"])}
-    worst = truth.table["genotype"].iloc[-1]
-
-    def strategy(seed):
-        return Found(
-            truth.best() if seed else worst, seconds=1.5, belief=believed if seed else None
-        )
-
-    found = judge(strategy, truth, (0, 1))
-    assert list(found["seed"]) == [0, 1] and list(found["seconds"]) == [1.5, 1.5]
-    assert found["rank"].tolist() == [truth.rank(worst), 1]
-    assert found["regret"].tolist() == [truth.regret(worst), 0]
-    assert found["percentile"].tolist() == pytest.approx([truth.percentile(worst), 100 / 60])
-    assert np.isnan(found["tau"][0]) and found["tau"][1] > 0.9
-    searched = judge(search_strategy(small_task, SearchConfig(M=1), device="cpu"), truth, (3,))
-    assert searched["seconds"][0] > 0 and -1 <= searched["tau"][0] <= 1
-    assert truth.rank(searched["genotype"][0]) == searched["rank"][0]
 
 
 def test_a_genotype_is_found_however_it_is_listed():
@@ -256,28 +254,30 @@ def test_a_table_that_is_none_is_refused(tmp_path, small_table):
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 def test_a_random_handful_trained_again_is_as_the_table_says(rule):
-    """To within four standard deviations of a seed: its own, and another one.
+    """One of the table's seeds and a new one: to within four standard deviations of a seed.
 
-    Its own is no exception: rounding on another processor, or alone instead of in a stack, grows.
+    Those are the architecture's own, or the table's where that is more. A seed of the table is no
+    exception: rounding on another machine, or alone instead of in a stack, grows.
     """
     truth, task = GroundTruth("digits", rule), load_task("digits", rule=rule)
     random = generator(0, "handful", rule)
-    rows = torch.randperm(len(truth.runs), generator=random)[:4].tolist()
+    rows = torch.randperm(len(truth), generator=random)[:4].tolist()
     config = TrainConfig.from_dict(truth.recipe["config"])
-    noise = truth.noise() if (truth.table["runs"] > 1).any() else 3.0
-    for row in truth.runs.iloc[rows].itertuples():
-        genotype = Genotype.from_json(row.genotype)
-        for seed in (row.seed, row.seed + 100):
-            net, _ = train(genotype, task, config, seed=int(seed), device="cpu", progress=False)
-            found = evaluate(net, task, "validation"), evaluate(net, task, "test")
-            assert 100 * found[0] == pytest.approx(100 * row.validation, abs=4 * noise)
-            assert 100 * found[1] == pytest.approx(100 * row.test, abs=4 * noise)
+    for genotype in truth.table["genotype"].iloc[rows]:
+        runs = truth.runs[truth.runs["genotype"] == genotype.to_json()]
+        for seed in (int(runs["seed"].iloc[0]), 1000):
+            net, _ = train(genotype, task, config, seed=seed, device="cpu", progress=False)
+            for split in ("validation", "test"):
+                spread = max(100 * runs[split].std(), truth.noise(split))
+                found = 100 * evaluate(net, task, split)
+                assert found == pytest.approx(100 * truth.score(genotype, split), abs=4 * spread)
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_the_tables_are_whole(rule):
     truth = GroundTruth("digits", rule)
     assert set(truth.table["genotype"]) == set(architectures(FEATURES))
-    assert (truth.table["runs"] >= 1).all()
+    assert (truth.table["runs"] >= 6).all() and not truth.runs.isna().any(axis=None)
+    assert not truth.runs.duplicated(["genotype", "seed"]).any()
     task = load_task("digits", rule=rule)
     assert truth.recipe["config"] == TrainConfig(data="train").filled(task.config).to_dict()

@@ -12,10 +12,11 @@ NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.i
 
 #: Parameters that make a notebook quick without leaving any of it out.
 QUICK = {
-    "00_quickstart": {"search_epochs": 1, "epochs": 1},
+    "00_quickstart": {"search_epochs": 1, "epochs": 1, "choice": "best epoch"},
     "01_backbones": {"epochs": 1},
     "04_the_search": {"search_epochs": 1},
     "05_genotypes": {"epochs": 1},
+    "08_does_it_work": {"search_epochs": 1},
 }
 pytestmark = [pytest.mark.notebook, pytest.mark.slow]
 

@@ -1,0 +1,147 @@
+"""Strategies held against the truth."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tiny import SETTINGS, tiny_task
+
+from bmnas_core import GroundTruth, SearchConfig
+from bmnas_core.baselines import TableError
+from bmnas_core.groundtruth import build
+from bmnas_core.judging import (
+    STRATEGIES,
+    Found,
+    StrategyError,
+    judge,
+    read_judged,
+    run_judging,
+    search_strategy,
+    verdict,
+)
+
+PLAYED = ["random search", "best on validation"]
+
+
+@pytest.fixture(scope="module")
+def small_task():
+    return tiny_task(settings=replace(SETTINGS, M=1))
+
+
+@pytest.fixture(scope="module")
+def small_truth(small_task, tmp_path_factory):
+    path = tmp_path_factory.mktemp("truth") / "truth.parquet"
+    build(small_task, path, (0, 1), device="cpu")
+    return GroundTruth(path=path)
+
+
+def test_judging_holds_what_is_found_against_the_truth(small_task, small_truth):
+    truth = small_truth
+    believed = {genotype: float(-rank) for rank, genotype in enumerate(truth.table["genotype"])}
+    worst = truth.table["genotype"].iloc[-1]
+
+    def strategy(seed):
+        return Found(
+            truth.best() if seed else worst, seconds=1.5, belief=believed if seed else None
+        )
+
+    found = judge(strategy, truth, (0, 1))
+    assert list(found["seed"]) == [0, 1] and list(found["seconds"]) == [1.5, 1.5]
+    assert found["rank"].tolist() == [truth.rank(worst), 1]
+    assert found["regret"].tolist() == [truth.regret(worst), 0]
+    assert found["percentile"].tolist() == pytest.approx([truth.percentile(worst), 100 / 60])
+    assert np.isnan(found["tau"][0]) and found["tau"][1] > 0.9
+    searched = judge(search_strategy(small_task, SearchConfig(M=1), device="cpu"), truth, (3,))
+    assert searched["seconds"][0] > 0 and -1 <= searched["tau"][0] <= 1
+    assert truth.rank(searched["genotype"][0]) == searched["rank"][0]
+
+
+@pytest.mark.parametrize("name", list(STRATEGIES))
+def test_every_strategy_finds_an_architecture_of_the_space_by_its_seed(
+    name, small_task, small_truth
+):
+    strategy = STRATEGIES[name](small_task, small_truth, torch.device("cpu"))
+    found = judge(strategy, small_truth, (3, 3))
+    assert found["genotype"][0] == found["genotype"][1] and 1 <= found["rank"][0] <= 60
+    assert found["tau"].isna().all() == found["seconds"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "trials", "epochs"),
+    [("random search", 10, 15), ("random search, short trials", 50, 3)],
+)
+def test_random_search_takes_the_best_on_validation_of_what_it_drew(
+    name, trials, epochs, monkeypatch
+):
+    truth, rated = GroundTruth("digits", "sum"), []
+    trial = truth.trial
+
+    def watched(genotype, epochs, seed):
+        rated.append((trial(genotype, epochs, seed), genotype.canonical(), epochs, seed))
+        return rated[-1][0]
+
+    monkeypatch.setattr(truth, "trial", watched)
+    found = STRATEGIES[name](None, truth, None)(7)
+    assert len(rated) == trials and {e for _, _, e, _ in rated} == {epochs}
+    assert len({seed for *_, seed in rated}) == 1
+    best = max(score for score, *_ in rated)
+    assert found.genotype.canonical() in {g for score, g, *_ in rated if score == best}
+
+
+def test_judging_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+    out, asked, build_one = tmp_path / "j.csv", [], STRATEGIES["random search"]
+
+    def watched(*args):
+        strategy = build_one(*args)
+        return lambda seed: asked.append(seed) or strategy(seed)
+
+    monkeypatch.setitem(STRATEGIES, "random search", watched)
+    first = run_judging("digits", ("sum",), (0, 1), out, names=PLAYED, device="cpu")
+    assert asked == [0, 1] and len(first) == 4
+    whole = run_judging("digits", ("sum", "same"), (0, 1, 2), out, names=PLAYED, device="cpu")
+    assert asked == [0, 1, 2, 0, 1, 2] and len(whole) == 12
+    truth = GroundTruth("digits", "same")
+    mine = whole[(whole["rule"] == "same") & (whole["strategy"] == "best on validation")]
+    assert set(mine["rank"]) == {truth.rank(truth.best("validation"))}
+    assert set(mine["rank_validation"]) == {1} and mine["seconds"].isna().all()
+    before = out.read_text()
+    run_judging("digits", ("sum",), (2,), out, names=PLAYED, device="cpu")
+    assert out.read_text() == before
+
+
+def test_what_cannot_be_judged_is_refused(tmp_path):
+    out = tmp_path / "j.csv"
+    with pytest.raises(StrategyError, match="strategy: found 'luck'; allowed: default search, "):
+        run_judging("digits", ("sum",), (0,), out, names=["luck"])
+    out.write_text("a,b\n1,2\n")
+    with pytest.raises(TableError, match="j.csv: found columns a, b; allowed: task, rule"):
+        run_judging("digits", ("sum",), (0,), out, names=PLAYED)
+    assert out.read_text() == "a,b\n1,2\n"
+
+
+def test_a_verdict_has_medians_worst_and_means():
+    rows = {
+        "task": "t", "rule": "r", "strategy": ["A", "A", "A", "B"], "seed": [0, 1, 2, 0],
+        "rank": [1, 5, 30, 2], "percentile": [10.0, 50.0, 300.0, 20.0],
+        "regret": [0.0, 1.0, 5.0, 0.5], "tau": [0.1, 0.2, 0.3, None],
+        "seconds": [1.0, 2.0, 3.0, None],
+    }  # fmt: skip
+    found = verdict(pd.DataFrame(rows)).set_index("strategy")
+    assert list(found.index) == ["B", "A"]
+    row = found.loc["A"]
+    assert (row["seeds"], row["median_rank"], row["worst_rank"]) == (3, 5, 30)
+    assert (row["median_percentile"], row["worst_percentile"]) == (50, 300)
+    assert (row["regret"], row["tau"], row["seconds"]) == pytest.approx((2, 0.2, 2))
+    assert row["regret_std"] == pytest.approx(7**0.5)
+
+
+@pytest.mark.parametrize("rule", ["sum", "same"])
+def test_the_committed_verdict_is_of_ten_seeds_each(rule, root):
+    table = read_judged(root / "assets" / "results" / "digits_judged.csv")
+    found = verdict(table[table["rule"] == rule]).set_index("strategy")
+    assert set(found["seeds"]) == {10}
+    names = {"default search", "best epoch", "paper relaxation", "random search"}
+    assert names <= set(found.index) <= set(STRATEGIES)
+    assert found.loc["default search", "regret"] < found.loc["random search", "regret"]
