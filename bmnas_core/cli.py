@@ -187,6 +187,12 @@ def collect_runs(
     typer.echo(_columns(rows, "<<<>>>>"))
 
 
+Rules = Annotated[
+    list[str] | None, typer.Option("--rule", help="A rule to predict; may be repeated.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, …")]
+
+
 @app.command("truth")
 def build_truth(
     task: Annotated[str, typer.Argument(metavar="TASK", help="A task, such as digits.")],
@@ -203,7 +209,7 @@ def build_truth(
     together: Annotated[
         int, typer.Option(min=1, help="How many seeds to train at once; on a GPU more are faster.")
     ] = 1,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Train every architecture of one Cell and write the table; goes on where it was stopped.
 
@@ -222,9 +228,7 @@ def build_truth(
 @app.command("judge")
 def run_judge(
     task: Annotated[str, typer.Argument(metavar="TASK", help="A task with a ground truth.")],
-    rules: Annotated[
-        list[str] | None, typer.Option("--rule", help="A rule to predict; may be repeated.")
-    ] = None,
+    rules: Rules = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 10,
     first: Annotated[
         int, typer.Option(help="The first seed; the truth's own are better left out.")
@@ -244,7 +248,7 @@ def run_judge(
             help="The table; assets/results/TASK_judged.csv otherwise.",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Hold what searches find against the truth, for each rule and seed; write the table.
 
@@ -266,9 +270,7 @@ def run_judge(
 @app.command("rivals")
 def run_rivals(
     task: Annotated[str, typer.Argument(metavar="TASK", help="A task, such as avmnist.")],
-    rules: Annotated[
-        list[str] | None, typer.Option("--rule", help="A rule to predict; may be repeated.")
-    ] = None,
+    rules: Rules = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, counted from 0.")] = 5,
     names: Annotated[
         list[str] | None,
@@ -285,7 +287,7 @@ def run_rivals(
             help="The table; assets/results/TASK_rivals.csv otherwise.",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Let every rival compete for each rule and seed; write the table and its picture.
 

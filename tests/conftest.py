@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,24 @@ def data_root() -> Path:
     if not folder:
         pytest.skip("no data sets: BMNAS_DATA is not set and there is no ../shared/data")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def small_task():
+    """A task with 60 architectures of one Cell with one step."""
+    from tiny import SETTINGS, tiny_task
+
+    return tiny_task(settings=replace(SETTINGS, M=1))
+
+
+@pytest.fixture(scope="session")
+def small_table(small_task, tmp_path_factory) -> Path:
+    """The ground truth of ``small_task``, two seeds. Not to be written to."""
+    from bmnas_core.groundtruth import build
+
+    path = tmp_path_factory.mktemp("truth") / "truth.parquet"
+    build(small_task, path, (0, 1), device="cpu")
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,10 @@
 """Ground truth: the space, its symmetries, its table."""
 
-from dataclasses import replace
 from itertools import permutations, product
 
 import pytest
 import torch
-from tiny import SETTINGS, tiny_task
+from tiny import tiny_task
 
 from bmnas_core import (
     FusionNetwork,
@@ -104,18 +103,6 @@ def test_x_and_y_swapped_throughout_is_another_architecture():
     )
     assert one.canonical() != other.canonical()
     assert {g.cells[0].inputs for g in architectures(("A", "B"))} == {("A", "B"), ("B", "A")}
-
-
-@pytest.fixture(scope="module")
-def small_task():
-    return tiny_task(settings=replace(SETTINGS, M=1))
-
-
-@pytest.fixture(scope="module")
-def small_table(small_task, tmp_path_factory):
-    path = tmp_path_factory.mktemp("truth") / "truth.parquet"
-    build(small_task, path, (0, 1), device="cpu")
-    return path
 
 
 def test_a_build_trains_every_architecture_with_every_seed(small_task, small_table):

@@ -1,16 +1,12 @@
 """Strategies held against the truth."""
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny import SETTINGS, tiny_task
 
 from bmnas_core import GroundTruth, SearchConfig
 from bmnas_core.baselines import TableError
-from bmnas_core.groundtruth import build
 from bmnas_core.judging import (
     STRATEGIES,
     Found,
@@ -26,15 +22,8 @@ PLAYED = ["random search", "best on validation"]
 
 
 @pytest.fixture(scope="module")
-def small_task():
-    return tiny_task(settings=replace(SETTINGS, M=1))
-
-
-@pytest.fixture(scope="module")
-def small_truth(small_task, tmp_path_factory):
-    path = tmp_path_factory.mktemp("truth") / "truth.parquet"
-    build(small_task, path, (0, 1), device="cpu")
-    return GroundTruth(path=path)
+def small_truth(small_table) -> GroundTruth:
+    return GroundTruth(path=small_table)
 
 
 def test_judging_holds_what_is_found_against_the_truth(small_task, small_truth):
