@@ -131,8 +131,8 @@ def contest(task=None, epochs=1, seed=0) -> Contest:
 
 
 def test_rivals_that_search_say_what_their_search_took():
-    names = ["BM-NAS", "BM-NAS with trials", "searched features", "random features"]
-    names += ["random search", "evolution"]
+    names = ["BM-NAS", "BM-NAS with trials", "BM-NAS of one Cell", "searched features"]
+    names += ["random features", "random search", "evolution"]
     table = compare(tiny_task(), [*names, "GMU", "CentralNet", "all features"], **QUICK)
     searching = {name for name, entry in table.items() if entry["search_seconds"] > 0}
     assert searching == set(table) - {"GMU", "CentralNet", "all features, concatenated"}
@@ -143,7 +143,10 @@ def test_rivals_that_search_say_what_their_search_took():
     assert table["random features, searched Cells, mean of 3"]["search_seconds"] == 3 * searched
 
 
-@pytest.mark.parametrize("name", ["random search", "evolution", "BM-NAS", "BM-NAS with trials"])
+@pytest.mark.parametrize(
+    "name",
+    ["random search", "evolution", "BM-NAS", "BM-NAS with trials", "BM-NAS of one Cell"],
+)
 def test_a_search_chooses_without_the_test_split_and_by_its_seed_alone(name, monkeypatch):
     read, batch = [], FeatureBank.batch
 
@@ -156,6 +159,8 @@ def test_a_search_chooses_without_the_test_split_and_by_its_seed_alone(name, mon
     assert set(read) == {"train", "validation", "train+validation"}
     ((_, (again,)),) = RIVALS[name](contest(seed=2))
     assert net.genotype == again.genotype
+    cells = 1 if name == "BM-NAS of one Cell" else tiny_task().config.N
+    assert len(net.genotype.cells) == cells
     for a, b in zip(net.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b)
 

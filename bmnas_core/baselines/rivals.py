@@ -91,13 +91,13 @@ class Contest:
         yield
         self.search_seconds += time.perf_counter() - start
 
-    def searched(self, choice: str | None = None) -> Genotype:
+    def searched(self, **settings) -> Genotype:
         """What BM-NAS finds with its defaults: searched once, charged at each call.
 
         Args:
-            choice: how the search ends; as the task has it where None.
+            settings: other ones, of :class:`~bmnas_core.search.SearchConfig`.
         """
-        config = SearchConfig(choice=choice).filled(self.task.search_config)
+        config = SearchConfig(**settings).filled(self.task.search_config)
         if config not in self._searched:
             start = time.perf_counter()
             search = Search(self.task, config, seed=self.seed, device=self.device)
