@@ -7,15 +7,15 @@ heaviest parts good alone. A choice therefore looks at validation again, at cand
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from .config import generator, seeded
+from .config import Config, generator, seeded
 from .derive import ArchitectureWeights, derive, sample
+from .features import FeatureBank
 from .genotype import Genotype
+from .networks import Hypernet
+from .tasks.task import Task
 from .train import TrainConfig, fit_by_epoch, fusion_network, score
-
-if TYPE_CHECKING:
-    from .search import Search
 
 #: Choices by name, filled by :func:`register_choice`.
 CHOICES: dict[str, type[Choice]] = {}
@@ -31,6 +31,19 @@ def register_choice(name: str):
     return decorate
 
 
+class Searched(Protocol):
+    """What a choice reads of the :class:`~bmnas_core.search.Search` that it ends."""
+
+    task: Task
+    config: Config
+    seed: int
+    bank: FeatureBank
+    hypernet: Hypernet
+
+    def score_of(self, genotype: Genotype) -> float:
+        """Validation score of one architecture by the hypernet's weights."""
+
+
 class Choice:
     """The last steps of a search. This one makes none: the genotype of the best epoch stands.
 
@@ -40,7 +53,7 @@ class Choice:
 
     steps = 0
 
-    def __init__(self, search: Search):
+    def __init__(self, search: Searched):
         self.search = search
 
     def run(self) -> Iterator[tuple[Genotype, float]]:
@@ -65,7 +78,7 @@ class Trials(Choice):
     ``trust`` (:func:`~bmnas_core.derive.sample`).
     """
 
-    def __init__(self, search: Search):
+    def __init__(self, search: Searched):
         super().__init__(search)
         self.rungs = search.config.rungs
         self.steps = self._steps(self.rungs[0][0])  # fewer, if there are not so many
@@ -103,7 +116,7 @@ AT_ONCE = 32
 class _Trial:
     """A candidate in training."""
 
-    def __init__(self, search: Search, genotype: Genotype):
+    def __init__(self, search: Searched, genotype: Genotype):
         self.search, self.genotype, self.score, self.net = search, genotype, 0.0, None
 
     def train_to(self, epochs: int) -> None:

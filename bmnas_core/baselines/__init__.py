@@ -2,6 +2,7 @@
 
 from . import architectures, mfas, searches, streams
 from .rivals import RIVALS, Contest, RivalError, compare, register_rival
+from .searches import with_motif, with_random_pairs
 from .table import TableError, read_table, run_table, summary
 
 __all__ = [
@@ -18,4 +19,6 @@ __all__ = [
     "searches",
     "streams",
     "summary",
+    "with_motif",
+    "with_random_pairs",
 ]
