@@ -912,7 +912,28 @@ def test_results_have_a_row_for_every_network_and_a_panel_for_every_rule():
     for text in ("digits, rule sum", "digits, rule same", "over 5 seeds", "12.3", "150", "2,000"):
         assert text in svg
     assert svg.count("network 2 &amp; &lt;co&gt;: 0.7000 ± 0.0100") >= 2
+    assert svg.count("0.700 ± 0.010") == 2
     assert "standard deviation" not in draw_results(results_table(seeds=1)).svg
+
+
+@pytest.mark.parametrize(
+    "scores", [(1.0, 0.5), (0.0, 0.0), (0.905, 0.904), (1.0, 1.0), (0.1, 0.95)]
+)
+def test_better_results_stand_further_right_and_the_axis_says_how_far(scores):
+    table = results_table(networks=2, seeds=1).assign(test=scores)
+    drawn = draw_results(table)
+    places = [float(part.find(f"{SVG}ellipse").get("cx")) for part in dots(drawn)]
+    assert (places[0] > places[1]) == (scores[0] > scores[1])
+    marks = [g for name, g in parts(drawn, "node").items() if re.fullmatch(r"p0_x\d+", name)]
+    at = [(float(text.get("x")), float(text.text)) for g in marks for text in g.iter(f"{SVG}text")]
+    assert sorted(at) == sorted(at, key=lambda mark: mark[1])
+    if scores == (0.1, 0.95):
+        assert {0.2, 0.5, 0.7, 0.8, 0.9, 0.95} == {value for _, value in at}
+
+
+def dots(drawn):
+    found = parts(drawn, "node")
+    return [found[name] for name in sorted(found) if re.fullmatch(r"p0_r\dd", name)]
 
 
 def test_results_without_what_is_needed_are_refused():
