@@ -57,6 +57,19 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def readme_tables() -> list[list[list[str]]]:
+    """The README's tables as rows of cells, without marks for bold and italics."""
+    tables, rows = [], []
+    for line in [*(ROOT / "README.md").read_text().splitlines(), ""]:
+        if line.startswith("|"):
+            rows.append([cell.strip().replace("*", "") for cell in line.strip("|").split("|")])
+        elif rows:
+            tables.append(rows)
+            rows = []
+    return tables
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder beside the checkout with reference numbers and data sets, not distributed."""
     if not SHARED.is_dir():

@@ -134,3 +134,16 @@ def test_the_committed_verdict_is_of_ten_seeds_each(rule, root):
     names = {"default search", "best epoch", "paper relaxation", "random search"}
     assert names <= set(found.index) <= set(STRATEGIES)
     assert found.loc["default search", "regret"] < found.loc["random search", "regret"]
+
+
+def test_the_readme_has_the_committed_verdict(root, readme_tables):
+    (table,) = (t for t in readme_tables if "sum: rank" in t[0])
+    found = verdict(read_judged(root / "assets" / "results" / "digits_judged.csv"))
+    found = found.set_index(["strategy", "rule"])
+    assert len(table) > 8
+    for name, *cells in table[2:]:
+        expected = []
+        for rule in ("sum", "same"):
+            row = found.loc[name.partition(":")[0], rule]
+            expected += [f"{row.median_rank:g} ({row.worst_rank})", f"{row.regret:.2f}"]
+        assert cells == expected, name

@@ -71,22 +71,17 @@ def mutated(
             return replace(genotype, cells=tuple(cells))
 
 
-@register_rival("BM-NAS")
-def bm_nas(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
-    """The search that ends with its best epoch, as published, and what it finds trained."""
-    yield "BM-NAS", [contest.train(contest.searched(choice="best epoch"))]
+def _register_bm_nas(name: str, **settings) -> None:
+    @register_rival(name)
+    def bm_nas(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
+        yield name, [contest.train(contest.searched(**settings))]
 
 
-@register_rival("BM-NAS with trials")
-def bm_nas_with_trials(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
-    """The same search, ending with a race of candidates, and what it finds trained."""
-    yield "BM-NAS with trials", [contest.train(contest.searched(choice="trials"))]
-
-
-@register_rival("BM-NAS of one Cell")
-def bm_nas_of_one_cell(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
-    """The search with trials as it was held against the truth of ``digits``: for a single Cell."""
-    yield "BM-NAS of one Cell", [contest.train(contest.searched(choice="trials", N=1))]
+# As published, a search ends with its best epoch; the space of one Cell is known on ``digits``.
+_register_bm_nas("BM-NAS", choice="best epoch")
+_register_bm_nas("BM-NAS with trials", choice="trials")
+_register_bm_nas("BM-NAS of one Cell", choice="best epoch", N=1)
+_register_bm_nas("BM-NAS of one Cell with trials", choice="trials", N=1)
 
 
 @register_rival("searched features")
