@@ -6,6 +6,7 @@ heaviest parts good alone. A choice therefore looks at validation again, at cand
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from .config import Config, generator, seeded
 from .derive import ArchitectureWeights, derive, sample
 from .features import FeatureBank
 from .genotype import Genotype
-from .networks import Hypernet
+from .networks import Hypernet, count_parameters
 from .tasks.task import Task
 from .train import TrainConfig, fit_by_epoch, fusion_network, score
 
@@ -76,6 +77,9 @@ class Trials(Choice):
     The recipe is the task's own, on train alone, and its end the longest there is. A step is one
     training, or a few looks at 0 epochs. What is drawn follows the hypernet by the search's
     ``trust`` (:func:`~bmnas_core.derive.sample`).
+
+    Chosen is the smallest of those that validation can hardly tell from the best, its score less
+    ``margin`` standard errors (the rule of Breiman et al. 1984 for pruning trees, with 1).
     """
 
     def __init__(self, search: Searched):
@@ -97,8 +101,16 @@ class Trials(Choice):
             for start in range(0, len(race), at_once):
                 for trial in race[start : start + at_once]:
                     trial.train_to(epochs)
-                best = max(race[: start + at_once], key=lambda trial: trial.score)
+                best = self._smallest_of_the_best(race[: start + at_once])
                 yield best.genotype, best.score
+
+    def _smallest_of_the_best(self, race: list[_Trial]) -> _Trial:
+        items = len(self.search.task.split("validation"))
+        best = max(trial.score for trial in race)
+        error = math.sqrt(max(best * (1 - best), 0.0) / items)
+        enough = best - self.search.config.margin * error
+        alike = [trial for trial in race if trial.score >= enough]
+        return min(alike, key=lambda trial: (trial.parameters, -trial.score))
 
     def _candidates(self) -> list[Genotype]:
         search, config, (most, _) = self.search, self.search.config, self.rungs[0]
@@ -117,7 +129,12 @@ class _Trial:
     """A candidate in training."""
 
     def __init__(self, search: Searched, genotype: Genotype):
-        self.search, self.genotype, self.score, self.net = search, genotype, 0.0, None
+        self.search, self.genotype, self.score, self.records = search, genotype, 0.0, None
+        sizes = {name: getattr(search.config, name) for name in ("C", "L", "dropout")}
+        self.config = TrainConfig(data="train", **sizes).filled(search.task.config)
+        with seeded(search.seed, "initial weights"):
+            self.net = fusion_network(genotype, search.task, self.config)
+        self.parameters = count_parameters(self.net)
 
     def train_to(self, epochs: int) -> None:
         """Train up to so many epochs, no more than the recipe has, and score."""
@@ -125,13 +142,9 @@ class _Trial:
         if epochs == 0:
             self.score = search.score_of(self.genotype)
             return
-        if self.net is None:
-            sizes = {name: getattr(search.config, name) for name in ("C", "L", "dropout")}
-            config = TrainConfig(data="train", **sizes).filled(search.task.config)
-            with seeded(search.seed, "initial weights"):
-                self.net = fusion_network(self.genotype, search.task, config)
+        if self.records is None:
             how = {"seed": search.seed, "validate": False}
-            self.records = fit_by_epoch(self.net, search.task, search.bank, config, **how)
+            self.records = fit_by_epoch(self.net, search.task, search.bank, self.config, **how)
         for record in self.records:
             if record["epoch"] >= epochs:
                 break

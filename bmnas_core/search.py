@@ -63,8 +63,8 @@ class SearchConfig(SearchSettings):
     geometrically, and with ``gumbel`` moved by noise; ``partial`` lets the operations see one in
     so many channels (:class:`~bmnas_core.cells.MixedCell`).
 
-    When the updates are done, the ``choice`` is made, by default as the task has it; ``rungs`` and
-    ``trust`` are those of ``"trials"`` (:mod:`~bmnas_core.choices`).
+    When the updates are done, the ``choice`` is made, by default as the task has it; ``rungs``,
+    ``trust`` and ``margin`` are those of ``"trials"`` (:mod:`~bmnas_core.choices`).
     """
 
     operations: tuple[str, ...] = setting(
@@ -87,6 +87,7 @@ class SearchConfig(SearchSettings):
     choice: str | None = setting(choices=lambda: tuple(CHOICES))
     rungs: tuple[tuple[int, int], ...] = ((8, 7),)
     trust: tuple[float, float] = setting((4.0, 0.0), least=0.0)
+    margin: float = setting(1.0, least=0.0)
 
     def __post_init__(self):
         super().__post_init__()

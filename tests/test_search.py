@@ -27,6 +27,7 @@ from bmnas_core import (
 from bmnas_core.cells import RELAXATIONS, Sharpening
 from bmnas_core.config import SearchSettings, generator
 from bmnas_core.derive import derive, likeliest, sample
+from bmnas_core.networks import count_parameters
 
 
 def run(search) -> list:
@@ -127,7 +128,7 @@ def test_a_resumed_search_equals_an_unbroken_one_to_the_bit(tmp_path, schedule, 
         assert torch.equal(value, resumed.hypernet.state_dict()[key]), key
 
 
-TRIALS = {"choice": "trials", "rungs": ((4, 1), (2, 2))}
+TRIALS = {"choice": "trials", "rungs": ((4, 1), (2, 2)), "margin": 0.0}
 
 
 @pytest.mark.parametrize("stop", [5, 6, 7, 9, 10, 11, 12])
@@ -165,6 +166,33 @@ def test_trials_train_what_is_derived_and_drawn_and_keep_the_best_on_validation(
     best = max(left, key=lambda genotype: scores[genotype][1])
     assert (states[-1].genotype, states[-1].val_score) == (best, scores[best][1])
     assert len({s.weights.alpha.tobytes() for s in states[5:]}) == 1
+
+
+@pytest.mark.parametrize("margin", [0.0, 1.0, 2.0, 100.0])
+def test_of_trials_that_validation_can_hardly_tell_apart_the_smallest_is_chosen(margin):
+    task = tiny_task()
+    config = SearchConfig(choice="trials", rungs=((6, 2),), margin=margin)
+    search = Search(task, config, seed=4, device="cpu")
+    states = run(search)
+    weights, random = states[5].weights, generator(4, "candidates")
+    drawn = sample(weights, 6, random, trust=search.config.trust)
+    race = list(dict.fromkeys([derive(weights).canonical(), *drawn]))[:6]
+    scores, sizes = {}, {}
+    for genotype in race:
+        net, history = train(
+            genotype, task, TrainConfig(data="train"), seed=4, progress=False, device="cpu"
+        )
+        scores[genotype], sizes[genotype] = history[-1]["validation_score"], count_parameters(net)
+    best = max(scores.values())
+    error = (best * (1 - best) / len(task.split("validation"))) ** 0.5
+    alike = [genotype for genotype in race if scores[genotype] >= best - margin * error]
+    smallest = min(sizes[genotype] for genotype in alike)
+    chosen = states[-1].genotype
+    assert chosen in alike and sizes[chosen] == smallest
+    assert states[-1].val_score == search.best_score == scores[chosen]
+    assert scores[chosen] == max(scores[g] for g in alike if sizes[g] == smallest)
+    if margin == 100.0:
+        assert smallest == min(sizes.values()) < max(sizes.values())
 
 
 def test_a_choice_that_no_one_names_is_the_tasks_or_the_best_epoch():
