@@ -1,20 +1,22 @@
 """What a search does last: choosing one architecture with the hypernet it has learned.
 
-α, β, γ say which architectures are promising, but a mixture that is good does not make its
-heaviest parts good alone. A choice therefore looks at validation again, at candidates one by one.
+α, β, γ say which parts are promising, but a mixture that is good does not make its heaviest parts
+good alone. A choice therefore reads validation again, with one thing at a time in the place of a
+mixture.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import permutations
 from typing import Protocol
 
 from .config import Config, generator, seeded
-from .derive import ArchitectureWeights, derive, sample
+from .derive import ArchitectureWeights, DeriveError, belief, derive, sample, with_pairs
 from .features import FeatureBank
 from .genotype import Genotype
-from .networks import Hypernet, count_parameters
+from .networks import Hypernet
 from .tasks.task import Task
 from .train import TrainConfig, fit_by_epoch, fusion_network, score
 
@@ -41,8 +43,8 @@ class Searched(Protocol):
     bank: FeatureBank
     hypernet: Hypernet
 
-    def score_of(self, genotype: Genotype) -> float:
-        """Validation score of one architecture by the hypernet's weights."""
+    def scores_with(self, pairs: list[list[tuple[str, str]]]) -> list[float]:
+        """Validation scores of the hypernet with each list of pairs kept in its first Cells."""
 
 
 class Choice:
@@ -67,85 +69,117 @@ class BestEpoch(Choice):
     """What the hypernet with the best validation score derives (Yin et al. 2022, algorithm 1)."""
 
 
-@register_choice("trials")
-class Trials(Choice):
-    """What the hypernet derives and architectures drawn by it, trained for a while in a race.
+@register_choice("looks")
+class Looks(Choice):
+    """Cell by Cell, the pair that validation likes best when the hypernet keeps it alone.
 
-    By the search's ``rungs``, each ``(how many, epochs)``: all that are still in the race are
-    trained up to so many epochs, or for 0 epochs take the hypernet's weights, and are scored on
-    validation; the best go on to the next rung (successive halving, Jamieson and Talwalkar 2016).
-    The recipe is the task's own, on train alone, and its end the longest there is. A step is one
-    training, or a few looks at 0 epochs. What is drawn follows the hypernet by the search's
-    ``trust`` (:func:`~bmnas_core.derive.sample`).
+    α says how good a feature is in a mixture, not with whom. So each pair in turn takes the place
+    of what the Cell mixes, while the other Cells and all steps go on mixing, and validation is
+    read; the best stays for the Cells that follow. Steps are derived from β and γ. A step is one
+    Cell.
 
-    Chosen is the smallest of those that validation can hardly tell from the best, its score less
-    ``margin`` standard errors (the rule of Breiman et al. 1984 for pruning trees, with 1).
+    Attributes:
+        odds: for each Cell so far its pairs and their odds: one standard error of the best score
+            behind makes a pair less likely by a factor of e.
     """
 
     def __init__(self, search: Searched):
         super().__init__(search)
-        self.rungs = search.config.rungs
-        self.steps = self._steps(self.rungs[0][0])  # fewer, if there are not so many
-
-    def _steps(self, most: int) -> int:
-        return sum(
-            -(-min(count, most) // (1 if epochs else AT_ONCE)) for count, epochs in self.rungs
-        )
+        self.steps, self.odds = search.config.N, []
 
     def run(self) -> Iterator[tuple[Genotype, float]]:
-        race = [_Trial(self.search, genotype) for genotype in self._candidates()]
-        self.steps = self._steps(len(race))
+        search, kept = self.search, []
+        self.weights = ArchitectureWeights.of(
+            search.hypernet, search.config.operations, search.config.relaxation
+        )
+        derived = derive(self.weights, search.config.derivation)
+        for i in range(search.config.N):
+            names, *_ = self.weights.cell_edges(i)
+            taken = [set(pair) for pair in kept]
+            pairs = [pair for pair in permutations(names, 2) if set(pair) not in taken]
+            if not pairs:
+                raise DeriveError(f"cells[{i}]: all pairs of {len(names)} predecessors are taken")
+            scores = search.scores_with([[*kept, pair] for pair in pairs])
+            best = max(scores)
+            error = standard_error(best, len(search.task.split("validation")))
+            odds = [math.exp((score - best) / error) for score in scores]
+            self.odds.append({pair: p / sum(odds) for pair, p in zip(pairs, odds, strict=True)})
+            kept.append(pairs[scores.index(best)])
+            self.genotype = with_pairs(derived, kept)
+            yield self.genotype, best
+
+
+@register_choice("trials")
+class Trials(Looks):
+    """After :class:`Looks`, what came of it and what is drawn in its light, trained in a race.
+
+    Cells' inputs are drawn by the odds of the looks, steps evenly: in a mixture the steps that
+    learn fast seem better than they are. By the search's ``rungs``, each ``(how many, epochs)``,
+    all that are still in the race are trained up to so many epochs and scored on validation; the
+    best go on to the next rung (successive halving, Jamieson and Talwalkar 2016). The recipe is
+    the task's own, on train alone, and its end the longest there is. A step is one training.
+
+    One training says little about an architecture. Of those whose score is within ``margin``
+    standard errors of the best, the one that the hypernet believes in most is chosen.
+    """
+
+    def __init__(self, search: Searched):
+        super().__init__(search)
+        self.rungs, self.looks = search.config.rungs, self.steps
+        self.steps += self._trainings(self.rungs[0][0])  # fewer, if there are not so many
+
+    def _trainings(self, most: int) -> int:
+        return sum(min(count, most) for count, _ in self.rungs)
+
+    def run(self) -> Iterator[tuple[Genotype, float]]:
+        yield from super().run()
+        race = [_Trial(self.search, *candidate) for candidate in self._candidates().items()]
+        self.steps = self.looks + self._trainings(len(race))
         for count, epochs in self.rungs:
             race = sorted(race, key=lambda trial: -trial.score)[:count]
-            at_once = 1 if epochs else AT_ONCE
-            for start in range(0, len(race), at_once):
-                for trial in race[start : start + at_once]:
-                    trial.train_to(epochs)
-                best = self._smallest_of_the_best(race[: start + at_once])
+            for k, trial in enumerate(race):
+                trial.train_to(epochs)
+                best = self._most_believed_of_the_best(race[: k + 1])
                 yield best.genotype, best.score
 
-    def _smallest_of_the_best(self, race: list[_Trial]) -> _Trial:
-        items = len(self.search.task.split("validation"))
+    def _most_believed_of_the_best(self, race: list[_Trial]) -> _Trial:
         best = max(trial.score for trial in race)
-        error = math.sqrt(max(best * (1 - best), 0.0) / items)
+        error = standard_error(best, len(self.search.task.split("validation")))
         enough = best - self.search.config.margin * error
         alike = [trial for trial in race if trial.score >= enough]
-        return min(alike, key=lambda trial: (trial.parameters, -trial.score))
+        return max(alike, key=lambda trial: (trial.belief, trial.score))
 
-    def _candidates(self) -> list[Genotype]:
-        search, config, (most, _) = self.search, self.search.config, self.rungs[0]
-        weights = ArchitectureWeights.of(search.hypernet, config.operations, config.relaxation)
-        random = generator(search.seed, "candidates")
-        drawn = sample(weights, most, random, trust=config.trust)
-        derived = derive(weights, config.derivation).canonical()
-        return [derived, *(genotype for genotype in drawn if genotype != derived)][:most]
-
-
-#: How many candidates one step scores by the hypernet's weights.
-AT_ONCE = 32
+    def _candidates(self) -> dict[Genotype, float]:
+        most, random = self.rungs[0][0], generator(self.search.seed, "candidates")
+        looked = {self.genotype.canonical(): belief(self.weights, self.odds, self.genotype)}
+        drawn = sample(self.weights, self.odds, most, random)
+        return dict([*(looked | drawn).items()][:most])
 
 
 class _Trial:
     """A candidate in training."""
 
-    def __init__(self, search: Searched, genotype: Genotype):
-        self.search, self.genotype, self.score, self.records = search, genotype, 0.0, None
-        sizes = {name: getattr(search.config, name) for name in ("C", "L", "dropout")}
-        self.config = TrainConfig(data="train", **sizes).filled(search.task.config)
-        with seeded(search.seed, "initial weights"):
-            self.net = fusion_network(genotype, search.task, self.config)
-        self.parameters = count_parameters(self.net)
+    def __init__(self, search: Searched, genotype: Genotype, belief: float):
+        self.search, self.genotype, self.belief = search, genotype, belief
+        self.score, self.records = 0.0, None
 
     def train_to(self, epochs: int) -> None:
         """Train up to so many epochs, no more than the recipe has, and score."""
         search = self.search
-        if epochs == 0:
-            self.score = search.score_of(self.genotype)
-            return
         if self.records is None:
+            sizes = {name: getattr(search.config, name) for name in ("C", "L", "dropout")}
+            config = TrainConfig(data="train", **sizes).filled(search.task.config)
+            with seeded(search.seed, "initial weights"):
+                self.net = fusion_network(self.genotype, search.task, config)
             how = {"seed": search.seed, "validate": False}
-            self.records = fit_by_epoch(self.net, search.task, search.bank, self.config, **how)
+            self.records = fit_by_epoch(self.net, search.task, search.bank, config, **how)
         for record in self.records:
             if record["epoch"] >= epochs:
                 break
         self.score = score(self.net, search.task, search.bank, "validation")
+
+
+def standard_error(share: float, items: int) -> float:
+    """Of a share among so many items, with one hit and one miss added, so that it is above 0."""
+    p = (min(max(share, 0.0), 1.0) * items + 1) / (items + 2)
+    return math.sqrt(p * (1 - p) / (items + 2))

@@ -231,8 +231,8 @@ def run_judge(
     rules: Rules = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 10,
     first: Annotated[
-        int, typer.Option(help="The first seed; the truth's own are better left out.")
-    ] = 100,
+        int, typer.Option(help="The first seed; 0 up made the truth, 100 up chose settings.")
+    ] = 200,
     names: Annotated[
         list[str] | None,
         typer.Option(

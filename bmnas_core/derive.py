@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import permutations
 
 import numpy as np
@@ -104,6 +104,14 @@ def derive(weights: ArchitectureWeights, rule: str = "argmax") -> Genotype:
     return DERIVATIONS[rule](weights)
 
 
+def with_pairs(genotype: Genotype, pairs: Sequence[tuple[str, str]]) -> Genotype:
+    """The genotype with other inputs X and Y of its first Cells."""
+    count = len(pairs)
+    first = zip(pairs, genotype.cells[:count], strict=True)
+    cells = (*(replace(cell, inputs=pair) for pair, cell in first), *genotype.cells[count:])
+    return replace(genotype, cells=cells)
+
+
 def likeliest(weights: ArchitectureWeights, k: int | None = None) -> dict[Genotype, float]:
     """What the hypernet believes: genotypes in canonical form and their probability, falling.
 
@@ -154,52 +162,82 @@ def likeliest(weights: ArchitectureWeights, k: int | None = None) -> dict[Genoty
 
 def sample(
     weights: ArchitectureWeights,
+    pairs: Sequence[Mapping[tuple[str, str], float]],
     k: int,
     random: torch.Generator,
-    *,
-    trust: tuple[float, float] = (1.0, 1.0),
-) -> list[Genotype]:
-    """Distinct genotypes in canonical form, drawn by what the hypernet believes.
+) -> dict[Genotype, float]:
+    """Distinct genotypes in canonical form: Cells' inputs drawn by odds, steps evenly.
+
+    A step is an operation with its inputs; ways to write it that are the same count once.
 
     Args:
+        pairs: for each Cell, its (X, Y) and their odds.
         k: how many at most; fewer where that many different ones do not turn up.
-        trust: the powers to which the odds of Cells' pairs, and of their steps, are raised: 1 draws
-            by the hypernet's own probabilities, more nears the likeliest, 0 draws evenly. A step
-            is an operation with its inputs; ways to write it that are the same count once.
+
+    Returns:
+        Each with the :func:`belief` in it, in the order in which they were drawn.
 
     Raises:
         DeriveError: where no legal pair of predecessors is left.
     """
 
-    def draw(options: list[tuple[float, object]], power: float):
-        odds = torch.tensor([p for p, _ in options], dtype=torch.float64) ** power
+    def draw(options: Mapping, even: bool = False):
+        odds = torch.tensor([*options.values()], dtype=torch.float64)
         if not odds.sum() > 0:
             raise DeriveError("all pairs of predecessors are taken")
-        return options[int(odds.multinomial(1, generator=random))][1]
+        odds = torch.ones_like(odds) if even else odds
+        return [*options][int(odds.multinomial(1, generator=random))]
 
-    cells_odds = []
-    for i in range(len(weights.gamma)):
-        steps = []
-        for j, operations in enumerate(weights.operation_weights(i)):
-            sums: dict[StepGenotype, float] = {}
-            for op, p in zip(weights.operations, map(float, operations), strict=True):
-                symmetric = getattr(OPERATIONS.get(op), "symmetric", False)
-                for q, inputs in _pair_odds(*weights.step_edges(i, j)):
-                    step = StepGenotype(op, tuple(sorted(inputs)) if symmetric else inputs)
-                    sums[step] = sums.get(step, 0.0) + p * q
-            steps.append([(p, step) for step, p in sums.items()])
-        cells_odds.append((_pair_odds(*weights.cell_edges(i)), steps))
-    found: dict[Genotype, None] = {}
+    steps = [_step_odds(weights, i) for i in range(len(weights.gamma))]
+    found: dict[Genotype, float] = {}
     for _ in range(100 * k):
         cells: list[CellGenotype] = []
-        for pairs, steps in cells_odds:
+        for odds, options in zip(pairs, steps, strict=True):
             taken = [set(cell.inputs) for cell in cells]
-            pair = draw([(p, pair) for p, pair in pairs if set(pair) not in taken], trust[0])
-            cells.append(CellGenotype(pair, tuple(draw(step, trust[1]) for step in steps)))
-        found[Genotype(weights.features, tuple(cells)).canonical()] = None
+            pair = draw({pair: p for pair, p in odds.items() if set(pair) not in taken})
+            chosen = tuple(draw(option, even=True) for option in options)
+            cells.append(CellGenotype(pair, chosen))
+        genotype = Genotype(weights.features, tuple(cells))
+        found.setdefault(genotype.canonical(), belief(weights, pairs, genotype))
         if len(found) == k:
             break
-    return list(found)
+    return found
+
+
+def belief(
+    weights: ArchitectureWeights,
+    pairs: Sequence[Mapping[tuple[str, str], float]],
+    genotype: Genotype,
+) -> float:
+    """How likely a genotype is, its Cells' inputs by the given odds and its steps by β and γ.
+
+    As it is listed: forms that are the same architecture do not count together.
+    """
+    p = 1.0
+    for i, (cell, odds) in enumerate(zip(genotype.cells, pairs, strict=True)):
+        p *= odds.get(cell.inputs, 0.0)
+        for step, options in zip(cell.steps, _step_odds(weights, i), strict=True):
+            p *= options[_plain(step)]
+    return p
+
+
+def _step_odds(weights: ArchitectureWeights, i: int) -> list[dict[StepGenotype, float]]:
+    """For each step of Cell i (from 0) all it can be, and how likely by β and γ."""
+    steps = []
+    for j, operations in enumerate(weights.operation_weights(i)):
+        sums: dict[StepGenotype, float] = {}
+        for op, p in zip(weights.operations, map(float, operations), strict=True):
+            for q, inputs in _pair_odds(*weights.step_edges(i, j)):
+                step = _plain(StepGenotype(op, inputs))
+                sums[step] = sums.get(step, 0.0) + p * q
+        steps.append(sums)
+    return steps
+
+
+def _plain(step: StepGenotype) -> StepGenotype:
+    """The step with inputs sorted where their order is nothing to its operation."""
+    symmetric = getattr(OPERATIONS.get(step.op), "symmetric", False)
+    return StepGenotype(step.op, tuple(sorted(step.inputs))) if symmetric else step
 
 
 def _pair_odds(names: list[str], x: np.ndarray, y: np.ndarray) -> list[tuple[float, tuple]]:

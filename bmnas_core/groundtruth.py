@@ -26,10 +26,10 @@ from .features import FeatureBank
 from .genotype import CellGenotype, Genotype, StepGenotype, writing
 from .networks import count_parameters
 from .progress import progress_bar
-from .stacked import fit_stack, shape_of, stack_of, stack_scores
+from .stacked import fit_stack, shape_of, stack_of
 from .tasks.files import asset
 from .tasks.task import Task, as_task, tensor_hash
-from .train import TrainConfig, cosine_ends
+from .train import TrainConfig, cosine_ends, scores
 
 FORMAT = "bmnas-truth/1"
 OPERATIONS = ("sum", "attention", "linear_glu", "concat_fc")
@@ -248,8 +248,8 @@ def build(
         stack = stack_of(genotypes, task, config, among)
         for record in fit_stack(stack, task, bank, config, among):
             if record["epoch"] in ends:
-                curves.append(stack_scores(stack, task, bank, "validation"))
-        tests = stack_scores(stack, task, bank, "test")
+                curves.append(scores(stack, task, bank, "validation"))
+        tests = scores(stack, task, bank, "test")
         seconds = (time.perf_counter() - start) / len(tests)
         of_each = product(among, genotypes), stack.nets, tests, zip(*curves, strict=True)
         for (seed, genotype), net, test, curve in zip(*of_each, strict=True):

@@ -118,6 +118,7 @@ def _register_search(name: str, **settings) -> None:
 
 
 _register_search("default search")
+_register_search("looks", choice="looks")
 _register_search("best epoch", choice="best epoch")
 for _name, _settings in {
     "paper relaxation": {"relaxation": "paper"},

@@ -6,6 +6,7 @@ Features travel as a dictionary from feature name to a tensor pooled to length L
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import contextmanager
 
 import torch
@@ -212,12 +213,21 @@ class Hypernet(nn.Module):
             states[f"C{i + 1}"] = cell.walk(chosen, *(states[name] for name in chosen.inputs))
         return self.classifier([states[f"C{i + 1}"] for i in range(len(self.cells))])
 
-    def mix(self, states: list[Tensor]) -> list[Tensor]:
-        """Outputs of the Cells, given reshaped features of shape (N, C, L)."""
-        states = list(states)
+    def mix(self, states: list[Tensor], pairs: Sequence[tuple[str, str]] = ()) -> list[Tensor]:
+        """Outputs of the Cells, given reshaped features of shape (N, C, L).
+
+        Args:
+            pairs: what the first Cells read as X and Y, in place of their mixtures.
+        """
+        states, names = list(states), list(self.reshape.channels)
         edges = self.sharpen(self.alpha).split(self.edges)
-        for cell, logits in zip(self.cells, edges, strict=True):
-            states.append(cell(*mix_inputs(self.relaxation, logits, states)))
+        for i, (cell, logits) in enumerate(zip(self.cells, edges, strict=True)):
+            if i < len(pairs):
+                inputs = (states[names.index(name)] for name in pairs[i])
+            else:
+                inputs = mix_inputs(self.relaxation, logits, states)
+            states.append(cell(*inputs))
+            names.append(f"C{i + 1}")
         return states[-len(self.cells) :]
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
@@ -234,6 +244,24 @@ class Hypernet(nn.Module):
         """Everything that is not α, β or γ."""
         searched = {id(p) for p in self.architecture_parameters()}
         return [p for p in self.parameters() if id(p) not in searched]
+
+
+class KeptPairs(nn.Module):
+    """A hypernet with one pair at a time in the place of what its first Cells mix.
+
+    Args:
+        choices: K lists of pairs, each for the first Cells; the others go on mixing.
+    """
+
+    def __init__(self, hypernet: Hypernet, choices: list[list[tuple[str, str]]]):
+        super().__init__()
+        self.hypernet, self.choices = hypernet, choices
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        """Pooled features, each (N, C_i, L) → logits (K, N, classes)."""
+        states = list(self.hypernet.reshape(features).values())
+        mixed = (self.hypernet.mix(states, pairs) for pairs in self.choices)
+        return torch.stack([self.hypernet.classifier(cells) for cells in mixed])
 
 
 class FusionNetwork(nn.Module):

@@ -28,12 +28,12 @@ from .config import (
     setting,
     write_tensors,
 )
-from .derive import DERIVATIONS, ArchitectureWeights, derive
+from .derive import DERIVATIONS, ArchitectureWeights, derive, with_pairs
 from .features import FeatureBank
 from .genotype import OPERATIONS, Genotype
-from .networks import Hypernet
+from .networks import Hypernet, KeptPairs
 from .tasks.task import Task, as_task
-from .train import cosine_restarts, metric_of, score
+from .train import cosine_restarts, metric_of, score, scores
 
 FORMAT = "bmnas-search/1"
 
@@ -63,8 +63,8 @@ class SearchConfig(SearchSettings):
     geometrically, and with ``gumbel`` moved by noise; ``partial`` lets the operations see one in
     so many channels (:class:`~bmnas_core.cells.MixedCell`).
 
-    When the updates are done, the ``choice`` is made, by default as the task has it; ``rungs``,
-    ``trust`` and ``margin`` are those of ``"trials"`` (:mod:`~bmnas_core.choices`).
+    When the updates are done, the ``choice`` is made, by default as the task has it; ``rungs``
+    and ``margin`` are those of ``"trials"`` (:mod:`~bmnas_core.choices`).
     """
 
     operations: tuple[str, ...] = setting(
@@ -85,30 +85,24 @@ class SearchConfig(SearchSettings):
     arch_weight_decay: float = setting(1e-3, least=0.0)
 
     choice: str | None = setting(choices=lambda: tuple(CHOICES))
-    rungs: tuple[tuple[int, int], ...] = ((8, 7),)
-    trust: tuple[float, float] = setting((4.0, 0.0), least=0.0)
-    margin: float = setting(1.0, least=0.0)
+    rungs: tuple[tuple[int, int], ...] = ((12, 7),)
+    margin: float = setting(2.0, least=0.0)
 
     def __post_init__(self):
         super().__post_init__()
         counts, epochs = zip(*self.rungs, strict=True) if self.rungs else ((0,), (0,))
         fewer, longer = [*counts] == sorted(counts)[::-1], [*epochs] == sorted({*epochs})
-        if counts[-1] < 1 or epochs[0] < 0 or not (fewer and longer):
+        if counts[-1] < 1 or epochs[0] < 1 or not (fewer and longer):
             raise ConfigError(
                 f"SearchConfig.rungs: found {self.rungs!r}; allowed: one (how many, epochs) up, "
                 "ever fewer, at least 1, for ever longer"
             )
         paths = self.passes == "paths"
-        looks = self.choice == "trials" and self.rungs[0][1] == 0
-        for name, usual, clashes, why in (
-            ("order", "first", paths, "passes='paths'"),
-            ("gumbel", False, paths, "passes='paths'"),
-            ("partial", 1, paths or looks, "passes='paths' or a rung of 0 epochs"),
-        ):
-            if clashes and getattr(self, name) != usual:
+        for name, usual in (("order", "first"), ("gumbel", False), ("partial", 1)):
+            if paths and getattr(self, name) != usual:
                 raise ConfigError(
                     f"SearchConfig.{name}: found {getattr(self, name)!r}; allowed: {usual!r} with "
-                    f"{why}"
+                    "passes='paths'"
                 )
         if not self.operations or len(set(self.operations)) < len(self.operations):
             raise ConfigError(
@@ -319,6 +313,13 @@ class Search:
         """Validation score of one architecture by the hypernet's weights."""
         with self.hypernet.only(genotype):
             return score(self.hypernet, self.task, self.bank, "validation")
+
+    def scores_with(self, pairs: list[list[tuple[str, str]]]) -> list[float]:
+        """Validation scores of the hypernet with each list of pairs kept in its first Cells."""
+        if self.config.passes == "mixture":
+            return scores(KeptPairs(self.hypernet, pairs), self.task, self.bank, "validation")
+        derived = derive(self.state.weights, self.config.derivation)
+        return [self.score_of(with_pairs(derived, kept)) for kept in pairs]
 
     def _set_rate(self, epoch: int, position: int) -> None:
         trained = min(position, self.train_batches - 1) / self.train_batches

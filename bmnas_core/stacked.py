@@ -21,7 +21,7 @@ from .features import FeatureBank
 from .genotype import CellGenotype, Genotype
 from .networks import FusionNetwork
 from .tasks.task import Task, as_task
-from .train import TrainConfig, TrainError, fit_by_epoch, fusion_network, metric_of, predict
+from .train import TrainConfig, TrainError, fit_by_epoch, fusion_network, metric_of
 
 
 def shape_of(genotype: Genotype) -> Genotype:
@@ -135,12 +135,6 @@ def fit_stack(
         return each(logits.unflatten(0, (stack.groups, -1)), labels).sum()
 
     yield from fit_by_epoch(stack, task, bank, config, seed=seeds, loss=loss, validate=False)
-
-
-def stack_scores(stack: Stack, task: Task, bank: FeatureBank, split: str) -> list[float]:
-    """The score of each network of a stack on a split, in evaluation mode."""
-    logits, labels = predict(stack, task, bank, split)
-    return [metric_of(task).score(part, labels) for part in logits]
 
 
 def train_together(

@@ -280,6 +280,12 @@ def score(net: nn.Module, task: Task, source: FeatureBank | RawInputs, split: st
     return metric_of(task).score(logits, labels)
 
 
+def scores(net: nn.Module, task: Task, source: FeatureBank | RawInputs, split: str) -> list[float]:
+    """The score of each network of a stack, which gives logits (K, n, classes), on a split."""
+    logits, labels = predict(net, task, source, split)
+    return [metric_of(task).score(part, labels) for part in logits]
+
+
 def predict(
     net: nn.Module, task: Task, source: FeatureBank | RawInputs, split: str
 ) -> tuple[Tensor, Tensor]:

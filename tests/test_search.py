@@ -2,7 +2,8 @@
 
 import json
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
+from itertools import permutations
 from threading import Barrier, Thread
 from types import SimpleNamespace
 
@@ -21,13 +22,13 @@ from bmnas_core import (
     Search,
     SearchConfig,
     SearchError,
+    Task,
     TrainConfig,
     train,
 )
-from bmnas_core.cells import RELAXATIONS, Sharpening
+from bmnas_core.cells import RELAXATIONS, Sharpening, mix_inputs
 from bmnas_core.config import SearchSettings, generator
-from bmnas_core.derive import derive, likeliest, sample
-from bmnas_core.networks import count_parameters
+from bmnas_core.derive import belief, derive, likeliest, sample, with_pairs
 
 
 def run(search) -> list:
@@ -131,12 +132,12 @@ def test_a_resumed_search_equals_an_unbroken_one_to_the_bit(tmp_path, schedule, 
 TRIALS = {"choice": "trials", "rungs": ((4, 1), (2, 2)), "margin": 0.0}
 
 
-@pytest.mark.parametrize("stop", [5, 6, 7, 9, 10, 11, 12])
+@pytest.mark.parametrize("stop", [5, 6, 7, 8, 9, 11, 12, 13, 14])
 def test_a_search_resumed_in_its_choice_equals_an_unbroken_one(tmp_path, stop):
     config = SearchConfig(**TRIALS)
     whole = Search(tiny_task(), config, seed=1, device="cpu")
     states = run(whole)
-    assert [s.phase for s in states] == ["both"] * 6 + ["choice"] * 6
+    assert [s.phase for s in states] == ["both"] * 6 + ["choice"] * 8
     broken = Search(tiny_task(), config, seed=1, device="cpu")
     for _ in range(stop):
         next(broken)
@@ -148,56 +149,123 @@ def test_a_search_resumed_in_its_choice_equals_an_unbroken_one(tmp_path, stop):
     assert resumed.best_score == whole.best_score == states[-1].val_score
 
 
-def test_trials_train_what_is_derived_and_drawn_and_keep_the_best_on_validation():
-    task = tiny_task()
-    search = Search(task, SearchConfig(**TRIALS), seed=3, device="cpu")
+def pair_odds(search, score, best):
+    n = len(search.task.split("validation"))
+    p = (best * n + 1) / (n + 2)
+    return np.exp((score - best) / (p * (1 - p) / (n + 2)) ** 0.5)
+
+
+def looks_of(search):
+    """Pairs Cell by Cell, their odds and the best, looked at with the plainest of means."""
+    kept, odds = [], []
+    hypernet, n = search.hypernet, len(search.task.split("validation"))
+    for i in range(search.config.N):
+        found, names = {}, [*search.task.features, *(f"C{k + 1}" for k in range(i))]
+        for pair in permutations(names, 2):
+            if set(pair) in map(set, kept):
+                continue
+            hypernet.eval()
+            features, labels = search.bank.batch("validation", torch.arange(n))
+            with torch.no_grad():
+                states = [hypernet.reshape(features)[name] for name in search.task.features]
+                outs = []
+                for j, cell in enumerate(hypernet.cells):
+                    if j <= i:
+                        nodes = dict(zip([*search.task.features, "C1", "C2"], states, strict=False))
+                        outs.append(cell(*(nodes[name] for name in [*kept, pair][j])))
+                    else:
+                        start = sum(hypernet.edges[:j])
+                        logits = hypernet.alpha[start : start + hypernet.edges[j]]
+                        outs.append(cell(*mix_inputs(hypernet.relaxation, logits, states)))
+                    states.append(outs[-1])
+                logits = hypernet.classifier(outs)
+            found[pair] = float((logits.argmax(1) == labels).float().mean())
+        best = max(found.values())
+        each = {pair: pair_odds(search, score, best) for pair, score in found.items()}
+        odds.append({pair: p / sum(each.values()) for pair, p in each.items()})
+        kept.append(max(found, key=found.get))
+    return kept, odds, best
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_looks_keep_one_pair_at_a_time_and_take_what_validation_likes_best(seed):
+    search = Search(tiny_task(), SearchConfig(choice="looks"), seed=seed, device="cpu")
     states = run(search)
-    weights, random = states[5].weights, generator(3, "candidates")
-    drawn = sample(weights, 4, random, trust=search.config.trust)
-    race = list(dict.fromkeys([derive(weights).canonical(), *drawn]))[:4]
-    scores = {}
-    for genotype in race:
-        config, records = TrainConfig(data="train"), []
-        train(genotype, task, config, seed=3, progress=False, device="cpu", on_epoch=records.append)
-        scores[genotype] = [record["validation_score"] for record in records]
-    first = [scores[genotype][0] for genotype in race]
-    assert [s.val_score for s in states[6:10]] == [max(first[: k + 1]) for k in range(4)]
-    left = sorted(race, key=lambda genotype: -scores[genotype][0])[:2]
-    best = max(left, key=lambda genotype: scores[genotype][1])
-    assert (states[-1].genotype, states[-1].val_score) == (best, scores[best][1])
-    assert len({s.weights.alpha.tobytes() for s in states[5:]}) == 1
+    assert [s.phase for s in states] == ["both"] * 6 + ["choice"] * 2
+    kept, odds, best = looks_of(search)
+    genotype = states[-1].genotype
+    assert [cell.inputs for cell in genotype.cells] == kept
+    assert states[-1].val_score == search.best_score == pytest.approx(best)
+    assert search.best_genotype == genotype
+    derived = derive(states[5].weights)
+    assert [cell.steps for cell in genotype.cells] == [cell.steps for cell in derived.cells]
+    assert states[6].genotype.cells[0].inputs == kept[0]
+    for found, expected in zip(search.choice.odds, odds, strict=True):
+        assert found == pytest.approx(expected)
+
+
+def test_looks_by_paths_read_the_derived_architecture_with_other_pairs():
+    search = Search(tiny_task(), SearchConfig(**PATHS, choice="looks"), device="cpu")
+    states = run(search)
+    derived, chosen = derive(states[-1].weights), states[-1].genotype
+    for i in range(search.config.N):
+        kept = [cell.inputs for cell in chosen.cells[:i]]
+        scores = {
+            pair: search.score_of(with_pairs(derived, [*kept, pair]))
+            for pair in search.choice.odds[i]
+        }
+        assert scores[chosen.cells[i].inputs] == max(scores.values())
+
+
+def test_looks_find_the_modality_that_tells_where_alpha_has_learned_nothing():
+    task = tiny_task(settings=replace(SETTINGS, epochs=8, N=1, M=1))
+    task.modalities[0].inputs.zero_()
+    config = SearchConfig(choice="looks", arch_lr=1e-9)
+    for seed in range(3):
+        search = Search(task, config, seed=seed, device="cpu")
+        run(search)
+        assert any(name.startswith("Audio") for name in search.best_genotype.cells[0].inputs)
 
 
 @pytest.mark.parametrize("margin", [0.0, 1.0, 2.0, 100.0])
-def test_of_trials_that_validation_can_hardly_tell_apart_the_smallest_is_chosen(margin):
+def test_trials_train_what_was_looked_up_and_drawn_and_choose_by_score_and_belief(margin):
     task = tiny_task()
-    config = SearchConfig(choice="trials", rungs=((6, 2),), margin=margin)
+    config = SearchConfig(choice="trials", rungs=((5, 1), (3, 2)), margin=margin)
     search = Search(task, config, seed=4, device="cpu")
     states = run(search)
-    weights, random = states[5].weights, generator(4, "candidates")
-    drawn = sample(weights, 6, random, trust=search.config.trust)
-    race = list(dict.fromkeys([derive(weights).canonical(), *drawn]))[:6]
-    scores, sizes = {}, {}
+    looked, weights, odds = states[7].genotype, states[5].weights, search.choice.odds
+    drawn = sample(weights, odds, 5, generator(4, "candidates"))
+    believed = {looked.canonical(): belief(weights, odds, looked)} | drawn
+    race, scores = list(believed)[:5], {}
     for genotype in race:
-        net, history = train(
-            genotype, task, TrainConfig(data="train"), seed=4, progress=False, device="cpu"
-        )
-        scores[genotype], sizes[genotype] = history[-1]["validation_score"], count_parameters(net)
-    best = max(scores.values())
-    error = (best * (1 - best) / len(task.split("validation"))) ** 0.5
-    alike = [genotype for genotype in race if scores[genotype] >= best - margin * error]
-    smallest = min(sizes[genotype] for genotype in alike)
-    chosen = states[-1].genotype
-    assert chosen in alike and sizes[chosen] == smallest
-    assert states[-1].val_score == search.best_score == scores[chosen]
-    assert scores[chosen] == max(scores[g] for g in alike if sizes[g] == smallest)
+        records = []
+        train(
+            genotype, task, TrainConfig(data="train"), seed=4, progress=False, device="cpu",
+            on_epoch=records.append,
+        )  # fmt: skip
+        scores[genotype] = [record["validation_score"] for record in records]
+
+    def chosen(among, epoch):
+        best, n = max(scores[g][epoch] for g in among), len(task.split("validation"))
+        p = (best * n + 1) / (n + 2)
+        enough = best - margin * (p * (1 - p) / (n + 2)) ** 0.5
+        alike = [g for g in among if scores[g][epoch] >= enough]
+        return max(alike, key=lambda g: (believed[g], scores[g][epoch]))
+
+    for k in range(5):
+        assert states[8 + k].genotype == chosen(race[: k + 1], 0)
+    left = sorted(race, key=lambda genotype: -scores[genotype][0])[:3]
+    assert states[-1].genotype == search.best_genotype == chosen(left, 1)
+    assert states[-1].val_score == search.best_score == scores[states[-1].genotype][1]
+    assert len({s.weights.alpha.tobytes() for s in states[5:]}) == 1
     if margin == 100.0:
-        assert smallest == min(sizes.values()) < max(sizes.values())
+        assert states[12].genotype == max(race, key=believed.get)
 
 
-def test_a_choice_that_no_one_names_is_the_tasks_or_the_best_epoch():
-    usual = Search(tiny_task(), device="cpu")
-    assert usual.config.choice == "best epoch" and usual.choice.steps == 0
+def test_a_choice_that_no_one_names_is_the_tasks():
+    assert Search(tiny_task(), device="cpu").config.choice == "best epoch"
+    usual = next(f.default for f in fields(Task) if f.name == "search_config")
+    assert usual.choice == "looks"
     task = replace(tiny_task(), search_config=SearchSettings(choice="trials"))
     assert Search(task, device="cpu").config.choice == "trials"
     assert Search(task, SearchConfig(choice="best epoch"), device="cpu").choice.steps == 0
@@ -212,7 +280,7 @@ def test_a_choice_reads_no_test_data_and_learns_from_train_alone():
     read.clear()
     run(search)
     assert {split for split, _ in read} == {"train", "validation"}
-    assert sum(len(rows) for split, rows in read if split == "validation") == 6 * 24
+    assert sum(len(rows) for split, rows in read if split == "validation") == (2 + 6) * 24
 
 
 def test_fewer_candidates_than_a_rung_has_room_for_end_the_search_early():
@@ -220,10 +288,10 @@ def test_fewer_candidates_than_a_rung_has_room_for_end_the_search_early():
     config = SearchConfig(choice="trials", rungs=((9, 1), (8, 2)), operations=("sum", "concat_fc"))
     search = Search(task, config, device="cpu")
     states = run(search)
-    assert len(search) == 0 and len(states) == search.total_steps == search.updates + 4 + 4
+    assert len(search) == 0 and len(states) == search.total_steps == search.updates + 1 + 4 + 4
 
 
-@pytest.mark.parametrize("rungs", [(), ((4, 1), (5, 2)), ((4, 2), (2, 1)), ((0, 1),), ((4, -1),)])
+@pytest.mark.parametrize("rungs", [(), ((4, 1), (5, 2)), ((4, 2), (2, 1)), ((0, 1),), ((4, 0),)])
 def test_rungs_that_are_no_race_are_refused(rungs):
     with pytest.raises(ConfigError, match=r"SearchConfig.rungs: found .*; allowed: one"):
         SearchConfig(rungs=rungs)
@@ -235,7 +303,6 @@ def test_rungs_that_are_no_race_are_refused(rungs):
         {"passes": "paths", "order": "second"},
         {"passes": "paths", "gumbel": True},
         {"passes": "paths", "partial": 2},
-        {"choice": "trials", "partial": 2, "rungs": ((9, 0), (2, 1))},
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(clash):
@@ -589,9 +656,9 @@ def test_a_path_is_the_fusion_network_with_the_hypernets_weights():
     assert search.hypernet.path is None
 
 
-@pytest.mark.parametrize("stop", [2, 5, 8])
+@pytest.mark.parametrize("stop", [2, 5, 7, 8, 9])
 def test_a_search_by_paths_is_reproducible_and_resumes(tmp_path, stop):
-    config = SearchConfig(**PATHS, choice="trials", rungs=((40, 0), (2, 2)), warmup=1)
+    config = SearchConfig(**PATHS, choice="trials", rungs=((2, 2),), warmup=1)
     whole = Search(tiny_task(), config, seed=1, device="cpu")
     states = run(whole)
     assert [s.phase for s in states] == ["weights"] * 3 + ["both"] * 3 + ["choice"] * 4
@@ -616,8 +683,7 @@ def test_paths_with_a_lower_loss_become_likelier():
     assert odds[True] > 0.95  # 10 of 12 pairs have one: 0.83 by chance
 
 
-@pytest.mark.parametrize("trust", [(1.0, 1.0), (2.0, 0.0), (0.0, 0.0)])
-def test_candidates_are_drawn_by_the_hypernets_odds_raised_to_their_power(trust):
+def test_candidates_take_pairs_by_odds_and_steps_evenly_and_say_what_is_believed():
     settings = replace(SETTINGS, N=1, M=1)
     config = SearchConfig(operations=("sum", "concat_fc"))
     search = Search(tiny_task(channels=(5,), settings=settings), config, device="cpu")
@@ -625,24 +691,19 @@ def test_candidates_are_drawn_by_the_hypernets_odds_raised_to_their_power(trust)
         for parameter in search.architecture:
             parameter.normal_(generator=torch.Generator().manual_seed(0))
     weights, random = search.state.weights, torch.Generator().manual_seed(1)
-    found = Counter(sample(weights, 1, random, trust=trust)[0] for _ in range(3000))
-    believed = likeliest(weights)
-    if trust == (1.0, 1.0):
-        expected = believed
-    else:
-        pairs = Counter()
-        for genotype, p in believed.items():
-            pairs[genotype.cells[0].inputs] += p
-        whole = sum(p ** trust[0] for p in pairs.values())
-        expected = {
-            genotype: pairs[genotype.cells[0].inputs] ** trust[0] / whole / 2
-            for genotype in believed
-        }
-    assert sum(expected.values()) == pytest.approx(1)
-    for genotype, p in expected.items():
-        assert found[genotype] / 3000 == pytest.approx(p, abs=0.03)
-    assert len(set(sample(weights, 2, random, trust=trust))) == 2
-    assert set(sample(weights, 99, random, trust=(0.0, 0.0))) == set(believed)
+    odds = [{("Image_1", "Audio_1"): 0.8, ("Audio_1", "Image_1"): 0.2}]
+    drawn = [next(iter(sample(weights, odds, 1, random).items())) for _ in range(3000)]
+    found = Counter(genotype for genotype, _ in drawn)
+    steps = Counter()
+    for genotype, p in likeliest(weights).items():
+        steps[genotype.cells[0].steps] += p
+    assert len(found) == 4
+    for genotype, p in dict(drawn).items():
+        (cell,) = genotype.cells
+        assert found[genotype] / 3000 == pytest.approx(odds[0][cell.inputs] / 2, abs=0.03)
+        assert p == pytest.approx(odds[0][cell.inputs] * steps[cell.steps])
+    assert len(sample(weights, odds, 2, random)) == 2
+    assert set(sample(weights, odds, 99, random)) == set(found)
 
 
 def test_scores_of_single_architectures_are_read_off_the_shared_weights():

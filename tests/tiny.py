@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bmnas_core import FeatureBank
-from bmnas_core.config import Settings
+from bmnas_core.config import SearchSettings, Settings
 from bmnas_core.tasks import Modality, Split, Task
 
 SIZES = {"train": 48, "validation": 24, "test": 24}
@@ -60,7 +60,8 @@ def tiny_task(
         rows = torch.arange(start, start + size)
         splits[split] = Split(split, rows[:, None].expand(-1, len(names)), labels[rows])
         start += size
-    return Task("tiny", "same", classes, metric, modalities, splits, settings)
+    search = SearchSettings(choice="best epoch")
+    return Task("tiny", "same", classes, metric, modalities, splits, settings, search)
 
 
 def watched_bank(task: Task) -> tuple[FeatureBank, list[tuple[str, Tensor]]]:

@@ -69,7 +69,7 @@ def avmnist(
             C=64, L=8, N=2, M=2, epochs=15, batch_size=96, dropout=0.1, max_lr=1e-3, min_lr=1e-6,
             weight_decay=1e-4, restart=1,
         ),
-        search_config=SearchSettings(epochs=SEARCH_EPOCHS, choice="best epoch"),
+        search_config=SearchSettings(epochs=SEARCH_EPOCHS, choice="looks"),
     )  # fmt: skip
 
 

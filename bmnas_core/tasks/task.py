@@ -123,7 +123,7 @@ class Task:
     modalities: tuple[Modality, ...]
     splits: dict[str, Split]
     config: Settings
-    search_config: SearchSettings = SearchSettings(choice="best epoch")
+    search_config: SearchSettings = SearchSettings(choice="looks")
     notes: dict = field(default_factory=dict)
 
     def __post_init__(self):
