@@ -232,7 +232,7 @@ def run_judge(
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 10,
     first: Annotated[
         int, typer.Option(help="The first seed; 0 up made the truth, 100 up chose settings.")
-    ] = 200,
+    ] = 400,
     names: Annotated[
         list[str] | None,
         typer.Option(

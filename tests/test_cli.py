@@ -325,8 +325,8 @@ def test_judge_writes_the_table_and_says_what_it_comes_to():
     assert done.exit_code == 0, done.output
     assert done.output.startswith("j.csv\n\nrule") and "random search" in done.output
     assert [line.split(",")[3] for line in Path("j.csv").read_text().splitlines()[1:]] == [
-        "100",
-        "101",
+        "400",
+        "401",
     ]
     done = CliRunner().invoke(app, [*words[:-1], "luck"])
     assert done.exit_code == 2 and "strategy: found 'luck'" in done.output

@@ -617,13 +617,13 @@ def test_curves_tell_the_race_of_candidates_from_the_hypernet():
     trace = Trace.of(search)
     for state in search:
         trace.append(state)
-    assert trace.phases.tolist() == ["start"] + ["both"] * 6 + ["choice"] * 5
+    assert trace.phases.tolist() == ["start"] + ["both"] * 6 + ["choice"] * 7
     nodes = parts(draw_curves(trace), "node")
     assert shown(nodes["score_t"]) == "validation accuracy, each epoch, then the best candidate"
     names = [shown(g) for me, g in nodes.items() if me.startswith("score_m")]
     assert names == ["hypernet", "candidates"]
     dots = Counter(tip(g).split(",")[0] for me, g in nodes.items() if me.startswith("score_d"))
-    assert dots == {"hypernet": 2, "candidates": 5}
+    assert dots == {"hypernet": 2, "candidates": 7}
     assert "score_m0" not in parts(draw_curves({"a": trace, "b": trace}), "node")
 
 

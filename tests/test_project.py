@@ -18,7 +18,6 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import bmnas_core
-from bmnas_core.baselines import read_table, summary
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -124,20 +123,6 @@ def test_workflows_and_ci_call_targets_that_the_makefile_has():
 
 
 # --- the README
-
-
-def test_the_readme_has_the_committed_results_of_rivals(readme_tables):
-    (table,) = (t for t in readme_tables if "same" in t[0])
-    results = summary(read_table(ROOT / "assets" / "results" / "avmnist_rivals.csv"))
-    results = results.set_index(["rule", "network"])
-    assert len(table) > 8
-    for name, *cells in table[2:]:
-        for rule, cell in zip(("sum", "same"), cells, strict=False):
-            row = results.loc[rule, name]
-            assert cell == f"{row.test:.3f} ± {row['std']:.3f}"
-        numbers = [f"{results.loc[rule, name].params:,}" for rule in ("sum", "same")]
-        numbers += [f"{results.loc[rule, name].search_seconds:.0f}" for rule in ("sum", "same")]
-        assert cells[2:] == [" / ".join(numbers[:2]), " / ".join(numbers[2:]).replace("0 / 0", "–")]
 
 
 def test_files_and_notebooks_that_the_readme_names_are_there():
