@@ -121,7 +121,7 @@ class SearchState:
             stands without a step of its own.
         train_loss, val_loss: of this step's batches; None for the one the phase leaves out.
         val_score: the hypernet's score on all of validation, at the last step of an epoch; that
-            of the best candidate so far in a choice.
+            of the best candidate so far in a choice, or in looks the hypernet's with the best pair.
         weights: α, β, γ after the step.
         chosen: the best candidate so far, in a choice.
     """
