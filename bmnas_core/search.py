@@ -309,17 +309,24 @@ class Search:
             return score(self.hypernet, self.task, self.bank, "validation")
         return self.score_of(self.state.genotype)
 
-    def score_of(self, genotype: Genotype) -> float:
-        """Validation score of one architecture by the hypernet's weights."""
+    def score_of(self, genotype: Genotype, rows: Tensor | None = None) -> float:
+        """Score of one architecture by the hypernet's weights, on (rows of) validation."""
         with self.hypernet.only(genotype):
-            return score(self.hypernet, self.task, self.bank, "validation")
+            return score(self.hypernet, self.task, self.bank, "validation", rows)
 
-    def scores_with(self, pairs: list[list[tuple[str, str]]]) -> list[float]:
-        """Validation scores of the hypernet with each list of pairs kept in its first Cells."""
+    def scores_with(
+        self, pairs: list[list[tuple[str, str]]], rows: Tensor | None = None
+    ) -> list[float]:
+        """Scores of the hypernet with each list of pairs kept in its first Cells.
+
+        Args:
+            rows: which samples of validation; all by default.
+        """
         if self.config.passes == "mixture":
-            return scores(KeptPairs(self.hypernet, pairs), self.task, self.bank, "validation")
+            kept = KeptPairs(self.hypernet, pairs)
+            return scores(kept, self.task, self.bank, "validation", rows)
         derived = derive(self.state.weights, self.config.derivation)
-        return [self.score_of(with_pairs(derived, kept)) for kept in pairs]
+        return [self.score_of(with_pairs(derived, kept), rows) for kept in pairs]
 
     def _set_rate(self, epoch: int, position: int) -> None:
         trained = min(position, self.train_batches - 1) / self.train_batches

@@ -274,22 +274,41 @@ def evaluate(
     return score(net, task, bank, split)
 
 
-def score(net: nn.Module, task: Task, source: FeatureBank | RawInputs, split: str) -> float:
-    """Score of a network on a split of a source, in evaluation mode."""
-    logits, labels = predict(net, task, source, split)
+def score(
+    net: nn.Module,
+    task: Task,
+    source: FeatureBank | RawInputs,
+    split: str,
+    rows: Tensor | None = None,
+) -> float:
+    """Score of a network on a split of a source, or on rows of it, in evaluation mode."""
+    logits, labels = predict(net, task, source, split, rows)
     return metric_of(task).score(logits, labels)
 
 
-def scores(net: nn.Module, task: Task, source: FeatureBank | RawInputs, split: str) -> list[float]:
-    """The score of each network of a stack, which gives logits (K, n, classes), on a split."""
-    logits, labels = predict(net, task, source, split)
+def scores(
+    net: nn.Module,
+    task: Task,
+    source: FeatureBank | RawInputs,
+    split: str,
+    rows: Tensor | None = None,
+) -> list[float]:
+    """The same of each network of a stack, which gives logits (K, n, classes)."""
+    logits, labels = predict(net, task, source, split, rows)
     return [metric_of(task).score(part, labels) for part in logits]
 
 
 def predict(
-    net: nn.Module, task: Task, source: FeatureBank | RawInputs, split: str
+    net: nn.Module,
+    task: Task,
+    source: FeatureBank | RawInputs,
+    split: str,
+    rows: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Logits (n, classes), of a stack (K, n, classes), and labels of a split, in evaluation mode.
+
+    Args:
+        rows: which samples of the split; all by default.
 
     Raises:
         TaskError: for a split that does not exist.
@@ -297,8 +316,9 @@ def predict(
     training, parts = net.training, []
     net.eval()
     with torch.no_grad():
-        for rows in torch.arange(len(task.split(split))).split(512):
-            inputs, labels = source.batch(split, rows)
+        rows = torch.arange(len(task.split(split))) if rows is None else rows
+        for batch in rows.split(512):
+            inputs, labels = source.batch(split, batch)
             parts.append((net(inputs), labels))
     net.train(training)
     logits, labels = zip(*parts, strict=True)

@@ -24,6 +24,7 @@ from bmnas_core import (
     SearchError,
     Task,
     TrainConfig,
+    choices,
     train,
 )
 from bmnas_core.cells import RELAXATIONS, Sharpening, mix_inputs
@@ -215,6 +216,39 @@ def test_looks_by_paths_read_the_derived_architecture_with_other_pairs():
             for pair in search.choice.odds[i]
         }
         assert scores[chosen.cells[i].inputs] == max(scores.values())
+
+
+@pytest.mark.parametrize("behind", [0, 0.5, 1])
+def test_looks_read_all_of_validation_only_with_pairs_that_a_glance_leaves_near(
+    behind, monkeypatch
+):
+    monkeypatch.setattr(choices, "GLANCE", 8)
+    monkeypatch.setattr(choices, "BEHIND", behind)
+    task = tiny_task(settings=replace(SETTINGS, epochs=8, N=1, M=1))
+    task.modalities[0].inputs.zero_()
+    search = Search(task, SearchConfig(choice="looks"), seed=1, device="cpu")
+    asked, scores_with = [], search.scores_with
+
+    def counted(pairs, rows=None):
+        asked.append((pairs, rows, scores_with(pairs, rows)))
+        return asked[-1][2]
+
+    monkeypatch.setattr(search, "scores_with", counted)
+    run(search)
+    (pairs, rows, glanced), (near, everything, read) = asked
+    assert len(pairs) == len(set(map(str, pairs))) and len(set(rows.tolist())) == 8
+    best = max(glanced)
+    p = (8 * best + 1) / 10
+    enough = best - behind * (p * (1 - p) / 10) ** 0.5
+    assert near == [pair for pair, score in zip(pairs, glanced, strict=True) if score >= enough]
+    assert everything is None and 0 < len(near) < len(pairs)
+    assert [search.best_genotype.cells[0].inputs] == near[read.index(max(read))]
+    assert search.best_score == max(read)
+    (odds,) = search.choice.odds
+    for [pair] in pairs:
+        score = read[near.index([pair])] if [pair] in near else glanced[pairs.index([pair])]
+        exact = pair_odds(search, min(score, max(read)), max(read))
+        assert odds[pair] / max(odds.values()) <= exact + 1e-9
 
 
 def test_looks_find_the_modality_that_tells_where_alpha_has_learned_nothing():
