@@ -148,6 +148,7 @@ class SearchSettings(Settings):
     """What a task fixes for its search alone: how it ends, and sizes other than the training's."""
 
     choice: str | None = None
+    rungs: tuple[tuple[int, int], ...] | None = None
 
 
 def _as_type(value, hint, place: str):

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from .cells import RELAXATIONS
-from .choices import CHOICES
+from .choices import CHOICES, RUNGS
 from .config import (
     RANDOM,
     BmnasError,
@@ -85,12 +85,12 @@ class SearchConfig(SearchSettings):
     arch_weight_decay: float = setting(1e-3, least=0.0)
 
     choice: str | None = setting(choices=lambda: tuple(CHOICES))
-    rungs: tuple[tuple[int, int], ...] = ((12, 7),)
     margin: float = setting(2.0, least=0.0)
 
     def __post_init__(self):
         super().__post_init__()
-        counts, epochs = zip(*self.rungs, strict=True) if self.rungs else ((0,), (0,))
+        rungs = RUNGS if self.rungs is None else self.rungs
+        counts, epochs = zip(*rungs, strict=True) if rungs else ((0,), (0,))
         fewer, longer = [*counts] == sorted(counts)[::-1], [*epochs] == sorted({*epochs})
         if counts[-1] < 1 or epochs[0] < 1 or not (fewer and longer):
             raise ConfigError(

@@ -301,7 +301,12 @@ def test_a_choice_that_no_one_names_is_the_tasks():
     usual = next(f.default for f in fields(Task) if f.name == "search_config")
     assert usual.choice == "looks"
     task = replace(tiny_task(), search_config=SearchSettings(choice="trials"))
-    assert Search(task, device="cpu").config.choice == "trials"
+    search = Search(task, device="cpu")
+    assert search.config.choice == "trials" and search.choice.rungs == choices.RUNGS
+    task = replace(task, search_config=SearchSettings(choice="trials", rungs=((3, 2), (1, 4))))
+    assert Search(task, device="cpu").choice.rungs == ((3, 2), (1, 4))
+    own = SearchConfig(rungs=[(2, 1)])
+    assert Search(task, own, device="cpu").choice.rungs == ((2, 1),)
     assert Search(task, SearchConfig(choice="best epoch"), device="cpu").choice.steps == 0
 
 

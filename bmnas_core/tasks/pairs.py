@@ -29,10 +29,6 @@ RULES = {"same": 10, "sum": 19}
 CHANNELS = (16, 32, 64)
 PRETRAINING = {"epochs": 12, "shift": 2}
 
-#: A hypernet that is trained for longer knows its training samples by heart, and α turns away from
-#: the late features that say most about the others (measured on the validation split of avmnist).
-SEARCH_EPOCHS = 7
-
 
 @dataclass(frozen=True)
 class DigitData:
