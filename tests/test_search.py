@@ -299,7 +299,7 @@ def test_trials_train_what_was_looked_up_and_drawn_and_choose_by_score_and_belie
 def test_a_choice_that_no_one_names_is_the_tasks():
     assert Search(tiny_task(), device="cpu").config.choice == "best epoch"
     usual = next(f.default for f in fields(Task) if f.name == "search_config")
-    assert usual.choice == "looks"
+    assert usual.choice == "trials"
     task = replace(tiny_task(), search_config=SearchSettings(choice="trials"))
     search = Search(task, device="cpu")
     assert search.config.choice == "trials" and search.choice.rungs == choices.RUNGS

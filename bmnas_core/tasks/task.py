@@ -123,7 +123,7 @@ class Task:
     modalities: tuple[Modality, ...]
     splits: dict[str, Split]
     config: Settings
-    search_config: SearchSettings = SearchSettings(choice="looks")
+    search_config: SearchSettings = SearchSettings(choice="trials")
     notes: dict = field(default_factory=dict)
 
     def __post_init__(self):
