@@ -165,6 +165,14 @@ def test_a_search_chooses_without_the_test_split_and_by_its_seed_alone(name, mon
         assert torch.equal(a, b)
 
 
+def test_half_the_width_is_searched_and_trained_at_half_the_width():
+    own = contest(seed=1)
+    ((_, (net,)),) = RIVALS["BM-NAS at half the width"](own)
+    ((config, (genotype, _)),) = own._searched.items()
+    assert net.genotype == genotype
+    assert config.C == own.config.C // 2 == net.reshape.layers[0].conv.weight.shape[0]
+
+
 @settings(max_examples=60)
 @given(st.integers(3, 6), st.integers(1, 3), st.integers(1, 3), st.integers(0, 999))
 def test_a_mutation_is_legal_and_changes_one_thing(features, N, M, seed):

@@ -85,6 +85,14 @@ _register_bm_nas("BM-NAS by looks", choice="looks")
 _register_bm_nas("BM-NAS by its best epoch", choice="best epoch", epochs=7)
 
 
+@register_rival("BM-NAS at half the width")
+def half_the_width(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
+    """As the task has it with half of C: what becomes of it with a third of the parameters."""
+    C = max(contest.config.C // 2, 1)
+    found = contest.searched(C=C)
+    yield "BM-NAS at half the width", [contest.train(found, replace(contest.config, C=C))]
+
+
 @register_rival("searched features")
 def searched_features(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
     """What BM-NAS pairs, fused by fixed Cells: the paper's Table 7."""
