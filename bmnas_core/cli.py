@@ -252,7 +252,7 @@ def run_judge(
 ) -> None:
     """Hold what searches find against the truth, for each rule and seed; write the table.
 
-    Goes on where it was stopped.
+    Goes on where it was stopped; after a change of settings, begin another table (--out).
     """
     from .judging import run_judging, verdict
 
@@ -291,7 +291,8 @@ def run_rivals(
 ) -> None:
     """Let every rival compete for each rule and seed; write the table and its picture.
 
-    Goes on where it was stopped. The picture stands beside the table, as SVG.
+    Goes on where it was stopped; after a change of settings or data, begin another table (--out).
+    The picture stands beside the table, as SVG.
     """
     from .baselines import run_table, summary
     from .draw import draw_results

@@ -188,7 +188,8 @@ def run_judging(
 ) -> pd.DataFrame:
     """Judge strategies for each rule and seed, and write every result to a CSV file.
 
-    What the file has already is not run again.
+    What the file has already is not run again, whatever it was made with: after a change of
+    settings, begin another.
 
     Args:
         names: of :data:`STRATEGIES`; all where None.

@@ -37,7 +37,8 @@ def run_table(
 ) -> pd.DataFrame:
     """Let all rivals compete for each rule and seed, and write every result to a CSV file.
 
-    What the file has already is not run again. ``seconds`` is search and training together.
+    What the file has already is not run again, whatever it was made with: after a change of
+    settings or data, begin another. ``seconds`` is search and training together.
 
     Args:
         names: of :data:`~bmnas_core.baselines.rivals.RIVALS`; all where None.
