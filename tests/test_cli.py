@@ -111,6 +111,7 @@ def test_ctrl_c_ends_the_kernel_and_exits_with_130():
         [sys.executable, "-m", "bmnas_core.cli", "run", "nb.ipynb"],
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # in a job of a script
     )
     deadline = time.monotonic() + 60
     while not Path("started").exists() and time.monotonic() < deadline:
