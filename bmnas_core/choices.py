@@ -27,8 +27,9 @@ from .train import TrainConfig, fit_by_epoch, fusion_network, score
 #: fewer than so many standard errors behind the best.
 GLANCE, BEHIND = 512, 5
 
-#: What trials are where neither the search nor its task says: four, for seven epochs each.
-RUNGS = ((4, 7),)
+#: What trials are where neither the search nor its task says: four, for seven epochs each, of
+#: which those within two standard errors of the best count as equals.
+RUNGS, MARGIN = ((4, 7),), 2.0
 
 #: Choices by name, filled by :func:`register_choice`.
 CHOICES: dict[str, type[Choice]] = {}
@@ -154,7 +155,9 @@ class Trials(Looks):
 
     def __init__(self, search: Searched):
         super().__init__(search)
-        self.rungs, self.looks = search.config.rungs or RUNGS, self.steps
+        config = search.config
+        self.rungs, self.looks = config.rungs or RUNGS, self.steps
+        self.margin = MARGIN if config.margin is None else config.margin
         self.steps += self._trainings(self.rungs[0][0])  # fewer, if there are not so many
 
     def _trainings(self, most: int) -> int:
@@ -174,7 +177,7 @@ class Trials(Looks):
     def _most_believed_of_the_best(self, race: list[_Trial]) -> _Trial:
         best = max(trial.score for trial in race)
         error = standard_error(best, len(self.search.task.split("validation")))
-        enough = best - self.search.config.margin * error
+        enough = best - self.margin * error
         alike = [trial for trial in race if trial.score >= enough]
         return max(alike, key=lambda trial: (trial.belief, trial.score))
 

@@ -149,6 +149,7 @@ class SearchSettings(Settings):
 
     choice: str | None = None
     rungs: tuple[tuple[int, int], ...] | None = None
+    margin: float | None = setting(least=0.0)
 
 
 def _as_type(value, hint, place: str):

@@ -21,7 +21,7 @@ import torch
 from .baselines.architectures import random_genotype
 from .baselines.searches import BUDGET, TRIAL_EPOCHS, best_drawn, evolve
 from .baselines.table import read_rows, write_rows
-from .choices import RUNGS
+from .choices import MARGIN, RUNGS
 from .config import BmnasError, as_seed, device_name, generator, resolve_device
 from .derive import likeliest
 from .genotype import Genotype
@@ -119,9 +119,9 @@ def _register_search(name: str, **settings) -> None:
 
 
 _register_search("default search")
-_register_search("short search", epochs=3, rungs=RUNGS)
+_register_search("few trials", rungs=RUNGS, margin=MARGIN)
 _register_search("looks", choice="looks")
-_register_search("best epoch", choice="best epoch")
+_register_search("best epoch", choice="best epoch", epochs=7)
 for _name, _settings in {
     "paper relaxation": {"relaxation": "paper"},
     "edge relaxation": {"relaxation": "edge", "arch_lr": 3e-2},
@@ -132,7 +132,7 @@ for _name, _settings in {
     "partial channels": {"partial": 4},
     "single paths": {"passes": "paths", "epochs": 15, "warmup": 3},
 }.items():
-    _register_search(_name, choice="best epoch", **_settings)
+    _register_search(_name, choice="best epoch", **{"epochs": 7, **_settings})
 
 
 def _played(truth: GroundTruth, seed: int, stream: str, short: bool):

@@ -63,8 +63,8 @@ class SearchConfig(SearchSettings):
     geometrically, and with ``gumbel`` moved by noise; ``partial`` lets the operations see one in
     so many channels (:class:`~bmnas_core.cells.MixedCell`).
 
-    When the updates are done, the ``choice`` is made, by default as the task has it; ``rungs``
-    and ``margin`` are those of ``"trials"`` (:mod:`~bmnas_core.choices`).
+    When the updates are done, the ``choice`` is made; ``rungs`` and ``margin`` are those of
+    ``"trials"`` (:mod:`~bmnas_core.choices`).
     """
 
     operations: tuple[str, ...] = setting(
@@ -85,7 +85,6 @@ class SearchConfig(SearchSettings):
     arch_weight_decay: float = setting(1e-3, least=0.0)
 
     choice: str | None = setting(choices=lambda: tuple(CHOICES))
-    margin: float = setting(2.0, least=0.0)
 
     def __post_init__(self):
         super().__post_init__()

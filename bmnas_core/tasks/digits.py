@@ -62,7 +62,9 @@ def digits(
             weight_decay=1e-4, restart=1,
         ),
         # Trained for longer a hypernet knows its samples by heart, and α turns from late features.
-        search_config=SearchSettings(epochs=7, choice="trials", rungs=((12, 7),)),
+        search_config=SearchSettings(
+            epochs=3, choice="trials", rungs=((24, 3), (8, 7)), margin=0.5
+        ),
     )  # fmt: skip
 
 
