@@ -303,8 +303,11 @@ def test_a_choice_that_no_one_names_is_the_tasks():
     task = replace(tiny_task(), search_config=SearchSettings(choice="trials"))
     search = Search(task, device="cpu")
     assert search.config.choice == "trials" and search.choice.rungs == choices.RUNGS
-    task = replace(task, search_config=SearchSettings(choice="trials", rungs=((3, 2), (1, 4))))
-    assert Search(task, device="cpu").choice.rungs == ((3, 2), (1, 4))
+    assert search.choice.margin == choices.MARGIN
+    settings = SearchSettings(choice="trials", rungs=((3, 2), (1, 4)), margin=0.0)
+    task = replace(task, search_config=settings)
+    choice = Search(task, device="cpu").choice
+    assert choice.rungs == ((3, 2), (1, 4)) and choice.margin == 0.0
     own = SearchConfig(rungs=[(2, 1)])
     assert Search(task, own, device="cpu").choice.rungs == ((2, 1),)
     assert Search(task, SearchConfig(choice="best epoch"), device="cpu").choice.steps == 0

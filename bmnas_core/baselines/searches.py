@@ -104,8 +104,8 @@ def searched_features(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]
 @register_rival("random features")
 def random_features(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
     """The Cells that BM-NAS finds on pairs drawn with the seed: the paper's Table 6."""
-    random = generator(contest.seed, "random features")
-    nets = [contest.train(with_random_pairs(contest.searched(), random)) for _ in range(3)]
+    found, random = contest.searched(), generator(contest.seed, "random features")
+    nets = [contest.train(with_random_pairs(found, random)) for _ in range(3)]
     yield f"random features, searched Cells, mean of {len(nets)}", nets
 
 

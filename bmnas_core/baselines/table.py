@@ -100,6 +100,8 @@ def write_rows(path: Path, rows: list[dict], columns: tuple[str, ...]) -> None:
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Mean and standard deviation over seeds, best first within a task and rule.
 
+    Tasks and rules come in the table's order.
+
     Columns: ``task``, ``rule``, ``network``, ``seeds``, ``test``, ``std``, ``params``,
     ``search_seconds`` and ``train_seconds``, and ``behind``: points of test score by which a
     network is behind the best, the mean over the same seeds, and ``behind_std``.
@@ -123,4 +125,6 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     behind = paired.groupby([*keys, "network"])["behind"].agg(["mean", "std"])
     behind = behind.rename(columns={"mean": "behind", "std": "behind_std"}).reset_index()
     means = means.merge(behind, on=[*keys, "network"])
-    return means.sort_values([*keys, "test"], ascending=[True, True, False], ignore_index=True)
+    means["place"] = means.groupby(keys, sort=False).ngroup()
+    means = means.sort_values(["place", "test"], ascending=[True, False], ignore_index=True)
+    return means.drop(columns="place")
