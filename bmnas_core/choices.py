@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import permutations
+from statistics import fmean
 from typing import Protocol
 
 import torch
@@ -27,9 +28,15 @@ from .train import TrainConfig, fit_by_epoch, fusion_network, score
 #: fewer than so many standard errors behind the best.
 GLANCE, BEHIND = 512, 5
 
-#: What trials are where neither the search nor its task says: four, for seven epochs each, of
-#: which those within two standard errors of the best count as equals.
-RUNGS, MARGIN = ((4, 7),), 2.0
+#: What trials are where neither the search nor its task says: four for three epochs each, and the
+#: better two of them for seven.
+RUNGS = ((4, 3), (2, 7))
+
+#: Standard deviations between the quartiles of a normal distribution.
+QUARTILES = 1.349
+
+#: Trials end after the first rung if more than this share of the scores' variance is noise.
+TOO_ALIKE = 0.5
 
 #: Choices by name, filled by :func:`register_choice`.
 CHOICES: dict[str, type[Choice]] = {}
@@ -149,16 +156,20 @@ class Trials(Looks):
     best go on to the next rung (successive halving, Jamieson and Talwalkar 2016). The recipe is
     the task's own, on train alone, and its end the longest there is. A step is one training.
 
-    One training says little about an architecture. Of those whose score is within ``margin``
-    standard errors of the best, the one that the hypernet believes in most is chosen.
+    One training says little about an architecture, and how little shows in the first rung: scores
+    that scatter hardly more than noise alone would tell nothing. ``doubt`` is the share of their
+    variance that is noise, outliers left aside. Those within ``margin`` · doubt standard errors of
+    the best count as equals, of which the hypernet believes in one most. Where doubt is above
+    ``TOO_ALIKE`` the race ends with its first rung.
+
+    Attributes:
+        doubt: from 0 to 1, by the scores of the first rung so far.
     """
 
     def __init__(self, search: Searched):
         super().__init__(search)
-        config = search.config
-        self.rungs, self.looks = config.rungs or RUNGS, self.steps
-        self.margin = MARGIN if config.margin is None else config.margin
-        self.steps += self._trainings(self.rungs[0][0])  # fewer, if there are not so many
+        self.rungs, self.looks, self.doubt = search.config.rungs or RUNGS, self.steps, 1.0
+        self.steps += self._trainings(self.rungs[0][0])  # at most
 
     def _trainings(self, most: int) -> int:
         return sum(min(count, most) for count, _ in self.rungs)
@@ -167,19 +178,37 @@ class Trials(Looks):
         yield from super().run()
         race = [_Trial(self.search, *candidate) for candidate in self._candidates().items()]
         self.steps = self.looks + self._trainings(len(race))
-        for count, epochs in self.rungs:
-            race = sorted(race, key=lambda trial: -trial.score)[:count]
+        for rung, (count, epochs) in enumerate(self.rungs):
+            race = self._best_first(race)[:count] if rung else race
             for k, trial in enumerate(race):
                 trial.train_to(epochs)
-                best = self._most_believed_of_the_best(race[: k + 1])
+                tried = race[: k + 1]
+                self.doubt = self.doubt if rung else self._doubt_of(tried)
+                ended = tried == race and self.doubt > TOO_ALIKE
+                self.steps = self.looks + len(race) if ended else self.steps
+                best = self._best_first(tried)[0]
                 yield best.genotype, best.score
+            if self.doubt > TOO_ALIKE:
+                return
 
-    def _most_believed_of_the_best(self, race: list[_Trial]) -> _Trial:
+    def _best_first(self, race: list[_Trial]) -> list[_Trial]:
         best = max(trial.score for trial in race)
-        error = standard_error(best, len(self.search.task.split("validation")))
-        enough = best - self.margin * error
-        alike = [trial for trial in race if trial.score >= enough]
-        return max(alike, key=lambda trial: (trial.belief, trial.score))
+        enough = best - self.search.config.margin * self.doubt * self._error(best)
+
+        def place(trial: _Trial):
+            alike = trial.score >= enough
+            return alike, trial.belief if alike else 0.0, trial.score
+
+        return sorted(race, key=place, reverse=True)
+
+    def _doubt_of(self, race: list[_Trial]) -> float:
+        scores = torch.tensor([trial.score for trial in race], dtype=torch.float64)
+        low, high = scores.quantile(torch.tensor([0.25, 0.75], dtype=torch.float64)).tolist()
+        noise = fmean(self._error(score) ** 2 for score in scores.tolist())
+        return noise / max(((high - low) / QUARTILES) ** 2, noise)
+
+    def _error(self, score: float) -> float:
+        return standard_error(score, len(self.search.task.split("validation")))
 
     def _candidates(self) -> dict[Genotype, float]:
         most, random = self.rungs[0][0], generator(self.search.seed, "candidates")

@@ -149,7 +149,6 @@ class SearchSettings(Settings):
 
     choice: str | None = None
     rungs: tuple[tuple[int, int], ...] | None = None
-    margin: float | None = setting(least=0.0)
 
 
 def _as_type(value, hint, place: str):

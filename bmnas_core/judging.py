@@ -21,7 +21,7 @@ import torch
 from .baselines.architectures import random_genotype
 from .baselines.searches import BUDGET, TRIAL_EPOCHS, best_drawn, evolve
 from .baselines.table import read_rows, write_rows
-from .choices import MARGIN, RUNGS
+from .choices import RUNGS
 from .config import BmnasError, as_seed, device_name, generator, resolve_device
 from .derive import likeliest
 from .genotype import Genotype
@@ -119,7 +119,7 @@ def _register_search(name: str, **settings) -> None:
 
 
 _register_search("default search")
-_register_search("few trials", rungs=RUNGS, margin=MARGIN)
+_register_search("few trials", rungs=RUNGS)
 _register_search("looks", choice="looks")
 _register_search("best epoch", choice="best epoch", epochs=7)
 for _name, _settings in {

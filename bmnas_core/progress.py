@@ -12,6 +12,17 @@ from tqdm.auto import tqdm
 UNATTENDED = "BMNAS_UNATTENDED"
 
 
+class _Bar(tqdm):
+    """A bar that is full when its iterable has ended, be it early, as a search may."""
+
+    def __init__(self, iterable: Iterable, *args, **options):
+        super().__init__(self._to_its_end(iterable), *args, **options)
+
+    def _to_its_end(self, iterable: Iterable):
+        yield from iterable
+        self.total = None
+
+
 def progress_bar(
     iterable: Iterable, name: str, total: int | None = None, *, show: bool = True
 ) -> tqdm:
@@ -21,7 +32,8 @@ def progress_bar(
         total: how many items; ``len(iterable)`` where None.
         show: False for no bar, whoever watches.
     """
-    return tqdm(iterable, name, total, leave=False, disable=not (show and watched()))
+    total = len(iterable) if total is None else total
+    return _Bar(iterable, name, total, leave=False, disable=not (show and watched()))
 
 
 def watched() -> bool:

@@ -85,6 +85,7 @@ class SearchConfig(SearchSettings):
     arch_weight_decay: float = setting(1e-3, least=0.0)
 
     choice: str | None = setting(choices=lambda: tuple(CHOICES))
+    margin: float = setting(3.0, least=0.0)
 
     def __post_init__(self):
         super().__post_init__()
@@ -425,6 +426,7 @@ class Search:
             "config": self.config.to_dict(),
             "seed": self.seed,
             "step": self.step,
+            "choice_steps": self.choice.steps,
             "best_score": self.best_score,
             "best_genotype": self.best_genotype and self.best_genotype.to_json(),
             "bank": self.bank.identity,
@@ -461,6 +463,7 @@ class Search:
                 raise SearchError(f"found other tensors than were saved: {', '.join(lost[:5])}")
             search._restore(tensors)
             search.step, search.best_score = header["step"], header["best_score"]
+            search.choice.steps = header["choice_steps"]
             if search.step:
                 done = min(search.step, search.updates)
                 search._set_rate(*divmod(done - 1, search.steps_per_epoch))

@@ -134,7 +134,8 @@ TRIALS = {"choice": "trials", "rungs": ((4, 1), (2, 2)), "margin": 0.0}
 
 
 @pytest.mark.parametrize("stop", [5, 6, 7, 8, 9, 11, 12, 13, 14])
-def test_a_search_resumed_in_its_choice_equals_an_unbroken_one(tmp_path, stop):
+def test_a_search_resumed_in_its_choice_equals_an_unbroken_one(tmp_path, stop, monkeypatch):
+    monkeypatch.setattr(choices, "TOO_ALIKE", 1.0)
     config = SearchConfig(**TRIALS)
     whole = Search(tiny_task(), config, seed=1, device="cpu")
     states = run(whole)
@@ -261,8 +262,12 @@ def test_looks_find_the_modality_that_tells_where_alpha_has_learned_nothing():
         assert any(name.startswith("Audio") for name in search.best_genotype.cells[0].inputs)
 
 
+@pytest.mark.parametrize("alike", [0.0, 1.0])
 @pytest.mark.parametrize("margin", [0.0, 1.0, 2.0, 100.0])
-def test_trials_train_what_was_looked_up_and_drawn_and_choose_by_score_and_belief(margin):
+def test_trials_train_what_was_looked_up_and_drawn_and_choose_by_score_and_belief(
+    margin, alike, monkeypatch
+):
+    monkeypatch.setattr(choices, "TOO_ALIKE", alike)
     task = tiny_task()
     config = SearchConfig(choice="trials", rungs=((5, 1), (3, 2)), margin=margin)
     search = Search(task, config, seed=4, device="cpu")
@@ -279,21 +284,48 @@ def test_trials_train_what_was_looked_up_and_drawn_and_choose_by_score_and_belie
         )  # fmt: skip
         scores[genotype] = [record["validation_score"] for record in records]
 
-    def chosen(among, epoch):
-        best, n = max(scores[g][epoch] for g in among), len(task.split("validation"))
-        p = (best * n + 1) / (n + 2)
-        enough = best - margin * (p * (1 - p) / (n + 2)) ** 0.5
-        alike = [g for g in among if scores[g][epoch] >= enough]
-        return max(alike, key=lambda g: (believed[g], scores[g][epoch]))
+    def variance(score):
+        n = len(task.split("validation"))
+        p = (score * n + 1) / (n + 2)
+        return p * (1 - p) / (n + 2)
+
+    def ordered(among, epoch, doubt):
+        best = max(scores[g][epoch] for g in among)
+        enough = best - margin * doubt * variance(best) ** 0.5
+        equals = [g for g in among if scores[g][epoch] >= enough]
+        others = [g for g in among if g not in equals]
+        return sorted(equals, key=lambda g: (-believed[g], -scores[g][epoch])) + sorted(
+            others, key=lambda g: -scores[g][epoch]
+        )
 
     for k in range(5):
-        assert states[8 + k].genotype == chosen(race[: k + 1], 0)
-    left = sorted(race, key=lambda genotype: -scores[genotype][0])[:3]
-    assert states[-1].genotype == search.best_genotype == chosen(left, 1)
-    assert states[-1].val_score == search.best_score == scores[states[-1].genotype][1]
+        so_far = [scores[g][0] for g in race[: k + 1]]
+        low, high = np.quantile(so_far, [0.25, 0.75])
+        noise = np.mean([variance(score) for score in so_far])
+        doubt = noise / max(((high - low) / 1.349) ** 2, noise)
+        assert states[8 + k].genotype == ordered(race[: k + 1], 0, doubt)[0]
+    assert search.choice.doubt == pytest.approx(doubt) and 0 < doubt <= 1
     assert len({s.weights.alpha.tobytes() for s in states[5:]}) == 1
-    if margin == 100.0:
-        assert states[12].genotype == max(race, key=believed.get)
+    if doubt > alike:
+        assert len(states) == search.total_steps == 13 and not len(search)
+        return
+    left = ordered(race, 0, doubt)[:3]
+    assert len(states) == 16
+    assert states[-1].genotype == search.best_genotype == ordered(left, 1, doubt)[0]
+    assert states[-1].val_score == search.best_score == scores[states[-1].genotype][1]
+
+
+def test_a_race_among_equals_ends_with_its_first_rung_and_resumes_as_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(choices, "TOO_ALIKE", 0.0)
+    task = tiny_task()
+    search = Search(task, SearchConfig(**TRIALS), device="cpu")
+    most = len(search)
+    states = run(search)
+    assert len(states) == search.total_steps == most - 2 and not len(search)
+    search.save(tmp_path / "s.safetensors")
+    ended = Search.resume(tmp_path / "s.safetensors", task, device="cpu")
+    assert not len(ended) and run(ended) == []
+    assert ended.best_genotype == search.best_genotype
 
 
 def test_a_choice_that_no_one_names_is_the_tasks():
@@ -303,17 +335,15 @@ def test_a_choice_that_no_one_names_is_the_tasks():
     task = replace(tiny_task(), search_config=SearchSettings(choice="trials"))
     search = Search(task, device="cpu")
     assert search.config.choice == "trials" and search.choice.rungs == choices.RUNGS
-    assert search.choice.margin == choices.MARGIN
-    settings = SearchSettings(choice="trials", rungs=((3, 2), (1, 4)), margin=0.0)
-    task = replace(task, search_config=settings)
-    choice = Search(task, device="cpu").choice
-    assert choice.rungs == ((3, 2), (1, 4)) and choice.margin == 0.0
+    task = replace(task, search_config=SearchSettings(choice="trials", rungs=((3, 2), (1, 4))))
+    assert Search(task, device="cpu").choice.rungs == ((3, 2), (1, 4))
     own = SearchConfig(rungs=[(2, 1)])
     assert Search(task, own, device="cpu").choice.rungs == ((2, 1),)
     assert Search(task, SearchConfig(choice="best epoch"), device="cpu").choice.steps == 0
 
 
-def test_a_choice_reads_no_test_data_and_learns_from_train_alone():
+def test_a_choice_reads_no_test_data_and_learns_from_train_alone(monkeypatch):
+    monkeypatch.setattr(choices, "TOO_ALIKE", 1.0)
     task = tiny_task()
     bank, read = watched_bank(task)
     search = Search(task, SearchConfig(**TRIALS), device="cpu", bank=bank)
@@ -325,7 +355,8 @@ def test_a_choice_reads_no_test_data_and_learns_from_train_alone():
     assert sum(len(rows) for split, rows in read if split == "validation") == (2 + 6) * 24
 
 
-def test_fewer_candidates_than_a_rung_has_room_for_end_the_search_early():
+def test_fewer_candidates_than_a_rung_has_room_for_end_the_search_early(monkeypatch):
+    monkeypatch.setattr(choices, "TOO_ALIKE", 1.0)
     task = tiny_task(channels=(5,), settings=replace(SETTINGS, N=1, M=1))
     config = SearchConfig(choice="trials", rungs=((9, 1), (8, 2)), operations=("sum", "concat_fc"))
     search = Search(task, config, device="cpu")

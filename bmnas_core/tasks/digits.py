@@ -62,9 +62,7 @@ def digits(
             weight_decay=1e-4, restart=1,
         ),
         # Trained for longer a hypernet knows its samples by heart, and α turns from late features.
-        search_config=SearchSettings(
-            epochs=3, choice="trials", rungs=((24, 3), (8, 7)), margin=0.5
-        ),
+        search_config=SearchSettings(epochs=3, choice="trials", rungs=((24, 3), (8, 7))),
     )  # fmt: skip
 
 
