@@ -24,6 +24,7 @@ from bmnas_core.baselines.rivals import Contest
 from bmnas_core.baselines.searches import mutated, with_motif, with_random_pairs
 from bmnas_core.baselines.streams import GMU, CentralNet, LateFusion, LinearFusion, last_features
 from bmnas_core.baselines.table import COLUMNS
+from bmnas_core.draw import draw_results
 from bmnas_core.tasks.task import TASKS
 
 QUICK = {"config": TrainConfig(epochs=1), "device": "cpu", "progress": False}
@@ -274,6 +275,36 @@ def test_a_table_that_is_none_is_refused_and_left_alone(tiny_registered, tmp_pat
     assert out.read_text() == "a,b\n1,2\n" and tiny_registered == []
     with pytest.raises(TableError, match="nothing.csv: found no table"):
         read_table(tmp_path / "nothing.csv")
+
+
+def committed(root, task):
+    return root / "assets" / "results" / f"{task}_rivals.csv"
+
+
+@pytest.mark.parametrize("task", ["avmnist", "digits"])
+def test_the_committed_tables_have_every_network_with_all_seeds_and_their_picture(root, task):
+    table = read_table(committed(root, task))
+    found = summary(table)
+    assert list(dict.fromkeys(found["rule"])) == ["sum", "same"] and set(table["task"]) == {task}
+    assert found["seeds"].nunique() == 1 and found["seeds"][0] >= 3
+    assert not table.duplicated(["rule", "seed", "network"]).any()
+    if task == "avmnist":
+        assert set(table["rival"]) == set(RIVALS) and found["seeds"][0] == 5
+    picture = draw_results(found).svg
+    assert picture == committed(root, task).with_suffix(".svg").read_text()
+
+
+def test_the_readme_has_the_committed_rivals(root, readme_tables):
+    (table,) = (t for t in readme_tables if "search, s" in t[0])
+    found = summary(read_table(committed(root, "avmnist"))).set_index(["rule", "network"])
+    assert len(table) > 8
+    for name, *cells in table[2:]:
+        rows = [found.loc[rule, name] for rule in ("sum", "same")]
+        expected = [f"{row.test:.3f} ± {row['std']:.3f}" for row in rows]
+        expected.append(" / ".join(f"{row.params:,}" for row in rows))
+        searches = [f"{row.search_seconds:.0f}" for row in rows]
+        expected.append(" / ".join(searches) if searches != ["0", "0"] else "–")
+        assert cells == expected, name
 
 
 SMALL_MFAS = MFASConfig(iterations=2, depth=2, samples=3, epochs=1, finalists=2)

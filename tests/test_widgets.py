@@ -35,6 +35,7 @@ from bmnas_core import (
     TrainConfig,
     TrainError,
     by_hand,
+    choices,
     count_parameters,
     draw,
     draw_curves,
@@ -285,6 +286,15 @@ def test_a_task_is_searched_with_its_own_settings():
     stepper = SearchStepper(task)
     assert stepper.search.task is task and stepper.search.config == Search(task).config
     assert stepper.scoreboard is Scoreboard.of(task)
+
+
+def test_a_search_that_ends_early_ends_the_steps(monkeypatch):
+    monkeypatch.setattr(choices, "TOO_ALIKE", 0.0)
+    stepper = stepper_of(choice="trials", rungs=((2, 1), (1, 2)))
+    most = len(stepper.search)
+    stepper.step(2 * most)
+    assert stepper.search.step == most - 1 and not len(stepper.search)
+    assert "0 of" in plain(stepper._status)
 
 
 @pytest.mark.parametrize("what", [None, "digits", 3, one_step()])

@@ -46,7 +46,7 @@ def _panel(sheet, me, left, top, title, rows, highlight) -> float:
     seeds = int(rows["seeds"].max())
     first = top + 44
     bottom = first + HIGH * len(rows) - HIGH / 2
-    over = "" if seeds == 1 else f", mean and standard deviation over {seeds} seeds"
+    over = "" if seeds == 1 else f", mean ± std of {seeds} seeds"
     sheet.text(f"{me}_t", title, title, 0, top, size=14, align="left")
     what = f"test score (error on a log scale){over}"
     sheet.text(f"{me}_w", what, what, left, top + 20, size=11, color=MUTED, align="left")

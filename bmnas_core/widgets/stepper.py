@@ -78,8 +78,8 @@ class SearchStepper(Live):
             raise BmnasError(f"step: found {n!r}; allowed: an int, 0 up")
         if self._stepping is self.search:
             raise BmnasError("step: found a run under way; allowed: after Pause, in another cell")
-        for _ in range(min(n, len(self.search))):
-            self.trace.append(next(self.search))
+        for _, state in zip(range(n), self.search, strict=False):
+            self.trace.append(state)
         self._show(len(self.trace) - 1)
 
     def run(self) -> None:

@@ -16,6 +16,8 @@ QUICK = {
     "01_backbones": {"epochs": 1},
     "04_the_search": {"search_epochs": 1},
     "05_genotypes": {"epochs": 1},
+    "06_evaluation": {"epochs": 1},
+    "07_ablations": {"epochs": 1},
     "08_does_it_work": {"search_epochs": 1},
 }
 pytestmark = [pytest.mark.notebook, pytest.mark.slow]
