@@ -6,6 +6,9 @@ f_i. Its search is sequential and model-based: depth by depth, a surrogate predi
 score of every extension of what was sampled last, K are drawn by temperature from its
 predictions, trained for a few epochs with weights shared between them, and the surrogate learns
 from their scores.
+
+Two things are as for all rivals here, and not as published: features keep L positions, so that W_i
+is a 1×1 convolution, and BatchNorm follows it.
 """
 
 from __future__ import annotations
@@ -92,12 +95,12 @@ class MFASNetwork(nn.Module):
         return self.linear(state[0].flatten(1))
 
     def shared(self) -> dict[tuple, nn.Module]:
-        """Its parts by what they have in common with those of other configurations."""
-        parts: dict[tuple, nn.Module] = {("linear",): self.linear}
-        for i, (names, conv, norm) in enumerate(
-            zip(self.names, self.convs, self.norms, strict=True)
-        ):
-            parts |= {(i, "conv", *names): conv, (i, "norm", *names): norm}
+        """Its fusion layers by what others must have alike: depth, width and activation."""
+        parts: dict[tuple, nn.Module] = {}
+        layers = zip(self.configuration, self.convs, self.norms, strict=True)
+        for i, (layer, conv, norm) in enumerate(layers):
+            alike = i, conv.in_channels, layer[-1]
+            parts |= {(*alike, "conv"): conv, (*alike, "norm"): norm}
         return parts
 
 
@@ -158,7 +161,9 @@ class MFASSearch:
         full = self.contest.trial()
         return max(
             finalists,
-            key=lambda c: self.contest.validate(self.contest.fit(lambda: self.network(c), full)),
+            key=lambda c: self.contest.validate(
+                self.contest.fit(lambda: self.network(c), full, validate=False)
+            ),
         )
 
     def network(self, configuration: Configuration) -> MFASNetwork:
