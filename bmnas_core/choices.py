@@ -35,7 +35,7 @@ RUNGS = ((4, 3), (2, 7))
 #: Standard deviations between the quartiles of a normal distribution.
 QUARTILES = 1.349
 
-#: Trials end after the first rung if more than this share of the scores' variance is noise.
+#: Trials end after the first rung where doubt is above this.
 TOO_ALIKE = 0.5
 
 #: Choices by name, filled by :func:`register_choice`.
@@ -157,10 +157,11 @@ class Trials(Looks):
     the task's own, on train alone, and its end the longest there is. A step is one training.
 
     One training says little about an architecture, and how little shows in the first rung: scores
-    that scatter hardly more than noise alone would tell nothing. ``doubt`` is the share of their
-    variance that is noise, outliers left aside. Those within ``margin`` · doubt standard errors of
-    the best count as equals, of which the hypernet believes in one most. Where doubt is above
-    ``TOO_ALIKE`` the race ends with its first rung.
+    that scatter hardly more than chance would have them tell nothing. ``doubt`` is the variance
+    that so few samples of validation alone would make, as a share of that of the scores (by their
+    quartiles). Those within ``margin`` · doubt standard errors of the best count as equals, of
+    which the hypernet believes in one most. Where doubt is above ``TOO_ALIKE`` the race ends with
+    its first rung.
 
     Attributes:
         doubt: from 0 to 1, by the scores of the first rung so far.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -243,7 +244,7 @@ class Search:
 
     def __len__(self) -> int:
         """Steps that are left."""
-        return self.total_steps - self.step
+        return max(self.total_steps - self.step, 0)
 
     def __iter__(self) -> Iterator[SearchState]:
         return self
@@ -266,8 +267,12 @@ class Search:
         if self._choosing is None:
             self._choosing = self.choice.run()
             for _ in range(self.step - self.updates):
-                next(self._choosing)
-        self.best_genotype, self.best_score = next(self._choosing)
+                next(self._choosing, None)
+        made = next(self._choosing, None)
+        if made is None:  # made again where numbers round otherwise, it may end earlier
+            self.choice.steps = self.step - self.updates
+            raise StopIteration
+        self.best_genotype, self.best_score = made
         self.step += 1
         rate = self.weight_optimizer.param_groups[0]["lr"]
         return self._state("choice", rate, None, None, self.best_score, self.best_genotype)
@@ -299,7 +304,8 @@ class Search:
             val_score = self._val_score()
         rate = self.weight_optimizer.param_groups[0]["lr"]
         state = self._state(phase, rate, train_loss, val_loss, val_score)
-        if val_score is not None and (self.best_score is None or val_score > self.best_score):
+        moved = learning or self.config.epochs <= self.config.warmup
+        if val_score is not None and moved and val_score > (self.best_score or -math.inf):
             self.best_score, self.best_genotype = val_score, state.genotype
         return state
 
@@ -334,7 +340,7 @@ class Search:
 
     def _set_temperature(self) -> None:
         first, last = self.config.temperature
-        done = self.step / max(self.updates - 1, 1)
+        done = min(self.step / max(self.updates - 1, 1), 1.0)
         self.hypernet.sharpen.temperature = first * (last / first) ** done
 
     def _state(self, phase, lr, train_loss, val_loss, val_score, chosen=None) -> SearchState:
@@ -464,6 +470,7 @@ class Search:
             search._restore(tensors)
             search.step, search.best_score = header["step"], header["best_score"]
             search.choice.steps = header["choice_steps"]
+            search._set_temperature()
             if search.step:
                 done = min(search.step, search.updates)
                 search._set_rate(*divmod(done - 1, search.steps_per_epoch))

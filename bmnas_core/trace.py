@@ -118,7 +118,6 @@ class Trace:
             "config": search.config.to_dict(),
             "features": list(search.task.features),
             "steps_per_epoch": search.steps_per_epoch,
-            "total_steps": search.total_steps,
         }
         trace = cls(json.loads(json.dumps(about)), limit)
         trace.append(search.state)

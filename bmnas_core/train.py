@@ -108,11 +108,13 @@ def train(
     bank: FeatureBank | None = None,
     progress: bool = True,
     on_epoch: Callable[[dict], None] | None = None,
+    validate: bool = True,
 ) -> tuple[nn.Module, list[dict]]:
     """Build the fusion network of a genotype and train it from scratch.
 
     Args:
         on_epoch: called with each epoch's record as it ends; what it raises ends the training.
+        validate: score the network on validation after each epoch, unless it is trained on.
 
     Returns:
         The trained network (an :class:`EndToEnd` one with ``config.finetune``) and one record an
@@ -131,15 +133,16 @@ def train(
         source = RawInputs(task, device=device)
     else:
         source = FeatureBank.of(task, config.L, device, bank)
-    return net, fit(net, task, source, config, seed=seed, progress=progress, on_epoch=on_epoch)
+    how = {"progress": progress, "on_epoch": on_epoch, "validate": validate}
+    return net, fit(net, task, source, config, seed=seed, **how)
 
 
 def network_cost(
     genotype: Genotype, task: Task, config: TrainConfig | None = None
 ) -> tuple[int, int]:
-    """Parameters of a genotype's fusion network, and its operations on one sample.
+    """Parameters of a genotype's fusion network, and its FLOPs on one sample.
 
-    Operations are the multiplications and additions of its convolutions, matrix products and
+    FLOPs are the multiplications and additions of its convolutions, matrix products and
     classifier; what works element by element (Sum, norms, activations) is not counted.
 
     Raises:

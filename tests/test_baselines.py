@@ -281,6 +281,12 @@ def committed(root, task):
     return root / "assets" / "results" / f"{task}_rivals.csv"
 
 
+def test_a_contest_searches_at_its_own_sizes():
+    config = TrainConfig(epochs=1, N=1, C=4).filled(tiny_task().config)
+    found = Contest(tiny_task(), config, 0, torch.device("cpu")).searched()
+    assert len(found.cells) == 1
+
+
 @pytest.mark.parametrize("task", ["avmnist", "digits"])
 def test_the_committed_tables_have_every_network_with_all_seeds_and_their_picture(root, task):
     table = read_table(committed(root, task))
@@ -334,10 +340,13 @@ def test_mfas_shares_weights_between_configurations():
         return fit(build, *args, **kwargs)
 
     search.contest.fit = watched
-    search._train([((0, 1, 1), (1, 1, 0))])
-    names = "Image_1", "Audio_2"
-    assert torch.equal(started[0]["convs.0.weight"], kept[0, "conv", *names]["weight"])
-    assert torch.equal(started[0]["linear.weight"], kept[("linear",)]["weight"])
+    search._train([((1, 0, 0), (1, 1, 0)), ((0, 1, 1),)])
+    ((first, state),) = [(key, kept[key]) for key in kept if key[-1] == "conv"]
+    assert first == (0, state["weight"].shape[1], 0, "conv")
+    alike, other = started
+    assert torch.equal(alike["convs.0.weight"], state["weight"])
+    assert not torch.equal(other["convs.0.weight"], state["weight"])
+    assert {key[-1] for key in search._weights} == {"conv", "norm"}
 
 
 def test_the_mfas_surrogate_learns_and_its_temperature_falls():

@@ -133,10 +133,13 @@ def test_a_resumed_search_equals_an_unbroken_one_to_the_bit(tmp_path, schedule, 
 TRIALS = {"choice": "trials", "rungs": ((4, 1), (2, 2)), "margin": 0.0}
 
 
+@pytest.mark.parametrize("temperature", [(1.0, 1.0), (1.0, 0.01)])
 @pytest.mark.parametrize("stop", [5, 6, 7, 8, 9, 11, 12, 13, 14])
-def test_a_search_resumed_in_its_choice_equals_an_unbroken_one(tmp_path, stop, monkeypatch):
+def test_a_search_resumed_in_its_choice_equals_an_unbroken_one(
+    tmp_path, stop, temperature, monkeypatch
+):
     monkeypatch.setattr(choices, "TOO_ALIKE", 1.0)
-    config = SearchConfig(**TRIALS)
+    config = SearchConfig(**TRIALS, temperature=temperature)
     whole = Search(tiny_task(), config, seed=1, device="cpu")
     states = run(whole)
     assert [s.phase for s in states] == ["both"] * 6 + ["choice"] * 8
@@ -326,6 +329,27 @@ def test_a_race_among_equals_ends_with_its_first_rung_and_resumes_as_ended(tmp_p
     ended = Search.resume(tmp_path / "s.safetensors", task, device="cpu")
     assert not len(ended) and run(ended) == []
     assert ended.best_genotype == search.best_genotype
+
+
+def test_a_race_that_ends_earlier_when_made_again_ends_the_resumed_search(tmp_path, monkeypatch):
+    monkeypatch.setattr(choices, "TOO_ALIKE", 1.0)
+    search = Search(tiny_task(), SearchConfig(**TRIALS), device="cpu")
+    for _ in range(search.updates + 2 + 4 + 1):
+        found = next(search)
+    search.save(tmp_path / "s.safetensors")
+    monkeypatch.setattr(choices, "TOO_ALIKE", 0.0)
+    resumed = Search.resume(tmp_path / "s.safetensors", tiny_task(), device="cpu")
+    assert len(resumed) == 1 and run(resumed) == [] and len(resumed) == 0
+    assert resumed.best_genotype == found.genotype
+
+
+@pytest.mark.parametrize(("warmup", "best"), [(0, 0.9), (1, 0.8), (2, 0.5), (3, 0.9)])
+def test_the_best_epoch_is_one_in_which_the_architecture_learned(warmup, best, monkeypatch):
+    scores = {3: 0.9, 6: 0.8, 9: 0.5}
+    search = Search(tiny_task(), SearchConfig(warmup=warmup, epochs=3), device="cpu")
+    monkeypatch.setattr(search, "_val_score", lambda: scores[search.step])
+    states = {state.val_score: state for state in run(search)}
+    assert search.best_score == best and search.best_genotype == states[best].genotype
 
 
 def test_a_choice_that_no_one_names_is_the_tasks():

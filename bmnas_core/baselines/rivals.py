@@ -70,6 +70,7 @@ class Contest:
             seed=self.seed,
             device=self.device,
             progress=False,
+            validate=False,
         )[0]
 
     def validate(self, net: nn.Module) -> float:
@@ -92,12 +93,13 @@ class Contest:
         self.search_seconds += time.perf_counter() - start
 
     def searched(self, **settings) -> Genotype:
-        """What BM-NAS finds with its defaults: searched once, charged at each call.
+        """What BM-NAS finds at the contest's sizes: searched once, charged at each call.
 
         Args:
             settings: other ones, of :class:`~bmnas_core.search.SearchConfig`.
         """
-        config = SearchConfig(**settings).filled(self.task.search_config)
+        sizes = {name: getattr(self.config, name) for name in ("C", "L", "N", "M")}
+        config = SearchConfig(**sizes | settings).filled(self.task.search_config)
         if config not in self._searched:
             start = time.perf_counter()
             search = Search(self.task, config, seed=self.seed, device=self.device)

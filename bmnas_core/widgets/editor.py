@@ -278,7 +278,7 @@ class GenotypeEditor(Live):
             return
         self._cost.value = (
             f'<div role="status"><b>{parameters:,}</b> parameters, <b>{operations:,}</b> '
-            "multiply-adds a sample</div>"
+            "FLOPs a sample</div>"
         )
         self._picture.value = svg_in_box("", draw(self.genotype).svg)
         self._news.value = ""

@@ -30,7 +30,7 @@ class Stopped(BmnasError):
 class Entry:
     """One trained genotype: ``score`` on validation, which training did not see.
 
-    ``operations`` are the multiply-adds of one sample, as
+    ``operations`` are the FLOPs of one sample, multiplications and additions, as
     :func:`~bmnas_core.network_cost` counts them.
     """
 
@@ -209,7 +209,7 @@ class Scoreboard(Live):
         metric = html.escape(self.task.metric)
         heads = f"<th style='{right}'></th><th style='{left}'>trained</th>"
         heads += f"<th style='{left}'>what it is</th>"
-        for head in (f"validation {metric}", "parameters", "multiply-adds", "seconds"):
+        for head in (f"validation {metric}", "parameters", "FLOPs", "seconds"):
             heads += f"<th style='{right}'>{head}</th>"
         rows = rows.replace("<td>", f"<td style='{right}'>")
         rows = rows.replace("<td style='text-align:left'>", f"<td style='{left}'>")
