@@ -307,7 +307,7 @@ def test_rivals_writes_the_table_and_its_picture(tiny_registered):
     assert done.output.count(" ± ") == 3 and "GMU" in done.output
     assert len(Path("assets/results/tiny_rivals.csv").read_text().splitlines()) == 1 + 2 * 3
     picture = Path("assets/results/tiny_rivals.svg").read_text()
-    assert "over 2 seeds" in picture and "Audio alone" in picture
+    assert "of 2 seeds" in picture and "Audio alone" in picture
 
 
 def test_truth_builds_a_table_and_says_what_it_is(tiny_registered):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from strategies import HOSTILE, genotypes, names
 from tiny import tiny_task
 
-from bmnas_core import Search, SearchConfig, Trace
+from bmnas_core import Search, SearchConfig, Trace, choices
 from bmnas_core.config import BmnasError
 from bmnas_core.draw import (
     DrawError,
@@ -611,7 +611,8 @@ def test_curves_show_losses_scores_and_changes():
     assert not [me for me in edges if me.endswith("_at")]
 
 
-def test_curves_tell_the_race_of_candidates_from_the_hypernet():
+def test_curves_tell_the_race_of_candidates_from_the_hypernet(monkeypatch):
+    monkeypatch.setattr(choices, "TOO_ALIKE", 1.0)
     config = SearchConfig(choice="trials", rungs=((3, 1), (2, 2)))
     search = Search(tiny_task(), config, device="cpu")
     trace = Trace.of(search)
@@ -909,7 +910,7 @@ def results_table(networks=3, rules=("sum",), seeds=5):
 
 def test_results_have_a_row_for_every_network_and_a_panel_for_every_rule():
     svg = draw_results(results_table(rules=("sum", "same")), highlight="network 1 & <co>").svg
-    for text in ("digits, rule sum", "digits, rule same", "over 5 seeds", "12.3", "150", "2,000"):
+    for text in ("digits, rule sum", "digits, rule same", "of 5 seeds", "12.3", "150", "2,000"):
         assert text in svg
     assert svg.count("network 2 &amp; &lt;co&gt;: 0.7000 ± 0.0100") >= 2
     assert svg.count("0.700 ± 0.010") == 2
