@@ -29,10 +29,11 @@ def progress_bar(
     """``iterable`` with a bar that goes away when done: ``for state in progress_bar(search, …)``.
 
     Args:
-        total: how many items; ``len(iterable)`` where None.
+        total: how many items; ``len(iterable)`` where None, if it has one.
         show: False for no bar, whoever watches.
     """
-    total = len(iterable) if total is None else total
+    if total is None and hasattr(iterable, "__len__"):
+        total = len(iterable)
     return _Bar(iterable, name, total, leave=False, disable=not (show and watched()))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -304,8 +303,8 @@ class Search:
             val_score = self._val_score()
         rate = self.weight_optimizer.param_groups[0]["lr"]
         state = self._state(phase, rate, train_loss, val_loss, val_score)
-        moved = learning or self.config.epochs <= self.config.warmup
-        if val_score is not None and moved and val_score > (self.best_score or -math.inf):
+        counts = val_score is not None and (learning or self.config.epochs <= self.config.warmup)
+        if counts and (self.best_score is None or val_score > self.best_score):
             self.best_score, self.best_genotype = val_score, state.genotype
         return state
 
