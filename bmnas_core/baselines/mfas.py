@@ -7,8 +7,9 @@ score of every extension of what was sampled last, K are drawn by temperature fr
 predictions, trained for a few epochs with weights shared between them, and the surrogate learns
 from their scores.
 
-Two things are as for all rivals here, and not as published: features keep L positions, so that W_i
-is a 1×1 convolution, and BatchNorm follows it.
+Some things are as for all rivals here, and not as published: features keep L positions, so that
+W_i is a 1×1 convolution; BatchNorm follows it; a score is that of the last epoch. The first K are
+drawn by the surrogate too, though their scores are known.
 """
 
 from __future__ import annotations
