@@ -2,7 +2,8 @@
 
 from . import avmnist as _avmnist
 from . import digits as _digits
-from .task import TASKS, DataError, Modality, Split, Task, TaskError, load_task, register_task
+from .inputs import DataError, DataWarning, FileInputs
+from .task import TASKS, Modality, Split, Task, TaskError, load_task, register_task
 
 DATA_SETS = {"digits": _digits.DATA, "avmnist": _avmnist.DATA}
 
@@ -10,6 +11,8 @@ __all__ = [
     "DATA_SETS",
     "TASKS",
     "DataError",
+    "DataWarning",
+    "FileInputs",
     "Modality",
     "Split",
     "Task",

@@ -16,8 +16,9 @@ from torch import Tensor
 from ..config import SearchSettings, Settings, generator
 from .audio import fit_length, mel_power
 from .files import DataSet, asset, read_manifest
+from .inputs import DataError
 from .pairs import DigitData, pair_task
-from .task import DataError, Task, register_task
+from .task import Task, register_task
 
 IMAGES, LABELS = "mnist/t10k-images-idx3-ubyte.gz", "mnist/t10k-labels-idx1-ubyte.gz"
 URLS = {

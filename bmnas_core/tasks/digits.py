@@ -14,8 +14,9 @@ import torch
 from ..config import SearchSettings, Settings, generator
 from .audio import FRAMES, MELS
 from .files import DataSet, asset, read_manifest
+from .inputs import DataError
 from .pairs import DigitData, pair_task
-from .task import DataError, Task, register_task
+from .task import Task, register_task
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 DECIBELS = 80.0

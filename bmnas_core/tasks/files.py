@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import sys
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 from ..progress import progress_bar
-from .task import DataError
+from .inputs import DataError
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -36,6 +42,41 @@ def data_root() -> Path:
 def cache_folder() -> Path:
     """Folder of things that can be made again: ``$BMNAS_CACHE``, else ``~/.cache/bmnas``."""
     return Path(os.environ.get("BMNAS_CACHE") or Path.home() / ".cache" / "bmnas").expanduser()
+
+
+def package(name: str) -> ModuleType:
+    """A package that only the paper's tasks need, imported when it is.
+
+    Raises:
+        DataError: if it is not installed, with the remedy.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise DataError(
+            f"package {name!r}: {error}; install what the paper's tasks need: "
+            "pip install 'bmnas[tasks]', or in a checkout pip install -e '.[tasks]'"
+        ) from None
+
+
+def made_once(name: str, make: Callable[[Path], None]) -> Path:
+    """A folder of files that ``make`` writes, made at the first call and then kept in the cache.
+
+    Another version of the code that makes them makes them anew, under another name.
+    """
+    source = Path(sys.modules[make.__module__].__file__).read_bytes()
+    folder = cache_folder() / "made" / f"{name}-{hashlib.sha256(source).hexdigest()[:12]}"
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(".part", f".{folder.name}.", folder.parent))
+        try:
+            make(beside)
+            beside.chmod(0o755)
+            with suppress(OSError):  # another process was first
+                beside.rename(folder)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+    return folder
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from ..backbones.pretrain import pretrain
 from ..config import SearchSettings, Settings, generator, write_tensors
 from .audio import add_noise, log_mel
 from .files import asset, cache_folder
-from .task import SPLITS, DataError, Modality, Split, Task, TaskError
+from .inputs import DataError
+from .task import SPLITS, Modality, Split, Task, TaskError
 
 RULES = {"same": 10, "sum": 19}
 CHANNELS = (16, 32, 64)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..config import BmnasError, SearchSettings, Settings
 from ..genotype import GenotypeError, check_features
+from .inputs import FileInputs
 
 #: Tasks by name, filled by :func:`register_task`.
 TASKS: dict[str, Callable[..., Task]] = {}
@@ -22,10 +23,6 @@ SPLITS = ("train", "validation", "test")
 
 class TaskError(BmnasError):
     """A task that does not exist or does not hold together."""
-
-
-class DataError(BmnasError):
-    """Data files that are missing or are not what they should be."""
 
 
 def tensor_hash(tensor: Tensor) -> str:
@@ -54,7 +51,8 @@ class Modality:
         name: e.g. ``"Image"``.
         backbone: module from a batch of inputs to its list of features, first block first.
         channels: feature name → channels, in the order in which the backbone gives them.
-        inputs: (items, …), all items of all splits.
+        inputs: (items, …), all items of all splits, or a
+            :class:`~bmnas_core.tasks.inputs.FileInputs`, which reads them when asked.
         over: how features are pooled to length L, see :func:`~bmnas_core.networks.pool`.
         classes: (items,), each item's own class where it has one, such as the digit it shows.
     """
@@ -62,7 +60,7 @@ class Modality:
     name: str
     backbone: nn.Module
     channels: dict[str, int]
-    inputs: Tensor
+    inputs: Tensor | FileInputs
     over: str = "grid"
     classes: Tensor | None = None
 
@@ -79,7 +77,7 @@ class Modality:
 
     @cached_property
     def _inputs_hash(self) -> str:
-        return tensor_hash(self.inputs)
+        return getattr(self.inputs, "version", None) or tensor_hash(self.inputs)
 
 
 @dataclass(frozen=True, eq=False)
