@@ -38,6 +38,7 @@ from .progress import progress_bar
 from .search import Search, SearchConfig, SearchError, SearchState
 from .tasks import (
     DataError,
+    DataWarning,
     Modality,
     Split,
     Task,
@@ -46,7 +47,15 @@ from .tasks import (
     register_task,
 )
 from .trace import Comparison, Trace, TraceError
-from .train import TrainConfig, TrainError, evaluate, fit, network_cost, train
+from .train import (
+    TrainConfig,
+    TrainError,
+    evaluate,
+    fit,
+    network_cost,
+    train,
+    train_backbone,
+)
 
 
 def __getattr__(name: str):
@@ -72,6 +81,7 @@ __all__ = [
     "Comparison",
     "ConfigError",
     "DataError",
+    "DataWarning",
     "DeriveError",
     "DeviceError",
     "DrawError",
@@ -125,4 +135,5 @@ __all__ = [
     "save_run",
     "side_by_side",
     "train",
+    "train_backbone",
 ]

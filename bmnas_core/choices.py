@@ -124,7 +124,7 @@ class Looks(Choice):
                 raise DeriveError(f"cells[{i}]: all pairs of {len(names)} predecessors are taken")
             scores = self._look([[*kept, pair] for pair in pairs])
             best = max(scores)
-            error = standard_error(best, len(search.task.split("validation")))
+            error = standard_error(best, search.bank.size("validation"))
             odds = [math.exp((score - best) / error) for score in scores]
             self.odds.append({pair: p / sum(odds) for pair, p in zip(pairs, odds, strict=True)})
             kept.append(pairs[scores.index(best)])
@@ -133,7 +133,7 @@ class Looks(Choice):
 
     def _look(self, choices: list[list[tuple[str, str]]]) -> list[float]:
         search = self.search
-        items = len(search.task.split("validation"))
+        items = search.bank.size("validation")
         if items <= GLANCE:
             return search.scores_with(choices)
         glance = torch.randperm(items, generator=generator(search.seed, "glance"))[:GLANCE]
@@ -209,7 +209,7 @@ class Trials(Looks):
         return noise / max(((high - low) / QUARTILES) ** 2, noise)
 
     def _error(self, score: float) -> float:
-        return standard_error(score, len(self.search.task.split("validation")))
+        return standard_error(score, self.search.bank.size("validation"))
 
     def _candidates(self) -> dict[Genotype, float]:
         most, random = self.rungs[0][0], generator(self.search.seed, "candidates")

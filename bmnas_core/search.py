@@ -224,8 +224,8 @@ class Search:
         self.step = 0
         self.best_score: float | None = None
         self.best_genotype: Genotype | None = None
-        self.train_batches = -(-len(task.split("train")) // config.batch_size)
-        self.val_batches = -(-len(task.split("validation")) // config.batch_size)
+        self.train_batches = -(-self.bank.size("train") // config.batch_size)
+        self.val_batches = -(-self.bank.size("validation") // config.batch_size)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -374,9 +374,9 @@ class Search:
 
     def _batch(self, split: str, cycle: int, b: int) -> tuple[dict[str, Tensor], Tensor]:
         """Batch b in the given pass over a split: features and labels."""
-        n = len(self.task.split(split))
-        rows = epoch_batches(n, self.config.batch_size, self.seed, split, cycle)[b]
-        return self.bank.batch(split, rows)
+        n = self.bank.size(split)
+        batches = epoch_batches(n, self.config.batch_size, self.seed, split, cycle)
+        return self.bank.batch(split, batches[b], batches[b + 1] if b + 1 < len(batches) else None)
 
     def _loss(self, inputs: dict[str, Tensor], labels: Tensor) -> Tensor:
         return self.metric.loss(self.hypernet(inputs), labels)

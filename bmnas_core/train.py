@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,8 @@ from .features import FeatureBank, RawInputs, extract
 from .genotype import Genotype
 from .networks import FusionNetwork, count_parameters
 from .progress import progress_bar
-from .tasks.task import Task, TaskError, as_task
+from .tasks.inputs import DataError
+from .tasks.task import Modality, Task, TaskError, as_task
 
 
 class TrainError(BmnasError):
@@ -75,16 +76,23 @@ class TrainConfig(Settings):
     """How a fusion network is trained; what is None is the task's own.
 
     ``data`` is what it learns from: train and validation together as in the paper, or train
-    alone. With ``finetune`` the backbones are trained along, at ``backbone_lr``.
+    alone. With ``finetune`` the backbones are trained along, at ``backbone_lr``. Where a batch is
+    too large for memory, ``micro_batch`` samples at a time go through the network, and a step is
+    made with their gradients added up; BatchNorm sees one micro-batch at a time.
     """
 
     data: str = setting("train+validation", choices=("train+validation", "train"))
     finetune: bool = False
     backbone_lr: float = setting(1e-4, above=0.0)
+    micro_batch: int | None = setting(least=2)
 
 
 class EndToEnd(nn.Module):
-    """Backbones and fusion network as one: raw inputs by modality name → logits."""
+    """Backbones and fusion network as one: raw inputs by modality name → logits.
+
+    The backbones' BatchNorms keep the statistics that they were trained to: batches that fit in
+    memory here are too small for better ones.
+    """
 
     def __init__(self, task: Task, fusion: FusionNetwork, L: int):
         super().__init__()
@@ -96,6 +104,66 @@ class EndToEnd(nn.Module):
         for modality, backbone in zip(self.modalities, self.backbones, strict=True):
             features |= extract(modality, backbone, inputs[modality.name], self.L)
         return self.fusion(features)
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        for module in self.backbones.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
+
+class Unimodal(nn.Module):
+    """A modality's backbone under its own classifier: raw inputs by modality name → logits."""
+
+    def __init__(self, modality: Modality):
+        super().__init__()
+        self.name, self.backbone = modality.name, modality.backbone
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        return self.backbone.classify(self.backbone(inputs[self.name]))
+
+
+def train_backbone(
+    task: Task,
+    modality: str,
+    config: TrainConfig | None = None,
+    *,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+    progress: bool = True,
+    on_epoch: Callable[[dict], None] | None = None,
+) -> tuple[nn.Module, list[dict]]:
+    """Train the backbone of one modality on the task's labels, before it is frozen.
+
+    It learns from the training split alone: a search reads validation, and features that know
+    their samples by heart would mislead it. Inputs from files are augmented as their reader says.
+
+    Args:
+        modality: its name; its backbone is trained in place and left in evaluation mode. Start
+            from published weights with :func:`~bmnas_core.backbones.load_checkpoint`.
+        config: what is None is the task's own for this backbone, then for all training.
+        on_epoch: called with each epoch's record as it ends.
+
+    Returns:
+        The backbone under its classifier, for :func:`evaluate`, and one record an epoch.
+
+    Raises:
+        TaskError: for a modality that does not exist.
+        TrainError: for a backbone without ``classify``, or when the loss stops being finite.
+    """
+    found = as_task(task).modality(modality)
+    if not hasattr(found.backbone, "classify"):
+        kind = type(found.backbone).__name__
+        raise TrainError(f"backbone of {modality!r}: found {kind}; allowed: one with classify()")
+    config = TrainConfig.of(config).filled(task.backbone_config.get(modality, Settings()))
+    config = replace(config.filled(task.config), data="train", finetune=False)
+    net, source = Unimodal(found), RawInputs(task, device=device, modalities=(modality,))
+    history = fit(
+        net, task, source, config, seed=seed, progress=progress, on_epoch=on_epoch, name=modality
+    )
+    found.backbone._origin = "trained here"
+    return net, history
 
 
 def train(
@@ -196,6 +264,7 @@ def fit(
     on_epoch: Callable[[dict], None] | None = None,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     validate: bool = True,
+    name: str = "training",
 ) -> list[dict]:
     """Train any network that maps a batch of ``source`` to logits; returns a record an epoch.
 
@@ -203,13 +272,14 @@ def fit(
         on_epoch: called with each record; what it raises ends the training.
         loss: of the network's output and the labels; the metric's where None.
         validate: score the network on validation after each epoch.
+        name: what the progress bar says.
 
     Raises:
         TrainError: when the loss stops being finite.
     """
     history = []
     records = fit_by_epoch(net, task, source, config, seed=seed, loss=loss, validate=validate)
-    for record in progress_bar(records, "training", config.epochs, show=progress):
+    for record in progress_bar(records, name, config.epochs, show=progress):
         history.append(record)
         if on_epoch:
             on_epoch(record)
@@ -233,22 +303,33 @@ def fit_by_epoch(
     """
     alone = isinstance(seed, int)
     seeds = (seed,) if alone else tuple(seed)
-    n, loss = len(task.split(config.data)), loss or metric_of(task).loss
+    n, loss = source.size(config.data), loss or metric_of(task).loss
     optimizer, scheduler = _optimizer(net.to(source.device), config)
     for epoch in range(config.epochs):
         start, losses = time.perf_counter(), []
         orders = [epoch_batches(n, config.batch_size, s, "training", epoch) for s in seeds]
         batches = orders[0] if alone else [torch.stack(rows) for rows in zip(*orders, strict=True)]
         net.train()
+        parts = [_micro_batches(rows, config.micro_batch) for rows in batches]
+        augmentation = (seeds[0], "augmentation", epoch)
+        read = source.batches(config.data, [p for rows in parts for p in rows], augmentation)
         with seeded(seeds[0], "training noise", epoch, device=source.device):
-            for b, rows in enumerate(batches):
+            for b, rows in enumerate(parts):
                 scheduler.step(epoch + b / len(batches))
-                inputs, labels = source.batch(config.data, rows)
-                value = loss(net(inputs), labels)
                 optimizer.zero_grad(set_to_none=True)
-                value.backward()
+                of_batch = []
+                for part in rows:
+                    inputs, labels = next(read)
+                    if len(labels) < min(2, len(part)):  # too few of its files can be read
+                        continue
+                    value = loss(net(inputs), labels) * (part.shape[-1] / batches[b].shape[-1])
+                    value.backward()
+                    of_batch.append(value.detach())
                 optimizer.step()
-                losses.append(value.detach())
+                losses += [torch.stack(of_batch).sum()] if of_batch else []
+        next(read, None)  # so that it says what it left out
+        if not losses:
+            raise TrainError(f"training in epoch {epoch + 1}: none of {n:,} samples can be read")
         mean = float(torch.stack(losses).mean())
         if mean != mean or abs(mean) == float("inf"):
             raise TrainError(f"training loss in epoch {epoch + 1}: found {mean}; allowed: finite")
@@ -273,6 +354,8 @@ def evaluate(
     device = next(net.parameters()).device
     if isinstance(net, EndToEnd):
         return score(net, task, RawInputs(task, device=device), split)
+    if isinstance(net, Unimodal):
+        return score(net, task, RawInputs(task, device=device, modalities=(net.name,)), split)
     bank = FeatureBank.of(task, getattr(net, "L", None), device, bank)
     return score(net, task, bank, split)
 
@@ -319,11 +402,13 @@ def predict(
     training, parts = net.training, []
     net.eval()
     with torch.no_grad():
-        rows = torch.arange(len(task.split(split))) if rows is None else rows
-        for batch in rows.split(512):
-            inputs, labels = source.batch(split, batch)
-            parts.append((net(inputs), labels))
+        rows = torch.arange(source.size(split)) if rows is None else rows
+        for inputs, labels in source.batches(split, rows.split(source.chunk)):
+            if len(labels):
+                parts.append((net(inputs), labels))
     net.train(training)
+    if not parts:
+        raise DataError(f"split {split!r}: none of its samples can be read")
     logits, labels = zip(*parts, strict=True)
     return torch.cat(logits, dim=-2), torch.cat(labels)
 
@@ -342,6 +427,11 @@ def cosine_ends(config: Settings) -> tuple[int, ...]:
         ends.append(ends[-1] + length)
         length *= 2
     return (*ends[1:], config.epochs)
+
+
+def _micro_batches(rows: Tensor, size: int | None) -> tuple[Tensor, ...]:
+    """A batch in parts of nearly equal size, at most ``size``."""
+    return (rows,) if size is None else rows.tensor_split(-(-rows.shape[-1] // size), dim=-1)
 
 
 def _optimizer(net: nn.Module, config: TrainConfig):

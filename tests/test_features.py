@@ -6,10 +6,11 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from tiny import TinyBackbone, tiny_task
+from tiny import ReadNpy, TinyBackbone, in_files, tiny_task
 
-from bmnas_core import FeatureBank, FeatureError, Modality, Task, pool
+from bmnas_core import DataError, FeatureBank, FeatureError, Modality, Task, TaskError, pool
 from bmnas_core.features import RawInputs
+from bmnas_core.tasks import DataWarning
 
 
 def rows(n=5):
@@ -58,14 +59,41 @@ def test_a_bank_in_memory_is_made_anew_when_a_backbone_has_changed():
 def test_a_bank_on_disk_is_the_one_in_memory_and_is_not_computed_again(tmp_path, monkeypatch):
     task = tiny_task()
     one = FeatureBank(task, folder=tmp_path)
-    assert all(isinstance(table, np.memmap) for table in one.features.values())
-    assert equal(one, FeatureBank(task))
+    on_disk, in_memory = one.batch("train", rows())[0], FeatureBank(task).batch("train", rows())[0]
+    assert list(on_disk) == list(in_memory)
+    for name, values in in_memory.items():
+        assert torch.equal(on_disk[name], values.half().float())
+        assert on_disk[name].is_contiguous()
 
     def fail(*_):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(FeatureBank, "_computed", fail)
+    monkeypatch.setattr(FeatureBank, "_parts", fail)
     assert equal(FeatureBank(tiny_task(), folder=tmp_path), one)
+
+
+def test_a_bank_on_disk_is_not_read_into_memory(tmp_path):
+    bank = FeatureBank(tiny_task(), folder=tmp_path)
+    file = np.load(tmp_path / bank.key / "1.npy", mmap_mode="r+")
+    before = bank.batch("train", rows())[0]["Audio_2"]
+    file[:] += 1
+    file.flush()
+    after = bank.batch("train", rows())[0]["Audio_2"]
+    torch.testing.assert_close(after, before + 1, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_what_is_announced_comes_as_if_it_were_not(tmp_path, folder):
+    bank = FeatureBank(tiny_task(), folder=tmp_path if folder else None)
+    batches = [torch.tensor([3, 1]), torch.tensor([[0, 5], [2, 2]]), torch.tensor([7])]
+    told = list(bank.batches("train", batches))
+    for (features, labels), wanted in zip(told, batches, strict=True):
+        alone, same = bank.batch("train", wanted)
+        assert torch.equal(labels, same)
+        assert all(torch.equal(features[name], alone[name]) for name in alone)
+    bank.batch("train", batches[0], then=batches[2])
+    features, _ = bank.batch("train", batches[1])  # another than was announced
+    assert all(torch.equal(features[name], told[1][0][name]) for name in features)
 
 
 @pytest.mark.parametrize("change", ["weights", "inputs", "length", "pooling", "name", "setting"])
@@ -101,8 +129,9 @@ def test_a_stale_bank_on_disk_is_left_alone(tmp_path):
     with torch.no_grad():
         other.modalities[0].backbone.layers[0].weight.mul_(2)
     bank = FeatureBank(other, folder=tmp_path)
-    assert equal(bank, FeatureBank(other))
-    assert len(list(tmp_path.iterdir())) == 2
+    assert equal(bank, FeatureBank(other, folder=tmp_path / "alone"))
+    assert not equal(bank, FeatureBank(tiny_task(), folder=tmp_path))
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def damaged(tmp_path, damage):
@@ -128,13 +157,13 @@ def rekey(folder):
 @pytest.mark.parametrize(
     "damage, message",
     [
-        (truncate, "1.npy: feature 'Image_2': .*; delete .* to have it made again"),
-        (reshape, r"1.npy: feature 'Image_2': found shape \[3, 4\] of float64; allowed: "),
+        (truncate, "1.npy: features of 'Audio': .*; delete .* to have it made again"),
+        (reshape, r"1.npy: features of 'Audio': found shape \[3, 4\] of float64; allowed: "),
         (
             lambda folder: (folder / "0.npy").write_bytes(b""),
-            "0.npy: feature 'Image_1': .*; delete",
+            "0.npy: features of 'Image': .*; delete",
         ),
-        (lambda folder: (folder / "0.npy").unlink(), "0.npy: feature 'Image_1': .*; delete"),
+        (lambda folder: (folder / "0.npy").unlink(), "0.npy: features of 'Image': .*; delete"),
         (lambda folder: (folder / "bank.json").write_text("{"), "bank.json: found no bank; delete"),
         (rekey, "found a bank with another key; delete"),
     ],
@@ -146,17 +175,168 @@ def test_a_damaged_bank_is_refused_with_the_remedy(tmp_path, damage, message):
 
 def test_an_unfinished_bank_is_made_again(tmp_path):
     bank = damaged(tmp_path, lambda folder: (folder / "bank.json").unlink())
-    assert equal(bank, FeatureBank(tiny_task()))
+    assert equal(bank, FeatureBank(tiny_task(), folder=tmp_path / "other"))
 
 
-def test_a_bank_that_breaks_off_leaves_nothing(tmp_path, monkeypatch):
-    def broken(*_):
-        raise OSError("disk full")
+class Killed(BaseException):
+    """As if the process had ended here."""
 
-    monkeypatch.setattr(np, "save", broken)
-    with pytest.raises(OSError, match="disk full"):
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    """Shards of eight items, which go through the backbone four at a time."""
+    monkeypatch.setattr("bmnas_core.features.SHARD", 8)
+    monkeypatch.setattr("bmnas_core.features.AT_ONCE", 4 * 4 * 6)
+
+
+def killed_after(monkeypatch, items: int):
+    """Let the reading of ``items`` inputs succeed, in this process."""
+    read, left = ReadNpy.__call__, [items]
+
+    def reading(self, item, random):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        return read(self, item, random)
+
+    monkeypatch.setattr(ReadNpy, "__call__", reading)
+
+
+@pytest.mark.parametrize("items", [1, 21, 96, 97, 130])
+def test_a_killed_extraction_goes_on_where_it_stood(tmp_path, monkeypatch, small_shards, items):
+    task = in_files(tiny_task(), tmp_path / "data")
+    whole = FeatureBank(task, folder=tmp_path / "unbroken", workers=0)
+    with monkeypatch.context() as patch:
+        killed_after(patch, items)
+        with pytest.raises(Killed):
+            FeatureBank(task, folder=tmp_path / "banks", workers=0)
+    names = [path.name for path in (tmp_path / "banks").iterdir()]
+    assert sorted(names) == [f".{whole.key}.lock", f".{whole.key}.part"]
+    read = []
+    with monkeypatch.context() as patch:
+        original = ReadNpy.__call__
+        patch.setattr(ReadNpy, "__call__", lambda *a: read.append(a[1]) or original(*a))
+        bank = FeatureBank(task, folder=tmp_path / "banks", workers=0)
+    # One input of each modality was read to see its shape.
+    kept = (items - 1) // 8 * 8 if items <= 97 else 96 + (items - 98) // 8 * 8
+    assert len(read) - (2 if kept < 96 else 1) == 2 * 96 - kept
+    for m in range(2):
+        files = [
+            folder / whole.key / f"{m}.npy"
+            for folder in (tmp_path / "unbroken", tmp_path / "banks")
+        ]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    assert equal(bank, whole)
+    assert [path.name for path in (tmp_path / "banks").iterdir()] == [whole.key]
+
+
+def test_an_extraction_whose_progress_is_damaged_starts_again(tmp_path, monkeypatch, small_shards):
+    task = in_files(tiny_task(), tmp_path / "data")
+    whole = FeatureBank(task, folder=tmp_path / "unbroken", workers=0)
+    for damage in ("{", "[]", '{"format": 3}', None):
+        with monkeypatch.context() as patch:
+            killed_after(patch, 40)
+            with pytest.raises(Killed):
+                FeatureBank(task, folder=tmp_path / "banks", workers=0)
+        part = tmp_path / "banks" / f".{whole.key}.part"
+        if damage is None:
+            (part / "0.npy").write_bytes(b"short")
+        else:
+            (part / "progress.json").write_text(damage)
+        assert equal(FeatureBank(task, folder=tmp_path / "banks", workers=0), whole)
+        shutil.rmtree(tmp_path / "banks")
+
+
+def test_a_bank_that_cannot_be_written_says_where_and_goes_on_later(tmp_path, monkeypatch):
+    import errno
+    import os
+
+    task = tiny_task()
+    with monkeypatch.context() as patch:
+
+        def full(_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(FeatureError, match="part: No space left on device; what was extr"):
+            FeatureBank(task, folder=tmp_path)
+    assert equal(FeatureBank(task, folder=tmp_path), FeatureBank(task, folder=tmp_path / "other"))
+
+
+def test_a_bank_larger_than_the_disk_is_refused_before_it_is_begun(tmp_path, monkeypatch):
+    from collections import namedtuple
+
+    usage = namedtuple("usage", "total used free")(10, 0, 10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(FeatureError, match=r"the bank needs 0.00 GB; found 0.00 GB"):
         FeatureBank(tiny_task(), folder=tmp_path)
-    assert list(tmp_path.iterdir()) == []
+
+
+def test_features_too_large_for_half_precision_are_refused_by_name_and_item(tmp_path):
+    task = tiny_task()
+    task.modalities[1].inputs[70] *= 1e6
+    FeatureBank(task)
+    with pytest.raises(FeatureError, match="'Audio_1' of item 70: found .*at most 65504"):
+        FeatureBank(task, folder=tmp_path)
+
+
+@pytest.mark.parametrize("folder", [None, "banks"])
+def test_items_that_cannot_be_read_are_left_out_with_their_samples(tmp_path, folder):
+    task = in_files(tiny_task(), tmp_path / "data")
+    whole = FeatureBank(task, folder=folder and tmp_path / "whole")
+    for place in ("Image/3.npy", "Audio/5.npy", "Audio/50.npy"):
+        (tmp_path / "data" / place).write_bytes(b"no array")
+    task = in_files(tiny_task(), tmp_path / "data")
+    for _ in range(2 if folder else 1):
+        with pytest.warns(DataWarning, match="cannot be read: 3 left out: Image .*3"):
+            bank = FeatureBank(task, folder=folder and tmp_path / folder)
+        assert {name: list(items) for name, items in bank.skipped.items()} == {
+            "Image": [3],
+            "Audio": [5, 50],
+        }
+        assert "5.npy: cannot be read" in bank.skipped["Audio"][5]
+        assert [bank.size(s) for s in ("train", "validation", "test")] == [46, 23, 24]
+        kept = torch.tensor([i for i in range(48) if i not in (3, 5)])
+        (left, labels), (all_, same) = (
+            bank.batch("train", torch.arange(46)), whole.batch("train", kept)
+        )  # fmt: skip
+        assert torch.equal(labels, same)
+        assert all(torch.equal(left[name], all_[name]) for name in all_)
+
+
+def test_a_split_of_which_nothing_can_be_read_is_refused(tmp_path):
+    task = in_files(tiny_task(), tmp_path)
+    for item in range(48, 72):
+        (tmp_path / "Audio" / f"{item}.npy").unlink()
+    with pytest.warns(DataWarning), pytest.raises(DataError, match="split 'validation': none of"):
+        FeatureBank(task)
+
+
+def test_files_read_by_workers_are_those_read_alone(tmp_path):
+    task = in_files(tiny_task(), tmp_path)
+    assert equal(FeatureBank(task, workers=0), FeatureBank(task, workers=2))
+    batches = list(torch.arange(48).split(7))
+    for random in (None, (3, "noise")):
+        one, two = (
+            list(RawInputs(task, workers=n).batches("train", batches, random)) for n in (0, 2)
+        )
+        for (a, labels), (b, same) in zip(one, two, strict=True):
+            assert torch.equal(labels, same)
+            assert all(torch.equal(a[name], b[name]) for name in ("Image", "Audio"))
+
+
+def test_augmentation_follows_the_seed_and_the_sample_not_the_batch(tmp_path):
+    raw = RawInputs(in_files(tiny_task(), tmp_path), workers=0)
+
+    def read(batches, *random):
+        parts = [inputs["Image"] for inputs, _ in raw.batches("train", batches, random)]
+        return torch.cat(parts)
+
+    together = read([torch.arange(6)], 0, "epoch", 1)
+    assert torch.equal(together, read(list(torch.arange(6).split(2)), 0, "epoch", 1))
+    assert not torch.equal(together, read([torch.arange(6)], 0, "epoch", 2))
+    plain = raw.batch("train", torch.arange(6))[0]["Image"]
+    assert not torch.equal(together, plain)
 
 
 @pytest.mark.parametrize("value, kind", [(float("nan"), "NaN"), (float("inf"), "infinity")])
@@ -168,7 +348,7 @@ def test_features_that_are_not_finite_are_refused_by_name_and_item(tmp_path, val
             FeatureError, match=f"feature 'Audio_1' of item 70: found {kind}; allow"
         ):
             FeatureBank(task, folder=folder)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
 
 
 class Wrong(TinyBackbone):
@@ -210,7 +390,7 @@ def test_a_length_that_is_none_is_refused(L):
 def test_splits_can_be_joined():
     task = tiny_task()
     labels = FeatureBank(task).batch("validation+test", torch.tensor([0, 24]))[1]
-    with pytest.raises(FeatureError, match="split: found 'train.dev'; allowed: train, validation"):
+    with pytest.raises(TaskError, match="split: found 'train.dev'; allowed: train, validation"):
         FeatureBank(task).batch("train+dev", torch.tensor([0]))
     assert labels.tolist() == [int(task.splits[s].labels[0]) for s in ("validation", "test")]
 

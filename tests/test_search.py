@@ -464,11 +464,11 @@ def test_the_second_order_gradient_is_that_of_finite_differences():
     search.hypernet.double()
     batch = search.bank.batch
 
-    def double(split, rows):
-        features, labels = batch(split, rows)
+    def double(split, rows, then):
+        features, labels = batch(split, rows, then)
         return {name: x.double() for name, x in features.items()}, labels
 
-    search.bank = SimpleNamespace(batch=double)
+    search.bank = SimpleNamespace(batch=double, size=search.bank.size)
     parameters = search.architecture
     ahead = search._batch("validation", 0, 0)
     exact = torch.autograd.grad(search._unrolled_loss(ahead), parameters)

@@ -1,11 +1,14 @@
 """Training and testing fusion networks."""
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from sklearn.metrics import f1_score
 from strategies import genotypes
-from tiny import tiny_task, watched_bank
+from tiny import in_files, tiny_task, watched_bank
 
 from bmnas_core import (
     ConfigError,
@@ -21,8 +24,12 @@ from bmnas_core import (
     fit,
     network_cost,
     train,
+    train_backbone,
 )
-from bmnas_core.train import METRICS, EndToEnd, predict
+from bmnas_core.config import Settings
+from bmnas_core.features import RawInputs
+from bmnas_core.tasks import DataWarning
+from bmnas_core.train import METRICS, EndToEnd, Unimodal, predict
 
 TEXT = """{"format": "bmnas-genotype/1",
  "features": ["Image_1", "Image_2", "Audio_1", "Audio_2"],
@@ -92,6 +99,73 @@ def test_backbones_have_a_learning_rate_of_their_own():
         net.backbones[0].parameters(), task.modalities[0].backbone.parameters(), strict=True
     ):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+def test_joint_fine_tuning_reads_files_and_keeps_the_statistics_of_the_backbones(tmp_path):
+    task = in_files(tiny_task(), tmp_path)
+    task.modalities[0].backbone.layers[1] = torch.nn.Sequential(
+        torch.nn.Conv1d(4, 6, 1), torch.nn.BatchNorm1d(6)
+    )
+    config = TrainConfig(finetune=True, epochs=2, micro_batch=5)
+    net, history = train(GENOTYPE, task, config, **QUICK)
+    before, after = task.modalities[0].backbone.layers[1], net.backbones[0].layers[1]
+    assert not torch.equal(before[0].weight, after[0].weight)
+    assert not torch.equal(before[1].weight, after[1].weight)
+    assert torch.equal(before[1].running_mean, after[1].running_mean)
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+    again, _ = train(GENOTYPE, task, config, **QUICK)
+    assert torch.equal(net.backbones[0].fc.weight, again.backbones[0].fc.weight)
+    assert torch.equal(after[0].weight, again.backbones[0].layers[1][0].weight)
+    assert 0 <= evaluate(net, task, "test") <= 1
+
+
+def test_gradients_added_up_over_micro_batches_are_those_of_the_batch(tmp_path):
+    task = in_files(tiny_task(), tmp_path)
+    weights = []
+    for micro_batch in (None, 16, 7, 2):
+        net = Unimodal(task.modalities[0])
+        net.backbone = copy.deepcopy(net.backbone)
+        config = TrainConfig(data="train", epochs=2, batch_size=16, micro_batch=micro_batch)
+        source = RawInputs(task, modalities=("Image",), workers=0)
+        fit(net, task, source, config.filled(task.config), seed=0, progress=False, validate=False)
+        weights.append(net.backbone.layers[1].weight)
+    assert not torch.equal(weights[0], task.modalities[0].backbone.layers[1].weight)
+    for other in weights[1:]:
+        torch.testing.assert_close(other, weights[0], rtol=1e-4, atol=1e-6)
+
+
+def test_a_backbone_learns_alone_from_its_own_modality_and_the_training_split(tmp_path):
+    task = in_files(tiny_task(), tmp_path)
+    task = replace(task, backbone_config={"Audio": Settings(epochs=8, max_lr=0.05)})
+    before = copy.deepcopy(task.modalities[0].backbone)
+    net, history = train_backbone(task, "Audio", seed=0, device="cpu", progress=False)
+    assert len(history) == 8 and history[-1]["validation_score"] > 0.5
+    assert net.backbone is task.modalities[1].backbone and not net.backbone.training
+    assert torch.equal(before.layers[0].weight, task.modalities[0].backbone.layers[0].weight)
+    assert evaluate(net, task, "validation") == history[-1]["validation_score"]
+    for item in task.items("train", "Audio").tolist():
+        (tmp_path / "Audio" / f"{item}.npy").unlink()
+    with pytest.warns(DataWarning), pytest.raises(TrainError, match="none of 48 samples can be r"):
+        train_backbone(task, "Audio", device="cpu", progress=False)
+    for found, error, message in (
+        ((task, "Video"), TaskError, "modality: found 'Video'; allowed: Image, Audio"),
+        ((tiny_task(), "Image"), TrainError, "found TinyBackbone; allowed: one with classify"),
+    ):
+        with pytest.raises(error, match=message):
+            train_backbone(*found, device="cpu")
+
+
+def test_samples_that_cannot_be_read_are_left_out_of_live_training_and_counted(tmp_path):
+    task = in_files(tiny_task(), tmp_path)
+    for item in (0, 7, 50, 80):
+        (tmp_path / "Image" / f"{item}.npy").write_bytes(b"")
+    with pytest.warns(DataWarning) as caught:
+        net, _ = train_backbone(task, "Image", TrainConfig(epochs=2), device="cpu", progress=False)
+    said = [str(w.message) for w in caught if issubclass(w.category, DataWarning)]
+    assert said[0].startswith("items that cannot be read: 2 left out: ")
+    with pytest.warns(DataWarning, match="cannot be read: 1 left out"):
+        logits, labels = predict(net, task, RawInputs(task, modalities=("Image",)), "test")
+    assert len(logits) == len(labels) == 23
 
 
 def test_multi_label_tasks_use_binary_cross_entropy_and_weighted_f1():

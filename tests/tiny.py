@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bmnas_core import FeatureBank
 from bmnas_core.config import SearchSettings, Settings
-from bmnas_core.tasks import Modality, Split, Task
+from bmnas_core.tasks import DataError, FileInputs, Modality, Split, Task
+from bmnas_core.tasks.inputs import files_version
 
 SIZES = {"train": 48, "validation": 24, "test": 24}
 SETTINGS = Settings(
@@ -27,6 +32,19 @@ class TinyBackbone(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         return [layer(x).relu() for layer in self.layers]
+
+
+class TinyClassifier(TinyBackbone):
+    """The same with a classifier of its own, as the paper's backbones have."""
+
+    def __init__(self, channels: tuple[int, ...], seed: int = 0, classes: int = 3):
+        super().__init__(channels, seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.fc = nn.Linear(channels[-1], classes)
+
+    def classify(self, features: list[Tensor]) -> Tensor:
+        return self.fc(features[-1].mean(2))
 
 
 def tiny_task(
@@ -64,14 +82,45 @@ def tiny_task(
     return Task("tiny", "same", classes, metric, modalities, splits, settings, search)
 
 
+@dataclass(frozen=True)
+class ReadNpy:
+    """Inputs from ``folder/{item}.npy``; augmented by noise."""
+
+    folder: Path
+
+    def __call__(self, item: int, random: torch.Generator | None) -> Tensor:
+        path = self.folder / f"{item}.npy"
+        try:
+            values = torch.from_numpy(np.load(path))
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"{path}: cannot be read ({error})") from None
+        return values if random is None else values + torch.randn(values.shape, generator=random)
+
+
+def in_files(task: Task, folder: Path) -> Task:
+    """The same task with its inputs in files, one an item, and backbones that can classify."""
+    modalities = []
+    for m, modality in enumerate(task.modalities):
+        place = folder / modality.name
+        if not place.is_dir():
+            place.mkdir(parents=True)
+            for item, values in enumerate(modality.inputs):
+                np.save(place / f"{item}.npy", values.numpy())
+        paths = [place / f"{item}.npy" for item in range(len(modality.inputs))]
+        inputs = FileInputs(tuple(map(str, paths)), ReadNpy(place), files_version(paths))
+        backbone = TinyClassifier(tuple(modality.channels.values()), m, task.classes)
+        modalities.append(replace(modality, inputs=inputs, backbone=backbone))
+    return replace(task, modalities=tuple(modalities))
+
+
 def watched_bank(task: Task) -> tuple[FeatureBank, list[tuple[str, Tensor]]]:
     """A bank, and a list that grows with what is read of it: split and rows."""
     bank = FeatureBank(task)
     read, batch = [], bank.batch
 
-    def watched(split, rows):
+    def watched(split, rows, then=None):
         read.append((split, rows))
-        return batch(split, rows)
+        return batch(split, rows, then)
 
     bank.batch = watched
     return bank, read

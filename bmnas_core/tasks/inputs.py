@@ -98,6 +98,7 @@ def load(
         batch_sampler=keys,
         num_workers=min(workers, sum(map(len, keys))),
         collate_fn=_collate,
+        generator=torch.Generator(),  # or it would draw from the one that training draws from
     )
 
 
@@ -135,11 +136,11 @@ def _collate(samples: list) -> Loaded:
 
 
 def warn_skipped(what: str, reasons: Sequence[str]) -> None:
-    """Warn once, with a count, that ``what`` was left out, and say why for the first three."""
+    """Warn once that some of ``what`` were left out: how many, and why the first three were."""
     if reasons:
         more = f"; and {len(reasons) - 3:,} more" if len(reasons) > 3 else ""
         warnings.warn(
-            f"{len(reasons):,} {what} left out: {'; '.join(reasons[:3])}{more}",
+            f"{what}: {len(reasons):,} left out: {'; '.join(reasons[:3])}{more}",
             DataWarning,
             stacklevel=3,
         )

@@ -108,6 +108,7 @@ class Task:
         splits: ``"train"``, ``"validation"`` and ``"test"``; no item is in two of them.
         config: the task's settings.
         search_config: those that differ in a search; what is None is as in ``config``.
+        backbone_config: modality name → those that differ where its backbone is trained alone.
         notes: facts worth showing, such as the difficulty knobs.
 
     Raises:
@@ -123,6 +124,7 @@ class Task:
     config: Settings
     search_config: SearchSettings = SearchSettings(choice="trials")
     notes: dict = field(default_factory=dict)
+    backbone_config: dict[str, Settings] = field(default_factory=dict)
 
     def __post_init__(self):
         if len(self.modalities) < 2:
@@ -209,10 +211,15 @@ class Task:
         Raises:
             TaskError: for a split or a modality that does not exist.
         """
+        column = self.modalities.index(self.modality(modality))
+        return self.split(split).index[:, column].unique()
+
+    def modality(self, name: str) -> Modality:
+        """A modality by name. Raises :class:`TaskError` for one that does not exist."""
         names = [m.name for m in self.modalities]
-        if modality not in names:
-            raise TaskError(f"modality: found {modality!r}; allowed: {', '.join(names)}")
-        return self.split(split).index[:, names.index(modality)].unique()
+        if name not in names:
+            raise TaskError(f"modality: found {name!r}; allowed: {', '.join(names)}")
+        return self.modalities[names.index(name)]
 
     def split(self, name: str) -> Split:
         """A split by name; ``"train+validation"`` is both, one after the other.
