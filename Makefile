@@ -60,12 +60,12 @@ clean: ## remove .venv, builds and caches; runs/ stays
 
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing packages into $(VENV) (minutes the first time) ..."
-	$(PIP) -e .
+	$(PIP) -e '.[tasks]'
 	@touch $@
 
 $(INSTALLED_DEV): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing packages and test tools into $(VENV) (minutes the first time) ..."
-	$(PIP) -e '.[dev]'
+	$(PIP) -e '.[tasks,dev]'
 	@touch $@ $(INSTALLED)
 
 $(BIN)/python:

@@ -62,7 +62,7 @@ def test_environment_yml_lists_the_dependencies_of_pyproject():
     conda = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
     assert conda == [f"python{PROJECT['requires-python']}", "graphviz", "pip"]
     (pip,) = (entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
-    assert pip[-1] == "-e ."
+    assert pip[-1] == "-e .[tasks]"
     assert requirements(pip[:-1]) == requirements(PROJECT["dependencies"])
 
 
@@ -248,7 +248,7 @@ def test_wheel_and_sdist_hold_what_they_should(built):
     tops = {name.split("/")[0] for name in names}
     assert tops == {"bmnas_core", f"{PROJECT['name']}-{PROJECT['version']}.dist-info"}
     assets = {"/".join(name.split("/")[2:3]) for name in names if "bmnas_core/assets/" in name}
-    assert assets == {"digits", "avmnist", "results"}
+    assert assets == {"digits", "avmnist", "ntu", "results"}
 
     (sdist,) = built.glob("*.tar.gz")
     top = f"{PROJECT['name']}-{PROJECT['version']}/"
