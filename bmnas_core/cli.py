@@ -112,13 +112,7 @@ def run(
     """
     from . import experiments
 
-    for pair in parameters or ():
-        if "=" not in pair:
-            raise experiments.ParameterError(
-                f"parameter {pair}: found no value; allowed: -p NAME VALUE"
-            )
-    pairs = [pair.split("=", 1) for pair in parameters or ()]
-    values = experiments.parse_parameters(notebook, pairs)
+    values = experiments.parse_parameters(notebook, _pairs(parameters))
     folder = experiments.run(notebook, values, out, progress=not quiet, timeout=timeout)
     page = f"{notebook.stem}.html"
     for name in (notebook.name, page, *reversed(experiments.RESULT_FILES)):
@@ -312,6 +306,60 @@ def run_rivals(
     typer.echo(f"{path}\n{picture}\n\n{_columns(rows, '<<<>>>>>')}")
 
 
+@app.command("backbone", cls=_RunCommand)
+def train_one_backbone(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="mmimdb, ntu or egogesture.")],
+    modality: Annotated[str, typer.Argument(metavar="MODALITY", help="Such as Video.")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="The weights.")],
+    options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-p", metavar="NAME VALUE", help="An option of the task, such as data_root; repeated."
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Weights to start from: published, or ImageNet's."),
+    ] = None,
+    head: Annotated[
+        bool, typer.Option(help="Whether to take the classifier of these weights too.")
+    ] = True,
+    epochs: Annotated[int | None, typer.Option(min=1, help="The task's own otherwise.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=2, help="The task's own otherwise.")] = None,
+    micro_batch: Annotated[
+        int | None, typer.Option(min=2, help="Samples at a time, where a batch is too large.")
+    ] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Highest rate; the task's own otherwise.")
+    ] = None,
+    seed: int = 0,
+    device: Device = "auto",
+) -> None:
+    """Train the backbone of one modality alone, and keep its weights after every epoch.
+
+    It learns from the training split; what is shown is its score on validation.
+    """
+    from .backbones import load_checkpoint, save_checkpoint
+    from .tasks import load_task
+    from .train import TrainConfig, train_backbone
+
+    task = load_task(task, **_task_options(task, _pairs(options)))
+    backbone = task.modality(modality).backbone
+    if weights:
+        load_checkpoint(backbone, weights, head=head)
+
+    def keep(record: dict) -> None:
+        save_checkpoint(backbone, out)
+        typer.echo(
+            f"epoch {record['epoch']}: training loss {record['train_loss']:.4f}, validation "
+            f"{task.metric} {record['validation_score']:.4f}, {record['seconds']:.0f} s"
+        )
+
+    config = TrainConfig(epochs=epochs, batch_size=batch_size, micro_batch=micro_batch, max_lr=lr)
+    train_backbone(task, modality, config, seed=seed, device=device, on_epoch=keep)
+    typer.echo(out)
+
+
 @data.command("list")
 def list_data() -> None:
     """Each data set: its name, state, licence, title and place."""
@@ -364,6 +412,30 @@ def _data_sets(task: str = "") -> Mapping:
         hint = f" (did you mean {close[0]}?)" if close else ""
         raise BmnasError(f"task: found {task!r}{hint}; allowed: {', '.join(DATA_SETS)}")
     return {task: DATA_SETS[task]}
+
+
+def _pairs(words: list[str] | None) -> list[tuple[str, str]]:
+    """``NAME=VALUE`` words as pairs."""
+    from .experiments import ParameterError
+
+    for word in words or ():
+        if "=" not in word:
+            raise ParameterError(f"parameter {word}: found no value; allowed: -p NAME VALUE")
+    return [tuple(word.split("=", 1)) for word in words or ()]
+
+
+def _task_options(task: str, pairs: list[tuple[str, str]]) -> dict[str, object]:
+    """Options of a task as typed in a shell; unknown ones are for ``load_task`` to refuse."""
+    from inspect import signature
+
+    from .experiments import Parameter
+    from .tasks import TASKS
+
+    known = signature(TASKS[task]).parameters if task in TASKS else {}
+    return {
+        name: Parameter(name, known[name].default).parse(text) if name in known else text
+        for name, text in pairs
+    }
 
 
 def _result_table(result: dict) -> str:
