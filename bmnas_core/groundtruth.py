@@ -306,4 +306,6 @@ def _read(path: Path) -> tuple[dict, pd.DataFrame]:
         raise TruthError(f"{path}: found no table ({error})") from None
     if header.get("format") != FORMAT or columns.column_names != list(COLUMNS):
         raise TruthError(f"{path}: found no ground truth; allowed: a table of format {FORMAT!r}")
+    # A setting that is younger than the table has its default.
+    header["recipe"]["config"] = TrainConfig.from_dict(header["recipe"]["config"]).to_dict()
     return header, columns.to_pandas()

@@ -30,6 +30,9 @@ from bmnas_core.tasks.task import TASKS
 QUICK = {"config": TrainConfig(epochs=1), "device": "cpu", "progress": False}
 
 
+QUICK_RIVALS = ("single modalities", "fixed Cells", "BM-NAS", "MFAS")
+
+
 def test_the_table_has_every_rival_with_score_size_and_cost():
     task = tiny_task()
     table = compare(task, **QUICK)
@@ -57,14 +60,24 @@ def test_the_same_seed_gives_the_same_table():
 def test_rivals_train_on_train_and_validation_and_test_once(monkeypatch):
     read, batch = [], FeatureBank.batch
 
-    def watched(self, split, rows):
+    def watched(self, split, rows, then=None):
         read.append(split)
-        return batch(self, split, rows)
+        return batch(self, split, rows, then)
 
     monkeypatch.setattr(FeatureBank, "batch", watched)
     compare(tiny_task(), ["fixed Cells"], **QUICK)
     assert set(read) == {"train+validation", "test"}
     assert read.count("test") == 2
+
+
+def test_rivals_read_the_bank_that_they_are_given(tmp_path, monkeypatch):
+    task = tiny_task()
+    bank = FeatureBank(task, folder=tmp_path)
+    expected = compare(task, QUICK_RIVALS, config=TrainConfig(epochs=1), device="cpu")
+    monkeypatch.setattr(FeatureBank, "__init__", None)  # no other one can be made
+    found = compare(task, QUICK_RIVALS, config=TrainConfig(epochs=1), device="cpu", bank=bank)
+    assert found.keys() == expected.keys()
+    assert found["BM-NAS"]["params"] > 0
 
 
 def test_more_than_two_modalities():
@@ -151,9 +164,9 @@ def test_rivals_that_search_say_what_their_search_took():
 def test_a_search_chooses_without_the_test_split_and_by_its_seed_alone(name, monkeypatch):
     read, batch = [], FeatureBank.batch
 
-    def watched(self, split, rows):
+    def watched(self, split, rows, then=None):
         read.append(split)
-        return batch(self, split, rows)
+        return batch(self, split, rows, then)
 
     monkeypatch.setattr(FeatureBank, "batch", watched)
     ((_, (net,)),) = RIVALS[name](contest(seed=2))

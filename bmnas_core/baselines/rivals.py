@@ -33,6 +33,7 @@ class Contest:
     """What every rival gets: the same task, training recipe, seed and device.
 
     Attributes:
+        bank: the features; the task's bank in memory where None.
         search_seconds: the search of the rival whose turn it is.
         saved_seconds: those of them that another rival has spent already.
     """
@@ -41,6 +42,7 @@ class Contest:
     config: TrainConfig
     seed: int
     device: torch.device
+    bank: FeatureBank | None = None
     search_seconds: float = field(default=0.0, init=False)
     saved_seconds: float = field(default=0.0, init=False)
     _searched: dict[SearchConfig, tuple[Genotype, float]] = field(
@@ -57,7 +59,7 @@ class Contest:
         config = config or self.config
         with seeded(self.seed, "initial weights"):
             net = build()
-        bank = FeatureBank.of(self.task, config.L, self.device)
+        bank = FeatureBank.of(self.task, config.L, self.device, self.bank)
         fit(net, self.task, bank, config, seed=self.seed, progress=False, **how)
         return net
 
@@ -69,13 +71,14 @@ class Contest:
             config or self.config,
             seed=self.seed,
             device=self.device,
+            bank=self.bank,
             progress=False,
             validate=False,
         )[0]
 
     def validate(self, net: nn.Module) -> float:
         """A network's validation score: what a rival may choose by."""
-        return evaluate(net, self.task, "validation")
+        return evaluate(net, self.task, "validation", bank=self.bank)
 
     def trial(self, epochs: int | None = None) -> TrainConfig:
         """The recipe for networks that a rival chooses among: trained on train alone.
@@ -102,7 +105,7 @@ class Contest:
         config = SearchConfig(**sizes | settings).filled(self.task.search_config)
         if config not in self._searched:
             start = time.perf_counter()
-            search = Search(self.task, config, seed=self.seed, device=self.device)
+            search = Search(self.task, config, seed=self.seed, device=self.device, bank=self.bank)
             for _ in search:
                 pass
             self._searched[config] = search.best_genotype, time.perf_counter() - start
@@ -137,6 +140,7 @@ def compare(
     config: TrainConfig | None = None,
     seed: int = 0,
     device: str | torch.device = "auto",
+    bank: FeatureBank | None = None,
     progress: bool = True,
     on_rival: Callable[[str, dict[str, dict]], None] | None = None,
 ) -> dict[str, dict]:
@@ -145,6 +149,7 @@ def compare(
     Args:
         names: of :data:`RIVALS`; those that are quick where None.
         config: the recipe; fields that are None are the task's.
+        bank: the features, such as those on disk; the task's bank in memory where None.
         on_rival: called as each rival is done, with its name and its part of what is returned.
 
     Returns:
@@ -160,15 +165,17 @@ def compare(
         if name not in RIVALS:
             raise RivalError(f"rival: found {name!r}; allowed: {', '.join(RIVALS)}")
     config = TrainConfig.of(config).filled(as_task(task).config)
-    contest = Contest(task, config, seed, resolve_device(device))
-    FeatureBank.of(task, config.L, contest.device)  # so that the first rival does not pay for it
+    contest = Contest(task, config, seed, resolve_device(device), bank)
+    FeatureBank.of(
+        task, config.L, contest.device, bank
+    )  # so that the first rival does not pay for it
     found = {}
     bar = progress_bar(names, "rivals", show=progress)
     for name in bar:
         bar.set_postfix_str(name)
         part = {}
         for label, nets, seconds in _timed(contest, RIVALS[name](contest)):
-            scores = [evaluate(net, task, "test") for net in nets]
+            scores = [evaluate(net, task, "test", bank=bank) for net in nets]
             part[label] = {
                 "test": fmean(scores),
                 "params": round(fmean(map(count_parameters, nets))),

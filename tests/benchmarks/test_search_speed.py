@@ -45,9 +45,10 @@ class Recomputed:
 
     def __init__(self, bank: FeatureBank, task):
         self.bank, self.raw, self.task = bank, RawInputs(task), task
-        self.key, self.identity = bank.key, bank.identity
+        self.key, self.identity, self.precision = bank.key, bank.identity, bank.precision
+        self.size = bank.size
 
-    def batch(self, split, rows):
+    def batch(self, split, rows, then=None):
         inputs, labels = self.raw.batch(split, rows)
         features = {}
         with torch.no_grad():
