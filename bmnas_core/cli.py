@@ -365,8 +365,7 @@ def list_data() -> None:
     """Each data set: its name, state, licence, title and place."""
     rows = []
     for name, entry in _data_sets().items():
-        state = "embedded" if entry.embedded else "missing" if entry.check() else "ready"
-        rows.append((name, state, entry.license, entry.title, str(entry.root)))
+        rows.append((name, entry.state, entry.license, entry.title, str(entry.root)))
     typer.echo(_columns(rows))
 
 

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 import shutil
+import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +26,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
+from .backbones.backbone import INITIAL
 from .config import resolve_device
 from .genotype import writing
 from .networks import FeatureError, pool
@@ -147,6 +150,7 @@ class FeatureBank(_Source):
         self.skipped: dict[str, dict[int, str]] = {m.name: {} for m in task.modalities}
         self._workers, self._progress = workers, progress
         self._ahead: dict[tuple, Future] = {}
+        self._warn_untrained()
         if folder is None:
             self._tables = None
             self.features = self._in_memory()
@@ -154,7 +158,7 @@ class FeatureBank(_Source):
             self._reader = ThreadPoolExecutor(1, "features")
             self._tables = self._on_disk(Path(folder) / self.key)
             self.features = {
-                name: table[:, start:end]
+                name: table.rows[:, start:end]
                 for modality, table in zip(self.modalities, self._tables, strict=True)
                 for name, (start, end) in _columns(modality).items()
             }
@@ -231,15 +235,26 @@ class FeatureBank(_Source):
     def _read(self, index: Tensor, rows: Tensor) -> Future:
         def read() -> dict[str, Tensor]:
             items, features = index[rows].cpu(), {}
+            for m, table in enumerate(self._tables):
+                table.call_for(items[..., m])
             for m, (modality, table) in enumerate(zip(self.modalities, self._tables, strict=True)):
                 wanted = items[..., m]
-                picked = table.index_select(0, wanted.flatten()).to(self.device)
+                picked = table.rows.index_select(0, wanted.flatten()).to(self.device)
                 for name, (start, end) in _columns(modality).items():
                     part = picked[:, start:end].to(torch.float32).contiguous()
                     features[name] = part.reshape(*wanted.shape, end - start, self.L)
             return features
 
         return self._reader.submit(read)
+
+    def _warn_untrained(self) -> None:
+        for modality in self.modalities:
+            if getattr(modality.backbone, "_origin", None) == INITIAL:
+                warnings.warn(
+                    f"backbone of {modality.name!r}: found {INITIAL}; features say more after "
+                    "train_backbone or load_checkpoint",
+                    stacklevel=4,
+                )
 
     def _leave_out(self) -> None:
         """Take the samples with items that could not be read out of the splits."""
@@ -304,7 +319,7 @@ class FeatureBank(_Source):
                 features[name] = torch.cat([part.pop(name) for part in parts])
         return features
 
-    def _on_disk(self, folder: Path) -> list[Tensor]:
+    def _on_disk(self, folder: Path) -> list[_Table]:
         if not (folder / "bank.json").is_file():
             folder.parent.mkdir(parents=True, exist_ok=True)
             lock = folder.parent / f".{folder.name}.lock"
@@ -387,7 +402,7 @@ class FeatureBank(_Source):
                 f"{beside.parent}: the bank needs {needed / 1e9:.2f} GB; found {free / 1e9:.2f} GB"
             )
 
-    def _mapped(self, folder: Path) -> list[Tensor]:
+    def _mapped(self, folder: Path) -> list[_Table]:
         remedy = f"delete {folder} to have it made again"
         try:
             meta = json.loads((folder / "bank.json").read_text())
@@ -411,8 +426,25 @@ class FeatureBank(_Source):
                     f"{path}: features of {name!r}: found shape {list(values.shape)} of "
                     f"{values.dtype}; allowed: {list(shape)} of float16; {remedy}"
                 )
-            tables.append(torch.from_numpy(values))
+            tables.append(_Table(values))
         return tables
+
+
+class _Table:
+    """A memory-mapped file of features: ``rows`` (items, ΣC_i, L)."""
+
+    def __init__(self, values: np.memmap):
+        self.rows = torch.from_numpy(values)
+        self.file, self.row = values._mmap, values[0].nbytes
+        self.start = values.offset % mmap.ALLOCATIONGRANULARITY
+
+    def call_for(self, items: Tensor) -> None:
+        """Have the system fetch rows all at once; else it waits for each as it is touched."""
+        if hasattr(mmap, "MADV_WILLNEED"):
+            for item in items.unique().tolist():
+                place = self.start + item * self.row
+                page = place // mmap.PAGESIZE * mmap.PAGESIZE
+                self.file.madvise(mmap.MADV_WILLNEED, page, place + self.row - page)
 
 
 class _Rows:

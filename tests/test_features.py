@@ -9,6 +9,7 @@ import torch
 from tiny import ReadNpy, TinyBackbone, in_files, tiny_task
 
 from bmnas_core import DataError, FeatureBank, FeatureError, Modality, Task, TaskError, pool
+from bmnas_core.backbones.backbone import INITIAL
 from bmnas_core.features import RawInputs
 from bmnas_core.tasks import DataWarning
 
@@ -385,6 +386,15 @@ def test_features_of_the_wrong_number_or_shape_are_refused_by_name(change, messa
 def test_a_length_that_is_none_is_refused(L):
     with pytest.raises(FeatureError, match=f"L: found {L!r}; allowed: an int, at least 1"):
         FeatureBank(tiny_task(), L)
+
+
+def test_a_bank_of_backbones_that_were_never_trained_says_so(recwarn):
+    task = tiny_task()
+    FeatureBank(task)
+    assert not recwarn
+    task.modalities[1].backbone._origin = INITIAL
+    with pytest.warns(UserWarning, match="backbone of 'Audio': found initial values; features"):
+        FeatureBank(task)
 
 
 def test_splits_can_be_joined():

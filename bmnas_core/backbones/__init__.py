@@ -1,1 +1,21 @@
 """Backbones: networks from raw inputs to a list of features, one file each."""
+
+from .backbone import Backbone
+from .checkpoints import CheckpointError, load_checkpoint, save_checkpoint
+from .hcn import HCN
+from .inflated_resnet import InflatedResNet50
+from .maxout import MaxoutMLP
+from .resnext3d import ResNeXt3D
+from .vgg import VGG19
+
+__all__ = [
+    "HCN",
+    "VGG19",
+    "Backbone",
+    "CheckpointError",
+    "InflatedResNet50",
+    "MaxoutMLP",
+    "ResNeXt3D",
+    "load_checkpoint",
+    "save_checkpoint",
+]

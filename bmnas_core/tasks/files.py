@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 
 from ..progress import progress_bar
-from .inputs import DataError
+from .inputs import DataError, DataWarning
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -85,8 +86,11 @@ class DataSet:
 
     Attributes:
         folder: below :func:`data_root`; None for files that come with the kit.
-        manifest: function to the expected files, path relative to ``root`` → SHA-256.
-        url: function from such a path to where it is downloaded from.
+        manifest: function to the expected files, path relative to ``root`` → SHA-256; None for
+            data sets of which everyone has another part, which are read instead.
+        url: function from such a path to where it is downloaded from; None where its owners give
+            it to those who ask.
+        read: function that puts the task together from the files, where there is no manifest.
     """
 
     name: str
@@ -94,8 +98,9 @@ class DataSet:
     license: str
     source: str
     folder: str | None
-    manifest: Callable[[], dict[str, str]]
+    manifest: Callable[[], dict[str, str]] | None = None
     url: Callable[[str], str] | None = None
+    read: Callable[[], object] | None = None
 
     @property
     def embedded(self) -> bool:
@@ -105,9 +110,26 @@ class DataSet:
     def root(self) -> Path:
         return asset(self.name) if self.folder is None else data_root() / self.folder
 
+    @property
+    def state(self) -> str:
+        """``"embedded"``, ``"missing"`` or ``"ready"``; a folder to read is not looked into."""
+        if self.embedded:
+            return "embedded"
+        present = not self.check() if self.manifest else self.root.is_dir()
+        return "ready" if present else "missing"
+
     def check(self) -> list[str]:
         """Problems with the files, one line each: missing, or with the wrong contents."""
         problems = []
+        if self.manifest is None:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", DataWarning)
+                try:
+                    self.read()
+                except DataError as error:
+                    problems.append(str(error))
+            left_out = [w for w in caught if issubclass(w.category, DataWarning)]
+            return problems + [str(warning.message) for warning in left_out]
         for path, expected in self.manifest().items():
             file = self.root / path
             try:
@@ -147,8 +169,13 @@ class DataSet:
         Raises:
             DataError: if there is nothing to download from, or a download fails.
         """
-        if self.url is None:
+        if self.embedded:
             raise DataError(f"data of task {self.name!r}: comes with the kit; nothing to fetch")
+        if self.url is None:
+            raise DataError(
+                f"data of task {self.name!r}: cannot be fetched, its owners give it to those who "
+                f"ask: {self.source}. Its files then go to {self.root}"
+            )
         import pooch
 
         hashes = self.manifest()
