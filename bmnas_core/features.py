@@ -241,7 +241,9 @@ class FeatureBank(_Source):
                 wanted = items[..., m]
                 picked = table.rows.index_select(0, wanted.flatten()).to(self.device)
                 for name, (start, end) in _columns(modality).items():
-                    part = picked[:, start:end].to(torch.float32).contiguous()
+                    part = picked[:, start:end].to(
+                        torch.float32, memory_format=torch.contiguous_format
+                    )
                     features[name] = part.reshape(*wanted.shape, end - start, self.L)
             return features
 
