@@ -177,12 +177,14 @@ def train(
     progress: bool = True,
     on_epoch: Callable[[dict], None] | None = None,
     validate: bool = True,
+    start: FusionNetwork | None = None,
 ) -> tuple[nn.Module, list[dict]]:
     """Build the fusion network of a genotype and train it from scratch.
 
     Args:
         on_epoch: called with each epoch's record as it ends; what it raises ends the training.
         validate: score the network on validation after each epoch, unless it is trained on.
+        start: go on from a copy of this trained network of the genotype, not from scratch.
 
     Returns:
         The trained network (an :class:`EndToEnd` one with ``config.finetune``) and one record an
@@ -190,12 +192,14 @@ def train(
         score is None where validation is trained on.
 
     Raises:
-        TrainError: if the genotype's features are not the task's.
+        TrainError: if the genotype's features are not the task's, or ``start`` is no such network.
     """
     config = TrainConfig.of(config).filled(as_task(task).config)
     device = resolve_device(device)
     with seeded(seed, "initial weights"):
         net: nn.Module = fusion_network(genotype, task, config)
+    if start is not None:
+        net = _copy_of(start, net)
     if config.finetune:
         net = EndToEnd(task, net, config.L)
         source = RawInputs(task, device=device)
@@ -203,6 +207,18 @@ def train(
         source = FeatureBank.of(task, config.L, device, bank)
     how = {"progress": progress, "on_epoch": on_epoch, "validate": validate}
     return net, fit(net, task, source, config, seed=seed, **how)
+
+
+def _copy_of(start: nn.Module, net: FusionNetwork) -> FusionNetwork:
+    found, wanted = (
+        {k: tuple(v.shape) for k, v in one.state_dict().items()} for one in (start, net)
+    )
+    if getattr(start, "genotype", None) != net.genotype or found != wanted:
+        raise TrainError(
+            f"start: found {type(start).__name__}; allowed: a FusionNetwork of the same genotype, "
+            "C, L and task"
+        )
+    return copy.deepcopy(start)
 
 
 def network_cost(

@@ -17,6 +17,7 @@ import bmnas_core.ops
 from bmnas_core import experiments
 from bmnas_core.cli import app
 from bmnas_core.config import BmnasError
+from bmnas_core.tasks import load_task
 from bmnas_core.tasks.task import TASKS
 
 GENOTYPE = """{"format": "bmnas-genotype/1", "features": ["Image_1", "Audio_1"],
@@ -222,6 +223,10 @@ class FakeData(SimpleNamespace):
     license, source = "CC BY 4.0", "its authors"
     fetched = False
 
+    @property
+    def state(self):
+        return "embedded" if self.embedded else "missing" if self.problems else "ready"
+
     def check(self):
         return self.problems
 
@@ -283,6 +288,38 @@ def test_an_unknown_task_is_refused_with_the_known_ones(data_sets):
     for command in ("check", "fetch"):
         error = bmnas_fails("data", command, "avmnst")
         assert "found 'avmnst' (did you mean avmnist?); allowed: digits, avmnist" in error
+
+
+def test_a_backbone_is_trained_and_its_weights_kept_and_read_again(monkeypatch):
+    words = ("backbone", "mmimdb", "Text", "-p", "sample", "true", "--device", "cpu")
+    done = bmnas(*words, "--epochs", 2, "-o", "new/text.safetensors")
+    assert done.exit_code == 0, done.output
+    first, second, path = done.stdout.splitlines()
+    assert path == "new/text.safetensors" and second.startswith("epoch 2: training loss ")
+    assert "validation weighted_f1 0." in first
+    task = load_task("mmimdb", sample=True, weights={"Text": "new/text.safetensors"})
+    assert task.modality("Text").backbone._origin == "text.safetensors"
+    more = bmnas(*words, "--weights", path, "--epochs", 1, "--lr", 1e-4, "-o", "more.safetensors")
+    losses = [line.split()[4].strip(",") for line in (first, more.stdout)]
+    assert float(losses[1]) < float(losses[0])
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (("ntv", "Video"), "task: found 'ntv'; allowed: "),
+        (("mmimdb", "Sound"), "modality: found 'Sound'; allowed: Image, Text"),
+        (("mmimdb", "Text", "--weights", "no.pt"), "no.pt: cannot be read"),
+        (("mmimdb", "Text", "-p", "sampel", "true"), "found option 'sampel'; allowed: data_root"),
+        (("mmimdb", "Text", "-p", "sample", "maybe"), "parameter sample: found 'maybe'"),
+        (("mmimdb", "Text", "--lr", "0"), "max_lr: found 0.0; allowed: above 0"),
+        (("digits", "Image"), "found ConvBackbone; allowed: one with classify"),
+    ],
+)
+def test_a_backbone_that_cannot_be_trained_is_refused_in_one_line(words, message):
+    sample = () if "sample" in " ".join(words) or words[0] != "mmimdb" else ("-p", "sample", "true")
+    assert message in bmnas_fails("backbone", *words, *sample, "-o", "x.safetensors")
+    assert not Path("x.safetensors").exists()
 
 
 def test_help_and_version():

@@ -420,10 +420,36 @@ def test_embedded_data_have_nothing_to_fetch():
         DATA_SETS["digits"].fetch()
 
 
-def test_every_task_with_files_has_a_manifest():
-    for entry in DATA_SETS.values():
-        assert entry.manifest() and entry.license and entry.source
+def test_every_task_has_files_that_can_be_checked():
+    for name, entry in DATA_SETS.items():
+        assert entry.name == name and entry.license and entry.source
+        assert entry.manifest() if entry.manifest else entry.read
     assert set(DATA_SETS) == set(TASKS)
+
+
+@pytest.mark.parametrize("name", ["mmimdb", "ntu", "egogesture"])
+def test_the_papers_data_sets_are_checked_by_reading_them(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("BMNAS_DATA", str(tmp_path))
+    entry = DATA_SETS[name]
+    assert entry.state == "missing"
+    (problem,) = entry.check()
+    assert str(tmp_path / name) in problem and "BMNAS_DATA" in problem
+    with pytest.raises(DataError, match=f"cannot be fetched, .* go to {tmp_path / name}"):
+        entry.fetch()
+    (tmp_path / name).mkdir()
+    assert entry.state == "ready" and len(entry.check()) == 1
+
+
+def test_what_reading_leaves_out_is_a_problem(tmp_path, monkeypatch):
+    monkeypatch.setenv("BMNAS_DATA", str(tmp_path))
+    for name in ("S001C002P001R001A001", "S001C002P002R001A001", "S001C002P003R001A001"):
+        for kind in ("_rgb.avi", ".skeleton"):
+            (tmp_path / "ntu").mkdir(exist_ok=True)
+            (tmp_path / "ntu" / f"{name}{kind}").touch()
+    assert DATA_SETS["ntu"].check() == []
+    (tmp_path / "ntu" / "S001C002P004R001A001_rgb.avi").touch()
+    (problem,) = DATA_SETS["ntu"].check()
+    assert problem.startswith("samples: 1 left out: ") and "no S001C002P004R001A001.skel" in problem
     assert read_manifest(asset("avmnist/files.sha256"))[avmnist.IMAGES]
 
 

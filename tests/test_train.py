@@ -91,6 +91,20 @@ def test_joint_fine_tuning_trains_backbones_of_its_own():
     assert 0 <= evaluate(net, task, "test") <= 1
 
 
+def test_training_goes_on_from_a_trained_network_and_leaves_it_alone():
+    task = tiny_task()
+    first, history = train(GENOTYPE, task, TrainConfig(epochs=12), **QUICK)
+    before = {k: v.clone() for k, v in first.state_dict().items()}
+    config = TrainConfig(epochs=1, finetune=True, max_lr=1e-4)
+    net, more = train(GENOTYPE, task, config, start=first, **QUICK)
+    assert more[0]["train_loss"] < 0.5 * history[0]["train_loss"]
+    assert all(torch.equal(before[k], v) for k, v in first.state_dict().items())
+    assert not torch.equal(net.fusion.classifier.linear.weight, first.classifier.linear.weight)
+    for wrong, sizes in ((torch.nn.Linear(2, 2), {}), (first, {"C": 16})):
+        with pytest.raises(TrainError, match="start: found .*; allowed: a FusionNetwork of the s"):
+            train(GENOTYPE, task, TrainConfig(**sizes), start=wrong, **QUICK)
+
+
 def test_backbones_have_a_learning_rate_of_their_own():
     task = tiny_task()
     slow = TrainConfig(finetune=True, epochs=1, backbone_lr=1e-12, weight_decay=0.0, min_lr=0.0)

@@ -60,18 +60,19 @@ def package(name: str) -> ModuleType:
         ) from None
 
 
-def made_once(name: str, make: Callable[[Path], None]) -> Path:
-    """A folder of files that ``make`` writes, made at the first call and then kept in the cache.
+def made_once(name: str, make: Callable[..., None], *arguments) -> Path:
+    """A folder of files, made by ``make(folder, *arguments)`` at first and then kept in the cache.
 
-    Another version of the code that makes them makes them anew, under another name.
+    Another version of the code that makes them, or other arguments, make another folder.
     """
-    source = Path(sys.modules[make.__module__].__file__).read_bytes()
-    folder = cache_folder() / "made" / f"{name}-{hashlib.sha256(source).hexdigest()[:12]}"
+    digest = hashlib.sha256(Path(sys.modules[make.__module__].__file__).read_bytes())
+    digest.update(repr(arguments).encode())
+    folder = cache_folder() / "made" / f"{name}-{digest.hexdigest()[:12]}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(".part", f".{folder.name}.", folder.parent))
         try:
-            make(beside)
+            make(beside, *arguments)
             beside.chmod(0o755)
             with suppress(OSError):  # another process was first
                 beside.rename(folder)
