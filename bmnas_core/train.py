@@ -90,8 +90,9 @@ class TrainConfig(Settings):
 class EndToEnd(nn.Module):
     """Backbones and fusion network as one: raw inputs by modality name → logits.
 
-    The backbones' BatchNorms keep the statistics that they were trained to: batches that fit in
-    memory here are too small for better ones.
+    The backbones learn in evaluation mode: their BatchNorms keep their statistics, since batches
+    that fit in memory here are too small for better ones, and without dropout the fusion network
+    learns from features like those that it will be tested on.
     """
 
     def __init__(self, task: Task, fusion: FusionNetwork, L: int):
@@ -107,9 +108,7 @@ class EndToEnd(nn.Module):
 
     def train(self, mode: bool = True):
         super().train(mode)
-        for module in self.backbones.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
+        self.backbones.eval()
         return self
 
 

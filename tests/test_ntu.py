@@ -386,6 +386,21 @@ def test_time_is_resampled_linearly_to_32_frames(tmp_path):
     assert steps.min() == 0 and steps.max() == 2 and (steps.diff() >= 0).all()
 
 
+def test_a_body_that_goes_away_does_not_shrink_on_the_way(tmp_path):
+    one, other = walking(50), walking(50, at=2.0)
+    frames = [
+        {ID: a} | ({"2": b} if 13 <= t < 29 else {})
+        for t, (a, b) in enumerate(zip(one, other, strict=True))
+    ]
+    path = written(tmp_path, skeleton_text(frames))
+    second = SkeletonReader((str(path),))(0, None)[..., 1]
+    widths = second[0, :, 24] - second[0, :, 0]
+    there = (second != 0).any(2).any(0)
+    assert 9 <= int(there.sum()) <= 12
+    torch.testing.assert_close(widths[there], torch.full((int(there.sum()),), 2.4))
+    assert (widths[~there] == 0).all()
+
+
 def test_augmented_skeletons_are_stretches_of_half_the_clip_up_or_64_frames(tmp_path):
     bodies = [{ID: b} for b in walking(200, 0)]
     for t, body in enumerate(bodies):

@@ -115,10 +115,10 @@ def test_backbones_have_a_learning_rate_of_their_own():
         torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
 
 
-def test_joint_fine_tuning_reads_files_and_keeps_the_statistics_of_the_backbones(tmp_path):
+def test_joint_fine_tuning_reads_files_and_keeps_the_backbones_in_evaluation_mode(tmp_path):
     task = in_files(tiny_task(), tmp_path)
     task.modalities[0].backbone.layers[1] = torch.nn.Sequential(
-        torch.nn.Conv1d(4, 6, 1), torch.nn.BatchNorm1d(6)
+        torch.nn.Conv1d(4, 6, 1), torch.nn.BatchNorm1d(6), torch.nn.Dropout(1.0)
     )
     config = TrainConfig(finetune=True, epochs=2, micro_batch=5)
     net, history = train(GENOTYPE, task, config, **QUICK)

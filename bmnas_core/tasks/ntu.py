@@ -350,8 +350,9 @@ def _decode(
 class SkeletonReader:
     """Reads skeletons for the Skeleton backbone: (3, frames, 25, 2), see :func:`read_skeleton`.
 
-    Resampled linearly over time. Where augmented, as in the released code, it is a random stretch
-    of the clip: 50 to 100 % of its frames, at least ``least`` or all there are.
+    Resampled linearly over time, between frames in which a body is there. Where augmented, as in
+    the released code, it is a random stretch of the clip: 50 to 100 % of its frames, at least
+    ``least`` or all there are.
 
     Attributes:
         paths: one file an item.
@@ -364,14 +365,22 @@ class SkeletonReader:
     def __call__(self, item: int, random: torch.Generator | None) -> Tensor:
         skeleton = torch.from_numpy(read_skeleton(self.paths[item]))
         if random is not None:
-            there = skeleton.shape[1]
+            whole = skeleton.shape[1]
             share = 0.5 + 0.5 * torch.rand((), generator=random).item()
-            kept = min(max(int(there * share), self.least), there)
-            first = int(torch.randint(there - kept + 1, (), generator=random))
+            kept = min(max(int(whole * share), self.least), whole)
+            first = int(torch.randint(whole - kept + 1, (), generator=random))
             skeleton = skeleton[:, first : first + kept]
-        flat = skeleton.permute(0, 2, 3, 1).reshape(1, -1, skeleton.shape[1])
+        there = (skeleton != 0).any(2).any(0).float()
+        there = self._resampled(there[None, :, None])
+        skeleton = self._resampled(skeleton) / there.clamp(min=0.5)
+        return skeleton * (there >= 0.5)
+
+    def _resampled(self, skeleton: Tensor) -> Tensor:
+        """(coordinates, T, joints, bodies) → (coordinates, frames, joints, bodies)."""
+        axes, _, joints, bodies = skeleton.shape
+        flat = skeleton.permute(0, 2, 3, 1).flatten(0, 2)[None]
         flat = nn.functional.interpolate(flat, size=self.frames, mode="linear")
-        return flat.reshape(3, JOINTS, BODIES, self.frames).permute(0, 3, 1, 2).contiguous()
+        return flat.reshape(axes, joints, bodies, self.frames).permute(0, 3, 1, 2).contiguous()
 
     def inputs(self) -> FileInputs:
         version = files_version(list(map(Path, self.paths)), self)
