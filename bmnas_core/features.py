@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
 import os
 import shutil
 import warnings
@@ -31,6 +30,7 @@ from .config import resolve_device
 from .genotype import writing
 from .networks import FeatureError, pool
 from .progress import progress_bar
+from .tables import Table, TableWriter
 from .tasks.inputs import DataError, load, warn_skipped
 from .tasks.task import SPLITS, Modality, Task, TaskError, as_task, tensor_hash
 
@@ -321,7 +321,7 @@ class FeatureBank(_Source):
                 features[name] = torch.cat([part.pop(name) for part in parts])
         return features
 
-    def _on_disk(self, folder: Path) -> list[_Table]:
+    def _on_disk(self, folder: Path) -> list[Table]:
         if not (folder / "bank.json").is_file():
             folder.parent.mkdir(parents=True, exist_ok=True)
             lock = folder.parent / f".{folder.name}.lock"
@@ -341,7 +341,7 @@ class FeatureBank(_Source):
             for m, modality in enumerate(self.modalities):
                 if done[m] == len(modality.inputs):
                     continue
-                with _Rows(beside / f"{m}.npy", self._shape(modality)) as rows:
+                with TableWriter(beside / f"{m}.npy", self._shape(modality)) as rows:
                     for start, end, features in self._parts(modality, done[m]):
                         rows.write(start, _as_half(features, start))
                         if end - done[m] >= SHARD or end == len(modality.inputs):
@@ -380,7 +380,7 @@ class FeatureBank(_Source):
                 for n, m in zip(meta["done"], self.modalities, strict=True)
             ]
             for m, modality in enumerate(self.modalities):
-                whole = _Rows.nbytes(self._shape(modality))
+                whole = TableWriter.nbytes(self._shape(modality))
                 if done[m] and (beside / f"{m}.npy").stat().st_size != whole:
                     raise ValueError
             self._restore_skipped(meta)
@@ -397,14 +397,14 @@ class FeatureBank(_Source):
         }
 
     def _check_space(self, beside: Path, done: int) -> None:
-        needed = sum(_Rows.nbytes(self._shape(modality)) for modality in self.modalities)
+        needed = sum(TableWriter.nbytes(self._shape(modality)) for modality in self.modalities)
         free = shutil.disk_usage(beside).free
         if not done and needed > free:
             raise FeatureError(
                 f"{beside.parent}: the bank needs {needed / 1e9:.2f} GB; found {free / 1e9:.2f} GB"
             )
 
-    def _mapped(self, folder: Path) -> list[_Table]:
+    def _mapped(self, folder: Path) -> list[Table]:
         remedy = f"delete {folder} to have it made again"
         try:
             meta = json.loads((folder / "bank.json").read_text())
@@ -428,65 +428,8 @@ class FeatureBank(_Source):
                     f"{path}: features of {name!r}: found shape {list(values.shape)} of "
                     f"{values.dtype}; allowed: {list(shape)} of float16; {remedy}"
                 )
-            tables.append(_Table(values))
+            tables.append(Table(values))
         return tables
-
-
-class _Table:
-    """A memory-mapped file of features: ``rows`` (items, ΣC_i, L)."""
-
-    def __init__(self, values: np.memmap):
-        self.rows = torch.from_numpy(values)
-        self.file, self.row = values._mmap, values[0].nbytes
-        self.start = values.offset % mmap.ALLOCATIONGRANULARITY
-
-    def call_for(self, items: Tensor) -> None:
-        """Have the system fetch rows all at once; else it waits for each as it is touched."""
-        if hasattr(mmap, "MADV_WILLNEED"):
-            for item in items.unique().tolist():
-                place = self.start + item * self.row
-                page = place // mmap.PAGESIZE * mmap.PAGESIZE
-                self.file.madvise(mmap.MADV_WILLNEED, page, place + self.row - page)
-
-
-class _Rows:
-    """A .npy file of half-precision numbers that is written in place, a few rows at a time."""
-
-    def __init__(self, path: Path, shape: tuple[int, ...]):
-        self.path, self.shape = path, shape
-        self.row = 2 * int(np.prod(shape[1:]))
-
-    @staticmethod
-    def _header(shape: tuple[int, ...]) -> bytes:
-        import io
-
-        stream = io.BytesIO()
-        described = {"descr": "<f2", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(stream, described)
-        return stream.getvalue()
-
-    @classmethod
-    def nbytes(cls, shape: tuple[int, ...]) -> int:
-        return len(cls._header(shape)) + 2 * int(np.prod(shape))
-
-    def __enter__(self):
-        header = self._header(self.shape)
-        self.file = open(self.path, "r+b" if self.path.exists() else "w+b")  # noqa: SIM115
-        self.file.write(header)
-        self.file.truncate(self.nbytes(self.shape))
-        self.start = len(header)
-        return self
-
-    def __exit__(self, *_):
-        self.file.close()
-
-    def write(self, start: int, values: Tensor) -> None:
-        self.file.seek(self.start + start * self.row)
-        self.file.write(values.numpy().tobytes())
-
-    def flush(self) -> None:
-        self.file.flush()
-        os.fsync(self.file.fileno())
 
 
 class RawInputs(_Source):
