@@ -7,7 +7,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bmnas_core import FeatureError, FusionNetwork, Genotype, Hypernet, count_parameters, pool
+from bmnas_core import (
+    CellGenotype,
+    FeatureError,
+    FusionNetwork,
+    Genotype,
+    Hypernet,
+    StepGenotype,
+    count_parameters,
+    pool,
+)
 from bmnas_core.cells import RELAXATIONS, MixedCell, mix_inputs, register_relaxation
 from bmnas_core.networks import Reshape
 
@@ -188,3 +197,51 @@ def test_any_number_of_modalities_and_features():
         channels = {f"M{m}_{i}": 2 for m, n in enumerate(counts) for i in range(n)}
         net = Hypernet(channels, 2, C=4, L=4, N=2, M=1)
         assert net(features(channels=channels)).shape == (3, 2)
+
+
+STEPS = {
+    "sums": (("sum", ("X", "Y")), ("sum", ("X", "S1")), ("sum", ("Y", "S2"))),
+    "AoA": (("attention", ("X", "Y")), ("linear_glu", ("X", "S1"))),
+    "concat": (("concat_fc", ("X", "Y")),),
+    "gate": (("linear_glu", ("X", "Y")),),
+}
+
+
+@pytest.mark.parametrize(
+    "task, streams, classes, C, L, cells, here, reported",
+    [
+        (
+            "mmimdb", {"Image": (512,) * 4, "Text": (64, 128)}, 23, 192, 16,
+            ((("Image_4", "Text_1"), "concat"), (("C1", "Text_1"), "gate")), 500_567, "0.65 M",
+        ),
+        (
+            "ntu",
+            {"Video": (512, 1024, 2048, 2048), "Skeleton": (128, 256, 1024, 512)}, 60, 128, 8,
+            ((("Video_4", "Skeleton_4"), "AoA"), (("Video_3", "Skeleton_4"), "AoA")),
+            925_116, "0.98 M",
+        ),
+        (
+            "egogesture",
+            {"RGB": (512, 1024, 2048, 2048), "Depth": (512, 1024, 2048, 2048)}, 83, 128, 8,
+            ((("Depth_1", "RGB_2"), "sums"), (("Depth_2", "RGB_2"), "sums")), 606_163, "0.61 M",
+        ),
+    ],
+)  # fmt: skip
+def test_the_papers_networks_are_as_large_as_the_readme_says(
+    task, streams, classes, C, L, cells, here, reported, readme_tables
+):
+    channels = {f"{m}_{i + 1}": c for m, taps in streams.items() for i, c in enumerate(taps)}
+    genotype = Genotype(
+        tuple(channels),
+        tuple(
+            CellGenotype(pair, tuple(StepGenotype(*step) for step in STEPS[steps]))
+            for pair, steps in cells
+        ),
+    )
+    with torch.device("meta"):
+        net = FusionNetwork(genotype, channels, classes, C=C, L=L)
+    assert count_parameters(net) == here
+    (table,) = (table for table in readme_tables if "egogesture" in "".join(table[0]))
+    column = [cell.strip("` ") for cell in table[0]].index(task)
+    (row,) = (row for row in table if "parameters" in row[0])
+    assert row[column].strip() == f"{here / 1e6:.2f} M; {reported}"
