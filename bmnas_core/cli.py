@@ -339,12 +339,13 @@ def train_one_backbone(
 
     It learns from the training split; what is shown is its score on validation.
     """
-    from .backbones import load_checkpoint, save_checkpoint
+    from .backbones.checkpoints import check_target, load_checkpoint, save_checkpoint
     from .tasks import load_task
     from .train import TrainConfig, train_backbone
 
     task = load_task(task, **_task_options(task, _pairs(options)))
     backbone = task.modality(modality).backbone
+    check_target(out)
     if weights:
         load_checkpoint(backbone, weights, head=head)
 
@@ -431,10 +432,11 @@ def _task_options(task: str, pairs: list[tuple[str, str]]) -> dict[str, object]:
     from .tasks import TASKS
 
     known = signature(TASKS[task]).parameters if task in TASKS else {}
-    return {
-        name: Parameter(name, known[name].default).parse(text) if name in known else text
-        for name, text in pairs
-    }
+    options = {}
+    for name, text in pairs:
+        as_text = name not in known or str(known[name].annotation).startswith("str ")
+        options[name] = text if as_text else Parameter(name, known[name].default).parse(text)
+    return options
 
 
 def _result_table(result: dict) -> str:

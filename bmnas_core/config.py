@@ -180,7 +180,7 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
         DeviceError: for a name PyTorch does not know or a device this machine lacks.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         found = torch.device(device)
     except (RuntimeError, TypeError):

@@ -39,6 +39,12 @@ FORMAT = "bmnas-features/2"
 #: Items after which an extraction to disk is safe up to there.
 SHARD = 512
 
+#: Most batches that are read ahead, for all who read.
+AHEAD = 4
+
+#: So many items in a row that cannot be read are no bad luck.
+MANY = 100
+
 #: Most values of raw inputs that go through a backbone at once, where they are not in memory.
 AT_ONCE = 1 << 24
 
@@ -113,8 +119,9 @@ class FeatureBank(_Source):
         task: the task; its backbones are run in evaluation mode, without gradients.
         L: length to pool to; the task's own where None.
         device: where the features are kept in memory and served.
-        folder: keep them on disk here, in half precision, and read them memory-mapped instead. A
-            bank made by other backbones, data, L or pooling has another key and is left alone.
+        folder: keep them on disk here, in half precision, and read them memory-mapped instead:
+            one table a modality, under a key of everything that produced it. Those of other
+            backbones, data, L or pooling are left alone.
         workers: processes that read files, see :func:`~bmnas_core.tasks.inputs.load`.
         progress: show how far the reading of files is.
 
@@ -122,7 +129,8 @@ class FeatureBank(_Source):
         features: feature name → (items, C_i, L).
         skipped: modality name → item → why it cannot be read.
         key: hash of everything that produced the features.
-        identity: hash of that, of the precision, and of the task's splits and labels.
+        made_of: hash of that, of the precision, and of the task's splits and labels.
+        identity: that, and which items are left out.
 
     Raises:
         FeatureError: for features of the wrong shape or with values that are not finite, named
@@ -135,7 +143,7 @@ class FeatureBank(_Source):
         task: Task,
         L: int | None = None,
         *,
-        device: torch.device | str = "cpu",
+        device: torch.device | str = "auto",
         folder: str | os.PathLike | None = None,
         workers: int | None = None,
         progress: bool = True,
@@ -144,9 +152,9 @@ class FeatureBank(_Source):
         if type(self.L) is not int or self.L < 1:
             raise FeatureError(f"L: found {self.L!r}; allowed: an int, at least 1")
         super().__init__(task, device)
-        self.modalities, self.key = task.modalities, _key(task, self.L)
+        self.modalities, self.key = task.modalities, _key(task.modalities, self.L)
         self.precision = torch.float32 if folder is None else torch.float16
-        self.identity = _identity(task, self.L, self.precision)
+        self.made_of = _identity(task, self.L, self.precision)
         self.skipped: dict[str, dict[int, str]] = {m.name: {} for m in task.modalities}
         self._workers, self._progress = workers, progress
         self._ahead: dict[tuple, Future] = {}
@@ -156,13 +164,16 @@ class FeatureBank(_Source):
             self.features = self._in_memory()
         else:
             self._reader = ThreadPoolExecutor(1, "features")
-            self._tables = self._on_disk(Path(folder) / self.key)
+            self._tables = self._on_disk(folder)
             self.features = {
                 name: table.rows[:, start:end]
                 for modality, table in zip(self.modalities, self._tables, strict=True)
                 for name, (start, end) in _columns(modality).items()
             }
         self._leave_out()
+        left_out = repr({name: sorted(items) for name, items in self.skipped.items() if items})
+        digest = hashlib.sha256(f"{self.made_of} {left_out}".encode()).hexdigest()[:32]
+        self.identity = digest if any(self.skipped.values()) else self.made_of
 
     @classmethod
     def of(
@@ -181,18 +192,25 @@ class FeatureBank(_Source):
             FeatureError: for the bank of another task, data, backbones or L.
         """
         L = task.config.L if L is None else L
+        device = resolve_device(device)
         if bank is not None:
-            if not (hasattr(bank, "identity") and hasattr(bank, "batch")):
+            if not (hasattr(bank, "made_of") and hasattr(bank, "batch")):
                 raise FeatureError(f"bank: found {type(bank).__name__}; allowed: a FeatureBank")
-            if bank.identity != _identity(task, L, bank.precision):
+            if bank.made_of != _identity(task, L, bank.precision):
                 raise FeatureError(
                     f"bank: found one made of other data, splits, backbones or L than those of "
                     f"task {task.name!r}; allowed: FeatureBank(task, {L})"
                 )
+            if bank.device != device:
+                raise FeatureError(
+                    f"bank: found one on {str(bank.device)!r}; allowed: on {str(device)!r}, as "
+                    f"FeatureBank(task, {L}, device={str(device)!r})"
+                )
             return bank
-        device, identity = resolve_device(device), _identity(task, L, torch.float32)
+        identity = _identity(task, L, torch.float32)
         banks, place = _BANKS.setdefault(task, {}), (L, str(device))
-        if place not in banks or banks[place].identity != identity:
+        if place not in banks or banks[place].made_of != identity:
+            banks.pop(place, None)  # or two would be in memory
             banks[place] = cls(task, L, device=device)
         return banks[place]
 
@@ -219,6 +237,8 @@ class FeatureBank(_Source):
         if then is not None:
             then = then.to(self.device)
             self._ahead[_place(split, then)] = self._read(index, then)
+            while len(self._ahead) > AHEAD:
+                self._ahead.pop(next(iter(self._ahead))).cancel()
         return reading.result(), labels[rows]
 
     def batches(
@@ -281,19 +301,22 @@ class FeatureBank(_Source):
         What could not be read is zero there, and noted in ``skipped``.
         """
         inputs, size, in_files = modality.inputs, 512, not isinstance(modality.inputs, Tensor)
+        each = _numel(inputs) if in_files else 0
         if in_files:
-            size = min(size, max(1, AT_ONCE // _numel(inputs)))
+            size = min(size, max(1, AT_ONCE // each))
         starts = range(first, len(inputs), size)
         ranges = [torch.arange(s, min(s + size, len(inputs))) for s in starts]
         batches = [(items, items[:, None]) for items in ranges]
-        loaded = load([inputs], batches, workers=self._workers)
+        loaded = load([inputs], batches, workers=self._workers, values=size * each)
         shown = progress_bar(
             zip(starts, ranges, loaded, strict=True),
             f"{modality.name} features",
             len(ranges),
             show=in_files and self._progress,
         )
-        backbone = modality.backbone.to(self.device).eval()
+        backbone = modality.backbone
+        before = next(iter(backbone.parameters()), torch.empty(0)).device
+        backbone.to(self.device).eval()
         try:
             for start, items, batch in shown:
                 features = {
@@ -311,7 +334,7 @@ class FeatureBank(_Source):
                         features[name][batch.kept.to(self.device)] = part
                 yield start, start + len(items), features
         finally:
-            backbone.cpu()
+            backbone.to(before)
 
     def _in_memory(self) -> dict[str, Tensor]:
         features = {}
@@ -321,34 +344,49 @@ class FeatureBank(_Source):
                 features[name] = torch.cat([part.pop(name) for part in parts])
         return features
 
-    def _on_disk(self, folder: Path) -> list[Table]:
+    def _on_disk(self, folder: str | os.PathLike) -> list[Table]:
+        def refused(error: Exception) -> FeatureError:
+            return FeatureError(
+                f"folder: found {str(folder)!r} ({getattr(error, 'strerror', None) or error}); "
+                "allowed: the path of a folder that can be written"
+            )
+
+        try:
+            root = Path(folder)
+        except TypeError as error:
+            raise refused(error) from None
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            return [self._table(m, root / _key([m], self.L)) for m in self.modalities]
+        except OSError as error:
+            raise refused(error) from None
+
+    def _table(self, modality: Modality, folder: Path) -> Table:
         if not (folder / "bank.json").is_file():
-            folder.parent.mkdir(parents=True, exist_ok=True)
             lock = folder.parent / f".{folder.name}.lock"
             with FileLock(lock):
                 if not (folder / "bank.json").is_file():
-                    self._extract(folder)
-                lock.unlink(missing_ok=True)  # who still waits for it finds the bank
-        return self._mapped(folder)
+                    self._extract(modality, folder)
+                lock.unlink(missing_ok=True)  # who still waits for it finds the table
+        return self._mapped(modality, folder)
 
-    def _extract(self, folder: Path) -> None:
-        """Write the bank beside its place, going on where an earlier extraction stopped."""
-        beside = folder.parent / f".{folder.name}.part"
-        beside.mkdir(exist_ok=True)
-        done = self._progress_of(beside)
-        self._check_space(beside, sum(done))
+    def _extract(self, modality: Modality, folder: Path) -> None:
+        """Write a table beside its place, going on where an earlier extraction stopped."""
+        beside, skipped = folder.parent / f".{folder.name}.part", self.skipped[modality.name]
+        shape, n = _shape(modality, self.L), len(modality.inputs)
         try:
-            for m, modality in enumerate(self.modalities):
-                if done[m] == len(modality.inputs):
-                    continue
-                with TableWriter(beside / f"{m}.npy", self._shape(modality)) as rows:
-                    for start, end, features in self._parts(modality, done[m]):
-                        rows.write(start, _as_half(features, start))
-                        if end - done[m] >= SHARD or end == len(modality.inputs):
-                            rows.flush()
-                            done[m] = end
-                            _write_json(beside / "progress.json", self._meta(done=done))
-            _write_json(beside / "bank.json", self._meta())
+            beside.mkdir(exist_ok=True)
+            done = self._progress_of(modality, beside)
+            _check_space(beside, shape, done)
+            with TableWriter(beside / "features.npy", shape) as rows:
+                for start, end, features in self._parts(modality, done) if done < n else ():
+                    rows.write(start, _as_half(features, start))
+                    if end - done >= SHARD or end == n:
+                        _check_readable(modality, done, end, skipped)
+                        rows.flush()
+                        done = end
+                        _write_json(beside / "progress.json", self._meta(modality, done=done))
+            _write_json(beside / "bank.json", self._meta(modality))
             (beside / "progress.json").unlink(missing_ok=True)
             shutil.rmtree(folder, ignore_errors=True)
             beside.rename(folder)
@@ -357,79 +395,67 @@ class FeatureBank(_Source):
             raise
         except OSError as error:
             raise FeatureError(
-                f"{error.filename or beside}: {error.strerror}; what was extracted up to there is "
-                "kept, and the next call goes on from it"
+                f"{error.filename or beside}: {error.strerror or error}; what was extracted up to "
+                "there is kept, and the next call goes on from it"
             ) from None
 
-    def _meta(self, **more) -> dict:
-        shapes = {m.name: list(self._shape(m)) for m in self.modalities}
-        known = {"format": FORMAT, "key": self.key, "L": self.L, "modalities": shapes}
-        return known | {"skipped": self.skipped} | more
+    def _meta(self, modality: Modality, **more) -> dict:
+        known = {"format": FORMAT, "key": _key([modality], self.L), "modality": modality.name}
+        shape = list(_shape(modality, self.L))
+        return known | {"shape": shape, "skipped": self.skipped[modality.name]} | more
 
-    def _shape(self, modality: Modality) -> tuple[int, int, int]:
-        return len(modality.inputs), sum(modality.channels.values()), self.L
+    def _read_meta(self, modality: Modality, path: Path) -> dict:
+        """What a file says of a table. Raises ValueError where it is of another one."""
+        meta = json.loads(path.read_text())
+        wanted = self._meta(modality)
+        for name in ("format", "key", "modality", "shape"):
+            if meta[name] != wanted[name]:
+                raise ValueError(f"found {name} {meta[name]!r}; allowed: {wanted[name]!r}")
+        meta["skipped"] = {int(item): str(why) for item, why in meta["skipped"].items()}
+        return meta
 
-    def _progress_of(self, beside: Path) -> list[int]:
-        """Items of each modality that an earlier extraction has written."""
+    def _progress_of(self, modality: Modality, beside: Path) -> int:
+        """Items that an earlier extraction has written."""
         try:
-            meta = json.loads((beside / "progress.json").read_text())
-            if meta["format"] != FORMAT or meta["key"] != self.key:
+            meta = self._read_meta(modality, beside / "progress.json")
+            whole = TableWriter.nbytes(_shape(modality, self.L))
+            if (beside / "features.npy").stat().st_size != whole:
                 raise ValueError
-            done = [
-                min(int(n), len(m.inputs))
-                for n, m in zip(meta["done"], self.modalities, strict=True)
-            ]
-            for m, modality in enumerate(self.modalities):
-                whole = TableWriter.nbytes(self._shape(modality))
-                if done[m] and (beside / f"{m}.npy").stat().st_size != whole:
-                    raise ValueError
-            self._restore_skipped(meta)
-        except (OSError, ValueError, KeyError, TypeError):
+            done = min(int(meta["done"]), len(modality.inputs))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             shutil.rmtree(beside, ignore_errors=True)
             beside.mkdir()
-            return [0] * len(self.modalities)
+            return 0
+        self.skipped[modality.name] |= meta["skipped"]
         return done
 
-    def _restore_skipped(self, meta: dict) -> None:
-        self.skipped = {
-            modality.name: {int(k): str(v) for k, v in meta["skipped"][modality.name].items()}
-            for modality in self.modalities
-        }
-
-    def _check_space(self, beside: Path, done: int) -> None:
-        needed = sum(TableWriter.nbytes(self._shape(modality)) for modality in self.modalities)
-        free = shutil.disk_usage(beside).free
-        if not done and needed > free:
-            raise FeatureError(
-                f"{beside.parent}: the bank needs {needed / 1e9:.2f} GB; found {free / 1e9:.2f} GB"
-            )
-
-    def _mapped(self, folder: Path) -> list[Table]:
-        remedy = f"delete {folder} to have it made again"
+    def _mapped(self, modality: Modality, folder: Path) -> Table:
+        remedy, shape = f"delete {folder} to have it made again", _shape(modality, self.L)
         try:
-            meta = json.loads((folder / "bank.json").read_text())
-            shapes = {name: tuple(shape) for name, shape in meta["modalities"].items()}
-            fitting = meta["key"] == self.key and meta["format"] == FORMAT
-            self._restore_skipped(meta)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise FeatureError(f"{folder / 'bank.json'}: found no bank; {remedy}") from None
-        if not fitting or shapes != {m.name: self._shape(m) for m in self.modalities}:
-            raise FeatureError(f"{folder}: found a bank with another key; {remedy}")
-        tables = []
-        for m, (name, shape) in enumerate(shapes.items()):
-            path = folder / f"{m}.npy"
-            try:
-                # Private pages, since PyTorch has no arrays that are read-only; none is written to.
-                values = np.load(path, mmap_mode="c", allow_pickle=False)
-            except (OSError, ValueError, EOFError) as error:
-                raise FeatureError(f"{path}: features of {name!r}: {error}; {remedy}") from None
-            if values.shape != shape or values.dtype != np.float16:
-                raise FeatureError(
-                    f"{path}: features of {name!r}: found shape {list(values.shape)} of "
-                    f"{values.dtype}; allowed: {list(shape)} of float16; {remedy}"
-                )
-            tables.append(Table(values))
-        return tables
+            meta = self._read_meta(modality, folder / "bank.json")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise FeatureError(
+                f"{folder / 'bank.json'}: found no features of {modality.name!r} ({error}); "
+                f"{remedy}"
+            ) from None
+        self.skipped[modality.name] |= {
+            item: f"{why} (to have it tried again, delete {folder})"
+            for item, why in meta["skipped"].items()
+        }
+        path = folder / "features.npy"
+        try:
+            # Private pages, since PyTorch has no arrays that are read-only; none is written to.
+            values = np.load(path, mmap_mode="c", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise FeatureError(
+                f"{path}: features of {modality.name!r}: {error}; {remedy}"
+            ) from None
+        if values.shape != shape or values.dtype != np.float16:
+            raise FeatureError(
+                f"{path}: features of {modality.name!r}: found shape {list(values.shape)} of "
+                f"{values.dtype}; allowed: {list(shape)} of float16; {remedy}"
+            )
+        return Table(values)
 
 
 class RawInputs(_Source):
@@ -457,8 +483,10 @@ class RawInputs(_Source):
         }
         self._inputs = [task.modalities[m].inputs for m in self._columns.values()]
         self.skipped: set[str] = set()
+        self._each = 0
         if not all(isinstance(inputs, Tensor) for inputs in self._inputs):
-            self.chunk = max(1, AT_ONCE // sum(_numel(inputs) for inputs in self._inputs))
+            self._each = sum(_numel(inputs) for inputs in self._inputs)
+            self.chunk = max(1, AT_ONCE // self._each)
 
     def batch(self, split: str, rows: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Samples ``rows`` of a split: inputs by modality name, and labels (N, …)."""
@@ -475,7 +503,9 @@ class RawInputs(_Source):
         index, labels = self._split(split)
         index = index[:, list(self._columns.values())].cpu()
         wanted = [(rows.cpu(), index[rows.cpu()]) for rows in batches]
-        loaded = load(self._inputs, wanted, random=random, workers=self._workers)
+        values = self._each * max((len(rows) for rows in batches), default=0)
+        how = {"random": random, "workers": self._workers, "values": values}
+        loaded = load(self._inputs, wanted, **how)
         found = []
         for (rows, _), batch in zip(wanted, loaded, strict=True):
             reasons = [why for why in batch.failures.values() if why not in self.skipped]
@@ -486,6 +516,27 @@ class RawInputs(_Source):
             kept = labels[rows[batch.kept].to(self.device)]
             yield {name: values.to(self.device) for name, values in named}, kept
         warn_skipped("items that cannot be read", found)
+
+
+def _shape(modality: Modality, L: int) -> tuple[int, int, int]:
+    return len(modality.inputs), sum(modality.channels.values()), L
+
+
+def _check_space(beside: Path, shape: tuple[int, int, int], done: int) -> None:
+    needed, free = TableWriter.nbytes(shape), shutil.disk_usage(beside).free
+    if not done and needed > free:
+        raise FeatureError(
+            f"{beside.parent}: the features need {needed / 1e9:.2f} GB; found {free / 1e9:.2f} GB"
+        )
+
+
+def _check_readable(modality: Modality, start: int, end: int, skipped: dict[int, str]) -> None:
+    """Refuse a stretch of files none of which can be read: a disk that is gone, not a bad file."""
+    if end - start >= MANY and all(item in skipped for item in range(start, end)):
+        raise DataError(
+            f"{modality.name}: items {start} … {end - 1}: none can be read, the first of them: "
+            f"{skipped[start]}; what was extracted before is kept"
+        )
 
 
 def _numel(inputs) -> int:
@@ -541,7 +592,7 @@ def _check_finite(name: str, values: Tensor, items: Tensor) -> None:
 
 
 def _identity(task: Task, L: int, precision: torch.dtype) -> str:
-    digest = hashlib.sha256(f"{_key(task, L)}".encode())
+    digest = hashlib.sha256(_key(task.modalities, L).encode())
     if precision != torch.float32:
         digest.update(str(precision).encode())
     for split in task.splits.values():
@@ -550,8 +601,8 @@ def _identity(task: Task, L: int, precision: torch.dtype) -> str:
     return digest.hexdigest()[:32]
 
 
-def _key(task: Task, L: int) -> str:
+def _key(modalities: Sequence[Modality], L: int) -> str:
     digest = hashlib.sha256(f"{FORMAT} {L}".encode())
-    for modality in task.modalities:
+    for modality in modalities:
         digest.update(modality.fingerprint().encode())
     return digest.hexdigest()[:32]

@@ -445,8 +445,10 @@ def cosine_ends(config: Settings) -> tuple[int, ...]:
 
 
 def _micro_batches(rows: Tensor, size: int | None) -> tuple[Tensor, ...]:
-    """A batch in parts of nearly equal size, at most ``size``."""
-    return (rows,) if size is None else rows.tensor_split(-(-rows.shape[-1] // size), dim=-1)
+    """A batch in parts of nearly equal size, at most ``size`` but where one alone would be left."""
+    n = rows.shape[-1]
+    parts = 1 if size is None else max(1, min(-(-n // size), n // 2))
+    return rows.tensor_split(parts, dim=-1)
 
 
 def _optimizer(net: nn.Module, config: TrainConfig):

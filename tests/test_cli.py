@@ -313,6 +313,8 @@ def test_a_backbone_is_trained_and_its_weights_kept_and_read_again(monkeypatch):
         (("mmimdb", "Text", "-p", "sampel", "true"), "found option 'sampel'; allowed: data_root"),
         (("mmimdb", "Text", "-p", "sample", "maybe"), "parameter sample: found 'maybe'"),
         (("mmimdb", "Text", "--lr", "0"), "max_lr: found 0.0; allowed: above 0"),
+        (("mmimdb", "Text", "-p", "data_root", "2024"), "2024: "),
+        (("mmimdb", "Text", "-p", "weights", "a.pth"), "weights: found 'a.pth'; allowed: a dict"),
         (("digits", "Image"), "found ConvBackbone; allowed: one with classify"),
     ],
 )
@@ -320,6 +322,13 @@ def test_a_backbone_that_cannot_be_trained_is_refused_in_one_line(words, message
     sample = () if "sample" in " ".join(words) or words[0] != "mmimdb" else ("-p", "sample", "true")
     assert message in bmnas_fails("backbone", *words, *sample, "-o", "x.safetensors")
     assert not Path("x.safetensors").exists()
+
+
+@pytest.mark.parametrize("out", ["x.pth", "weights", "file/x.safetensors"])
+def test_weights_that_could_not_be_kept_are_refused_before_the_training(out):
+    Path("file").touch()
+    error = bmnas_fails("backbone", "mmimdb", "Text", "-p", "sample", "true", "-o", out)
+    assert "allowed: " in error and out in error and sorted(os.listdir()) == ["file"]
 
 
 def test_help_and_version():

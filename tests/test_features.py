@@ -73,9 +73,19 @@ def test_a_bank_on_disk_is_the_one_in_memory_and_is_not_computed_again(tmp_path,
     assert equal(FeatureBank(tiny_task(), folder=tmp_path), one)
 
 
+def table_of(folder, modality):
+    """The folder of a modality's features in that of a bank."""
+    (found,) = (
+        path.parent
+        for path in folder.glob("*/bank.json")
+        if json.loads(path.read_text())["modality"] == modality
+    )
+    return found
+
+
 def test_a_bank_on_disk_is_not_read_into_memory(tmp_path):
     bank = FeatureBank(tiny_task(), folder=tmp_path)
-    file = np.load(tmp_path / bank.key / "1.npy", mmap_mode="r+")
+    file = np.load(table_of(tmp_path, "Audio") / "features.npy", mmap_mode="r+")
     before = bank.batch("train", rows())[0]["Audio_2"]
     file[:] += 1
     file.flush()
@@ -132,22 +142,35 @@ def test_a_stale_bank_on_disk_is_left_alone(tmp_path):
     bank = FeatureBank(other, folder=tmp_path)
     assert equal(bank, FeatureBank(other, folder=tmp_path / "alone"))
     assert not equal(bank, FeatureBank(tiny_task(), folder=tmp_path))
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.glob("*/bank.json"))) == 3  # Audio's features are the same
+
+
+def test_new_weights_of_one_backbone_leave_the_features_of_the_others(tmp_path):
+    task = in_files(tiny_task(), tmp_path / "data")
+    FeatureBank(task, folder=tmp_path / "banks", workers=0)
+    (table_of(tmp_path / "banks", "Image") / "features.npy").touch()
+    with torch.no_grad():
+        task.modalities[1].backbone.layers[0].weight.mul_(2)
+    read, original = [], ReadNpy.__call__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ReadNpy, "__call__", lambda *a: read.append(a[0].folder) or original(*a))
+        FeatureBank(task, folder=tmp_path / "banks", workers=0)
+    assert {path.name for path in read} == {"Audio"}
 
 
 def damaged(tmp_path, damage):
-    bank = FeatureBank(tiny_task(), folder=tmp_path)
-    damage(tmp_path / bank.key)
+    FeatureBank(tiny_task(), folder=tmp_path)
+    damage(table_of(tmp_path, "Audio"))
     return FeatureBank(tiny_task(), folder=tmp_path)
 
 
 def truncate(folder):
-    path = folder / "1.npy"
+    path = folder / "features.npy"
     path.write_bytes(path.read_bytes()[:-8])
 
 
 def reshape(folder):
-    np.save(folder / "1.npy", np.zeros((3, 4)))
+    np.save(folder / "features.npy", np.zeros((3, 4)))
 
 
 def rekey(folder):
@@ -158,15 +181,18 @@ def rekey(folder):
 @pytest.mark.parametrize(
     "damage, message",
     [
-        (truncate, "1.npy: features of 'Audio': .*; delete .* to have it made again"),
-        (reshape, r"1.npy: features of 'Audio': found shape \[3, 4\] of float64; allowed: "),
+        (truncate, "features.npy: features of 'Audio': .*; delete .* to have it made again"),
+        (reshape, r"features.npy: features of 'Audio': found shape \[3, 4\] of float64; allowed: "),
         (
-            lambda folder: (folder / "0.npy").write_bytes(b""),
-            "0.npy: features of 'Image': .*; delete",
+            lambda folder: (folder / "features.npy").write_bytes(b""),
+            "features.npy: features of 'Audio': .*; delete",
         ),
-        (lambda folder: (folder / "0.npy").unlink(), "0.npy: features of 'Image': .*; delete"),
-        (lambda folder: (folder / "bank.json").write_text("{"), "bank.json: found no bank; delete"),
-        (rekey, "found a bank with another key; delete"),
+        (lambda folder: (folder / "features.npy").unlink(), "features of 'Audio': .*; delete"),
+        (
+            lambda folder: (folder / "bank.json").write_text("{"),
+            "bank.json: found no features of 'Audio' .*; delete",
+        ),
+        (rekey, "found no features of 'Audio' .found key '0'; allowed: '.*delete"),
     ],
 )
 def test_a_damaged_bank_is_refused_with_the_remedy(tmp_path, damage, message):
@@ -211,8 +237,11 @@ def test_a_killed_extraction_goes_on_where_it_stood(tmp_path, monkeypatch, small
         killed_after(patch, items)
         with pytest.raises(Killed):
             FeatureBank(task, folder=tmp_path / "banks", workers=0)
-    names = [path.name for path in (tmp_path / "banks").iterdir()]
-    assert sorted(names) == [f".{whole.key}.lock", f".{whole.key}.part"]
+    keys = {name: table_of(tmp_path / "unbroken", name).name for name in ("Image", "Audio")}
+    names = {path.name for path in (tmp_path / "banks").iterdir()}
+    begun = keys["Image"] if items < 97 else keys["Audio"]
+    finished = {keys["Image"]} if items >= 97 else set()
+    assert names == {f".{begun}.lock", f".{begun}.part"} | finished
     read = []
     with monkeypatch.context() as patch:
         original = ReadNpy.__call__
@@ -221,14 +250,13 @@ def test_a_killed_extraction_goes_on_where_it_stood(tmp_path, monkeypatch, small
     # One input of each modality was read to see its shape.
     kept = (items - 1) // 8 * 8 if items <= 97 else 96 + (items - 98) // 8 * 8
     assert len(read) - (2 if kept < 96 else 1) == 2 * 96 - kept
-    for m in range(2):
+    for key in keys.values():
         files = [
-            folder / whole.key / f"{m}.npy"
-            for folder in (tmp_path / "unbroken", tmp_path / "banks")
+            folder / key / "features.npy" for folder in (tmp_path / "unbroken", tmp_path / "banks")
         ]
         assert files[0].read_bytes() == files[1].read_bytes()
     assert equal(bank, whole)
-    assert [path.name for path in (tmp_path / "banks").iterdir()] == [whole.key]
+    assert {path.name for path in (tmp_path / "banks").iterdir()} == {*keys.values()}
 
 
 def test_an_extraction_whose_progress_is_damaged_starts_again(tmp_path, monkeypatch, small_shards):
@@ -239,9 +267,9 @@ def test_an_extraction_whose_progress_is_damaged_starts_again(tmp_path, monkeypa
             killed_after(patch, 40)
             with pytest.raises(Killed):
                 FeatureBank(task, folder=tmp_path / "banks", workers=0)
-        part = tmp_path / "banks" / f".{whole.key}.part"
+        (part,) = (tmp_path / "banks").glob(".*.part")
         if damage is None:
-            (part / "0.npy").write_bytes(b"short")
+            (part / "features.npy").write_bytes(b"short")
         else:
             (part / "progress.json").write_text(damage)
         assert equal(FeatureBank(task, folder=tmp_path / "banks", workers=0), whole)
@@ -269,7 +297,7 @@ def test_a_bank_larger_than_the_disk_is_refused_before_it_is_begun(tmp_path, mon
 
     usage = namedtuple("usage", "total used free")(10, 0, 10)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(FeatureError, match=r"the bank needs 0.00 GB; found 0.00 GB"):
+    with pytest.raises(FeatureError, match=r"the features need 0.00 GB; found 0.00"):
         FeatureBank(tiny_task(), folder=tmp_path)
 
 
@@ -289,13 +317,15 @@ def test_items_that_cannot_be_read_are_left_out_with_their_samples(tmp_path, fol
         (tmp_path / "data" / place).write_bytes(b"no array")
     task = in_files(tiny_task(), tmp_path / "data")
     for _ in range(2 if folder else 1):
-        with pytest.warns(DataWarning, match="cannot be read: 3 left out: Image .*3"):
+        with pytest.warns(DataWarning, match="cannot be read: 3 left out: Image .*3") as caught:
             bank = FeatureBank(task, folder=folder and tmp_path / folder)
         assert {name: list(items) for name, items in bank.skipped.items()} == {
             "Image": [3],
             "Audio": [5, 50],
         }
         assert "5.npy: cannot be read" in bank.skipped["Audio"][5]
+        assert ("tried again, delete" in str(caught[0].message)) == bool(folder)
+        assert bank.identity != whole.identity and len(bank.identity) == len(whole.identity)
         assert [bank.size(s) for s in ("train", "validation", "test")] == [46, 23, 24]
         kept = torch.tensor([i for i in range(48) if i not in (3, 5)])
         (left, labels), (all_, same) = (
@@ -303,6 +333,66 @@ def test_items_that_cannot_be_read_are_left_out_with_their_samples(tmp_path, fol
         )  # fmt: skip
         assert torch.equal(labels, same)
         assert all(torch.equal(left[name], all_[name]) for name in all_)
+
+
+def test_a_disk_that_is_gone_is_not_taken_for_bad_files(tmp_path, monkeypatch, small_shards):
+    monkeypatch.setattr("bmnas_core.features.MANY", 8)
+    task = in_files(tiny_task(), tmp_path / "data")
+    whole = FeatureBank(task, folder=tmp_path / "unbroken", workers=0)
+    read = ReadNpy.__call__
+    with monkeypatch.context() as patch:
+
+        def gone(self, item, random):
+            if item >= 41:
+                raise DataError(f"{item}: stale file handle")
+            return read(self, item, random)
+
+        patch.setattr(ReadNpy, "__call__", gone)
+        with pytest.raises(DataError, match="Image: items 48 … 55: none can be read, .*48: stale"):
+            FeatureBank(task, folder=tmp_path / "banks", workers=0)
+    with pytest.warns(DataWarning, match="7 left out"):  # those before the stretch
+        bank = FeatureBank(task, folder=tmp_path / "banks", workers=0)
+    assert bank.size("train") == whole.size("train") - 7
+
+
+@pytest.mark.parametrize("folder", ["file", 5])
+def test_a_folder_that_is_none_is_refused(tmp_path, folder):
+    (tmp_path / "file").touch()
+    folder = tmp_path / folder if isinstance(folder, str) else folder
+    with pytest.raises(FeatureError, match="folder: found .*; allowed: the path of a folder that"):
+        FeatureBank(tiny_task(), folder=folder)
+
+
+@pytest.mark.parametrize("workers", [-1, "2", 1.0, True])
+def test_a_number_of_workers_that_is_none_is_refused(tmp_path, workers):
+    task = in_files(tiny_task(), tmp_path)
+    with pytest.raises(DataError, match="workers: found .*; allowed: an int, at least 0"):
+        FeatureBank(task, workers=workers)
+
+
+def test_a_bank_on_another_device_is_refused():
+    task = tiny_task()
+    bank = FeatureBank(task, device="cpu")
+    bank.device = torch.device("meta")
+    with pytest.raises(FeatureError, match="bank: found one on 'meta'; allowed: on 'cpu', as "):
+        FeatureBank.of(task, None, "cpu", bank)
+
+
+def test_a_backbone_stays_on_the_device_where_it_was():
+    task = tiny_task()
+    moved = []
+    for modality in task.modalities:
+        to = modality.backbone.to
+        modality.backbone.to = lambda device, to=to: moved.append(str(device)) or to(device)
+    FeatureBank(task)
+    assert moved == ["cpu"] * 4  # there and back
+
+
+def test_no_more_is_read_ahead_than_is_asked_for_soon(tmp_path):
+    bank = FeatureBank(tiny_task(), folder=tmp_path)
+    for k in range(9):
+        bank.batch("train", torch.tensor([k]), then=torch.tensor([40 + k % 5, k]))
+    assert len(bank._ahead) <= 4
 
 
 def test_a_split_of_which_nothing_can_be_read_is_refused(tmp_path):
@@ -349,7 +439,8 @@ def test_features_that_are_not_finite_are_refused_by_name_and_item(tmp_path, val
             FeatureError, match=f"feature 'Audio_1' of item 70: found {kind}; allow"
         ):
             FeatureBank(task, folder=folder)
-    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+    image = table_of(tmp_path, "Image")  # which is whole, and the other one's remains are gone
+    assert {path.name for path in tmp_path.iterdir() if path.suffix != ".lock"} == {image.name}
 
 
 class Wrong(TinyBackbone):
@@ -412,7 +503,7 @@ def test_threads_that_make_the_same_bank_do_not_disturb_each_other(tmp_path):
     with ThreadPoolExecutor(6) as pool:
         banks = list(pool.map(lambda task: FeatureBank(task, folder=tmp_path), tasks))
     assert all(equal(bank, banks[0]) for bank in banks)
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_raw_inputs_are_served_like_a_bank():

@@ -29,7 +29,7 @@ from bmnas_core import (
 from bmnas_core.config import Settings
 from bmnas_core.features import RawInputs
 from bmnas_core.tasks import DataWarning
-from bmnas_core.train import METRICS, EndToEnd, Unimodal, predict
+from bmnas_core.train import METRICS, EndToEnd, Unimodal, _micro_batches, predict
 
 TEXT = """{"format": "bmnas-genotype/1",
  "features": ["Image_1", "Image_2", "Audio_1", "Audio_2"],
@@ -146,6 +146,15 @@ def test_gradients_added_up_over_micro_batches_are_those_of_the_batch(tmp_path):
     assert not torch.equal(weights[0], task.modalities[0].backbone.layers[1].weight)
     for other in weights[1:]:
         torch.testing.assert_close(other, weights[0], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 9, 96])
+@pytest.mark.parametrize("size", [None, 2, 3, 8, 200])
+def test_no_micro_batch_has_one_sample_alone(n, size):
+    parts = _micro_batches(torch.arange(n), size)
+    assert torch.equal(torch.cat(parts), torch.arange(n))
+    assert min(map(len, parts)) >= 2
+    assert size is None or max(map(len, parts)) <= max(size, 3)
 
 
 def test_a_backbone_learns_alone_from_its_own_modality_and_the_training_split(tmp_path):

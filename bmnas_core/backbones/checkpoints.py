@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..config import BmnasError, write_tensors
+from ..genotype import writing
 from .backbone import Backbone
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".tar", ".checkpoint")
@@ -70,10 +72,26 @@ def save_checkpoint(backbone: Backbone, path: str | os.PathLike) -> None:
     """Write a backbone's weights under the published names, as safetensors, whole or not at all.
 
     Raises:
+        CheckpointError: for a path that does not end in ``.safetensors``.
         FileError: where nothing can be written.
     """
+    check_target(path)
     header = {"format": "bmnas-backbone/1", "backbone": type(backbone).__name__}
     write_tensors(path, backbone.state_dict(), json.dumps(header))
+
+
+def check_target(path: str | os.PathLike) -> None:
+    """Raise what :func:`save_checkpoint` would for this path, before there is anything to save."""
+    if Path(path).suffix.lower() != ".safetensors":
+        raise CheckpointError(
+            f"{path}: found suffix {Path(path).suffix!r}; allowed: '.safetensors', which is written"
+        )
+    with suppress(_Tried), writing(path):
+        raise _Tried
+
+
+class _Tried(Exception):
+    """Ends a writing that was only tried."""
 
 
 def _check(

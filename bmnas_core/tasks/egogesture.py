@@ -58,7 +58,9 @@ def egogesture(
     """Hand gestures filmed from the wearer's eyes, RGB and depth: 83 classes, across subjects.
 
     Inputs are ``RGB: (3, 32, 112, 112)`` and ``Depth: (1, 32, 112, 112)``, see
-    :class:`ReadFrames`. Gestures without a folder of frames are left out with a warning.
+    :class:`ReadFrames`. Gestures without a folder of frames are left out with a warning. There
+    are too many frames to look at each beforehand: features that are kept on disk do not notice
+    one that is overwritten in place.
 
     Args:
         data_root: folder with ``SubjectNN/SceneM/{Color,Depth}/{rgb,depth}K/NNNNNN.jpg``; where

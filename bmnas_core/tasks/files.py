@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+from ..config import BmnasError
 from ..progress import progress_bar
 from .inputs import DataError, DataWarning
 
@@ -127,7 +128,7 @@ class DataSet:
                 warnings.simplefilter("always", DataWarning)
                 try:
                     self.read()
-                except DataError as error:
+                except BmnasError as error:
                     problems.append(str(error))
             left_out = [w for w in caught if issubclass(w.category, DataWarning)]
             return problems + [str(warning.message) for warning in left_out]

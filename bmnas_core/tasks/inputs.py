@@ -46,10 +46,15 @@ class FileInputs:
         """One input, or several stacked. Raises DataError for one that cannot be read."""
         if isinstance(items, slice):
             items = torch.arange(len(self))[items]
+        if isinstance(items, Tensor) and items.dtype == torch.bool:
+            items = items.nonzero()[:, 0]
         if isinstance(items, Tensor) and items.dim():
             return torch.stack([self.read(int(item), None) for item in items])
         return self.read(int(items), None)
 
+
+#: Most bytes of batches that workers read ahead, where their number is not given.
+READ_AHEAD = 2 << 30
 
 #: Inputs of a modality: in memory, (items, …), or in files.
 Inputs = Tensor | FileInputs
@@ -76,6 +81,7 @@ def load(
     *,
     random: tuple | None = None,
     workers: int | None = None,
+    values: int = 0,
 ) -> Iterator[Loaded]:
     """Batches of inputs, in order, decoded ahead in worker processes.
 
@@ -83,23 +89,40 @@ def load(
         columns: the inputs of each modality.
         batches: for each batch the samples' numbers (n,) and their items, (n, modalities).
         random: seed and stream of augmentation, which with a sample's number fixes how it is
-            augmented, whatever the workers; None for none.
+            augmented, whatever the workers, and all its modalities alike; None for none.
         workers: processes; as many as there are cores, up to eight, where None; 0 for none.
+        values: numbers in the largest batch, so that those read ahead take no more than
+            ``READ_AHEAD`` bytes together.
+
+    Raises:
+        DataError: for workers that are no number of processes, or that the system ends.
     """
+    if workers is not None and (type(workers) is not int or workers < 0):
+        raise DataError(f"workers: found {workers!r}; allowed: an int, at least 0")
     if all(isinstance(column, Tensor) for column in columns):
         for _, items in batches:
             inputs = [column[items[:, m]] for m, column in enumerate(columns)]
             yield Loaded(inputs, torch.arange(len(items)), {})
         return
-    workers = default_workers() if workers is None else workers
+    if workers is None:
+        workers = max(1, min(default_workers(), READ_AHEAD // max(1, 8 * values)))
     keys = [list(zip(numbers.tolist(), items.tolist(), strict=True)) for numbers, items in batches]
-    yield from torch.utils.data.DataLoader(
+    loader = torch.utils.data.DataLoader(
         _Samples(columns, random),
         batch_sampler=keys,
         num_workers=min(workers, sum(map(len, keys))),
         collate_fn=_collate,
         generator=torch.Generator(),  # or it would draw from the one that training draws from
     )
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            f"{workers} worker processes: {error}; allowed: as many as fit in memory and in shared "
+            "memory (/dev/shm), such as workers=0"
+        ) from None
 
 
 def default_workers() -> int:
@@ -120,7 +143,7 @@ class _Samples(torch.utils.data.Dataset):
                 if isinstance(column, Tensor):
                     inputs.append(column[item])
                 else:
-                    random = self.random and generator(*self.random, m, number)
+                    random = self.random and generator(*self.random, number)
                     inputs.append(column.read(item, random))
             except DataError as error:
                 failures[m, item] = str(error)

@@ -17,7 +17,13 @@ from .task import Modality, TaskError
 def folder_of(
     name: str, data_root: str | os.PathLike | None, sample: bool, make: Callable[..., None], *how
 ) -> Path:
-    """``data_root``; where None that of the data set, or of the sample that ``make`` makes."""
+    """``data_root``; where None that of the data set, or of the sample that ``make`` makes.
+
+    Raises:
+        TaskError: for what is no path.
+    """
+    if not isinstance(data_root, str | os.PathLike | None):
+        raise TaskError(f"data_root: found {data_root!r}; allowed: the path of a folder")
     if data_root is not None:
         return Path(data_root).expanduser()
     return made_once(name, make, *how) if sample else default_root() / name
@@ -35,6 +41,8 @@ def modalities_of(
         TaskError: for weights of a modality that does not exist.
         CheckpointError: for those that do not fit.
     """
+    if not isinstance(weights, Mapping | None):
+        raise TaskError(f"weights: found {weights!r}; allowed: a dict, modality → file")
     for name, path in (weights or {}).items():
         if name not in backbones:
             raise TaskError(f"weights: found {name!r}; allowed: {', '.join(backbones)}")

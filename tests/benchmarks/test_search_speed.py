@@ -45,8 +45,8 @@ class Recomputed:
 
     def __init__(self, bank: FeatureBank, task):
         self.bank, self.raw, self.task = bank, RawInputs(task), task
-        self.key, self.identity, self.precision = bank.key, bank.identity, bank.precision
-        self.size = bank.size
+        for name in ("key", "identity", "made_of", "precision", "device", "size"):
+            setattr(self, name, getattr(bank, name))
 
     def batch(self, split, rows, then=None):
         inputs, labels = self.raw.batch(split, rows)
