@@ -460,9 +460,8 @@ class Search:
             search = cls(task, config, seed=header["seed"], device=device, bank=bank)
             if header["bank"] != search.bank.identity:
                 raise SearchError(
-                    "was made on other features (task, data, splits, backbones, L, precision or what "
-                    "is left out) than those "
-                    f"of task {task.name!r} given here"
+                    "was made on other features (task, data, splits, backbones, L, precision or "
+                    f"what is left out) than those of task {task.name!r} given here"
                 )
             if header["tensors"] != sorted(tensors):
                 lost = sorted(set(header["tensors"]) ^ set(tensors))
