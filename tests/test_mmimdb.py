@@ -686,7 +686,7 @@ def test_the_sample_needs_both_modalities(sample_task):
         features.append(last.flatten(2).mean(2) if last.dim() > 2 else last)
     both = linear_score(torch.cat(features, 1), sample_task)
     assert 0.35 < alone["Image"] < 0.65 and 0.45 < alone["Text"] < 0.65
-    assert max(alone.values()) + 0.08 < both < 0.95
+    assert max(alone.values()) + 0.03 < both < 0.95
 
 
 def test_readers_warn_of_nothing_where_all_is_well(tmp_path):
