@@ -53,10 +53,27 @@ def stepper(search):
         stepper.press("Pause")
     for name, value in (("relaxation", "pair"), ("schedule", "batch")):
         stepper.box.get_by_label(name, exact=True).select_option(value)
-    stepper.box.get_by_label("rate of α, β, γ").fill("0.01")
+    set_rate(search, stepper, "0.01")
+    before = search.lab.kernel("print(id(stepper.search))")
     stepper.press("Reset")
+    until(lambda: search.lab.kernel("print(id(stepper.search))") != before)
     stepper.wait("before the first update")
     return stepper
+
+
+def until(true, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "not in time"
+        time.sleep(0.1)
+
+
+def set_rate(search, stepper, rate: str) -> None:
+    """Type a rate, and wait until the kernel has it: a busy kernel takes clicks before fields."""
+    field = stepper.box.get_by_label("rate of α, β, γ")
+    field.fill(rate)
+    field.blur()
+    until(lambda: float(search.lab.kernel("print(stepper._settings()['arch_lr'])")) == float(rate))
 
 
 def test_a_step_changes_counter_graph_and_heatmaps(search, stepper):
@@ -128,7 +145,7 @@ def test_train_this_one_fills_the_scoreboard(search, stepper):
 def test_reset_takes_the_settings_and_an_illegal_one_is_shown_and_harmless(search, stepper):
     stepper.press("Step")
     stepper.wait("step 1 ")
-    stepper.box.get_by_label("rate of α, β, γ").fill("-1")
+    set_rate(search, stepper, "-1")
     stepper.press("Reset")
     alert = stepper.box.get_by_role("alert")
     alert.get_by_text("SearchConfig.arch_lr: found -1.0; allowed: above 0.0").wait_for()
@@ -136,7 +153,7 @@ def test_reset_takes_the_settings_and_an_illegal_one_is_shown_and_harmless(searc
     stepper.press("Step")
     stepper.wait("step 2 ")
     assert alert.count() == 0
-    stepper.box.get_by_label("rate of α, β, γ").fill("0.02")
+    set_rate(search, stepper, "0.02")
     stepper.box.get_by_label("relaxation", exact=True).select_option("paper")
     stepper.box.get_by_label("schedule").select_option("epoch")
     stepper.press("Reset")
