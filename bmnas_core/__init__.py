@@ -16,9 +16,9 @@ Data flows one way: task → backbones → :class:`FeatureBank` → :class:`Sear
 
 from importlib import import_module
 
-from .cells import Cell, MixedCell, register_relaxation
-from .config import BmnasError, ConfigError, DeviceError, __version__, resolve_device
-from .derive import DeriveError, derive, register_derivation
+from .architecture import ArchitectureWeights, SelectionError
+from .cells import RELAXATIONS, Cell, MixedCell, RelaxationError, register_relaxation
+from .config import ConfigError, __version__
 from .draw import (
     DrawError,
     Picture,
@@ -29,14 +29,29 @@ from .draw import (
     draw_results,
     draw_trajectories,
 )
+from .errors import BmnasError
 from .experiments import load_result, save_run
 from .features import FeatureBank
-from .genotype import CellGenotype, Change, Genotype, GenotypeError, StepGenotype
+from .genotype import (
+    DEFAULT_OPERATIONS,
+    OPERATIONS,
+    CellGenotype,
+    Change,
+    Genotype,
+    GenotypeError,
+    OperationError,
+    StepGenotype,
+)
+from .history import Comparison, HistoryError, SearchHistory
+from .metrics import METRICS, register_metric
 from .networks import FeatureError, FusionNetwork, Hypernet, count_parameters, pool
-from .ops import OperationError, register_operation
+from .ops import register_operation
 from .progress import progress_bar
+from .runtime import DeviceError, resolve_device
 from .search import Search, SearchConfig, SearchError, SearchState
+from .selection import SELECTIONS, Selection, derive, register_selection
 from .tasks import (
+    TASKS,
     DataError,
     DataWarning,
     Modality,
@@ -46,7 +61,6 @@ from .tasks import (
     load_task,
     register_task,
 )
-from .trace import Comparison, Trace, TraceError
 from .train import (
     TrainConfig,
     TrainError,
@@ -69,20 +83,30 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-_WIDGETS = ("GenotypeEditor", "Scoreboard", "SearchStepper", "by_hand", "side_by_side")
-_LATER = {**dict.fromkeys(_WIDGETS, ".widgets"), "GroundTruth": ".groundtruth"}
+_WIDGETS = ("GenotypeEditor", "Scoreboard", "SearchStepper", "interactive", "side_by_side")
+_BASELINES = ("BASELINES", "BaselineContext", "BaselineError", "register_baseline")
+_BENCHMARK = ("STRATEGIES", "StrategyError", "TabularBenchmark", "register_strategy")
+_LATER = {
+    **dict.fromkeys(_WIDGETS, ".widgets"),
+    **dict.fromkeys(_BASELINES, ".baselines"),
+    **dict.fromkeys(_BENCHMARK, ".benchmark"),
+}
 
 __all__ = [
     "__version__",
+    "ArchitectureWeights",
+    "BASELINES",
+    "BaselineContext",
+    "BaselineError",
     "BmnasError",
     "Cell",
     "CellGenotype",
     "Change",
     "Comparison",
     "ConfigError",
+    "DEFAULT_OPERATIONS",
     "DataError",
     "DataWarning",
-    "DeriveError",
     "DeviceError",
     "DrawError",
     "FeatureBank",
@@ -91,27 +115,36 @@ __all__ = [
     "Genotype",
     "GenotypeEditor",
     "GenotypeError",
-    "GroundTruth",
+    "HistoryError",
     "Hypernet",
+    "METRICS",
     "MixedCell",
     "Modality",
+    "OPERATIONS",
     "OperationError",
     "Picture",
+    "RELAXATIONS",
+    "RelaxationError",
+    "SELECTIONS",
+    "STRATEGIES",
     "Scoreboard",
     "Search",
     "SearchConfig",
     "SearchError",
+    "SearchHistory",
     "SearchState",
     "SearchStepper",
+    "Selection",
+    "SelectionError",
     "Split",
     "StepGenotype",
+    "StrategyError",
+    "TASKS",
+    "TabularBenchmark",
     "Task",
     "TaskError",
-    "Trace",
-    "TraceError",
     "TrainConfig",
     "TrainError",
-    "by_hand",
     "count_parameters",
     "derive",
     "draw",
@@ -122,14 +155,18 @@ __all__ = [
     "draw_trajectories",
     "evaluate",
     "fit",
+    "interactive",
     "load_result",
     "load_task",
     "network_cost",
     "pool",
     "progress_bar",
-    "register_derivation",
+    "register_baseline",
+    "register_metric",
     "register_operation",
     "register_relaxation",
+    "register_selection",
+    "register_strategy",
     "register_task",
     "resolve_device",
     "save_run",

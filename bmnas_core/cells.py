@@ -14,23 +14,56 @@ import torch
 from torch import Tensor, nn
 
 from .config import ConfigError
-from .genotype import CellGenotype
+from .errors import BmnasError
+from .genotype import CellGenotype, step_name, step_predecessors
 from .ops import Conv1x1, make_operation
+from .registry import Registry
 
-#: Relaxations by name, filled by :func:`register_relaxation`.
-RELAXATIONS: dict[str, type] = {}
-
+#: Standard deviation of the initial α, β and γ, as published.
 INITIAL_SCALE = 1e-3
 
 
+class RelaxationError(BmnasError):
+    """A relaxation that cannot be registered or does not exist."""
+
+
+def _try_out(name: str, cls: object) -> None:
+    """Refuse a relaxation whose weights of three edges are no weights for X and for Y."""
+    columns = getattr(cls, "columns", ())
+    if len(columns) != 2 or not all(isinstance(column, str) for column in columns):
+        raise RelaxationError(
+            f"relaxation {name!r}: found columns {columns!r}; allowed: two names, those of the "
+            "columns of α and β"
+        )
+    try:
+        weights = [w.detach() for w in cls.weights(torch.tensor([[0.0, 1.0], [2.0, 0.5], [1, 1]]))]
+        fits = [w.shape == (3,) and bool((w >= 0).all() and w.isfinite().all()) for w in weights]
+    except Exception as error:
+        raise RelaxationError(
+            f"relaxation {name!r}: weights(logits) called on a tensor of shape (3, 2) raised "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if fits != [True, True]:
+        raise RelaxationError(
+            f"relaxation {name!r}: found weights {weights!r}; allowed: two tensors of shape (3,), "
+            "finite and not negative"
+        )
+
+
+#: Relaxations by name, filled by :func:`register_relaxation`.
+RELAXATIONS = Registry("relaxation", RelaxationError, check=_try_out)
+
+
 def register_relaxation(name: str):
-    """Class decorator: make a class with ``columns`` and ``weights`` a relaxation."""
+    """Class decorator: make a class with ``columns`` and ``weights`` a relaxation.
 
-    def decorate(cls):
-        RELAXATIONS[name] = cls
-        return cls
+    ``columns`` names the two columns of α and β; ``weights`` is a static method as in
+    :class:`PaperRelaxation`. It is tried once on three edges before it is accepted.
 
-    return decorate
+    Raises:
+        RelaxationError: for a name that is taken or ill-formed, or a class that does not work.
+    """
+    return RELAXATIONS.register(name)
 
 
 @register_relaxation("paper")
@@ -79,22 +112,22 @@ class EdgeRelaxation:
         return shares, shares
 
 
-class Sharpening(nn.Module):
-    """What is done to α, β, γ before their softmax: nothing, as it comes.
+class Temperature(nn.Module):
+    """Divides α, β, γ by a temperature before their softmax; 1, the identity, by default.
 
-    Divided by a temperature below 1 the mixture nears a choice. With ``gumbel`` the logits are
-    moved by Gumbel noise, drawn anew at each call in training mode: each pass then mixes as if
-    architectures had been drawn by their probability (SNAS, Xie et al. 2019).
+    Below 1 the mixture approaches a choice of one. With ``gumbel`` the logits get Gumbel noise,
+    anew at each call in training mode: each pass then mixes as if architectures were sampled by
+    their probability (SNAS, Xie et al. 2019).
     """
 
     def __init__(self):
         super().__init__()
-        self.temperature, self.gumbel = 1.0, False
+        self.value, self.gumbel = 1.0, False
 
     def forward(self, logits: Tensor) -> Tensor:
         if self.gumbel and self.training:
             logits = logits - torch.empty_like(logits).exponential_().log()
-        return logits if self.temperature == 1 else logits / self.temperature
+        return logits if self.value == 1 else logits / self.value
 
 
 def mix_inputs(relaxation, logits: Tensor, states: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -141,9 +174,9 @@ class MixedCell(nn.Module):
     Args:
         operations: names of the candidate primitives.
         relaxation: a class of :data:`RELAXATIONS`.
-        sharpen: shared by all Cells of a hypernet.
-        partial: operations see one in so many channels, the others are added up (PC-DARTS, Xu et
-            al. 2020); channels take turns from step to step.
+        temperature: shared by all Cells of a hypernet.
+        partial: operations work on 1/``partial`` of the channels, and the rest are summed
+            (PC-DARTS, Xu et al. 2020); channels take turns from step to step.
 
     Raises:
         ConfigError: unless ``partial`` divides C.
@@ -157,14 +190,15 @@ class MixedCell(nn.Module):
         operations: tuple[str, ...],
         dropout: float,
         relaxation,
-        sharpen: Sharpening | None = None,
+        temperature: Temperature | None = None,
         partial: int = 1,
     ):
         super().__init__()
         if C % partial:
             raise ConfigError(f"partial: found {partial}; allowed: a divisor of C, {C}")
-        self.relaxation, self.sharpen, self.partial = relaxation, sharpen or Sharpening(), partial
-        self.edges = [j + 2 for j in range(M)]
+        self.relaxation, self.partial = relaxation, partial
+        self.temperature = temperature or Temperature()
+        self.edges = [len(step_predecessors(j)) for j in range(M)]
         self.beta = nn.Parameter(INITIAL_SCALE * torch.randn(sum(self.edges), 2))
         self.gamma = nn.Parameter(INITIAL_SCALE * torch.randn(M, len(operations)))
         self.steps = nn.ModuleList(
@@ -176,16 +210,16 @@ class MixedCell(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """``x, y: (N, C, L)`` → ``(N, C, L)``."""
         states = [x, y]
-        edges = self.sharpen(self.beta).split(self.edges)
-        gammas = self.sharpen(self.gamma).softmax(1)
+        edges = self.temperature(self.beta).split(self.edges)
+        gammas = self.temperature(self.gamma).softmax(1)
         for step, logits, gamma in zip(self.steps, edges, gammas, strict=True):
             a, b = mix_inputs(self.relaxation, logits, states)
             states.append(self._mix_operations(step, gamma, a, b))
         return self.output(x, states[2:])
 
-    def walk(self, genotype: CellGenotype, x: Tensor, y: Tensor) -> Tensor:
-        """One architecture of this Cell alone, by these weights: ``(N, C, L)`` → ``(N, C, L)``."""
-        return walk(
+    def forward_path(self, genotype: CellGenotype, x: Tensor, y: Tensor) -> Tensor:
+        """One architecture of this Cell alone, with its weights: ``(N, C, L)`` → ``(N, C, L)``."""
+        return forward_path(
             genotype,
             [step[s.op] for s, step in zip(genotype.steps, self.steps, strict=True)],
             self.output,
@@ -213,14 +247,14 @@ class Cell(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """``x, y: (N, C, L)`` → ``(N, C, L)``."""
-        return walk(self.genotype, self.steps, self.output, x, y)
+        return forward_path(self.genotype, self.steps, self.output, x, y)
 
 
-def walk(
+def forward_path(
     genotype: CellGenotype, operations: Iterable[nn.Module], output: nn.Module, x: Tensor, y: Tensor
 ) -> Tensor:
     """A Cell's output, step by step. ``x, y: (N, C, L)`` → ``(N, C, L)``."""
     states = {"X": x, "Y": y}
     for j, (step, op) in enumerate(zip(genotype.steps, operations, strict=True)):
-        states[f"S{j + 1}"] = op(*(states[name] for name in step.inputs))
+        states[step_name(j)] = op(*(states[name] for name in step.inputs))
     return output(x, list(states.values())[2:])

@@ -26,27 +26,27 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from .backbones.backbone import INITIAL
-from .config import resolve_device
-from .genotype import writing
+from .feature_files import MemmapFeatures, TableWriter
 from .networks import FeatureError, pool
 from .progress import progress_bar
-from .tables import Table, TableWriter
+from .runtime import resolve_device
+from .storage import atomic_write
 from .tasks.inputs import DataError, load, warn_skipped
 from .tasks.task import SPLITS, Modality, Task, TaskError, as_task, tensor_hash
 
-FORMAT = "bmnas-features/2"
+FORMAT = "bmnas-features/3"
 
 #: Items after which an extraction to disk is safe up to there.
-SHARD = 512
+FLUSH_EVERY = 512
 
 #: Most batches that are read ahead, for all who read.
-AHEAD = 4
+MAX_PREFETCH = 4
 
 #: So many items in a row that cannot be read are no bad luck.
-MANY = 100
+MAX_UNREADABLE_RUN = 100
 
 #: Most values of raw inputs that go through a backbone at once, where they are not in memory.
-AT_ONCE = 1 << 24
+MAX_VALUES_PER_FORWARD = 1 << 24
 
 
 def extract(modality: Modality, backbone: nn.Module, inputs: Tensor, L: int) -> dict[str, Tensor]:
@@ -76,7 +76,7 @@ def extract(modality: Modality, backbone: nn.Module, inputs: Tensor, L: int) -> 
                 f"feature {name!r}: found shape {tuple(output.shape)}; allowed: "
                 f"({len(inputs)}, {channels}, …)"
             )
-        features[name] = pool(output.float(), L, modality.over)
+        features[name] = pool(output.float(), L, modality.pooling)
     return features
 
 
@@ -87,7 +87,7 @@ class _Source:
     """Splits of a task with their labels, for what serves batches of them."""
 
     #: Samples at a time where nothing is learned.
-    chunk = 512
+    eval_batch_size = 512
 
     def __init__(self, task: Task, device: torch.device | str):
         self.device = resolve_device(device)
@@ -128,9 +128,9 @@ class FeatureBank(_Source):
     Attributes:
         features: feature name → (items, C_i, L).
         skipped: modality name → item → why it cannot be read.
-        key: hash of everything that produced the features.
-        made_of: hash of that, of the precision, and of the task's splits and labels.
-        identity: that, and which items are left out.
+        cache_key: hash of everything that produced the features.
+        source_hash: hash of that, of the precision, and of the task's splits and labels.
+        content_hash: that, and which items are left out.
 
     Raises:
         FeatureError: for features of the wrong shape or with values that are not finite, named
@@ -152,12 +152,12 @@ class FeatureBank(_Source):
         if type(self.L) is not int or self.L < 1:
             raise FeatureError(f"L: found {self.L!r}; allowed: an int, at least 1")
         super().__init__(task, device)
-        self.modalities, self.key = task.modalities, _key(task.modalities, self.L)
+        self.modalities, self.cache_key = task.modalities, _cache_key(task.modalities, self.L)
         self.precision = torch.float32 if folder is None else torch.float16
-        self.made_of = _identity(task, self.L, self.precision)
+        self.source_hash = _source_hash(task, self.L, self.precision)
         self.skipped: dict[str, dict[int, str]] = {m.name: {} for m in task.modalities}
         self._workers, self._progress = workers, progress
-        self._ahead: dict[tuple, Future] = {}
+        self._prefetched: dict[tuple, Future] = {}
         self._warn_untrained()
         if folder is None:
             self._tables = None
@@ -172,11 +172,11 @@ class FeatureBank(_Source):
             }
         self._leave_out()
         left_out = repr({name: sorted(items) for name, items in self.skipped.items() if items})
-        digest = hashlib.sha256(f"{self.made_of} {left_out}".encode()).hexdigest()[:32]
-        self.identity = digest if any(self.skipped.values()) else self.made_of
+        digest = hashlib.sha256(f"{self.source_hash} {left_out}".encode()).hexdigest()[:32]
+        self.content_hash = digest if any(self.skipped.values()) else self.source_hash
 
     @classmethod
-    def of(
+    def shared(
         cls,
         task: Task,
         L: int | None,
@@ -194,9 +194,9 @@ class FeatureBank(_Source):
         L = task.config.L if L is None else L
         device = resolve_device(device)
         if bank is not None:
-            if not (hasattr(bank, "made_of") and hasattr(bank, "batch")):
+            if not (hasattr(bank, "source_hash") and hasattr(bank, "batch")):
                 raise FeatureError(f"bank: found {type(bank).__name__}; allowed: a FeatureBank")
-            if bank.made_of != _identity(task, L, bank.precision):
+            if bank.source_hash != _source_hash(task, L, bank.precision):
                 raise FeatureError(
                     f"bank: found one made of other data, splits, backbones or L than those of "
                     f"task {task.name!r}; allowed: FeatureBank(task, {L})"
@@ -207,22 +207,22 @@ class FeatureBank(_Source):
                     f"FeatureBank(task, {L}, device={str(device)!r})"
                 )
             return bank
-        identity = _identity(task, L, torch.float32)
+        source_hash = _source_hash(task, L, torch.float32)
         banks, place = _BANKS.setdefault(task, {}), (L, str(device))
-        if place not in banks or banks[place].made_of != identity:
+        if place not in banks or banks[place].source_hash != source_hash:
             banks.pop(place, None)  # or two would be in memory
             banks[place] = cls(task, L, device=device)
         return banks[place]
 
     def batch(
-        self, split: str, rows: Tensor, then: Tensor | None = None
+        self, split: str, rows: Tensor, next_rows: Tensor | None = None
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Samples ``rows`` of a split: features by name, each (N, C_i, L), and their labels.
 
         For rows of shape (…, N) features are (…, N, C_i, L).
 
         Args:
-            then: the rows that will be asked for next; a bank on disk begins to read them.
+            next_rows: the rows that will be asked for next; a bank on disk prefetches them.
 
         Raises:
             TaskError: for a split that does not exist; ``"train+validation"`` joins two.
@@ -233,20 +233,20 @@ class FeatureBank(_Source):
             index, columns = index[rows], self._column.items()
             features = {name: self.features[name][index[..., m]] for name, m in columns}
             return features, labels[rows]
-        reading = self._ahead.pop(_place(split, rows), None) or self._read(index, rows)
-        if then is not None:
-            then = then.to(self.device)
-            self._ahead[_place(split, then)] = self._read(index, then)
-            while len(self._ahead) > AHEAD:
-                self._ahead.pop(next(iter(self._ahead))).cancel()
+        reading = self._prefetched.pop(_place(split, rows), None) or self._read(index, rows)
+        if next_rows is not None:
+            next_rows = next_rows.to(self.device)
+            self._prefetched[_place(split, next_rows)] = self._read(index, next_rows)
+            while len(self._prefetched) > MAX_PREFETCH:
+                self._prefetched.pop(next(iter(self._prefetched))).cancel()
         return reading.result(), labels[rows]
 
     def batches(
         self, split: str, batches: Sequence[Tensor], random: tuple | None = None
     ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
         """:meth:`batch` of one after the other; features are never augmented."""
-        for rows, then in zip(batches, [*batches[1:], None], strict=True):
-            yield self.batch(split, rows, then)
+        for rows, next_rows in zip(batches, [*batches[1:], None], strict=True):
+            yield self.batch(split, rows, next_rows)
 
     @property
     def _column(self) -> dict[str, int]:
@@ -256,7 +256,7 @@ class FeatureBank(_Source):
         def read() -> dict[str, Tensor]:
             items, features = index[rows].cpu(), {}
             for m, table in enumerate(self._tables):
-                table.call_for(items[..., m])
+                table.prefetch(items[..., m])
             for m, (modality, table) in enumerate(zip(self.modalities, self._tables, strict=True)):
                 wanted = items[..., m]
                 picked = table.rows.index_select(0, wanted.flatten()).to(self.device)
@@ -303,7 +303,7 @@ class FeatureBank(_Source):
         inputs, size, in_files = modality.inputs, 512, not isinstance(modality.inputs, Tensor)
         each = _numel(inputs) if in_files else 0
         if in_files:
-            size = min(size, max(1, AT_ONCE // each))
+            size = min(size, max(1, MAX_VALUES_PER_FORWARD // each))
         starts = range(first, len(inputs), size)
         ranges = [torch.arange(s, min(s + size, len(inputs))) for s in starts]
         batches = [(items, items[:, None]) for items in ranges]
@@ -344,7 +344,7 @@ class FeatureBank(_Source):
                 features[name] = torch.cat([part.pop(name) for part in parts])
         return features
 
-    def _on_disk(self, folder: str | os.PathLike) -> list[Table]:
+    def _on_disk(self, folder: str | os.PathLike) -> list[MemmapFeatures]:
         def refused(error: Exception) -> FeatureError:
             return FeatureError(
                 f"folder: found {str(folder)!r} ({getattr(error, 'strerror', None) or error}); "
@@ -357,11 +357,11 @@ class FeatureBank(_Source):
             raise refused(error) from None
         try:
             root.mkdir(parents=True, exist_ok=True)
-            return [self._table(m, root / _key([m], self.L)) for m in self.modalities]
+            return [self._table(m, root / _cache_key([m], self.L)) for m in self.modalities]
         except OSError as error:
             raise refused(error) from None
 
-    def _table(self, modality: Modality, folder: Path) -> Table:
+    def _table(self, modality: Modality, folder: Path) -> MemmapFeatures:
         if not (folder / "bank.json").is_file():
             lock = folder.parent / f".{folder.name}.lock"
             with FileLock(lock):
@@ -381,7 +381,7 @@ class FeatureBank(_Source):
             with TableWriter(beside / "features.npy", shape) as rows:
                 for start, end, features in self._parts(modality, done) if done < n else ():
                     rows.write(start, _as_half(features, start))
-                    if end - done >= SHARD or end == n:
+                    if end - done >= FLUSH_EVERY or end == n:
                         _check_readable(modality, done, end, skipped)
                         rows.flush()
                         done = end
@@ -400,7 +400,11 @@ class FeatureBank(_Source):
             ) from None
 
     def _meta(self, modality: Modality, **more) -> dict:
-        known = {"format": FORMAT, "key": _key([modality], self.L), "modality": modality.name}
+        known = {
+            "format": FORMAT,
+            "cache_key": _cache_key([modality], self.L),
+            "modality": modality.name,
+        }
         shape = list(_shape(modality, self.L))
         return known | {"shape": shape, "skipped": self.skipped[modality.name]} | more
 
@@ -408,7 +412,7 @@ class FeatureBank(_Source):
         """What a file says of a table. Raises ValueError where it is of another one."""
         meta = json.loads(path.read_text())
         wanted = self._meta(modality)
-        for name in ("format", "key", "modality", "shape"):
+        for name in ("format", "cache_key", "modality", "shape"):
             if meta[name] != wanted[name]:
                 raise ValueError(f"found {name} {meta[name]!r}; allowed: {wanted[name]!r}")
         meta["skipped"] = {int(item): str(why) for item, why in meta["skipped"].items()}
@@ -429,7 +433,7 @@ class FeatureBank(_Source):
         self.skipped[modality.name] |= meta["skipped"]
         return done
 
-    def _mapped(self, modality: Modality, folder: Path) -> Table:
+    def _mapped(self, modality: Modality, folder: Path) -> MemmapFeatures:
         remedy, shape = f"delete {folder} to have it made again", _shape(modality, self.L)
         try:
             meta = self._read_meta(modality, folder / "bank.json")
@@ -455,7 +459,7 @@ class FeatureBank(_Source):
                 f"{path}: features of {modality.name!r}: found shape {list(values.shape)} of "
                 f"{values.dtype}; allowed: {list(shape)} of float16; {remedy}"
             )
-        return Table(values)
+        return MemmapFeatures(values)
 
 
 class RawInputs(_Source):
@@ -486,7 +490,7 @@ class RawInputs(_Source):
         self._each = 0
         if not all(isinstance(inputs, Tensor) for inputs in self._inputs):
             self._each = sum(_numel(inputs) for inputs in self._inputs)
-            self.chunk = max(1, AT_ONCE // self._each)
+            self.eval_batch_size = max(1, MAX_VALUES_PER_FORWARD // self._each)
 
     def batch(self, split: str, rows: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Samples ``rows`` of a split: inputs by modality name, and labels (N, …)."""
@@ -532,7 +536,7 @@ def _check_space(beside: Path, shape: tuple[int, int, int], done: int) -> None:
 
 def _check_readable(modality: Modality, start: int, end: int, skipped: dict[int, str]) -> None:
     """Refuse a stretch of files none of which can be read: a disk that is gone, not a bad file."""
-    if end - start >= MANY and all(item in skipped for item in range(start, end)):
+    if end - start >= MAX_UNREADABLE_RUN and all(item in skipped for item in range(start, end)):
         raise DataError(
             f"{modality.name}: items {start} … {end - 1}: none can be read, the first of them: "
             f"{skipped[start]}; what was extracted before is kept"
@@ -577,7 +581,7 @@ def _as_half(features: dict[str, Tensor], start: int) -> Tensor:
 
 
 def _write_json(path: Path, data: dict) -> None:
-    with writing(path) as beside:
+    with atomic_write(path) as beside:
         Path(beside).write_text(json.dumps(data, indent=1))
 
 
@@ -591,8 +595,8 @@ def _check_finite(name: str, values: Tensor, items: Tensor) -> None:
         )
 
 
-def _identity(task: Task, L: int, precision: torch.dtype) -> str:
-    digest = hashlib.sha256(_key(task.modalities, L).encode())
+def _source_hash(task: Task, L: int, precision: torch.dtype) -> str:
+    digest = hashlib.sha256(_cache_key(task.modalities, L).encode())
     if precision != torch.float32:
         digest.update(str(precision).encode())
     for split in task.splits.values():
@@ -601,7 +605,7 @@ def _identity(task: Task, L: int, precision: torch.dtype) -> str:
     return digest.hexdigest()[:32]
 
 
-def _key(modalities: Sequence[Modality], L: int) -> str:
+def _cache_key(modalities: Sequence[Modality], L: int) -> str:
     digest = hashlib.sha256(f"{FORMAT} {L}".encode())
     for modality in modalities:
         digest.update(modality.fingerprint().encode())

@@ -12,18 +12,23 @@ from __future__ import annotations
 import json
 import os
 import re
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import permutations
 from pathlib import Path
+
+from .errors import BmnasError, quoted
+from .registry import Registry
+from .storage import atomic_write
 
 FORMAT = "bmnas-genotype/1"
 
 #: The most Cells of a genotype, and steps of a Cell.
 LARGEST = 64
 
-#: Primitive operations by name. ``ops.register_operation`` fills it; a genotype may use no other.
-OPERATIONS: dict[str, type] = {}
+#: The operations that a search chooses from unless told otherwise: the paper's, less Zero.
+DEFAULT_OPERATIONS = ("sum", "attention", "linear_glu", "concat_fc")
 
 #: Cells that have a name of their own in the literature, as steps on X and Y.
 MOTIFS = {
@@ -36,21 +41,67 @@ MOTIFS = {
 }
 
 
-class BmnasError(ValueError):
-    """Something the user gave does not fit; the message says what, where and what would."""
-
-
-class FileError(BmnasError, OSError):
-    """A file that cannot be written."""
-
-
 class GenotypeError(BmnasError):
     """A genotype that is not legal: says where, what was found and what was allowed."""
 
     def __init__(self, place: str, found: object, allowed: str, source: str = ""):
         self.place, self.found, self.allowed, self.source = place, found, allowed, source
         where = f"{source}: {place}" if source else place
-        super().__init__(f"{where}: found {_shown(found)}; allowed: {allowed}")
+        super().__init__(f"{where}: found {quoted(found)}; allowed: {allowed}")
+
+
+class OperationError(BmnasError):
+    """An operation that cannot be registered or does not exist."""
+
+
+#: Primitive operations by name, filled by :mod:`~bmnas_core.ops`; a genotype may use no others.
+OPERATIONS = Registry(
+    "operation",
+    OperationError,
+    pattern=(r"[a-z][a-z0-9_]*", "small letters, digits, underscores"),
+)
+
+
+# --- the grammar: what nodes are called, and which of them a Cell or a step may take
+
+
+def cell_name(i: int) -> str:
+    """What later Cells call Cell i, counted from 0: ``"C1"`` is the first."""
+    return f"C{i + 1}"
+
+
+def step_name(j: int) -> str:
+    """What later steps of a Cell call step j, counted from 0: ``"S1"`` is the first."""
+    return f"S{j + 1}"
+
+
+def cell_predecessors(features: Sequence[str], i: int) -> tuple[str, ...]:
+    """What Cell i, counted from 0, may take: all features, then all earlier Cells."""
+    return (*features, *map(cell_name, range(i)))
+
+
+def step_predecessors(j: int) -> tuple[str, ...]:
+    """What step j of a Cell, counted from 0, may take: X and Y, then all earlier steps."""
+    return ("X", "Y", *map(step_name, range(j)))
+
+
+def is_free(pair: Sequence[str], taken: Collection[Sequence[str]] = ()) -> bool:
+    """Whether a Cell may take a pair: two different nodes, and no earlier Cell's two in any order.
+
+    Args:
+        taken: the pairs of the earlier Cells.
+    """
+    return pair[0] != pair[1] and not any(set(pair) == set(other) for other in taken)
+
+
+def free_pairs(
+    names: Sequence[str], taken: Collection[Sequence[str]] = ()
+) -> list[tuple[str, str]]:
+    """All ordered pairs (X, Y) of ``names`` that are free, see :func:`is_free`."""
+    return [pair for pair in permutations(names, 2) if is_free(pair, taken)]
+
+
+# --- genotypes
 
 
 @dataclass(frozen=True)
@@ -121,16 +172,23 @@ class Genotype:
             raise GenotypeError("cells", [], "at least one Cell")
         if len(self.cells) > LARGEST:
             raise GenotypeError("cells", f"{len(self.cells)} Cells", f"at most {LARGEST}")
-        nodes = list(self.features)
         for i, cell in enumerate(self.cells):
-            _check_cell(cell, f"cells[{i}]", nodes)
-            nodes.append(f"C{i + 1}")
+            _check_cell(cell, f"cells[{i}]", cell_predecessors(self.features, i))
 
     @property
     def used_features(self) -> tuple[str, ...]:
         """Features that some Cell takes, in the order of ``features``."""
         taken = {name for cell in self.cells for name in cell.inputs}
         return tuple(name for name in self.features if name in taken)
+
+    def with_inputs(self, pairs: Sequence[tuple[str, str]]) -> Genotype:
+        """This genotype with other inputs X and Y of its first Cells, one pair each.
+
+        Raises:
+            GenotypeError: if the result is not legal.
+        """
+        first = [replace(c, inputs=pair) for c, pair in zip(self.cells, pairs, strict=False)]
+        return replace(self, cells=(*first, *self.cells[len(first) :]))
 
     def canonical(self) -> Genotype:
         """The one representative of all genotypes that are this same architecture.
@@ -240,7 +298,7 @@ class Genotype:
         Raises:
             FileError: where nothing can be written.
         """
-        with writing(path) as beside:
+        with atomic_write(path) as beside:
             beside.write_text(self.to_json(), encoding="utf-8")
         return Path(path)
 
@@ -266,42 +324,6 @@ class Genotype:
         return cls.from_json(text, str(path))
 
 
-@contextmanager
-def writing(path: str | os.PathLike):
-    """Yield a path beside ``path`` to write to; it replaces ``path`` only if all went well.
-
-    The folder of ``path`` is made if need be.
-
-    Raises:
-        FileError: where nothing can be written, or the writing fails.
-    """
-    allowed = "allowed: the path of a file that can be written"
-    try:
-        target = Path(path)
-        if not target.name or target.is_dir():
-            what = "the folder" if target.is_dir() and str(path) else "no name,"
-            raise FileError(f"path: found {what} {str(path)!r}; {allowed}")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside = target.with_name(f".{target.name}.{os.getpid()}.part")
-        beside.touch()
-    except FileError:
-        raise
-    except (OSError, TypeError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise FileError(f"path: found {str(path)!r} ({why}); {allowed}") from None
-    try:
-        mode = beside.stat().st_mode
-        yield beside
-        beside.chmod(mode)  # safetensors would leave it to its owner alone
-        os.replace(beside, target)
-    except OSError as error:
-        if isinstance(error, FileError):
-            raise
-        raise FileError(f"{target}: not written: {error.strerror or error}") from error
-    finally:
-        beside.unlink(missing_ok=True)
-
-
 def check_features(features: tuple[str, ...]) -> None:
     """Raise :class:`GenotypeError` unless these are printable names, each once and no Cell's."""
     if not features:
@@ -316,7 +338,7 @@ def check_features(features: tuple[str, ...]) -> None:
             raise GenotypeError(place, name, "each name once")
 
 
-def _check_cell(cell: object, place: str, nodes: list[str]) -> None:
+def _check_cell(cell: object, place: str, nodes: tuple[str, ...]) -> None:
     if not isinstance(cell, CellGenotype):
         raise GenotypeError(place, cell, "a CellGenotype")
     object.__setattr__(cell, "inputs", _pair(f"{place}.inputs", cell.inputs, nodes))
@@ -325,18 +347,18 @@ def _check_cell(cell: object, place: str, nodes: list[str]) -> None:
         raise GenotypeError(f"{place}.steps", [], "at least one step")
     if len(cell.steps) > LARGEST:
         raise GenotypeError(f"{place}.steps", f"{len(cell.steps)} steps", f"at most {LARGEST}")
-    inner = ["X", "Y"]
     for j, step in enumerate(cell.steps):
         here = f"{place}.steps[{j}]"
         if not isinstance(step, StepGenotype):
             raise GenotypeError(here, step, "a StepGenotype")
         if not isinstance(step.op, str) or step.op not in OPERATIONS:
             raise GenotypeError(f"{here}.op", step.op, _choices(OPERATIONS))
-        object.__setattr__(step, "inputs", _pair(f"{here}.inputs", step.inputs, inner))
-        inner.append(f"S{j + 1}")
+        object.__setattr__(
+            step, "inputs", _pair(f"{here}.inputs", step.inputs, step_predecessors(j))
+        )
 
 
-def _pair(place: str, value: object, allowed: list[str]) -> tuple[str, str]:
+def _pair(place: str, value: object, allowed: tuple[str, ...]) -> tuple[str, str]:
     """``value`` as two different names out of ``allowed``."""
     pair = _listed(place, value)
     if len(pair) != 2:
@@ -375,11 +397,6 @@ def _no_repeats(pairs: list[tuple[str, object]]) -> dict:
 
 def _choices(names) -> str:
     return ", ".join(repr(name) for name in names) or "nothing (no node is left)"
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "…"
 
 
 def _summary(part: CellGenotype | StepGenotype | None) -> str:

@@ -12,9 +12,18 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from .cells import INITIAL_SCALE, RELAXATIONS, Cell, MixedCell, Sharpening, mix_inputs
-from .config import BmnasError
-from .genotype import CellGenotype, Genotype, StepGenotype
+from .cells import INITIAL_SCALE, RELAXATIONS, Cell, MixedCell, Temperature, mix_inputs
+from .errors import BmnasError
+from .genotype import (
+    DEFAULT_OPERATIONS,
+    CellGenotype,
+    Genotype,
+    StepGenotype,
+    cell_name,
+    cell_predecessors,
+    is_free,
+    step_predecessors,
+)
 from .ops import Conv1x1
 
 
@@ -22,13 +31,13 @@ class FeatureError(BmnasError):
     """Features that are missing, have the wrong shape or hold values that are not finite."""
 
 
-def pool(feature: Tensor, L: int, over: str = "grid") -> Tensor:
+def pool(feature: Tensor, L: int, pooling: str = "grid") -> Tensor:
     """Max-pool any backbone feature to length L: the first half of the reshape layer.
 
     Args:
         feature: (N, C), (N, C, T), (N, C, H, W) or (N, C, T, H, W).
         L: length of the inner representation.
-        over: ``"grid"`` keeps L positions of an image in reading order, as a grid as square as L
+        pooling: ``"grid"`` keeps L positions of an image in reading order, as a grid as square as L
             allows; ``"time"`` keeps L moments of the first axis and pools all others away.
 
     Returns:
@@ -38,12 +47,13 @@ def pool(feature: Tensor, L: int, over: str = "grid") -> Tensor:
         FeatureError: if the feature has no such axes.
     """
     axes = feature.dim() - 2
-    if axes not in (0, 1, 2, 3) or over not in ("grid", "time") or (over == "grid" and axes == 3):
+    known = pooling in ("grid", "time")
+    if axes not in (0, 1, 2, 3) or not known or (pooling == "grid" and axes == 3):
         raise FeatureError(
-            f"pool over {over!r}: found a feature of shape {tuple(feature.shape)}; allowed: "
+            f"pooling {pooling!r}: found a feature of shape {tuple(feature.shape)}; allowed: "
             "(N, C), (N, C, T) and (N, C, H, W), and for 'time' (N, C, T, H, W) too"
         )
-    if over == "grid" and axes == 2:
+    if pooling == "grid" and axes == 2:
         rows = max(r for r in range(1, math.isqrt(L) + 1) if L % r == 0)
         return nn.functional.adaptive_max_pool2d(feature, (rows, L // rows)).flatten(2)
     moments = feature.reshape(*feature.shape[:2], feature.shape[2] if axes else 1, -1).amax(3)
@@ -124,8 +134,9 @@ class Hypernet(nn.Module):
         operations: names of the candidate primitives of a step.
         relaxation: a name in :data:`~bmnas_core.cells.RELAXATIONS`.
         partial: see :class:`~bmnas_core.cells.MixedCell`.
-        paths: it is to be passed one architecture at a time (:meth:`only`), and BatchNorm takes
-            its statistics from each batch, for no running ones suit all architectures.
+        sampling: ``"mixture"``, or ``"single_path"`` for a hypernet that runs one architecture
+            at a time (:meth:`single_path`; Guo et al. 2020). BatchNorm then takes its statistics
+            from each batch, since no running ones suit all architectures.
     """
 
     def __init__(
@@ -137,81 +148,79 @@ class Hypernet(nn.Module):
         L: int,
         N: int,
         M: int,
-        operations: tuple[str, ...] = ("sum", "attention", "linear_glu", "concat_fc"),
+        operations: tuple[str, ...] = DEFAULT_OPERATIONS,
         relaxation: str = "paper",
         dropout: float = 0.0,
         partial: int = 1,
-        paths: bool = False,
+        sampling: str = "mixture",
     ):
         super().__init__()
         self.path: Genotype | None = None
         self.relaxation, self.L = RELAXATIONS[relaxation], L
-        self.sharpen = Sharpening()
+        self.temperature = Temperature()
         self.reshape = _Reshapes(channels, C, L, dropout)
-        self.edges = [len(channels) + i for i in range(N)]
+        self.edges = [len(cell_predecessors(tuple(channels), i)) for i in range(N)]
         self.alpha = nn.Parameter(INITIAL_SCALE * torch.randn(sum(self.edges), 2))
         self.cells = nn.ModuleList(
-            MixedCell(C, L, M, operations, dropout, self.relaxation, self.sharpen, partial)
+            MixedCell(C, L, M, operations, dropout, self.relaxation, self.temperature, partial)
             for _ in range(N)
         )
         self.classifier = _Classifier(N * C, L, classes)
-        for module in self.modules() if paths else ():
+        for module in self.modules() if sampling == "single_path" else ():
             if isinstance(module, nn.BatchNorm1d):
                 module.track_running_stats = False
                 module.running_mean = module.running_var = module.num_batches_tracked = None
 
     @contextmanager
-    def only(self, path: Genotype):
-        """In this block the hypernet is one architecture, by the weights that all share."""
+    def single_path(self, path: Genotype):
+        """In this block evaluate only this path, with the weights that all paths share."""
         before, self.path = self.path, path
         try:
             yield self
         finally:
             self.path = before
 
-    def draw(self) -> tuple[Genotype, Tensor]:
-        """An architecture drawn by its probability under α, β, γ, and the log of that.
+    def sample_path(self) -> tuple[Genotype, Tensor]:
+        """An architecture sampled by its probability under α, β, γ, and the log of that.
 
-        As :func:`~bmnas_core.derive.likeliest` counts it, as listed; the logarithm can be
-        differentiated.
+        The probability is that of
+        :func:`~bmnas_core.architecture.most_probable`, of the architecture as listed; its
+        logarithm can be differentiated.
         """
-        log_p, cells, nodes = [], [], list(self.reshape.channels)
+        log_p, cells = [], []
+        features = tuple(self.reshape.channels)
 
-        def draw(logits: Tensor) -> int:
+        def sample(logits: Tensor) -> int:
             logs = logits.flatten().log_softmax(0)
             k = int(torch.multinomial(logs.detach().exp(), 1))
             log_p.append(logs[k])
             return k
 
-        def draw_pair(names: list[str], logits: Tensor, taken=()) -> tuple[str, str]:
+        def sample_pair(names: tuple[str, ...], logits: Tensor, taken=()) -> tuple[str, str]:
             x, y = self.relaxation.weights(logits)
             odds = x.log()[:, None] + y.log()
-            illegal = [
-                [i == j or {a, b} in taken for j, b in enumerate(names)]
-                for i, a in enumerate(names)
-            ]
+            illegal = [[not is_free((a, b), taken) for b in names] for a in names]
             illegal = torch.tensor(illegal, device=odds.device)
-            k = draw(odds.masked_fill(illegal, -torch.inf))
+            k = sample(odds.masked_fill(illegal, -torch.inf))
             return names[k // len(names)], names[k % len(names)]
 
-        edges = self.sharpen(self.alpha).split(self.edges)
+        edges = self.temperature(self.alpha).split(self.edges)
         for i, (cell, alpha) in enumerate(zip(self.cells, edges, strict=True)):
-            inputs = draw_pair(nodes, alpha, [set(cell.inputs) for cell in cells])
-            steps, inner = [], ["X", "Y"]
-            for j, beta in enumerate(self.sharpen(cell.beta).split(cell.edges)):
-                op = list(cell.steps[j])[draw(self.sharpen(cell.gamma[j]))]
-                steps.append(StepGenotype(op, draw_pair(inner, beta)))
-                inner.append(f"S{j + 1}")
+            taken = [cell.inputs for cell in cells]
+            inputs = sample_pair(cell_predecessors(features, i), alpha, taken)
+            steps = []
+            for j, beta in enumerate(self.temperature(cell.beta).split(cell.edges)):
+                op = list(cell.steps[j])[sample(self.temperature(cell.gamma[j]))]
+                steps.append(StepGenotype(op, sample_pair(step_predecessors(j), beta)))
             cells.append(CellGenotype(inputs, tuple(steps)))
-            nodes.append(f"C{i + 1}")
-        features = tuple(self.reshape.channels)
         return Genotype(features, tuple(cells)), torch.stack(log_p).sum()
 
-    def _walk(self, path: Genotype, features: dict[str, Tensor]) -> Tensor:
-        states = self.reshape(features, path.used_features)
-        for i, (cell, chosen) in enumerate(zip(self.cells, path.cells, strict=True)):
-            states[f"C{i + 1}"] = cell.walk(chosen, *(states[name] for name in chosen.inputs))
-        return self.classifier([states[f"C{i + 1}"] for i in range(len(self.cells))])
+    def _forward_path(self, path: Genotype, features: dict[str, Tensor]) -> Tensor:
+        states, outputs = self.reshape(features, path.used_features), []
+        for i, (cell, genotype) in enumerate(zip(self.cells, path.cells, strict=True)):
+            outputs.append(cell.forward_path(genotype, *(states[n] for n in genotype.inputs)))
+            states[cell_name(i)] = outputs[-1]
+        return self.classifier(outputs)
 
     def mix(self, states: list[Tensor], pairs: Sequence[tuple[str, str]] = ()) -> list[Tensor]:
         """Outputs of the Cells, given reshaped features of shape (N, C, L).
@@ -219,21 +228,21 @@ class Hypernet(nn.Module):
         Args:
             pairs: what the first Cells read as X and Y, in place of their mixtures.
         """
-        states, names = list(states), list(self.reshape.channels)
-        edges = self.sharpen(self.alpha).split(self.edges)
+        states, features = list(states), tuple(self.reshape.channels)
+        edges = self.temperature(self.alpha).split(self.edges)
         for i, (cell, logits) in enumerate(zip(self.cells, edges, strict=True)):
             if i < len(pairs):
+                names = cell_predecessors(features, i)
                 inputs = (states[names.index(name)] for name in pairs[i])
             else:
                 inputs = mix_inputs(self.relaxation, logits, states)
             states.append(cell(*inputs))
-            names.append(f"C{i + 1}")
         return states[-len(self.cells) :]
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Pooled features, each (N, C_i, L) → logits (N, classes)."""
         if self.path is not None:
-            return self._walk(self.path, features)
+            return self._forward_path(self.path, features)
         return self.classifier(self.mix(list(self.reshape(features).values())))
 
     def architecture_parameters(self) -> list[nn.Parameter]:
@@ -246,21 +255,21 @@ class Hypernet(nn.Module):
         return [p for p in self.parameters() if id(p) not in searched]
 
 
-class KeptPairs(nn.Module):
-    """A hypernet with one pair at a time in the place of what its first Cells mix.
+class FixedInputs(nn.Module):
+    """A hypernet whose first Cells read a fixed pair each, in place of their mixtures.
 
     Args:
-        choices: K lists of pairs, each for the first Cells; the others go on mixing.
+        inputs: K lists of pairs, each for the first Cells; the other Cells go on mixing.
     """
 
-    def __init__(self, hypernet: Hypernet, choices: list[list[tuple[str, str]]]):
+    def __init__(self, hypernet: Hypernet, inputs: list[list[tuple[str, str]]]):
         super().__init__()
-        self.hypernet, self.choices = hypernet, choices
+        self.hypernet, self.inputs = hypernet, inputs
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Pooled features, each (N, C_i, L) → logits (K, N, classes)."""
         states = list(self.hypernet.reshape(features).values())
-        mixed = (self.hypernet.mix(states, pairs) for pairs in self.choices)
+        mixed = (self.hypernet.mix(states, pairs) for pairs in self.inputs)
         return torch.stack([self.hypernet.classifier(cells) for cells in mixed])
 
 
@@ -301,10 +310,11 @@ class FusionNetwork(nn.Module):
 
     def mix(self, states: dict[str, Tensor]) -> list[Tensor]:
         """Outputs of the Cells, given reshaped features by name, each (N, C, L)."""
-        states = dict(states)
+        states, outputs = dict(states), []
         for i, cell in enumerate(self.cells):
-            states[f"C{i + 1}"] = cell(*(states[name] for name in cell.genotype.inputs))
-        return [states[f"C{i + 1}"] for i in range(len(self.cells))]
+            outputs.append(cell(*(states[name] for name in cell.genotype.inputs)))
+            states[cell_name(i)] = outputs[-1]
+        return outputs
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Pooled features, each (N, C_i, L) → logits (N, classes)."""

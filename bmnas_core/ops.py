@@ -15,24 +15,19 @@ from __future__ import annotations
 
 import inspect
 import math
-import re
 
 import torch
 from torch import Tensor, nn
 
-from .config import RANDOM, BmnasError
-from .genotype import OPERATIONS
-
-
-class OperationError(BmnasError):
-    """An operation that cannot be registered or does not exist."""
+from .genotype import OPERATIONS, OperationError
+from .runtime import RNG_LOCK
 
 
 def register_operation(name: str, *, label: str | None = None, symmetric: bool = False):
     """Class decorator: make a ``torch.nn.Module`` a primitive operation called ``name``.
 
     The class is built as ``cls(C, L, dropout)`` and called as ``op(x, y)``. It is tried once on a
-    small input before it is accepted.
+    small input before it is accepted, and then has the attributes ``label`` and ``symmetric``.
 
     Args:
         name: how genotypes spell it: small letters, digits and underscores.
@@ -44,21 +39,8 @@ def register_operation(name: str, *, label: str | None = None, symmetric: bool =
     """
 
     def decorate(cls):
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-            raise OperationError(
-                f"operation name: found {name!r}; allowed: small letters, digits, underscores"
-            )
-        known = OPERATIONS.get(name)
-        if known is not None and (known.__module__, known.__qualname__) != (
-            cls.__module__,
-            cls.__qualname__,
-        ):
-            raise OperationError(f"operation {name!r} exists already: {known.__qualname__}")
-        if not (inspect.isclass(cls) and issubclass(cls, nn.Module)):
-            raise OperationError(f"operation {name!r}: found {cls!r}; allowed: an nn.Module class")
-        _try_out(cls, name)
-        cls.op_name, cls.label, cls.symmetric = name, label or name, symmetric
-        OPERATIONS[name] = cls
+        OPERATIONS.add(name, cls, check=_try_out)
+        cls.label, cls.symmetric = label or name, symmetric
         return cls
 
     return decorate
@@ -80,14 +62,14 @@ class Conv1x1(nn.Conv1d):
 
 def make_operation(name: str, C: int, L: int, dropout: float) -> nn.Module:
     """A fresh operation by name. Raises :class:`OperationError` for one that is not registered."""
-    if name not in OPERATIONS:
-        raise OperationError(f"operation: found {name!r}; allowed: {', '.join(OPERATIONS)}")
     return OPERATIONS[name](C, L, dropout)
 
 
-def _try_out(cls, name: str) -> None:
+def _try_out(name: str, cls: type) -> None:
+    if not (inspect.isclass(cls) and issubclass(cls, nn.Module)):
+        raise OperationError(f"operation {name!r}: found {cls!r}; allowed: an nn.Module class")
     x = torch.zeros(2, 4, 3)
-    with RANDOM, torch.random.fork_rng(devices=[]):
+    with RNG_LOCK, torch.random.fork_rng(devices=[]):
         try:
             out = cls(4, 3, 0.0)(x, x)
         except Exception as error:
@@ -124,7 +106,7 @@ class Sum(nn.Module):
 
 @register_operation("attention", label="Attention")
 class Attention(nn.Module):
-    """LayerNorm(y softmax(xᵀy / √C)ᵀ): the L positions of x look at the L positions of y.
+    """LayerNorm(y softmax(xᵀy / √C)ᵀ): the L positions of x attend to the L positions of y.
 
     Queries are x, keys and values y, with no projections. The attention weights have a dropout of
     their own, 0.1 in every setting of the paper.

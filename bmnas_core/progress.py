@@ -34,10 +34,10 @@ def progress_bar(
     """
     if total is None and hasattr(iterable, "__len__"):
         total = len(iterable)
-    return _Bar(iterable, name, total, leave=False, disable=not (show and watched()))
+    return _Bar(iterable, name, total, leave=False, disable=not (show and is_interactive()))
 
 
-def watched() -> bool:
+def is_interactive() -> bool:
     """Whether a terminal or a notebook shows what is printed here, to a person."""
     if os.environ.get(UNATTENDED) == "1":
         return False

@@ -12,30 +12,31 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from .architecture import ArchitectureWeights
 from .cells import RELAXATIONS
-from .choices import CHOICES, RUNGS
-from .config import (
-    RANDOM,
-    BmnasError,
-    ConfigError,
+from .config import ConfigError, SearchSettings, setting
+from .errors import BmnasError
+from .features import FeatureBank
+from .genotype import DEFAULT_OPERATIONS, OPERATIONS, Genotype
+from .metrics import metric_of
+from .networks import FixedInputs, Hypernet
+from .runtime import (
+    RNG_LOCK,
     DeviceError,
-    SearchSettings,
     as_seed,
     epoch_batches,
-    read_tensors,
     resolve_device,
     seeded,
-    setting,
-    write_tensors,
 )
-from .derive import DERIVATIONS, ArchitectureWeights, derive, with_pairs
-from .features import FeatureBank
-from .genotype import OPERATIONS, Genotype
-from .networks import Hypernet, KeptPairs
+from .selection import RUNGS, SELECTIONS, derive, selection_for
+from .storage import read_tensors, write_tensors
 from .tasks.task import Task, as_task
-from .train import cosine_restarts, metric_of, score, scores
+from .train import cosine_restarts, score, scores
 
-FORMAT = "bmnas-search/1"
+FORMAT = "bmnas-search/2"
+
+#: How a search ends if neither it nor its task says.
+DEFAULT_SELECTION = "successive_halving"
 
 
 class SearchError(BmnasError):
@@ -44,48 +45,45 @@ class SearchError(BmnasError):
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig(SearchSettings):
-    """How to search; what is None is the task's own.
+    """How to search. Fields that are None default to the task's.
 
     ``schedule="batch"`` follows every update of the weights, on a training batch, by one of α, β,
     γ, on a validation batch. ``"epoch"`` does a whole epoch of the one and then one of the other,
-    as the published code does. In the first ``warmup`` epochs the weights learn alone.
+    as the released code does. In the first ``warmup`` epochs the weights learn alone.
 
-    ``order="first"`` takes the weights as they are for the gradient of α, β, γ; ``"second"`` looks
-    one step of gradient descent ahead and differentiates through it (Liu et al. 2019, eq. 6).
+    ``order="first"`` takes the weights as they are for the gradient of α, β, γ; ``"second"`` takes
+    the weights after one more step of gradient descent, and differentiates through that step (Liu
+    et al. 2019, eq. 6).
 
-    ``passes="mixture"`` sends each batch through the whole hypernet. ``"paths"`` draws one
-    architecture for each training batch by its probability under α, β, γ, and ``draws`` for each
-    validation batch, whose losses move the probabilities (REINFORCE with a leave-one-out
-    baseline): the weights never see a mixture, so that they tell how good an architecture is
-    alone.
+    ``sampling="mixture"`` sends each batch through the whole hypernet. ``"single_path"`` (Guo et
+    al. 2020) samples one architecture for each training batch by its probability under α, β, γ,
+    and ``path_samples`` for each validation batch, whose losses change the probabilities
+    (REINFORCE with a leave-one-out baseline). The weights then never see a mixture, so they tell
+    how good an architecture is alone.
 
-    α, β, γ are divided by a ``temperature`` that goes from the first number to the second,
-    geometrically, and with ``gumbel`` moved by noise; ``partial`` lets the operations see one in
-    so many channels (:class:`~bmnas_core.cells.MixedCell`).
+    α, β, γ are divided by a ``temperature`` that changes geometrically from the first number to
+    the second; ``gumbel`` adds noise to them. With ``partial``, operations work on that fraction
+    of the channels (:class:`~bmnas_core.cells.MixedCell`).
 
-    When the updates are done, the ``choice`` is made; ``rungs`` and ``margin`` are those of
-    ``"trials"`` (:mod:`~bmnas_core.choices`).
+    ``selection`` names the rule by which the search ends (:mod:`~bmnas_core.selection`). ``rungs``
+    and ``tie_margin`` are settings of ``"successive_halving"``.
     """
 
-    operations: tuple[str, ...] = setting(
-        ("sum", "attention", "linear_glu", "concat_fc"), choices=lambda: tuple(OPERATIONS)
-    )
+    operations: tuple[str, ...] = setting(DEFAULT_OPERATIONS, choices=lambda: tuple(OPERATIONS))
     relaxation: str = setting("pair", choices=lambda: tuple(RELAXATIONS))
-    derivation: str = setting("argmax", choices=lambda: tuple(DERIVATIONS))
     schedule: str = setting("batch", choices=("batch", "epoch"))
-    passes: str = setting("mixture", choices=("mixture", "paths"))
-    draws: int = setting(4, least=2)
-    warmup: int = setting(0, least=0)
+    sampling: str = setting("mixture", choices=("mixture", "single_path"))
+    path_samples: int = setting(4, ge=2)
+    warmup: int = setting(0, ge=0)
     order: str = setting("first", choices=("first", "second"))
-    temperature: tuple[float, float] = setting((1.0, 1.0), above=0.0)
+    temperature: tuple[float, float] = setting((1.0, 1.0), gt=0.0)
     gumbel: bool = False
-    partial: int = setting(1, least=1)
-    arch_lr: float = setting(1e-2, above=0.0)
-    arch_betas: tuple[float, float] = setting((0.5, 0.999), least=0.0, most=0.9999)
-    arch_weight_decay: float = setting(1e-3, least=0.0)
-
-    choice: str | None = setting(choices=lambda: tuple(CHOICES))
-    margin: float = setting(3.0, least=0.0)
+    partial: int = setting(1, ge=1)
+    arch_lr: float = setting(1e-2, gt=0.0)
+    arch_betas: tuple[float, float] = setting((0.5, 0.999), ge=0.0, le=0.9999)
+    arch_weight_decay: float = setting(1e-3, ge=0.0)
+    selection: str | None = setting(choices=lambda: tuple(SELECTIONS))
+    tie_margin: float = setting(3.0, ge=0.0)
 
     def __post_init__(self):
         super().__post_init__()
@@ -94,19 +92,20 @@ class SearchConfig(SearchSettings):
         fewer, longer = [*counts] == sorted(counts)[::-1], [*epochs] == sorted({*epochs})
         if counts[-1] < 1 or epochs[0] < 1 or not (fewer and longer):
             raise ConfigError(
-                f"SearchConfig.rungs: found {self.rungs!r}; allowed: one (how many, epochs) up, "
-                "ever fewer, at least 1, for ever longer"
+                f"SearchConfig.rungs: found {self.rungs!r}; allowed: at least one (how many, "
+                "epochs), of ever fewer candidates for ever more epochs, both at least 1"
             )
-        paths = self.passes == "paths"
+        single_path = self.sampling == "single_path"
         for name, usual in (("order", "first"), ("gumbel", False), ("partial", 1)):
-            if paths and getattr(self, name) != usual:
+            if single_path and getattr(self, name) != usual:
                 raise ConfigError(
                     f"SearchConfig.{name}: found {getattr(self, name)!r}; allowed: {usual!r} with "
-                    "passes='paths'"
+                    "sampling='single_path'"
                 )
         if not self.operations or len(set(self.operations)) < len(self.operations):
             raise ConfigError(
-                f"SearchConfig.operations: found {self.operations!r}; allowed: one up, each once"
+                f"SearchConfig.operations: found {self.operations!r}; allowed: at least one, "
+                "each once"
             )
 
 
@@ -117,13 +116,15 @@ class SearchState:
     Attributes:
         step, epoch: counted from 1; 0 before the first step.
         phase: ``"both"``, or under the epoch schedule ``"weights"`` or ``"architecture"``;
-            ``"choice"`` for a step of the choice that follows; ``"start"`` for where a search
+            ``"selection"`` for a step of the final selection; ``"start"`` for where a search
             stands without a step of its own.
         train_loss, val_loss: of this step's batches; None for the one the phase leaves out.
-        val_score: the hypernet's score on all of validation, at the last step of an epoch; that
-            of the best candidate so far in a choice, or in looks the hypernet's with the best pair.
+        val_score: on all of validation, the hypernet's score at the last step of an epoch; in the
+            final selection the best candidate's so far, or during perturbation that of the
+            hypernet fixed to the best pair.
         weights: α, β, γ after the step.
-        chosen: the best candidate so far, in a choice.
+        selection: the name of the rule by which the search ends.
+        selected: the best genotype so far, in the final selection.
     """
 
     step: int
@@ -134,8 +135,8 @@ class SearchState:
     val_loss: float | None
     val_score: float | None
     weights: ArchitectureWeights
-    derivation: str
-    chosen: Genotype | None = None
+    selection: str
+    selected: Genotype | None = None
 
     @property
     def alpha(self):
@@ -154,8 +155,8 @@ class SearchState:
 
     @cached_property
     def genotype(self) -> Genotype:
-        """What would be derived, or has been chosen, if the search ended here."""
-        return self.chosen or derive(self.weights, self.derivation)
+        """What is selected so far; before the final selection, what α, β and γ stand for."""
+        return self.selected or derive(self.weights, self.selection)
 
 
 class Search:
@@ -169,13 +170,13 @@ class Search:
         config: how; fields that are None are the task's.
         seed: fixes initial weights, batches and dropout.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, …
-        bank: features computed before; the task's shared bank in memory where None.
+        bank: features computed before; the task's shared bank in memory by default.
 
     Attributes:
         hypernet: the network that is searched in.
         step: updates made so far.
         best_genotype, best_score: of the best validation score at the end of an epoch so far, and
-            from the first step of the choice on, the best candidate's.
+            from the first step of the final selection on, the best candidate's.
     """
 
     def __init__(
@@ -188,10 +189,10 @@ class Search:
         bank: FeatureBank | None = None,
     ):
         self.task, self.seed, self.device = as_task(task), as_seed(seed), resolve_device(device)
-        self.config = config = (
-            SearchConfig.of(config).filled(task.search_config).filled(task.config)
-        )
-        self.bank = FeatureBank.of(task, config.L, self.device, bank)
+        config = SearchConfig.from_optional(config).with_defaults(task.search_config)
+        config = config.with_defaults(task.config)
+        self.config = config = config.with_defaults(SearchSettings(selection=DEFAULT_SELECTION))
+        self.bank = FeatureBank.shared(task, config.L, self.device, bank)
         self.metric = metric_of(task)
         with seeded(seed, "hypernet"):
             self.hypernet = Hypernet(
@@ -205,9 +206,9 @@ class Search:
                 relaxation=config.relaxation,
                 dropout=config.dropout,
                 partial=config.partial,
-                paths=config.passes == "paths",
+                sampling=config.sampling,
             ).to(self.device)
-        self.hypernet.sharpen.gumbel = config.gumbel
+        self.hypernet.temperature.gumbel = config.gumbel
         self.architecture = self.hypernet.architecture_parameters()
         self.weights = self.hypernet.weight_parameters()
         self.weight_optimizer = torch.optim.Adam(
@@ -220,7 +221,7 @@ class Search:
             betas=config.arch_betas,
             weight_decay=config.arch_weight_decay,
         )
-        self.choice, self._choosing = CHOICES[config.choice](self), None
+        self.selection, self._selecting = selection_for(self), None
         self.step = 0
         self.best_score: float | None = None
         self.best_genotype: Genotype | None = None
@@ -234,12 +235,12 @@ class Search:
 
     @property
     def updates(self) -> int:
-        """Steps that update weights or α, β, γ; the steps of the choice follow."""
+        """Steps that update weights or α, β, γ; those of the final selection follow."""
         return self.steps_per_epoch * self.config.epochs
 
     @property
     def total_steps(self) -> int:
-        return self.updates + self.choice.steps
+        return self.updates + self.selection.steps
 
     def __len__(self) -> int:
         """Steps that are left."""
@@ -252,29 +253,29 @@ class Search:
     def state(self) -> SearchState:
         """Where the search stands now: α, β, γ and no losses. The step is 0 before the first."""
         rate = self.weight_optimizer.param_groups[0]["lr"]
-        chosen = self.best_genotype if self.step > self.updates else None
-        return self._state("start", rate, None, None, None, chosen)
+        selected = self.best_genotype if self.step > self.updates else None
+        return self._state("start", rate, None, None, None, selected)
 
     def __next__(self) -> SearchState:
         if self.step >= self.total_steps:
             raise StopIteration
-        with RANDOM:
-            return self._next() if self.step < self.updates else self._choose()
+        with RNG_LOCK:
+            return self._next() if self.step < self.updates else self._select()
 
-    def _choose(self) -> SearchState:
-        """One step of the choice. After a resume the steps that were made are made again."""
-        if self._choosing is None:
-            self._choosing = self.choice.run()
+    def _select(self) -> SearchState:
+        """One step of the final selection. After a resume, the steps made before are repeated."""
+        if self._selecting is None:
+            self._selecting = self.selection.run()
             for _ in range(self.step - self.updates):
-                next(self._choosing, None)
-        made = next(self._choosing, None)
-        if made is None:  # made again where numbers round otherwise, it may end earlier
-            self.choice.steps = self.step - self.updates
+                next(self._selecting, None)
+        made = next(self._selecting, None)
+        if made is None:  # repeated where numbers round differently, it may end earlier
+            self.selection.steps = self.step - self.updates
             raise StopIteration
         self.best_genotype, self.best_score = made
         self.step += 1
         rate = self.weight_optimizer.param_groups[0]["lr"]
-        return self._state("choice", rate, None, None, self.best_score, self.best_genotype)
+        return self._state("selection", rate, None, None, self.best_score, self.best_genotype)
 
     def _next(self) -> SearchState:
         epoch, position = divmod(self.step, self.steps_per_epoch)
@@ -309,29 +310,29 @@ class Search:
         return state
 
     def _val_score(self) -> float:
-        """The hypernet's on all of validation; of what would be derived, if it learns by paths."""
-        if self.config.passes == "mixture":
+        """The hypernet's on all of validation; with single paths, that of the derived genotype."""
+        if self.config.sampling == "mixture":
             return score(self.hypernet, self.task, self.bank, "validation")
         return self.score_of(self.state.genotype)
 
     def score_of(self, genotype: Genotype, rows: Tensor | None = None) -> float:
         """Score of one architecture by the hypernet's weights, on (rows of) validation."""
-        with self.hypernet.only(genotype):
+        with self.hypernet.single_path(genotype):
             return score(self.hypernet, self.task, self.bank, "validation", rows)
 
-    def scores_with(
+    def scores_with_inputs(
         self, pairs: list[list[tuple[str, str]]], rows: Tensor | None = None
     ) -> list[float]:
-        """Scores of the hypernet with each list of pairs kept in its first Cells.
+        """Scores on validation of the hypernet, its first Cells fixed to each list of pairs.
 
         Args:
             rows: which samples of validation; all by default.
         """
-        if self.config.passes == "mixture":
-            kept = KeptPairs(self.hypernet, pairs)
-            return scores(kept, self.task, self.bank, "validation", rows)
-        derived = derive(self.state.weights, self.config.derivation)
-        return [self.score_of(with_pairs(derived, kept), rows) for kept in pairs]
+        if self.config.sampling == "mixture":
+            fixed = FixedInputs(self.hypernet, pairs)
+            return scores(fixed, self.task, self.bank, "validation", rows)
+        derived = derive(self.state.weights, self.config.selection)
+        return [self.score_of(derived.with_inputs(inputs), rows) for inputs in pairs]
 
     def _set_rate(self, epoch: int, position: int) -> None:
         trained = min(position, self.train_batches - 1) / self.train_batches
@@ -340,16 +341,16 @@ class Search:
     def _set_temperature(self) -> None:
         first, last = self.config.temperature
         done = min(self.step / max(self.updates - 1, 1), 1.0)
-        self.hypernet.sharpen.temperature = first * (last / first) ** done
+        self.hypernet.temperature.value = first * (last / first) ** done
 
-    def _state(self, phase, lr, train_loss, val_loss, val_score, chosen=None) -> SearchState:
+    def _state(self, phase, lr, train_loss, val_loss, val_score, selected=None) -> SearchState:
         epoch = min(-(-self.step // self.steps_per_epoch), self.config.epochs)
-        weights = ArchitectureWeights.of(
+        weights = ArchitectureWeights.from_hypernet(
             self.hypernet, self.config.operations, self.config.relaxation
         )
         losses = train_loss, val_loss, val_score
-        derivation = self.config.derivation
-        return SearchState(self.step, epoch, phase, lr, *losses, weights, derivation, chosen)
+        rule = self.config.selection
+        return SearchState(self.step, epoch, phase, lr, *losses, weights, rule, selected)
 
     def _update(self, split: str, cycle: int, b: int, batches: int) -> float:
         """One optimiser step: of the weights on a training batch, or of α, β, γ on validation."""
@@ -357,7 +358,7 @@ class Search:
         parameters = self.weights if training else self.architecture
         optimizer = self.weight_optimizer if training else self.architecture_optimizer
         batch = self._batch(split, cycle, b)
-        if self.config.passes == "paths":
+        if self.config.sampling == "single_path":
             loss, value = self._loss_of_paths(batch, training)
         else:
             first = training or self.config.order == "first"
@@ -382,17 +383,19 @@ class Search:
         return self.metric.loss(self.hypernet(inputs), labels)
 
     def _loss_of_paths(self, batch: tuple, training: bool) -> tuple[Tensor, float]:
-        """What to differentiate, and the mean loss of the architectures drawn."""
+        """What to differentiate, and the mean loss of the sampled architectures."""
         if training:
             with torch.no_grad():
-                path, _ = self.hypernet.draw()
-            with self.hypernet.only(path):
+                path, _ = self.hypernet.sample_path()
+            with self.hypernet.single_path(path):
                 loss = self._loss(*batch)
             return loss, float(loss.detach())
-        paths, logs = zip(*(self.hypernet.draw() for _ in range(self.config.draws)), strict=True)
+        paths, logs = zip(
+            *(self.hypernet.sample_path() for _ in range(self.config.path_samples)), strict=True
+        )
         losses = []
         for path in paths:
-            with torch.no_grad(), self.hypernet.only(path):
+            with torch.no_grad(), self.hypernet.single_path(path):
                 losses.append(self._loss(*batch))
         losses = torch.stack(losses)
         # Each loss less the mean of the others.
@@ -410,13 +413,13 @@ class Search:
         gradients = torch.autograd.grad(
             train_loss, self.weights, create_graph=True, allow_unused=True
         )
-        ahead = {
+        unrolled = {
             id(w): w - rate * g
             for w, g in zip(self.weights, gradients, strict=True)
             if g is not None
         }
         names = self.hypernet.named_parameters()
-        moved = {name: ahead[id(p)] for name, p in names if id(p) in ahead}
+        moved = {name: unrolled[id(p)] for name, p in names if id(p) in unrolled}
         inputs, labels = batch
         return self.metric.loss(functional_call(self.hypernet, moved, (inputs,)), labels)
 
@@ -431,10 +434,10 @@ class Search:
             "config": self.config.to_dict(),
             "seed": self.seed,
             "step": self.step,
-            "choice_steps": self.choice.steps,
+            "selection_steps": self.selection.steps,
             "best_score": self.best_score,
             "best_genotype": self.best_genotype and self.best_genotype.to_json(),
-            "bank": self.bank.identity,
+            "bank": self.bank.content_hash,
             "tensors": sorted(tensors),
         }
         write_tensors(path, tensors, json.dumps(header))
@@ -458,7 +461,7 @@ class Search:
         try:
             config = SearchConfig.from_dict(header["config"])
             search = cls(task, config, seed=header["seed"], device=device, bank=bank)
-            if header["bank"] != search.bank.identity:
+            if header["bank"] != search.bank.content_hash:
                 raise SearchError(
                     "was made on other features (task, data, splits, backbones, L, precision or "
                     f"what is left out) than those of task {task.name!r} given here"
@@ -468,7 +471,7 @@ class Search:
                 raise SearchError(f"found other tensors than were saved: {', '.join(lost[:5])}")
             search._restore(tensors)
             search.step, search.best_score = header["step"], header["best_score"]
-            search.choice.steps = header["choice_steps"]
+            search.selection.steps = header["selection_steps"]
             search._set_temperature()
             if search.step:
                 done = min(search.step, search.updates)

@@ -1,4 +1,4 @@
-"""Train and evaluate networks on a task: fusion networks and all their rivals alike."""
+"""Train and evaluate networks on a task: fusion networks and all their baselines alike."""
 
 from __future__ import annotations
 
@@ -10,65 +10,20 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from .config import BmnasError, Settings, epoch_batches, resolve_device, seeded, setting
+from .config import Settings, setting
+from .errors import BmnasError
 from .features import FeatureBank, RawInputs, extract
 from .genotype import Genotype
+from .metrics import metric_of
 from .networks import FusionNetwork, count_parameters
 from .progress import progress_bar
+from .runtime import epoch_batches, resolve_device, seeded
 from .tasks.inputs import DataError
-from .tasks.task import Modality, Task, TaskError, as_task
+from .tasks.task import Modality, Task, as_task
 
 
 class TrainError(BmnasError):
     """Training that cannot start or went astray."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    """How a task is scored and what its networks minimise.
-
-    ``loss`` maps logits (n, classes) and labels to a scalar tensor, ``score`` to a float, higher
-    being better.
-    """
-
-    name: str
-    loss: Callable[[Tensor, Tensor], Tensor]
-    score: Callable[[Tensor, Tensor], float]
-
-
-def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Share of samples whose largest logit is the label's. labels: (n,)."""
-    return float((logits.argmax(1) == labels).double().mean())
-
-
-def weighted_f1(logits: Tensor, labels: Tensor, threshold: float = 0.3) -> float:
-    """F1 averaged over classes weighted by how often each occurs. labels: (n, classes) of 0, 1.
-
-    A class counts as predicted where sigmoid(logit) exceeds ``threshold``; 0.3 is the paper's.
-    """
-    from sklearn.metrics import f1_score
-
-    predicted = (logits.sigmoid() > threshold).cpu().numpy()
-    return float(f1_score(labels.cpu().numpy(), predicted, average="weighted", zero_division=0))
-
-
-def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    return nn.functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
-
-
-METRICS = {
-    "accuracy": Metric("accuracy", nn.functional.cross_entropy, accuracy),
-    "weighted_f1": Metric("weighted_f1", binary_cross_entropy, weighted_f1),
-}
-
-
-def metric_of(task: Task) -> Metric:
-    """The metric that a task names. Raises :class:`TaskError` for one that does not exist."""
-    if task.metric not in METRICS:
-        raise TaskError(
-            f"{task.name}: metric: found {task.metric!r}; allowed: {', '.join(METRICS)}"
-        )
-    return METRICS[task.metric]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +38,8 @@ class TrainConfig(Settings):
 
     data: str = setting("train+validation", choices=("train+validation", "train"))
     finetune: bool = False
-    backbone_lr: float = setting(1e-4, above=0.0)
-    micro_batch: int | None = setting(least=2)
+    backbone_lr: float = setting(1e-4, gt=0.0)
+    micro_batch: int | None = setting(ge=2)
 
 
 class EndToEnd(nn.Module):
@@ -93,11 +48,16 @@ class EndToEnd(nn.Module):
     The backbones learn in evaluation mode: their BatchNorms keep their statistics, since batches
     that fit in memory here are too small for better ones, and without dropout the fusion network
     learns from features like those that it will be tested on.
+
+    Attributes:
+        reads_inputs: names of the modalities whose raw inputs it reads. A network without this
+            attribute reads features.
     """
 
     def __init__(self, task: Task, fusion: FusionNetwork, L: int):
         super().__init__()
         self.modalities, self.L, self.fusion = task.modalities, L, fusion
+        self.reads_inputs = tuple(modality.name for modality in task.modalities)
         self.backbones = nn.ModuleList(copy.deepcopy(m.backbone) for m in task.modalities)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
@@ -111,16 +71,24 @@ class EndToEnd(nn.Module):
         self.backbones.eval()
         return self
 
+    def parameter_groups(self, config: TrainConfig) -> list[dict]:
+        """What an optimiser trains at which rate: the backbones at one of their own."""
+        return [
+            {"params": list(self.fusion.parameters()), "lr": config.max_lr},
+            {"params": list(self.backbones.parameters()), "lr": config.backbone_lr},
+        ]
+
 
 class Unimodal(nn.Module):
     """A modality's backbone under its own classifier: raw inputs by modality name → logits."""
 
     def __init__(self, modality: Modality):
         super().__init__()
-        self.name, self.backbone = modality.name, modality.backbone
+        self.reads_inputs, self.backbone = (modality.name,), modality.backbone
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        return self.backbone.classify(self.backbone(inputs[self.name]))
+        (name,) = self.reads_inputs
+        return self.backbone.classify(self.backbone(inputs[name]))
 
 
 def train_backbone(
@@ -155,8 +123,9 @@ def train_backbone(
     if not hasattr(found.backbone, "classify"):
         kind = type(found.backbone).__name__
         raise TrainError(f"backbone of {modality!r}: found {kind}; allowed: one with classify()")
-    config = TrainConfig.of(config).filled(task.backbone_config.get(modality, Settings()))
-    config = replace(config.filled(task.config), data="train", finetune=False)
+    own = task.backbone_config.get(modality, Settings())
+    config = TrainConfig.from_optional(config).with_defaults(own).with_defaults(task.config)
+    config = replace(config, data="train", finetune=False)
     net, source = Unimodal(found), RawInputs(task, device=device, modalities=(modality,))
     history = fit(
         net, task, source, config, seed=seed, progress=progress, on_epoch=on_epoch, name=modality
@@ -193,7 +162,7 @@ def train(
     Raises:
         TrainError: if the genotype's features are not the task's, or ``start`` is no such network.
     """
-    config = TrainConfig.of(config).filled(as_task(task).config)
+    config = TrainConfig.from_optional(config).with_defaults(as_task(task).config)
     device = resolve_device(device)
     with seeded(seed, "initial weights"):
         net: nn.Module = fusion_network(genotype, task, config)
@@ -203,7 +172,7 @@ def train(
         net = EndToEnd(task, net, config.L)
         source = RawInputs(task, device=device)
     else:
-        source = FeatureBank.of(task, config.L, device, bank)
+        source = FeatureBank.shared(task, config.L, device, bank)
     how = {"progress": progress, "on_epoch": on_epoch, "validate": validate}
     return net, fit(net, task, source, config, seed=seed, **how)
 
@@ -233,7 +202,7 @@ def network_cost(
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    config = TrainConfig.of(config).filled(as_task(task).config)
+    config = TrainConfig.from_optional(config).with_defaults(as_task(task).config)
 
     def count() -> tuple[int, int]:
         net = fusion_network(genotype, task, config).eval()
@@ -367,11 +336,9 @@ def evaluate(
     """
     as_task(task)
     device = next(net.parameters()).device
-    if isinstance(net, EndToEnd):
-        return score(net, task, RawInputs(task, device=device), split)
-    if isinstance(net, Unimodal):
-        return score(net, task, RawInputs(task, device=device, modalities=(net.name,)), split)
-    bank = FeatureBank.of(task, getattr(net, "L", None), device, bank)
+    if modalities := getattr(net, "reads_inputs", None):
+        return score(net, task, RawInputs(task, device=device, modalities=modalities), split)
+    bank = FeatureBank.shared(task, getattr(net, "L", None), device, bank)
     return score(net, task, bank, split)
 
 
@@ -384,7 +351,7 @@ def score(
 ) -> float:
     """Score of a network on a split of a source, or on rows of it, in evaluation mode."""
     logits, labels = predict(net, task, source, split, rows)
-    return metric_of(task).score(logits, labels)
+    return float(metric_of(task).score(logits, labels))
 
 
 def scores(
@@ -396,7 +363,7 @@ def scores(
 ) -> list[float]:
     """The same of each network of a stack, which gives logits (K, n, classes)."""
     logits, labels = predict(net, task, source, split, rows)
-    return [metric_of(task).score(part, labels) for part in logits]
+    return [float(metric_of(task).score(part, labels)) for part in logits]
 
 
 def predict(
@@ -418,7 +385,7 @@ def predict(
     net.eval()
     with torch.no_grad():
         rows = torch.arange(source.size(split)) if rows is None else rows
-        for inputs, labels in source.batches(split, rows.split(source.chunk)):
+        for inputs, labels in source.batches(split, rows.split(source.eval_batch_size)):
             if len(labels):
                 parts.append((net(inputs), labels))
     net.train(training)
@@ -453,10 +420,7 @@ def _micro_batches(rows: Tensor, size: int | None) -> tuple[Tensor, ...]:
 
 def _optimizer(net: nn.Module, config: TrainConfig):
     groups = [{"params": list(net.parameters()), "lr": config.max_lr}]
-    if isinstance(net, EndToEnd):
-        groups = [
-            {"params": list(net.fusion.parameters()), "lr": config.max_lr},
-            {"params": list(net.backbones.parameters()), "lr": config.backbone_lr},
-        ]
+    if hasattr(net, "parameter_groups"):
+        groups = net.parameter_groups(config)
     optimizer = torch.optim.Adam(groups, weight_decay=config.weight_decay)
     return optimizer, cosine_restarts(optimizer, config)

@@ -24,7 +24,7 @@ ORDER = ("slow", "notebook", "browser")
 def pytest_configure(config):
     from hypothesis import HealthCheck, settings
 
-    # Timings never fail a test, and CI draws the same examples every time.
+    # Timings never fail a test, and CI path_samples the same examples every time.
     settings.register_profile(
         "bmnas", deadline=None, derandomize=IN_CI, suppress_health_check=[HealthCheck.too_slow]
     )
@@ -96,10 +96,10 @@ def small_task():
 
 @pytest.fixture(scope="session")
 def small_table(small_task, tmp_path_factory) -> Path:
-    """The ground truth of ``small_task``, two seeds. Not to be written to."""
-    from bmnas_core.groundtruth import build
+    """the tabular benchmark of ``small_task``, two seeds. Not to be written to."""
+    from bmnas_core.benchmark.tabular import build
 
-    path = tmp_path_factory.mktemp("truth") / "truth.parquet"
+    path = tmp_path_factory.mktemp("benchmark") / "benchmark.parquet"
     build(small_task, path, (0, 1), device="cpu")
     return path
 

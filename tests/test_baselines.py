@@ -1,4 +1,4 @@
-"""Rivals: the same features, recipe and seed for each, and one test."""
+"""Baselines: the same features, recipe and seed for each, and one test."""
 
 import pandas as pd
 import pytest
@@ -9,20 +9,26 @@ from tiny import tiny_task
 
 from bmnas_core import FeatureBank, Genotype, GenotypeError, TrainConfig, count_parameters
 from bmnas_core.baselines import (
-    RIVALS,
-    RivalError,
+    BASELINES,
+    BaselineError,
     TableError,
     compare,
     read_table,
-    register_rival,
+    register_baseline,
     run_table,
     summary,
 )
 from bmnas_core.baselines.architectures import fixed_genotype, random_genotype
+from bmnas_core.baselines.context import BaselineContext
+from bmnas_core.baselines.fusion_models import (
+    GMU,
+    CentralNet,
+    LateFusion,
+    LinearFusion,
+    last_features,
+)
 from bmnas_core.baselines.mfas import MFASConfig, MFASNetwork, MFASSearch, Surrogate
-from bmnas_core.baselines.rivals import Contest
 from bmnas_core.baselines.searches import mutated, with_motif, with_random_pairs
-from bmnas_core.baselines.streams import GMU, CentralNet, LateFusion, LinearFusion, last_features
 from bmnas_core.baselines.table import COLUMNS
 from bmnas_core.draw import draw_results
 from bmnas_core.tasks.task import TASKS
@@ -30,10 +36,10 @@ from bmnas_core.tasks.task import TASKS
 QUICK = {"config": TrainConfig(epochs=1), "device": "cpu", "progress": False}
 
 
-QUICK_RIVALS = ("single modalities", "fixed Cells", "BM-NAS", "MFAS")
+QUICK_BASELINES = ("single modalities", "fixed Cells", "BM-NAS", "MFAS")
 
 
-def test_the_table_has_every_rival_with_score_size_and_cost():
+def test_the_table_has_every_baseline_with_score_size_and_cost():
     task = tiny_task()
     table = compare(task, **QUICK)
     assert list(table) == [
@@ -57,25 +63,25 @@ def test_the_same_seed_gives_the_same_table():
     assert [e["scores"] for e in one.values()] == [e["scores"] for e in other.values()]
 
 
-def test_rivals_train_on_train_and_validation_and_test_once(monkeypatch):
+def test_baselines_train_on_train_and_validation_and_test_once(monkeypatch):
     read, batch = [], FeatureBank.batch
 
-    def watched(self, split, rows, then=None):
+    def is_interactive(self, split, rows, then=None):
         read.append(split)
         return batch(self, split, rows, then)
 
-    monkeypatch.setattr(FeatureBank, "batch", watched)
+    monkeypatch.setattr(FeatureBank, "batch", is_interactive)
     compare(tiny_task(), ["fixed Cells"], **QUICK)
     assert set(read) == {"train+validation", "test"}
     assert read.count("test") == 2
 
 
-def test_rivals_read_the_bank_that_they_are_given(tmp_path, monkeypatch):
+def test_baselines_read_the_bank_that_they_are_given(tmp_path, monkeypatch):
     task = tiny_task()
     bank = FeatureBank(task, folder=tmp_path)
-    expected = compare(task, QUICK_RIVALS, config=TrainConfig(epochs=1), device="cpu")
+    expected = compare(task, QUICK_BASELINES, config=TrainConfig(epochs=1), device="cpu")
     monkeypatch.setattr(FeatureBank, "__init__", None)  # no other one can be made
-    found = compare(task, QUICK_RIVALS, config=TrainConfig(epochs=1), device="cpu", bank=bank)
+    found = compare(task, QUICK_BASELINES, config=TrainConfig(epochs=1), device="cpu", bank=bank)
     assert found.keys() == expected.keys()
     assert found["BM-NAS"]["params"] > 0
 
@@ -89,14 +95,14 @@ def test_more_than_two_modalities():
 
 
 def test_late_fusion_is_the_mean_of_logits():
-    streams = [LinearFusion({name: 2}, 3, 4).eval() for name in ("A", "B")]
+    fusion_models = [LinearFusion({name: 2}, 3, 4).eval() for name in ("A", "B")]
     features = {name: torch.randn(5, 2, 4) for name in ("A", "B")}
-    expected = sum(stream(features) for stream in streams) / 2
-    torch.testing.assert_close(LateFusion(streams)(features), expected)
-    assert count_parameters(LateFusion(streams)) == 2 * count_parameters(streams[0])
+    expected = sum(stream(features) for stream in fusion_models) / 2
+    torch.testing.assert_close(LateFusion(fusion_models)(features), expected)
+    assert count_parameters(LateFusion(fusion_models)) == 2 * count_parameters(fusion_models[0])
 
 
-def test_late_fusion_of_a_multi_label_task_is_about_as_good_as_its_streams():
+def test_late_fusion_of_a_multi_label_task_is_about_as_good_as_its_fusion_models():
     config = TrainConfig(epochs=8)
     names = ["single modalities", "late fusion"]
     table = compare(tiny_task(metric="weighted_f1"), names, config=config, device="cpu")
@@ -104,7 +110,7 @@ def test_late_fusion_of_a_multi_label_task_is_about_as_good_as_its_streams():
     assert table["late fusion, averaged"]["test"] > worst - 0.1
 
 
-def test_single_streams_read_the_last_feature_alone():
+def test_single_fusion_models_read_the_last_feature_alone():
     assert last_features(tiny_task()) == [{"Image_2": 6}, {"Audio_2": 6}]
 
 
@@ -118,19 +124,21 @@ def test_random_genotypes_are_legal_and_their_cells_take_different_pairs(feature
     assert {len(cell.steps) for cell in genotype.cells} == {M}
 
 
-def test_a_rival_of_ones_own_is_one_function():
-    @register_rival("guess")
-    def guess(contest):
-        yield "guess", [contest.train(fixed_genotype(contest.task, "LinearGLU"))]
+def test_a_baseline_of_ones_own_is_one_function():
+    @register_baseline("guess")
+    def guess(context):
+        yield "guess", [context.train(fixed_genotype(context.task, "LinearGLU"))]
 
     try:
         assert list(compare(tiny_task(), ["guess"], **QUICK)) == ["guess"]
     finally:
-        del RIVALS["guess"]
+        del BASELINES["guess"]
 
 
-def test_unknown_rivals_and_motifs_are_refused():
-    with pytest.raises(RivalError, match="found 'MFSA'; allowed: single modalities, late fusion"):
+def test_unknown_baselines_and_motifs_are_refused():
+    with pytest.raises(
+        BaselineError, match="found 'MFSA'; allowed: single modalities, late fusion"
+    ):
         compare(tiny_task(), ["MFSA"])
     with pytest.raises(GenotypeError, match="motif: found 'Product'; allowed: 'Sum', 'ConcatFC'"):
         fixed_genotype(tiny_task(), "Product")
@@ -138,14 +146,14 @@ def test_unknown_rivals_and_motifs_are_refused():
         random_genotype(("A",), 1, 1, torch.Generator())
 
 
-def contest(task=None, epochs=1, seed=0) -> Contest:
+def context(task=None, epochs=1, seed=0) -> BaselineContext:
     task = task or tiny_task()
-    config = TrainConfig(epochs=epochs).filled(task.config)
-    return Contest(task, config, seed, torch.device("cpu"))
+    config = TrainConfig(epochs=epochs).with_defaults(task.config)
+    return BaselineContext(task, config, seed, torch.device("cpu"))
 
 
-def test_rivals_that_search_say_what_their_search_took():
-    names = [name for name in RIVALS if name.startswith("BM-NAS")]
+def test_baselines_that_search_say_what_their_search_took():
+    names = [name for name in BASELINES if name.startswith("BM-NAS")]
     names += ["searched features", "random features", "random search", "evolution"]
     table = compare(tiny_task(), [*names, "GMU", "CentralNet", "all features"], **QUICK)
     searching = {name for name, entry in table.items() if entry["search_seconds"] > 0}
@@ -164,14 +172,14 @@ def test_rivals_that_search_say_what_their_search_took():
 def test_a_search_chooses_without_the_test_split_and_by_its_seed_alone(name, monkeypatch):
     read, batch = [], FeatureBank.batch
 
-    def watched(self, split, rows, then=None):
+    def is_interactive(self, split, rows, then=None):
         read.append(split)
         return batch(self, split, rows, then)
 
-    monkeypatch.setattr(FeatureBank, "batch", watched)
-    ((_, (net,)),) = RIVALS[name](contest(seed=2))
+    monkeypatch.setattr(FeatureBank, "batch", is_interactive)
+    ((_, (net,)),) = BASELINES[name](context(seed=2))
     assert set(read) == {"train", "validation", "train+validation"}
-    ((_, (again,)),) = RIVALS[name](contest(seed=2))
+    ((_, (again,)),) = BASELINES[name](context(seed=2))
     assert net.genotype == again.genotype
     cells = 1 if name == "BM-NAS of one Cell" else tiny_task().config.N
     assert len(net.genotype.cells) == cells
@@ -180,8 +188,8 @@ def test_a_search_chooses_without_the_test_split_and_by_its_seed_alone(name, mon
 
 
 def test_half_the_width_is_searched_and_trained_at_half_the_width():
-    own = contest(seed=1)
-    ((_, (net,)),) = RIVALS["BM-NAS at half the width"](own)
+    own = context(seed=1)
+    ((_, (net,)),) = BASELINES["BM-NAS at half the width"](own)
     ((config, (genotype, _)),) = own._searched.items()
     assert net.genotype == genotype
     assert config.C == own.config.C // 2 == net.reshape.layers[0].conv.weight.shape[0]
@@ -291,12 +299,12 @@ def test_a_table_that_is_none_is_refused_and_left_alone(tiny_registered, tmp_pat
 
 
 def committed(root, task):
-    return root / "assets" / "results" / f"{task}_rivals.csv"
+    return root / "assets" / "results" / f"{task}_baselines.csv"
 
 
-def test_a_contest_searches_at_its_own_sizes():
-    config = TrainConfig(epochs=1, N=1, C=4).filled(tiny_task().config)
-    found = Contest(tiny_task(), config, 0, torch.device("cpu")).searched()
+def test_a_context_searches_at_its_own_sizes():
+    config = TrainConfig(epochs=1, N=1, C=4).with_defaults(tiny_task().config)
+    found = BaselineContext(tiny_task(), config, 0, torch.device("cpu")).searched()
     assert len(found.cells) == 1
 
 
@@ -308,12 +316,12 @@ def test_the_committed_tables_have_every_network_with_all_seeds_and_their_pictur
     assert found["seeds"].nunique() == 1 and found["seeds"][0] >= 3
     assert not table.duplicated(["rule", "seed", "network"]).any()
     if task == "avmnist":
-        assert set(table["rival"]) == set(RIVALS) and found["seeds"][0] == 5
+        assert set(table["baseline"]) == set(BASELINES) and found["seeds"][0] == 5
     picture = draw_results(found).svg
     assert picture == committed(root, task).with_suffix(".svg").read_text()
 
 
-def test_the_readme_has_the_committed_rivals(root, readme_tables):
+def test_the_readme_has_the_committed_baselines(root, readme_tables):
     (table,) = (t for t in readme_tables if "search, s" in t[0])
     found = summary(read_table(committed(root, "avmnist"))).set_index(["rule", "network"])
     assert len(table) > 8
@@ -330,7 +338,7 @@ SMALL_MFAS = MFASConfig(iterations=2, depth=2, samples=3, epochs=1, finalists=2)
 
 
 def test_mfas_goes_depth_by_depth_and_trains_what_it_samples():
-    search = MFASSearch(contest(), SMALL_MFAS)
+    search = MFASSearch(context(), SMALL_MFAS)
     assert len(search.layers()) == 2 * 2 * 2
     rounds, train = [], search._train
     search._train = lambda configurations: rounds.append(configurations) or train(configurations)
@@ -338,21 +346,21 @@ def test_mfas_goes_depth_by_depth_and_trains_what_it_samples():
     assert [len(r) for r in rounds] == [8, 3, 3, 3]
     assert [{len(c) for c in r} for r in rounds] == [{1}, {2}, {2}, {2}]
     assert best in sorted(search.scores, key=search.scores.get)[-2:]
-    assert MFASSearch(contest(), SMALL_MFAS).run() == best
+    assert MFASSearch(context(), SMALL_MFAS).run() == best
 
 
 def test_mfas_shares_weights_between_configurations():
-    search = MFASSearch(contest(), SMALL_MFAS)
+    search = MFASSearch(context(), SMALL_MFAS)
     search._train([((0, 1, 0),)])
     kept = {key: dict(state) for key, state in search._weights.items()}
     started = []
-    fit = search.contest.fit
+    fit = search.context.fit
 
-    def watched(build, *args, **kwargs):
+    def is_interactive(build, *args, **kwargs):
         started.append(build().state_dict())
         return fit(build, *args, **kwargs)
 
-    search.contest.fit = watched
+    search.context.fit = is_interactive
     search._train([((1, 0, 0), (1, 1, 0)), ((0, 1, 1),)])
     ((first, state),) = [(key, kept[key]) for key in kept if key[-1] == "conv"]
     assert first == (0, state["weight"].shape[1], 0, "conv")
@@ -363,7 +371,7 @@ def test_mfas_shares_weights_between_configurations():
 
 
 def test_the_mfas_surrogate_learns_and_its_temperature_falls():
-    search = MFASSearch(contest(), MFASConfig(surrogate_epochs=300, surrogate_lr=1e-2))
+    search = MFASSearch(context(), MFASConfig(surrogate_epochs=300, surrogate_lr=1e-2))
     search.scores = {(layer,): 0.9 if layer[0] else 0.2 for layer in search.layers()}
     search._learn()
     predicted = search.surrogate(torch.tensor([((0, 0, 0),), ((1, 0, 0),)], dtype=torch.float))

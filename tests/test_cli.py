@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 import bmnas_core.ops
 from bmnas_core import experiments
-from bmnas_core.cli import app
-from bmnas_core.config import BmnasError
+from bmnas_core.cli.app import app
+from bmnas_core.errors import BmnasError
 from bmnas_core.tasks import load_task
 from bmnas_core.tasks.task import TASKS
 
@@ -40,7 +40,7 @@ RESULT = {
 }
 SAVES = f"""
 import bmnas_core.ops
-from bmnas_core.experiments import save_run
+from bmnas_core.experiments.run import save_run
 from bmnas_core.genotype import Genotype
 result = {RESULT!r} | {{"rule": rule, "seed": seed}}
 save_run(out, result=result, genotype=Genotype.from_json({GENOTYPE!r}))
@@ -345,19 +345,32 @@ def tiny_registered(monkeypatch):
     monkeypatch.setitem(TASKS, "tiny", lambda rule="sum": tiny_task(settings=small))
 
 
-def test_rivals_writes_the_table_and_its_picture(tiny_registered):
-    words = ["rivals", "tiny", "--rule", "sum", "--seeds", "2", "--rival", "GMU", "--device", "cpu"]
-    done = CliRunner().invoke(app, [*words, "--rival", "single modalities"])
+def test_baselines_writes_the_table_and_its_picture(tiny_registered):
+    words = [
+        "baselines",
+        "tiny",
+        "--rule",
+        "sum",
+        "--seeds",
+        "2",
+        "--baseline",
+        "GMU",
+        "--device",
+        "cpu",
+    ]
+    done = CliRunner().invoke(app, [*words, "--baseline", "single modalities"])
     assert done.exit_code == 0, done.output
-    assert done.output.startswith("assets/results/tiny_rivals.csv\nassets/results/tiny_rivals.svg")
+    assert done.output.startswith(
+        "assets/results/tiny_baselines.csv\nassets/results/tiny_baselines.svg"
+    )
     assert done.output.count(" ± ") == 3 and "GMU" in done.output
-    assert len(Path("assets/results/tiny_rivals.csv").read_text().splitlines()) == 1 + 2 * 3
-    picture = Path("assets/results/tiny_rivals.svg").read_text()
+    assert len(Path("assets/results/tiny_baselines.csv").read_text().splitlines()) == 1 + 2 * 3
+    picture = Path("assets/results/tiny_baselines.svg").read_text()
     assert "of 2 seeds" in picture and "Audio alone" in picture
 
 
-def test_truth_builds_a_table_and_says_what_it_is(tiny_registered):
-    words = ["truth", "tiny", "--seeds", "1", "--out", "t.parquet", "--device", "cpu"]
+def test_benchmark_builds_a_table_and_says_what_it_is(tiny_registered):
+    words = ["benchmark", "tiny", "--seeds", "1", "--out", "t.parquet", "--device", "cpu"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     assert "60 architectures, 60 networks trained; best test accuracy" in done.output
@@ -366,8 +379,17 @@ def test_truth_builds_a_table_and_says_what_it_is(tiny_registered):
     assert done.exit_code == 2 and "t.parquet: found no table" in done.output
 
 
-def test_judge_writes_the_table_and_says_what_it_comes_to():
-    words = ["judge", "digits", "--rule", "sum", "--seeds", "2", "--strategy", "random search"]
+def test_run_strategy_writes_the_table_and_says_what_it_comes_to():
+    words = [
+        "run_strategy",
+        "digits",
+        "--rule",
+        "sum",
+        "--seeds",
+        "2",
+        "--strategy",
+        "random search",
+    ]
     done = CliRunner().invoke(app, [*words, "--device", "cpu", "--out", "j.csv"])
     assert done.exit_code == 0, done.output
     assert done.output.startswith("j.csv\n\nrule") and "random search" in done.output

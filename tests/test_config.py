@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from bmnas_core import ConfigError, DeviceError, SearchConfig, TrainConfig, resolve_device
-from bmnas_core.config import Settings, epoch_batches, generator, seeded
-from bmnas_core.genotype import FileError, writing
+from bmnas_core.config import Settings
+from bmnas_core.errors import FileError
+from bmnas_core.runtime import epoch_batches, generator, seeded
+from bmnas_core.storage import atomic_write
 
 
 @pytest.mark.parametrize("config", [SearchConfig(), SearchConfig(N=3, dropout=0), TrainConfig()])
@@ -25,7 +27,7 @@ def test_a_config_prints_and_round_trips_through_json(config):
             {"relaxation": "pairs"},
             "relaxation: found 'pairs'; allowed: 'paper', 'pair'",
         ),
-        (SearchConfig, {"derivation": 3}, "SearchConfig.derivation: found 3; allowed: str"),
+        (SearchConfig, {"selection": 3}, "SearchConfig.selection: found 3; allowed: str"),
         (
             SearchConfig,
             {"operations": ["sum", "x"]},
@@ -69,7 +71,7 @@ def test_a_config_is_frozen_and_gaps_are_filled_from_another():
     config = SearchConfig(epochs=3)
     with pytest.raises(AttributeError):
         config.epochs = 4
-    filled = config.filled(Settings(epochs=9, C=16))
+    filled = config.with_defaults(Settings(epochs=9, C=16))
     assert (filled.epochs, filled.C, filled.L) == (3, 16, None)
 
 
@@ -86,11 +88,11 @@ def test_cuda_without_one_is_refused_and_auto_is_the_cpu():
     assert resolve_device() == resolve_device("auto") == torch.device("cpu")
 
 
-def test_writing_leaves_the_old_file_when_it_breaks_off(tmp_path):
+def test_atomic_write_leaves_the_old_file_when_it_breaks_off(tmp_path):
     path = tmp_path / "new" / "file.txt"
-    with writing(path) as beside:
+    with atomic_write(path) as beside:
         beside.write_text("whole")
-    with pytest.raises(KeyboardInterrupt), writing(path) as beside:
+    with pytest.raises(KeyboardInterrupt), atomic_write(path) as beside:
         beside.write_text("ha")
         raise KeyboardInterrupt
     assert path.read_text() == "whole"
@@ -114,12 +116,12 @@ def test_a_path_that_cannot_be_written_to_is_named(tmp_path, monkeypatch, path, 
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("a file")
     message = f"path: {found}.*; allowed: the path of a file that can be written"
-    with pytest.raises(FileError, match=message), writing(path):
+    with pytest.raises(FileError, match=message), atomic_write(path):
         raise AssertionError("never reached")
     assert sorted(os.listdir()) == ["file", "folder"]
 
 
-def test_streams_are_independent_of_each_other_and_of_the_global_generator():
+def test_fusion_models_are_independent_of_each_other_and_of_the_global_generator():
     def numbers(*stream):
         return torch.rand(3, generator=generator(*stream)).tolist()
 

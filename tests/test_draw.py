@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from strategies import HOSTILE, genotypes, names
 from tiny import tiny_task
 
-from bmnas_core import Search, SearchConfig, Trace, choices
-from bmnas_core.config import BmnasError
+from bmnas_core import Search, SearchConfig, SearchHistory, choices
 from bmnas_core.draw import (
     DrawError,
     Picture,
@@ -29,9 +28,9 @@ from bmnas_core.draw import (
     draw_heatmaps,
     draw_results,
     draw_trajectories,
-    picture,
 )
 from bmnas_core.draw.genotypes import graph
+from bmnas_core.errors import BmnasError
 from bmnas_core.genotype import OPERATIONS, CellGenotype, Genotype, StepGenotype
 from bmnas_core.ops import register_operation
 
@@ -70,7 +69,7 @@ def colours(group):
 
 @settings(max_examples=25, deadline=None)
 @given(genotypes())
-def test_any_legal_genotype_draws_with_every_name_shown_as_it_is(genotype):
+def test_any_legal_genotype_path_samples_with_every_name_shown_as_it_is(genotype):
     drawn = draw(genotype)
     nodes, edges = parts(drawn, "node"), parts(drawn, "edge")
     for i, name in enumerate(genotype.features):
@@ -272,7 +271,7 @@ def test_a_missing_package_is_named(monkeypatch):
         draw(TWO)
 
 
-def test_another_process_draws_the_same_bytes_and_loads_graphics_only_then(tmp_path):
+def test_another_process_path_samples_the_same_bytes_and_loads_graphics_only_then(tmp_path):
     code = """
 import sys
 import bmnas_core as bm
@@ -322,13 +321,13 @@ hypernets = pytest.mark.parametrize("kind", HYPERNETS, ids=lambda k: "-".join(ma
 
 
 @cache
-def a_trace(names, channels, N, M, relaxation):
+def a_history(names, channels, N, M, relaxation):
     task = tiny_task(names, channels)
     search = Search(task, SearchConfig(N=N, M=M, relaxation=relaxation), seed=1, device="cpu")
-    trace = Trace.of(search)
+    history = SearchHistory.from_search(search)
     for state in search:
-        trace.append(state)
-    return trace
+        history.append(state)
+    return history
 
 
 def weighted_edges(weights):
@@ -364,7 +363,7 @@ def number(p):
 @hypernets
 def test_a_hypernet_shows_every_edge_and_every_operation_with_its_weight(kind):
     names, channels, N, M, _ = kind
-    state = spread(a_trace(*kind)[-1])
+    state = spread(a_history(*kind)[-1])
     drawn, weights = draw(state), state.weights
     edges, nodes, expected = parts(drawn, "edge"), parts(drawn, "node"), weighted_edges(weights)
     sources = range(1, M + 1)
@@ -406,7 +405,7 @@ def test_a_hypernet_shows_every_edge_and_every_operation_with_its_weight(kind):
 @hypernets
 @pytest.mark.parametrize("seed", [0, 1])
 def test_what_is_chosen_is_blue_and_framed_and_nothing_else(kind, seed):
-    state = spread(a_trace(*kind)[-1], seed)
+    state = spread(a_history(*kind)[-1], seed)
     drawn, genotype = draw(state), state.genotype
     edges, expected = parts(drawn, "edge"), weighted_edges(state.weights)
     blue = {me for me, g in edges.items() if colours(g) == {picture.SEARCHED.lower()}}
@@ -429,7 +428,7 @@ def test_what_is_chosen_is_blue_and_framed_and_nothing_else(kind, seed):
 
 @pytest.mark.parametrize("relaxation", ["paper", "pair"])
 def test_weights_alone_are_drawn_with_nothing_chosen(relaxation):
-    state = spread(a_trace(IMAGE_AUDIO, (3, 4), 2, 2, relaxation)[-1])
+    state = spread(a_history(IMAGE_AUDIO, (3, 4), 2, 2, relaxation)[-1])
     drawn = draw(state.weights)
     assert "chosen-chosen" not in parts(drawn, "edge")
     assert set(weighted_edges(state.weights)) < set(parts(drawn, "edge"))
@@ -447,17 +446,17 @@ def test_two_frames_have_the_same_elements_in_the_same_order(kind, drawn_by):
         root = ElementTree.fromstring(drawn_by(state).svg)
         return [(e.tag, (e.get("id") or "").partition("-")[2]) for e in root.iter()]
 
-    trace = a_trace(*kind)
-    frames = [trace[0], trace[-1], spread(trace[0], 1), spread(trace[0], 2)]
+    history = a_history(*kind)
+    frames = [history[0], history[-1], spread(history[0], 1), spread(history[0], 2)]
     first, *others = map(skeleton, frames)
     assert all(other == first for other in others)
     assert len({drawn_by(state).svg for state in frames}) == 4
 
 
 def test_a_step_that_is_symmetric_says_that_the_order_does_not_count():
-    trace = a_trace(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
+    history = a_history(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
     for seed in range(3):
-        state = spread(trace[0], seed)
+        state = spread(history[0], seed)
         edges = parts(draw(state), "edge")
         for i, c in enumerate(state.genotype.cells, 1):
             for j, s in enumerate(c.steps, 1):
@@ -467,7 +466,7 @@ def test_a_step_that_is_symmetric_says_that_the_order_does_not_count():
 
 def state_for(features, N, M, relaxation, seed=0):
     """A state of a hypernet on any features."""
-    start = a_trace(IMAGE_AUDIO, (3,), 1, 1, relaxation)[0]
+    start = a_history(IMAGE_AUDIO, (3,), 1, 1, relaxation)[0]
     edges = [sum(len(features) + i for i in range(N)), *[sum(range(2, M + 2))] * N]
     alpha, *beta = (np.zeros((n, 2), np.float32) for n in edges)
     gamma = (np.zeros((M, len(start.weights.operations)), np.float32),) * N
@@ -486,10 +485,10 @@ def test_any_names_are_shown_as_they_are_and_nothing_in_them_becomes_markup(
     features, N, M, relaxation
 ):
     state = state_for(features, N, M, relaxation)
-    about = a_trace(IMAGE_AUDIO, (3,), 1, 1, relaxation).about
-    trace = Trace({**about, "features": features})
-    trace.append(state)
-    hypernet, heatmaps, lines = draw(state), draw_heatmaps(state), draw_trajectories(trace)
+    about = a_history(IMAGE_AUDIO, (3,), 1, 1, relaxation).about
+    history = SearchHistory({**about, "features": features})
+    history.append(state)
+    hypernet, heatmaps, lines = draw(state), draw_heatmaps(state), draw_trajectories(history)
     for k, name in enumerate(features):
         assert shown(parts(hypernet, "node")[f"f{k}"]) == name
         assert shown(parts(heatmaps, "node")[f"c0_0_r{k}"]) == name
@@ -508,7 +507,7 @@ def test_any_names_are_shown_as_they_are_and_nothing_in_them_becomes_markup(
 @hypernets
 def test_each_number_of_a_heatmap_is_its_softmax_in_two_digits(kind):
     *_, N, M, relaxation = kind
-    state = spread(a_trace(*kind)[-1])
+    state = spread(a_history(*kind)[-1])
     nodes, weights, seen = parts(draw_heatmaps(state), "node"), state.weights, 0
     for i in range(N):
         cell, grids = state.genotype.cells[i], []
@@ -537,7 +536,7 @@ def test_each_number_of_a_heatmap_is_its_softmax_in_two_digits(kind):
 
 
 def test_a_weight_of_one_and_one_of_nothing_are_shown_as_such():
-    state = a_trace(IMAGE_AUDIO, (3,), 1, 1, "pair")[-1]
+    state = a_history(IMAGE_AUDIO, (3,), 1, 1, "pair")[-1]
     gamma = (np.array([[99, -99, -99, -99]], dtype=np.float32),)
     drawn = draw_heatmaps(replace(state, weights=replace(state.weights, gamma=gamma)))
     column = [parts(drawn, "node")[f"c0_2_0_{r}"] for r in range(4)]
@@ -559,11 +558,11 @@ def points(group):
 @pytest.mark.parametrize("of", ["alpha", "beta", "gamma"])
 def test_trajectories_have_a_chart_for_each_choice_and_a_line_for_each_candidate(kind, of):
     *_, N, M, _ = kind
-    trace = Trace(a_trace(*kind).about)
-    start = a_trace(*kind)[0]
+    history = SearchHistory(a_history(*kind).about)
+    start = a_history(*kind)[0]
     for step in range(4):
-        trace.append(replace(spread(start, step), step=step))
-    weights, charts = trace[-1].weights, []
+        history.append(replace(spread(start, step), step=step))
+    weights, charts = history[-1].weights, []
     for i in range(N):
         if of == "alpha":
             names, *edges = weights.cell_edges(i)
@@ -577,7 +576,7 @@ def test_trajectories_have_a_chart_for_each_choice_and_a_line_for_each_candidate
                 labels = [OPERATIONS[op].label for op in weights.operations]
                 title = f"γ, Cell {i + 1} S{j + 1}"
                 charts.append((title, labels, weights.operation_weights(i)[j]))
-    drawn = draw_trajectories(trace, of)
+    drawn = draw_trajectories(history, of)
     nodes, edges = parts(drawn, "node"), parts(drawn, "edge")
     assert len([me for me in nodes if re.fullmatch(r"p\d+_t", me)]) == len(charts)
     assert len([me for me in edges if re.fullmatch(r"p\d+_l\d+", me)]) == sum(
@@ -594,43 +593,43 @@ def test_trajectories_have_a_chart_for_each_choice_and_a_line_for_each_candidate
 
 
 def test_curves_show_losses_scores_and_changes():
-    trace = a_trace(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
-    nodes, edges = (parts(draw_curves(trace), kind) for kind in ("node", "edge"))
+    history = a_history(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
+    nodes, edges = (parts(draw_curves(history), kind) for kind in ("node", "edge"))
     names = [shown(g) for me, g in nodes.items() if me.startswith("loss_m")]
     assert names == ["training batch", "validation batch"]
     assert len([me for me in edges if me.startswith("loss_l")]) == 4
     dots = [tip(g) for me, g in nodes.items() if me.startswith("score_d")]
-    ends = [state for state in trace if state.val_score is not None]
+    ends = [state for state in history if state.val_score is not None]
     assert len(dots) == len(ends) == 2
     for dot, state in zip(dots, ends, strict=True):
         assert dot.endswith(f"step {state.step}: {state.val_score:.3f}")
     assert shown(nodes["score_t"]) == "validation accuracy, each epoch"
     ticks = [tip(g) for me, g in edges.items() if re.fullmatch(r"t0_\d+", me)]
-    steps = [trace[i].step for i in trace.changes]
+    steps = [history[i].step for i in history.changes]
     assert ticks == [f"genotype changed at step {step}" for step in steps] != []
     assert not [me for me in edges if me.endswith("_at")]
 
 
 def test_curves_tell_the_race_of_candidates_from_the_hypernet(monkeypatch):
-    monkeypatch.setattr(choices, "TOO_ALIKE", 1.0)
-    config = SearchConfig(choice="trials", rungs=((3, 1), (2, 2)))
+    monkeypatch.setattr(choices, "MAX_NOISE_RATIO", 1.0)
+    config = SearchConfig(selection="successive_halving", rungs=((3, 1), (2, 2)))
     search = Search(tiny_task(), config, device="cpu")
-    trace = Trace.of(search)
+    history = SearchHistory.from_search(search)
     for state in search:
-        trace.append(state)
-    assert trace.phases.tolist() == ["start"] + ["both"] * 6 + ["choice"] * 7
-    nodes = parts(draw_curves(trace), "node")
+        history.append(state)
+    assert history.phases.tolist() == ["start"] + ["both"] * 6 + ["choice"] * 7
+    nodes = parts(draw_curves(history), "node")
     assert shown(nodes["score_t"]) == "validation accuracy, each epoch, then the best candidate"
     names = [shown(g) for me, g in nodes.items() if me.startswith("score_m")]
     assert names == ["hypernet", "candidates"]
     dots = Counter(tip(g).split(",")[0] for me, g in nodes.items() if me.startswith("score_d"))
     assert dots == {"hypernet": 2, "candidates": 7}
-    assert "score_m0" not in parts(draw_curves({"a": trace, "b": trace}), "node")
+    assert "score_m0" not in parts(draw_curves({"a": history, "b": history}), "node")
 
 
-def test_curves_of_several_traces_are_told_apart_by_name_and_colour():
-    pair = a_trace(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
-    paper = a_trace(IMAGE_AUDIO, (3, 4), 2, 2, "paper")
+def test_curves_of_several_histories_are_told_apart_by_name_and_colour():
+    pair = a_history(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
+    paper = a_history(IMAGE_AUDIO, (3, 4), 2, 2, "paper")
     drawn = draw_curves({HOSTILE[0]: pair, "R&D": paper, "again": pair})
     nodes, edges = parts(drawn, "node"), parts(drawn, "edge")
     names = [shown(g) for me, g in nodes.items() if re.fullmatch(r"m\d", me)]
@@ -643,9 +642,9 @@ def test_curves_of_several_traces_are_told_apart_by_name_and_colour():
     assert rows == [len(pair.changes), len(paper.changes), len(pair.changes)]
 
 
-def test_more_traces_than_colours_are_told_apart_by_dashes():
-    trace = a_trace(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
-    edges = parts(draw_curves({f"a long name of trace {k}": trace for k in range(14)}), "edge")
+def test_more_histories_than_colours_are_told_apart_by_dashes():
+    history = a_history(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
+    edges = parts(draw_curves({f"a long name of history {k}": history for k in range(14)}), "edge")
     looks = [
         (colours(edges[me]), edges[me].find(f"{SVG}path").get("stroke-dasharray"))
         for me in (f"n{k}" for k in range(14))
@@ -654,8 +653,8 @@ def test_more_traces_than_colours_are_told_apart_by_dashes():
 
 
 def test_names_at_the_ends_of_many_lines_do_not_overlap():
-    trace = a_trace(IMAGE_AUDIO, (3,) * 10, 1, 1, "pair")
-    nodes = parts(draw_trajectories(trace), "node")
+    history = a_history(IMAGE_AUDIO, (3,) * 10, 1, 1, "pair")
+    nodes = parts(draw_trajectories(history), "node")
 
     def height(me):
         return float(nodes[me].find(f"{SVG}text").get("y"))
@@ -666,7 +665,7 @@ def test_names_at_the_ends_of_many_lines_do_not_overlap():
 
 
 def test_of_operations_with_one_label_only_the_one_taken_is_framed(monkeypatch):
-    state = a_trace(IMAGE_AUDIO, (3, 4), 1, 2, "pair")[-1]
+    state = a_history(IMAGE_AUDIO, (3, 4), 1, 2, "pair")[-1]
     for op in OPERATIONS:
         monkeypatch.setattr(OPERATIONS[op], "label", "Same")
     nodes = parts(draw_heatmaps(state), "node")
@@ -678,8 +677,8 @@ def test_of_operations_with_one_label_only_the_one_taken_is_framed(monkeypatch):
 
 
 @pytest.mark.parametrize("what", [{3: 1}, {None: 1}])
-def test_a_trace_whose_name_is_no_text_is_refused(what):
-    with pytest.raises(DrawError, match="found a trace named .*; allowed: text"):
+def test_a_history_whose_name_is_no_text_is_refused(what):
+    with pytest.raises(DrawError, match="found a history named .*; allowed: text"):
         draw_curves(what)
 
 
@@ -688,10 +687,10 @@ def test_a_trace_whose_name_is_no_text_is_refused(what):
     [(draw_curves, ["loss", "score"]), (draw_trajectories, ["p0", "p1", "p2", "p3"])],
 )
 def test_a_step_is_marked_in_every_chart(drawn_by, panels):
-    trace = a_trace(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
+    history = a_history(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
     places = []
     for at in (0, 3, 6, 99):
-        edges = parts(drawn_by(trace, at=at), "edge")
+        edges = parts(drawn_by(history, at=at), "edge")
         assert [me for me in edges if me.endswith("_at")] == [f"{panel}_at" for panel in panels]
         for panel in panels:
             mark = edges[f"{panel}_at"]
@@ -699,28 +698,28 @@ def test_a_step_is_marked_in_every_chart(drawn_by, panels):
             assert mark.find(f"{SVG}path").get("stroke-dasharray")
         places.append(points(edges[f"{panels[0]}_at"])[0, 0])
     assert places[0] < places[1] < places[2] <= places[3]
-    assert draw_curves(trace, at=3).svg != draw_curves(trace).svg
+    assert draw_curves(history, at=3).svg != draw_curves(history).svg
 
 
 @pytest.mark.parametrize("of", ["alpha", "beta", "gamma"])
-def test_a_trace_of_one_state_is_drawn(of):
-    whole = a_trace(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
+def test_a_history_of_one_state_is_drawn(of):
+    whole = a_history(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
     for state in (whole[0], whole[4]):
-        trace = Trace(whole.about)
-        trace.append(state)
-        assert parts(draw_curves(trace), "node").keys() >= {"loss_t", "score_t", "changes"}
-        nodes = parts(draw_trajectories(trace, of), "node")
+        history = SearchHistory(whole.about)
+        history.append(state)
+        assert parts(draw_curves(history), "node").keys() >= {"loss_t", "score_t", "changes"}
+        nodes = parts(draw_trajectories(history, of), "node")
         assert len([me for me in nodes if re.match(r"p0_d", me)]) == (2 if of == "beta" else 4)
 
 
-def test_a_long_trace_has_a_line_no_longer_than_is_seen():
-    start = a_trace(IMAGE_AUDIO, (3,), 1, 1, "pair")[0]
-    trace = Trace(a_trace(IMAGE_AUDIO, (3,), 1, 1, "pair").about)
+def test_a_long_history_has_a_line_no_longer_than_is_seen():
+    start = a_history(IMAGE_AUDIO, (3,), 1, 1, "pair")[0]
+    history = SearchHistory(a_history(IMAGE_AUDIO, (3,), 1, 1, "pair").about)
     for step in range(1500):
-        trace.append(replace(start, step=step, train_loss=1.0, val_loss=float(step % 7)))
-    assert len(draw_curves(trace).svg) < 40_000
-    assert len(draw_trajectories(trace).svg) < 60_000
-    line = points(parts(draw_trajectories(trace), "edge")["p0_l0"])
+        history.append(replace(start, step=step, train_loss=1.0, val_loss=float(step % 7)))
+    assert len(draw_curves(history).svg) < 40_000
+    assert len(draw_trajectories(history).svg) < 60_000
+    line = points(parts(draw_trajectories(history), "edge")["p0_l0"])
     assert line[:, 0].max() - line[:, 0].min() == pytest.approx(300, abs=1)
 
 
@@ -800,19 +799,19 @@ def test_compared_genotypes_stand_side_by_side_under_their_names(one, other):
 
 
 def kinds_of_pictures():
-    trace = a_trace(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
+    history = a_history(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
     return {
         "genotype": draw(TWO),
         "changed genotype": draw(TWO, against=Genotype(SIX, [AOA])),
         "comparison": draw_comparison(TWO, Genotype(SIX, [AOA])),
-        "hypernet": draw(trace[3]),
-        "weights": draw(trace[3].weights),
-        "heatmaps": draw_heatmaps(trace[3]),
-        "curves": draw_curves(trace, at=2),
-        "two curves": draw_curves({"a": trace, "b": trace}),
-        "alpha": draw_trajectories(trace),
-        "beta": draw_trajectories(trace, "beta"),
-        "gamma": draw_trajectories(trace, "gamma", at=1),
+        "hypernet": draw(history[3]),
+        "weights": draw(history[3].weights),
+        "heatmaps": draw_heatmaps(history[3]),
+        "curves": draw_curves(history, at=2),
+        "two curves": draw_curves({"a": history, "b": history}),
+        "alpha": draw_trajectories(history),
+        "beta": draw_trajectories(history, "beta"),
+        "gamma": draw_trajectories(history, "gamma", at=1),
     }
 
 
@@ -852,10 +851,10 @@ def test_every_picture_is_saved_as_svg_png_and_pdf(tmp_path):
 
 
 @needs_dot
-def test_the_dot_program_draws_searches_the_same():
-    trace = a_trace(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
+def test_the_dot_program_path_samples_searches_the_same():
+    history = a_history(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
     for drawn_by in (draw_heatmaps, draw):
-        one, other = drawn_by(trace[3]), drawn_by(trace[3], engine="dot")
+        one, other = drawn_by(history[3]), drawn_by(history[3], engine="dot")
         for kind in ("node", "edge"):
             a, b = parts(one, kind), parts(other, kind)
             assert {me: (shown(g), tip(g), colours(g)) for me, g in a.items()} == {
@@ -864,33 +863,35 @@ def test_the_dot_program_draws_searches_the_same():
 
 
 def test_what_cannot_be_drawn_is_refused_by_its_type():
-    trace = a_trace(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
-    with pytest.raises(DrawError, match="found Trace; allowed: a Genotype, a SearchState or Arch"):
-        draw(trace)
+    history = a_history(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
+    with pytest.raises(
+        DrawError, match="found SearchHistory; allowed: a Genotype, a SearchState or Arch"
+    ):
+        draw(history)
     with pytest.raises(DrawError, match="draw: found list; allowed: .*a SearchState"):
-        draw_heatmaps([trace[0]])
+        draw_heatmaps([history[0]])
     with pytest.raises(DrawError, match="against: found SearchState; allowed: a Genotype"):
-        draw(TWO, against=trace[0])
+        draw(TWO, against=history[0])
     with pytest.raises(DrawError, match="against: found it beside a SearchState; allowed: beside"):
-        draw(trace[0], against=TWO)
-    for what in (trace[0], 3, [trace], {"a": 3}):
-        with pytest.raises(DrawError, match="draw: found .*; allowed: a Trace"):
+        draw(history[0], against=TWO)
+    for what in (history[0], 3, [history], {"a": 3}):
+        with pytest.raises(DrawError, match="draw: found .*; allowed: a SearchHistory"):
             draw_curves(what)
-    with pytest.raises(DrawError, match="draw: found no trace; allowed: one up"):
+    with pytest.raises(DrawError, match="draw: found no history; allowed: one up"):
         draw_curves({})
-    with pytest.raises(DrawError, match="draw: found Genotype; allowed: a Trace"):
+    with pytest.raises(DrawError, match="draw: found Genotype; allowed: a SearchHistory"):
         draw_trajectories(TWO)
     with pytest.raises(DrawError, match="of: found 'delta'; allowed: 'alpha', 'beta', 'gamma'"):
-        draw_trajectories(trace, "delta")
-    for pair in ((TWO, 3), (trace[0], TWO)):
+        draw_trajectories(history, "delta")
+    for pair in ((TWO, 3), (history[0], TWO)):
         with pytest.raises(DrawError, match=r"draw: found \w+; allowed: a Genotype"):
             draw_comparison(*pair)
     for drawn_by in (draw, draw_heatmaps):
         with pytest.raises(DrawError, match="engine: found 'neato'; allowed: 'wasi', 'dot'"):
-            drawn_by(trace[0], engine="neato")
+            drawn_by(history[0], engine="neato")
     for drawn_by in (draw_curves, draw_trajectories):
         with pytest.raises(DrawError, match="engine: found 'neato'; allowed: 'wasi', 'dot'"):
-            drawn_by(trace, engine="neato")
+            drawn_by(history, engine="neato")
     with pytest.raises(DrawError, match="engine: found 'neato'; allowed: 'wasi', 'dot'"):
         draw_comparison(TWO, TWO, engine="neato")
 

@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 from bmnas_core import DataError, DataWarning, TaskError
-from bmnas_core.backbones.checkpoints import save_checkpoint
-from bmnas_core.backbones.resnext3d import ResNeXt3D
-from bmnas_core.tasks.egogesture import (
+from bmnas_core.backbones.paper.checkpoints import save_checkpoint
+from bmnas_core.backbones.paper.resnext3d import ResNeXt3D
+from bmnas_core.tasks.inputs import load
+from bmnas_core.tasks.paper.egogesture import (
     MEAN,
     PAPER,
     SAMPLE,
@@ -21,8 +22,7 @@ from bmnas_core.tasks.egogesture import (
     egogesture,
     read_annotation,
 )
-from bmnas_core.tasks.inputs import load
-from bmnas_core.tasks.samples import gestures as sample
+from bmnas_core.tasks.paper.samples import gestures as sample
 
 
 def write_frames(folder, numbers, picture=None, size=(32, 24), quality=95):

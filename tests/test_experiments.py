@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from bmnas_core.config import BmnasError
-from bmnas_core.experiments import (
+from bmnas_core.errors import BmnasError
+from bmnas_core.experiments.run import (
     BASELINE_FIELDS,
     RESULT_FIELDS,
     RESULT_FILES,
@@ -389,7 +389,7 @@ def test_save_run_writes_nothing_unless_it_can_write_all(tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def test_save_run_leaves_no_part_of_a_file_when_writing_breaks_off(tmp_path, monkeypatch):
+def test_save_run_leaves_no_part_of_a_file_when_atomic_write_breaks_off(tmp_path, monkeypatch):
     save_run(tmp_path, result=RESULT, genotype=GENOTYPE)
     before = (tmp_path / "result.json").read_text()
 

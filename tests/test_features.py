@@ -41,20 +41,20 @@ def test_each_item_runs_through_its_backbone_once():
     seen = []
     for modality in task.modalities:
         modality.backbone.register_forward_hook(lambda *args: seen.append(len(args[1][0])))
-    bank = FeatureBank.of(task, None, "cpu")
+    bank = FeatureBank.shared(task, None, "cpu")
     for _ in range(3):
-        FeatureBank.of(task, None, "cpu").batch("train", rows())
+        FeatureBank.shared(task, None, "cpu").batch("train", rows())
     assert sum(seen) == sum(len(m.inputs) for m in task.modalities)
-    assert FeatureBank.of(task, None, "cpu") is bank
-    assert FeatureBank.of(task, 2, "cpu") is not bank
+    assert FeatureBank.shared(task, None, "cpu") is bank
+    assert FeatureBank.shared(task, 2, "cpu") is not bank
 
 
 def test_a_bank_in_memory_is_made_anew_when_a_backbone_has_changed():
     task = tiny_task()
-    bank = FeatureBank.of(task, None, "cpu")
+    bank = FeatureBank.shared(task, None, "cpu")
     with torch.no_grad():
         task.modalities[1].backbone.layers[0].weight.mul_(2)
-    assert not equal(bank, FeatureBank.of(task, None, "cpu"))
+    assert not equal(bank, FeatureBank.shared(task, None, "cpu"))
 
 
 def test_a_bank_on_disk_is_the_one_in_memory_and_is_not_computed_again(tmp_path, monkeypatch):
@@ -212,8 +212,8 @@ class Killed(BaseException):
 @pytest.fixture
 def small_shards(monkeypatch):
     """Shards of eight items, which go through the backbone four at a time."""
-    monkeypatch.setattr("bmnas_core.features.SHARD", 8)
-    monkeypatch.setattr("bmnas_core.features.AT_ONCE", 4 * 4 * 6)
+    monkeypatch.setattr("bmnas_core.features.FLUSH_EVERY", 8)
+    monkeypatch.setattr("bmnas_core.features.MAX_VALUES_PER_FORWARD", 4 * 4 * 6)
 
 
 def killed_after(monkeypatch, items: int):
@@ -336,7 +336,7 @@ def test_items_that_cannot_be_read_are_left_out_with_their_samples(tmp_path, fol
 
 
 def test_a_disk_that_is_gone_is_not_taken_for_bad_files(tmp_path, monkeypatch, small_shards):
-    monkeypatch.setattr("bmnas_core.features.MANY", 8)
+    monkeypatch.setattr("bmnas_core.features.MAX_UNREADABLE_RUN", 8)
     task = in_files(tiny_task(), tmp_path / "data")
     whole = FeatureBank(task, folder=tmp_path / "unbroken", workers=0)
     read = ReadNpy.__call__
@@ -375,7 +375,7 @@ def test_a_bank_on_another_device_is_refused():
     bank = FeatureBank(task, device="cpu")
     bank.device = torch.device("meta")
     with pytest.raises(FeatureError, match="bank: found one on 'meta'; allowed: on 'cpu', as "):
-        FeatureBank.of(task, None, "cpu", bank)
+        FeatureBank.shared(task, None, "cpu", bank)
 
 
 def test_a_backbone_stays_on_the_device_where_it_was():
@@ -519,7 +519,7 @@ def test_banks_go_with_their_task(tmp_path):
     import weakref
 
     task = tiny_task()
-    bank = weakref.ref(FeatureBank.of(task, None, "cpu"))
+    bank = weakref.ref(FeatureBank.shared(task, None, "cpu"))
     del task
     gc.collect()
     assert bank() is None

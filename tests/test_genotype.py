@@ -57,7 +57,7 @@ def test_whatever_is_accepted_round_trips(genotype):
 
 @settings(max_examples=20)
 @given(genotypes(max_cells=3, max_steps=3))
-def test_whatever_is_accepted_builds_runs_learns_and_draws(genotype):
+def test_whatever_is_accepted_builds_runs_learns_and_path_samples(genotype):
     channels = {name: 2 + i for i, name in enumerate(genotype.features)}
     net = FusionNetwork(genotype, channels, classes=3, C=4, L=4, dropout=0.0)
     features = {name: torch.randn(3, c, 4) for name, c in channels.items()}
@@ -270,7 +270,7 @@ def test_many_interchangeable_steps_are_put_in_order_at_once(n):
     assert one.cells[0].motif is None
 
 
-def test_steps_that_differ_only_in_what_is_made_of_them_are_told_apart():
+def test_steps_that_differ_only_in_what_is_source_hash_them_are_told_apart():
     def cell(*last):
         steps = [("attention", ("X", "Y"))] * 2 + [("attention", pair) for pair in last]
         return Genotype(("A", "B"), (CellGenotype(("A", "B"), [StepGenotype(*s) for s in steps]),))

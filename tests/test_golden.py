@@ -6,9 +6,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bmnas_core.derive import ArchitectureWeights, derive
+from bmnas_core.architecture import ArchitectureWeights
 from bmnas_core.genotype import CellGenotype, Genotype, StepGenotype
 from bmnas_core.networks import FusionNetwork, Hypernet, count_parameters
+from bmnas_core.selection import derive
 
 CONFIGURATIONS = ("m1", "m2", "m3")
 OPERATIONS = ("sum", "attention", "linear_glu", "concat_fc")
@@ -108,7 +109,7 @@ def test_hypernet_output_and_architecture_gradients_equal_the_reference(golden):
 
 def test_released_rule_derives_the_reference_genotype(golden):
     net = build_hypernet(golden)
-    weights = ArchitectureWeights.of(net, OPERATIONS, "paper")
+    weights = ArchitectureWeights.from_hypernet(net, OPERATIONS, "paper")
     assert derive(weights, "released") == genotype_of(golden["meta"], weights.features)
 
 

@@ -12,11 +12,12 @@ import torch
 
 from bmnas_core import DataError, TaskError, load_task
 from bmnas_core.backbones import CheckpointError, save_checkpoint
-from bmnas_core.config import generator
-from bmnas_core.tasks import DataWarning, files, mmimdb
+from bmnas_core.metrics import weighted_f1
+from bmnas_core.runtime import generator
+from bmnas_core.tasks import DataWarning, files
 from bmnas_core.tasks.inputs import load
-from bmnas_core.tasks.samples import posters
-from bmnas_core.train import weighted_f1
+from bmnas_core.tasks.paper import mmimdb
+from bmnas_core.tasks.paper.samples import posters
 
 GENRES = list(posters.GENRES)
 SIZES = {"train": 6, "dev": 3, "test": 4}
@@ -33,7 +34,7 @@ def sample_folder(tmp_path_factory):
 
 @pytest.fixture
 def sample_task(sample_folder, monkeypatch):
-    monkeypatch.setattr(files, "made_once", lambda name, make: sample_folder)
+    monkeypatch.setattr(files, "cached_folder", lambda name, make: sample_folder)
     return load_task("mmimdb", sample=True)
 
 
@@ -197,7 +198,7 @@ def as_the_authors_wrote(images: np.ndarray) -> np.ndarray:
 def test_posters_in_blue_green_red_less_their_means_are_found_out_and_restored(tmp_path, write):
     data = contents()
     folder = write(tmp_path / "data", data | {"images": as_the_authors_wrote(data["images"])})
-    reader = mmimdb.PosterReader.of(read(folder).posters)
+    reader = mmimdb.PosterReader.from_source(read(folder).posters)
     assert reader.subtracted
     for item in (0, 12):
         found, wanted = reader(item), normalised(data["images"][item])
@@ -213,13 +214,13 @@ def test_raw_posters_are_the_numbers_of_the_file(tmp_path):
 
 def test_a_shrunken_poster_is_the_mean_of_its_pixels(tmp_path):
     films = read(write_hdf5(tmp_path / "data"))
-    small = mmimdb.PosterReader.of(films.posters, shrink=4)(2)
+    small = mmimdb.PosterReader.from_source(films.posters, shrink=4)(2)
     whole = normalised(contents()["images"][2])
     torch.testing.assert_close(small, whole.reshape(3, 64, 4, 40, 4).mean((2, 4)))
 
 
 def test_augmentation_mirrors_and_shifts_and_is_fixed_by_its_generator(tmp_path):
-    reader = mmimdb.PosterReader.of(read(write_hdf5(tmp_path / "data")).posters)
+    reader = mmimdb.PosterReader.from_source(read(write_hdf5(tmp_path / "data")).posters)
     whole, mirrored, shifts = reader(0), 0, set()
     for seed in range(20):
         poster = reader(0, generator(seed, "augmentation"))
@@ -238,7 +239,7 @@ def test_augmentation_mirrors_and_shifts_and_is_fixed_by_its_generator(tmp_path)
 
 
 def test_posters_are_read_in_other_processes_and_the_reader_can_be_sent_to_one(tmp_path):
-    inputs = mmimdb.PosterReader.of(read(write_hdf5(tmp_path / "data")).posters).inputs()
+    inputs = mmimdb.PosterReader.from_source(read(write_hdf5(tmp_path / "data")).posters).inputs()
     inputs[0]  # the file was open here before
     batches = [(torch.tensor(n), torch.tensor(n)[:, None]) for n in ([1, 2], [3])]
     for found, (_, items) in zip(load([inputs], batches, workers=2), batches, strict=True):
@@ -250,7 +251,7 @@ def test_inputs_are_told_apart_by_what_determines_them(tmp_path):
     folder = write_hdf5(tmp_path / "data", split=ids_by_split())
 
     def version(**how):
-        return mmimdb.PosterReader.of(read(folder).posters, **how).inputs().version
+        return mmimdb.PosterReader.from_source(read(folder).posters, **how).inputs().version
 
     found = {version(), version(shrink=4), version(raw=True)}
     ids = ids_by_split()
@@ -269,7 +270,7 @@ def test_inputs_are_told_apart_by_what_determines_them(tmp_path):
 def test_a_poster_with_other_numbers_is_refused_when_it_is_read(tmp_path, change, message):
     data = contents()
     folder = write_hdf5(tmp_path / "data", data | {"images": change(data["images"])})
-    inputs = mmimdb.PosterReader.of(read(folder).posters).inputs()
+    inputs = mmimdb.PosterReader.from_source(read(folder).posters).inputs()
     with pytest.raises(DataError, match=message):
         inputs[0]
 
@@ -285,7 +286,7 @@ def test_a_damaged_poster_of_an_hdf5_file_fails_alone(tmp_path):
     with path.open("r+b") as file:
         file.seek(where.byte_offset)
         file.write(b"\0" * where.size)
-    inputs = mmimdb.PosterReader.of(read(folder).posters).inputs()
+    inputs = mmimdb.PosterReader.from_source(read(folder).posters).inputs()
     with pytest.raises(DataError, match=r"multimodal_imdb.hdf5: images\[5\]: cannot be read"):
         inputs[5]
     batch = next(load([inputs], [(torch.tensor([4, 5]), torch.tensor([[4], [5]]))], workers=0))
@@ -510,7 +511,7 @@ def test_a_film_with_a_damaged_file_is_left_out_and_counted(tmp_path, part, dama
 )
 def test_a_damaged_poster_fails_when_it_is_read(tmp_path, damage, message):
     folder = write_npy(tmp_path / "data")
-    inputs = mmimdb.PosterReader.of(read(folder).posters).inputs()
+    inputs = mmimdb.PosterReader.from_source(read(folder).posters).inputs()
     damage(folder / "train" / "image_000003.npy")
     with pytest.raises(DataError, match=f"train.image_000003.npy: .*{message}"):
         inputs[3]
@@ -605,7 +606,7 @@ def test_the_samples_own_table_of_splits_agrees_with_its_split_json(sample_folde
     assert by_table.sizes == by_id.sizes and by_table.posters.rows == by_id.posters.rows
 
 
-def test_the_sample_is_made_once_and_read_small(tmp_path, monkeypatch):
+def test_the_sample_is_cached_folder_and_read_small(tmp_path, monkeypatch):
     monkeypatch.setenv("BMNAS_CACHE", str(tmp_path))
     monkeypatch.setattr(posters, "SIZES", {"train": 20, "dev": 8, "test": 8})
     task = load_task("mmimdb", sample=True)

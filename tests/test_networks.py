@@ -208,7 +208,7 @@ STEPS = {
 
 
 @pytest.mark.parametrize(
-    "task, streams, classes, C, L, cells, here, reported",
+    "task, fusion_models, classes, C, L, cells, here, reported",
     [
         (
             "mmimdb", {"Image": (512,) * 4, "Text": (64, 128)}, 23, 192, 16,
@@ -228,9 +228,9 @@ STEPS = {
     ],
 )  # fmt: skip
 def test_the_papers_networks_are_as_large_as_the_readme_says(
-    task, streams, classes, C, L, cells, here, reported, readme_tables
+    task, fusion_models, classes, C, L, cells, here, reported, readme_tables
 ):
-    channels = {f"{m}_{i + 1}": c for m, taps in streams.items() for i, c in enumerate(taps)}
+    channels = {f"{m}_{i + 1}": c for m, taps in fusion_models.items() for i, c in enumerate(taps)}
     genotype = Genotype(
         tuple(channels),
         tuple(

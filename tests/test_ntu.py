@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import nn
 
-from bmnas_core.config import generator
-from bmnas_core.genotype import BmnasError
+from bmnas_core.errors import BmnasError
+from bmnas_core.runtime import generator
 from bmnas_core.tasks import DataError, DataWarning, TaskError
-from bmnas_core.tasks.files import asset, made_once, package
-from bmnas_core.tasks.ntu import (
+from bmnas_core.tasks.files import asset, cached_folder, package
+from bmnas_core.tasks.paper.ntu import (
     SAMPLE_SHARES,
     SEARCH_SUBJECTS,
     TEST_SUBJECTS,
@@ -29,7 +29,7 @@ from bmnas_core.tasks.ntu import (
     read_skeleton,
     read_video,
 )
-from bmnas_core.tasks.samples import actions
+from bmnas_core.tasks.paper.samples import actions
 
 ID = "72057594037931101"
 
@@ -100,7 +100,7 @@ def tree(root: Path, names, kinds=("_rgb.avi", ".skeleton")) -> Path:
 def small_backbones(monkeypatch, request):
     """Most tests here are about files: they need no network of 47 million weights."""
     if "paper_backbones" not in request.fixturenames:
-        from bmnas_core.tasks import ntu as module
+        from bmnas_core.tasks.paper import ntu as module
 
         full = module.InflatedResNet50
         monkeypatch.setattr(
@@ -118,7 +118,7 @@ def paper_backbones():
 @pytest.fixture(scope="session")
 def sample_folder() -> Path:
     """The sample's files, made once into the cache. Not to be written to."""
-    return made_once("ntu", actions.make, SAMPLE_SHARES)
+    return cached_folder("ntu", actions.make, SAMPLE_SHARES)
 
 
 EVERYONE = sorted(name_of(s, c, a) for s in range(1, 41) for c in (1, 2, 3) for a in (1, 60))
@@ -193,7 +193,7 @@ def test_weights_that_do_not_fit_are_refused_by_the_name_of_their_file(tmp_path)
 
 
 def test_weights_are_read_into_the_backbone_that_they_are_named_for(tmp_path):
-    from bmnas_core.backbones.checkpoints import save_checkpoint
+    from bmnas_core.backbones.paper.checkpoints import save_checkpoint
 
     root = str(tree(tmp_path / "data", EVERYONE))
     other = ntu(root).modalities[1].backbone
@@ -416,7 +416,7 @@ def test_augmented_skeletons_are_stretches_of_half_the_clip_up_or_64_frames(tmp_
     length = (last - first) * 32 / 31
     assert 100 <= length.min() < 115 and 175 < length.max() <= 200
     assert first.min() < 10 and first.max() > 40
-    first, last = spans(SkeletonReader((path,), least=190)).T
+    first, last = spans(SkeletonReader((path,), ge=190)).T
     assert ((last - first) * 32 / 31 >= 189).all()
     reader = SkeletonReader((path,))
     assert torch.equal(reader(0, generator(0, 1)), reader(0, generator(0, 1)))

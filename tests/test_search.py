@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny import SETTINGS, SIZES, tiny_task, watched_bank
+from tiny import SETTINGS, SIZES, recording_bank, tiny_task
 
 from bmnas_core import (
     ConfigError,
@@ -27,9 +27,11 @@ from bmnas_core import (
     choices,
     train,
 )
-from bmnas_core.cells import RELAXATIONS, Sharpening, mix_inputs
-from bmnas_core.config import SearchSettings, generator
-from bmnas_core.derive import belief, derive, likeliest, sample, with_pairs
+from bmnas_core.architecture import most_probable
+from bmnas_core.cells import RELAXATIONS, Temperature, mix_inputs
+from bmnas_core.config import SearchSettings
+from bmnas_core.runtime import generator
+from bmnas_core.selection import derive, with_inputs
 
 
 def run(search) -> list:
@@ -130,7 +132,7 @@ def test_a_resumed_search_equals_an_unbroken_one_to_the_bit(tmp_path, schedule, 
         assert torch.equal(value, resumed.hypernet.state_dict()[key]), key
 
 
-TRIALS = {"choice": "trials", "rungs": ((4, 1), (2, 2)), "margin": 0.0}
+TRIALS = {"selection": "successive_halving", "rungs": ((4, 1), (2, 2)), "margin": 0.0}
 
 
 @pytest.mark.parametrize("temperature", [(1.0, 1.0), (1.0, 0.01)])
@@ -138,7 +140,7 @@ TRIALS = {"choice": "trials", "rungs": ((4, 1), (2, 2)), "margin": 0.0}
 def test_a_search_resumed_in_its_choice_equals_an_unbroken_one(
     tmp_path, stop, temperature, monkeypatch
 ):
-    monkeypatch.setattr(choices, "TOO_ALIKE", 1.0)
+    monkeypatch.setattr(choices, "MAX_NOISE_RATIO", 1.0)
     config = SearchConfig(**TRIALS, temperature=temperature)
     whole = Search(tiny_task(), config, seed=1, device="cpu")
     states = run(whole)
@@ -194,7 +196,7 @@ def looks_of(search):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_looks_keep_one_pair_at_a_time_and_take_what_validation_likes_best(seed):
-    search = Search(tiny_task(), SearchConfig(choice="looks"), seed=seed, device="cpu")
+    search = Search(tiny_task(), SearchConfig(selection="perturbation"), seed=seed, device="cpu")
     states = run(search)
     assert [s.phase for s in states] == ["both"] * 6 + ["choice"] * 2
     kept, odds, best = looks_of(search)
@@ -210,27 +212,27 @@ def test_looks_keep_one_pair_at_a_time_and_take_what_validation_likes_best(seed)
 
 
 def test_looks_by_paths_read_the_derived_architecture_with_other_pairs():
-    search = Search(tiny_task(), SearchConfig(**PATHS, choice="looks"), device="cpu")
+    search = Search(tiny_task(), SearchConfig(**PATHS, selection="perturbation"), device="cpu")
     states = run(search)
     derived, chosen = derive(states[-1].weights), states[-1].genotype
     for i in range(search.config.N):
         kept = [cell.inputs for cell in chosen.cells[:i]]
         scores = {
-            pair: search.score_of(with_pairs(derived, [*kept, pair]))
+            pair: search.score_of(with_inputs(derived, [*kept, pair]))
             for pair in search.choice.odds[i]
         }
         assert scores[chosen.cells[i].inputs] == max(scores.values())
 
 
 @pytest.mark.parametrize("behind", [0, 0.5, 1])
-def test_looks_read_all_of_validation_only_with_pairs_that_a_glance_leaves_near(
+def test_looks_read_all_of_validation_only_with_inputs_that_a_glance_leaves_near(
     behind, monkeypatch
 ):
-    monkeypatch.setattr(choices, "GLANCE", 8)
-    monkeypatch.setattr(choices, "BEHIND", behind)
+    monkeypatch.setattr(choices, "SCREENING_SAMPLES", 8)
+    monkeypatch.setattr(choices, "SCREENING_MARGIN", behind)
     task = tiny_task(settings=replace(SETTINGS, epochs=8, N=1, M=1))
     task.modalities[0].inputs.zero_()
-    search = Search(task, SearchConfig(choice="looks"), seed=1, device="cpu")
+    search = Search(task, SearchConfig(selection="perturbation"), seed=1, device="cpu")
     asked, scores_with = [], search.scores_with
 
     def counted(pairs, rows=None):
@@ -258,7 +260,7 @@ def test_looks_read_all_of_validation_only_with_pairs_that_a_glance_leaves_near(
 def test_looks_find_the_modality_that_tells_where_alpha_has_learned_nothing():
     task = tiny_task(settings=replace(SETTINGS, epochs=8, N=1, M=1))
     task.modalities[0].inputs.zero_()
-    config = SearchConfig(choice="looks", arch_lr=1e-9)
+    config = SearchConfig(selection="perturbation", arch_lr=1e-9)
     for seed in range(3):
         search = Search(task, config, seed=seed, device="cpu")
         run(search)
@@ -270,9 +272,9 @@ def test_looks_find_the_modality_that_tells_where_alpha_has_learned_nothing():
 def test_trials_train_what_was_looked_up_and_drawn_and_choose_by_score_and_belief(
     margin, alike, monkeypatch
 ):
-    monkeypatch.setattr(choices, "TOO_ALIKE", alike)
+    monkeypatch.setattr(choices, "MAX_NOISE_RATIO", alike)
     task = tiny_task()
-    config = SearchConfig(choice="trials", rungs=((5, 1), (3, 2)), margin=margin)
+    config = SearchConfig(selection="successive_halving", rungs=((5, 1), (3, 2)), margin=margin)
     search = Search(task, config, seed=4, device="cpu")
     states = run(search)
     looked, weights, odds = states[7].genotype, states[5].weights, search.choice.odds
@@ -292,9 +294,9 @@ def test_trials_train_what_was_looked_up_and_drawn_and_choose_by_score_and_belie
         p = (score * n + 1) / (n + 2)
         return p * (1 - p) / (n + 2)
 
-    def ordered(among, epoch, doubt):
+    def ordered(among, epoch, noise_ratio):
         best = max(scores[g][epoch] for g in among)
-        enough = best - margin * doubt * variance(best) ** 0.5
+        enough = best - margin * noise_ratio * variance(best) ** 0.5
         equals = [g for g in among if scores[g][epoch] >= enough]
         others = [g for g in among if g not in equals]
         return sorted(equals, key=lambda g: (-believed[g], -scores[g][epoch])) + sorted(
@@ -305,21 +307,21 @@ def test_trials_train_what_was_looked_up_and_drawn_and_choose_by_score_and_belie
         so_far = [scores[g][0] for g in race[: k + 1]]
         low, high = np.quantile(so_far, [0.25, 0.75])
         noise = np.mean([variance(score) for score in so_far])
-        doubt = noise / max(((high - low) / 1.349) ** 2, noise)
-        assert states[8 + k].genotype == ordered(race[: k + 1], 0, doubt)[0]
-    assert search.choice.doubt == pytest.approx(doubt) and 0 < doubt <= 1
+        noise_ratio = noise / max(((high - low) / 1.349) ** 2, noise)
+        assert states[8 + k].genotype == ordered(race[: k + 1], 0, noise_ratio)[0]
+    assert search.choice.noise_ratio == pytest.approx(noise_ratio) and 0 < noise_ratio <= 1
     assert len({s.weights.alpha.tobytes() for s in states[5:]}) == 1
-    if doubt > alike:
+    if noise_ratio > alike:
         assert len(states) == search.total_steps == 13 and not len(search)
         return
-    left = ordered(race, 0, doubt)[:3]
+    left = ordered(race, 0, noise_ratio)[:3]
     assert len(states) == 16
-    assert states[-1].genotype == search.best_genotype == ordered(left, 1, doubt)[0]
+    assert states[-1].genotype == search.best_genotype == ordered(left, 1, noise_ratio)[0]
     assert states[-1].val_score == search.best_score == scores[states[-1].genotype][1]
 
 
 def test_a_race_among_equals_ends_with_its_first_rung_and_resumes_as_ended(tmp_path, monkeypatch):
-    monkeypatch.setattr(choices, "TOO_ALIKE", 0.0)
+    monkeypatch.setattr(choices, "MAX_NOISE_RATIO", 0.0)
     task = tiny_task()
     search = Search(task, SearchConfig(**TRIALS), device="cpu")
     most = len(search)
@@ -332,12 +334,12 @@ def test_a_race_among_equals_ends_with_its_first_rung_and_resumes_as_ended(tmp_p
 
 
 def test_a_race_that_ends_earlier_when_made_again_ends_the_resumed_search(tmp_path, monkeypatch):
-    monkeypatch.setattr(choices, "TOO_ALIKE", 1.0)
+    monkeypatch.setattr(choices, "MAX_NOISE_RATIO", 1.0)
     search = Search(tiny_task(), SearchConfig(**TRIALS), device="cpu")
     for _ in range(search.updates + 2 + 4 + 1):
         found = next(search)
     search.save(tmp_path / "s.safetensors")
-    monkeypatch.setattr(choices, "TOO_ALIKE", 0.0)
+    monkeypatch.setattr(choices, "MAX_NOISE_RATIO", 0.0)
     resumed = Search.resume(tmp_path / "s.safetensors", tiny_task(), device="cpu")
     assert len(resumed) == 1 and run(resumed) == [] and len(resumed) == 0
     assert resumed.best_genotype == found.genotype
@@ -356,20 +358,22 @@ def test_a_choice_that_no_one_names_is_the_tasks():
     assert Search(tiny_task(), device="cpu").config.choice == "best epoch"
     usual = next(f.default for f in fields(Task) if f.name == "search_config")
     assert usual.choice == "trials"
-    task = replace(tiny_task(), search_config=SearchSettings(choice="trials"))
+    task = replace(tiny_task(), search_config=SearchSettings(selection="successive_halving"))
     search = Search(task, device="cpu")
     assert search.config.choice == "trials" and search.choice.rungs == choices.RUNGS
-    task = replace(task, search_config=SearchSettings(choice="trials", rungs=((3, 2), (1, 4))))
+    task = replace(
+        task, search_config=SearchSettings(selection="successive_halving", rungs=((3, 2), (1, 4)))
+    )
     assert Search(task, device="cpu").choice.rungs == ((3, 2), (1, 4))
     own = SearchConfig(rungs=[(2, 1)])
     assert Search(task, own, device="cpu").choice.rungs == ((2, 1),)
-    assert Search(task, SearchConfig(choice="best epoch"), device="cpu").choice.steps == 0
+    assert Search(task, SearchConfig(selection="argmax"), device="cpu").choice.steps == 0
 
 
 def test_a_choice_reads_no_test_data_and_learns_from_train_alone(monkeypatch):
-    monkeypatch.setattr(choices, "TOO_ALIKE", 1.0)
+    monkeypatch.setattr(choices, "MAX_NOISE_RATIO", 1.0)
     task = tiny_task()
-    bank, read = watched_bank(task)
+    bank, read = recording_bank(task)
     search = Search(task, SearchConfig(**TRIALS), device="cpu", bank=bank)
     for _ in range(search.updates):
         next(search)
@@ -380,9 +384,11 @@ def test_a_choice_reads_no_test_data_and_learns_from_train_alone(monkeypatch):
 
 
 def test_fewer_candidates_than_a_rung_has_room_for_end_the_search_early(monkeypatch):
-    monkeypatch.setattr(choices, "TOO_ALIKE", 1.0)
+    monkeypatch.setattr(choices, "MAX_NOISE_RATIO", 1.0)
     task = tiny_task(channels=(5,), settings=replace(SETTINGS, N=1, M=1))
-    config = SearchConfig(choice="trials", rungs=((9, 1), (8, 2)), operations=("sum", "concat_fc"))
+    config = SearchConfig(
+        selection="successive_halving", rungs=((9, 1), (8, 2)), operations=("sum", "concat_fc")
+    )
     search = Search(task, config, device="cpu")
     states = run(search)
     assert len(search) == 0 and len(states) == search.total_steps == search.updates + 1 + 4 + 4
@@ -397,9 +403,9 @@ def test_rungs_that_are_no_race_are_refused(rungs):
 @pytest.mark.parametrize(
     "clash",
     [
-        {"passes": "paths", "order": "second"},
-        {"passes": "paths", "gumbel": True},
-        {"passes": "paths", "partial": 2},
+        {"sampling": "single_path", "order": "second"},
+        {"sampling": "single_path", "gumbel": True},
+        {"sampling": "single_path", "partial": 2},
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(clash):
@@ -421,22 +427,22 @@ def test_the_temperature_goes_geometrically_and_sharpens_the_mixture():
     search = Search(tiny_task(), SearchConfig(temperature=(4.0, 0.25)), device="cpu")
     found = []
     for _ in search:
-        found.append(search.hypernet.sharpen.temperature)
+        found.append(search.hypernet.temperature.temperature)
     assert found == pytest.approx([4.0 * (1 / 16) ** (k / 5) for k in range(6)])
-    sharpen = search.hypernet.sharpen
+    temperature = search.hypernet.temperature
     logits = torch.tensor([1.0, 2.0])
-    assert torch.equal(sharpen(logits), logits / 0.25)
+    assert torch.equal(temperature(logits), logits / 0.25)
 
 
-def test_gumbel_noise_draws_by_the_softmax_and_stops_with_training():
-    sharpen = Sharpening()
-    sharpen.gumbel = True
+def test_gumbel_noise_path_samples_by_the_softmax_and_stops_with_training():
+    temperature = Temperature()
+    temperature.gumbel = True
     logits = torch.tensor([0.0, 1.0, 2.0])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        wins = sharpen(logits.expand(20000, 3)).argmax(1).bincount(minlength=3) / 20000
+        wins = temperature(logits.expand(20000, 3)).argmax(1).bincount(minlength=3) / 20000
     torch.testing.assert_close(wins, logits.softmax(0), atol=0.02, rtol=0)
-    assert torch.equal(sharpen.eval()(logits), logits)
+    assert torch.equal(temperature.eval()(logits), logits)
     one, other = (
         run(Search(tiny_task(), SearchConfig(gumbel=True), seed=1, device="cpu")) for _ in range(2)
     )
@@ -532,7 +538,7 @@ def test_the_epoch_schedule_trains_weights_then_architecture():
 @pytest.mark.parametrize("schedule", ["batch", "epoch"])
 def test_a_search_reads_train_and_validation_only(schedule):
     task = tiny_task()
-    bank, read = watched_bank(task)
+    bank, read = recording_bank(task)
     run(Search(task, SearchConfig(schedule=schedule), device="cpu", bank=bank))
     assert {split for split, _ in read} == {"train", "validation"}
     seen = torch.cat([rows for split, rows in read if split == "train"]).unique()
@@ -678,7 +684,7 @@ def test_seeds_are_whole_numbers_of_any_kind(tmp_path):
             Search(tiny_task(), seed=seed)
 
 
-def test_streams_of_a_search_do_not_repeat_between_splits_and_epochs():
+def test_fusion_models_of_a_search_do_not_repeat_between_splits_and_epochs():
     orders = {
         tuple(torch.randperm(50, generator=generator(0, split, cycle)).tolist())
         for split in ("train", "validation")
@@ -696,12 +702,12 @@ def test_a_search_on_the_gpu_ends_near_the_one_on_the_cpu():
         assert a.train_loss == pytest.approx(b.train_loss, rel=0.1)
 
 
-PATHS = {"passes": "paths", "draws": 3}
+PATHS = {"sampling": "single_path", "path_samples": 3}
 
 
 @pytest.mark.parametrize("relaxation", ["paper", "pair", "edge"])
 def test_paths_are_drawn_by_what_the_hypernet_believes(relaxation):
-    """Frequencies against likeliest(), and the logarithm against the same."""
+    """Frequencies against most_probable(), and the logarithm against the same."""
     settings = replace(SETTINGS, N=2, M=1)
     config = SearchConfig(**PATHS, relaxation=relaxation, operations=("sum", "concat_fc"))
     search = Search(tiny_task(channels=(5,), settings=settings), config, device="cpu")
@@ -709,8 +715,8 @@ def test_paths_are_drawn_by_what_the_hypernet_believes(relaxation):
         torch.manual_seed(0)
         for parameter in search.architecture:
             parameter.normal_()
-        drawn = [search.hypernet.draw() for _ in range(3000)]
-    believed = likeliest(search.state.weights)
+        drawn = [search.hypernet.sample_path() for _ in range(3000)]
+    believed = most_probable(search.state.weights)
     found = Counter(genotype.canonical() for genotype, _ in drawn)
     assert sum(believed.values()) == pytest.approx(1)
     for genotype, p in list(believed.items())[:10]:
@@ -727,7 +733,7 @@ def test_paths_are_drawn_by_what_the_hypernet_believes(relaxation):
 def test_a_path_is_the_fusion_network_with_the_hypernets_weights():
     search = Search(tiny_task(), SearchConfig(**PATHS), device="cpu")
     with torch.no_grad():
-        path, _ = search.hypernet.draw()
+        path, _ = search.hypernet.sample_path()
     net = FusionNetwork(path, search.task.channels, 3, C=8, L=4, dropout=0.1)
     own, shared = net.state_dict(), search.hypernet.state_dict()
     reshape = list(search.task.channels)
@@ -747,7 +753,7 @@ def test_a_path_is_the_fusion_network_with_the_hypernets_weights():
     for dropout in (m for m in net.modules() if isinstance(m, torch.nn.Dropout)):
         dropout.p = 0.0
     search.hypernet.eval()
-    with search.hypernet.only(path):
+    with search.hypernet.single_path(path):
         # Statistics of the batch, in evaluation too.
         torch.testing.assert_close(search.hypernet(features), net.train()(features))
     assert search.hypernet.path is None
@@ -755,7 +761,7 @@ def test_a_path_is_the_fusion_network_with_the_hypernets_weights():
 
 @pytest.mark.parametrize("stop", [2, 5, 7, 8, 9])
 def test_a_search_by_paths_is_reproducible_and_resumes(tmp_path, stop):
-    config = SearchConfig(**PATHS, choice="trials", rungs=((2, 2),), warmup=1)
+    config = SearchConfig(**PATHS, selection="successive_halving", rungs=((2, 2),), warmup=1)
     whole = Search(tiny_task(), config, seed=1, device="cpu")
     states = run(whole)
     assert [s.phase for s in states] == ["weights"] * 3 + ["both"] * 3 + ["choice"] * 4
@@ -775,7 +781,7 @@ def test_paths_with_a_lower_loss_become_likelier():
     search = Search(task, config, device="cpu")
     run(search)
     odds = Counter()
-    for genotype, p in likeliest(search.state.weights).items():
+    for genotype, p in most_probable(search.state.weights).items():
         odds[any(name.startswith("Audio") for name in genotype.cells[0].inputs)] += p
     assert odds[True] > 0.95  # 10 of 12 pairs have one: 0.83 by chance
 
@@ -792,7 +798,7 @@ def test_candidates_take_pairs_by_odds_and_steps_evenly_and_say_what_is_believed
     drawn = [next(iter(sample(weights, odds, 1, random).items())) for _ in range(3000)]
     found = Counter(genotype for genotype, _ in drawn)
     steps = Counter()
-    for genotype, p in likeliest(weights).items():
+    for genotype, p in most_probable(weights).items():
         steps[genotype.cells[0].steps] += p
     assert len(found) == 4
     for genotype, p in dict(drawn).items():
@@ -806,7 +812,7 @@ def test_candidates_take_pairs_by_odds_and_steps_evenly_and_say_what_is_believed
 def test_scores_of_single_architectures_are_read_off_the_shared_weights():
     search = Search(tiny_task(), SearchConfig(epochs=6), device="cpu")
     run(search)
-    genotypes = list(likeliest(search.state.weights, 5))
+    genotypes = list(most_probable(search.state.weights, 5))
     before = {key: value.clone() for key, value in search.hypernet.state_dict().items()}
     scores = [search.score_of(genotype) for genotype in genotypes]
     assert scores == [search.score_of(genotype) for genotype in genotypes]

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from sklearn.metrics import f1_score
 from strategies import genotypes
-from tiny import in_files, tiny_task, watched_bank
+from tiny import in_files, recording_bank, tiny_task
 
 from bmnas_core import (
     ConfigError,
@@ -28,8 +28,9 @@ from bmnas_core import (
 )
 from bmnas_core.config import Settings
 from bmnas_core.features import RawInputs
+from bmnas_core.metrics import METRICS
 from bmnas_core.tasks import DataWarning
-from bmnas_core.train import METRICS, EndToEnd, Unimodal, _micro_batches, predict
+from bmnas_core.train import EndToEnd, Unimodal, _micro_batches, predict
 
 TEXT = """{"format": "bmnas-genotype/1",
  "features": ["Image_1", "Image_2", "Audio_1", "Audio_2"],
@@ -60,7 +61,7 @@ def test_train_and_validation_together_leave_nothing_to_validate_on():
 @pytest.mark.parametrize("data, n", [("train", 48), ("train+validation", 72)])
 def test_only_the_data_asked_for_are_trained_on(data, n):
     task = tiny_task()
-    bank, read = watched_bank(task)
+    bank, read = recording_bank(task)
     train(GENOTYPE, task, TrainConfig(epochs=1, data=data), bank=bank, **QUICK)
     trained = torch.cat([rows for split, rows in read if split == data])
     assert sorted(trained.tolist())[:n] == list(range(n))
@@ -141,7 +142,15 @@ def test_gradients_added_up_over_micro_batches_are_those_of_the_batch(tmp_path):
         net.backbone = copy.deepcopy(net.backbone)
         config = TrainConfig(data="train", epochs=2, batch_size=16, micro_batch=micro_batch)
         source = RawInputs(task, modalities=("Image",), workers=0)
-        fit(net, task, source, config.filled(task.config), seed=0, progress=False, validate=False)
+        fit(
+            net,
+            task,
+            source,
+            config.with_defaults(task.config),
+            seed=0,
+            progress=False,
+            validate=False,
+        )
         weights.append(net.backbone.layers[1].weight)
     assert not torch.equal(weights[0], task.modalities[0].backbone.layers[1].weight)
     for other in weights[1:]:
@@ -194,7 +203,7 @@ def test_samples_that_cannot_be_read_are_left_out_of_live_training_and_counted(t
 def test_multi_label_tasks_use_binary_cross_entropy_and_weighted_f1():
     task = tiny_task(metric="weighted_f1")
     net, history = train(GENOTYPE, task, TrainConfig(epochs=12), **QUICK)
-    logits, labels = predict(net, task, FeatureBank.of(task, None, "cpu"), "test")
+    logits, labels = predict(net, task, FeatureBank.shared(task, None, "cpu"), "test")
     expected = f1_score(labels, logits.sigmoid() > 0.3, average="weighted", zero_division=0)
     assert evaluate(net, task, "test") == pytest.approx(expected)
     assert expected > 0.5
@@ -248,7 +257,7 @@ def test_a_bank_of_another_task_is_refused():
 
 def test_a_loss_that_is_not_finite_stops_the_training():
     task = tiny_task()
-    config = TrainConfig(epochs=2).filled(task.config)
+    config = TrainConfig(epochs=2).with_defaults(task.config)
     net = FusionNetwork(GENOTYPE, task.channels, 3, C=config.C, L=config.L)
     with torch.no_grad():
         net.classifier.linear.weight.fill_(float("nan"))
@@ -325,7 +334,7 @@ def test_the_cost_of_a_network_is_its_parameters_and_its_multiplications(genotyp
         assert network_cost(genotype, task, TrainConfig(C=C, L=L)) == expected
 
 
-def test_the_cost_is_that_of_the_network_that_training_gives_and_draws_no_random_numbers():
+def test_the_cost_is_that_of_the_network_that_training_gives_and_path_samples_no_random_numbers():
     task = tiny_task(classes=5, metric="weighted_f1")
     before = torch.get_rng_state()
     parameters, operations = network_cost(GENOTYPE, task)

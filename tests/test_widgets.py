@@ -16,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import HOSTILE, genotypes
-from tiny import tiny_task, watched_bank
+from tiny import recording_bank, tiny_task
 
 from bmnas_core import (
     BmnasError,
@@ -29,27 +29,27 @@ from bmnas_core import (
     Scoreboard,
     Search,
     SearchConfig,
+    SearchHistory,
     SearchStepper,
     StepGenotype,
-    Trace,
     TrainConfig,
     TrainError,
-    by_hand,
     choices,
     count_parameters,
     draw,
     draw_curves,
     draw_heatmaps,
     evaluate,
+    interactive,
     register_operation,
     side_by_side,
     train,
 )
 from bmnas_core.genotype import LARGEST, MOTIFS, OPERATIONS
+from bmnas_core.widgets.base import _KernelLock
 from bmnas_core.widgets.editor import OWN
 from bmnas_core.widgets.scoreboard import Entry
 from bmnas_core.widgets.stepper import UNATTENDED_STEPS
-from bmnas_core.widgets.work import _Gate
 
 TASK = tiny_task()
 
@@ -62,13 +62,13 @@ def stepper_of(seed=0, **config):
     return SearchStepper(search_of(seed, **config))
 
 
-def looped(seed=0, **config) -> Trace:
-    """The trace of a plain loop."""
+def looped(seed=0, **config) -> SearchHistory:
+    """The history of a plain loop."""
     search = search_of(seed, **config)
-    trace = Trace.of(search)
+    history = SearchHistory.from_search(search)
     for state in search:
-        trace.append(state)
-    return trace
+        history.append(state)
+    return history
 
 
 def plain(widget) -> str:
@@ -108,15 +108,15 @@ def one_step(op="sum", inputs=("Image_1", "Audio_1"), of=("X", "Y")):
 def test_the_buttons_make_the_steps_of_a_plain_loop_to_the_bit():
     loop = looped(epochs=5)
     stepper = stepper_of(epochs=5)
-    assert stepper.trace.steps.tolist() == [0]
+    assert stepper.history.steps.tolist() == [0]
     stepper._step.click()
-    assert stepper.trace.steps.tolist() == [0, 1]
+    assert stepper.history.steps.tolist() == [0, 1]
     stepper._step_10.click()
-    assert len(stepper.trace) == 12 and stepper.state.step == 11
+    assert len(stepper.history) == 12 and stepper.state.step == 11
     stepper.step()
     assert stepper.search.step == stepper.state.step == 12
     stepper._run.click()
-    assert stepper.trace == loop
+    assert stepper.history == loop
     assert stepper.search.best_genotype == loop.best.genotype
     assert not stepper._error.value
 
@@ -125,12 +125,12 @@ def test_at_the_end_there_is_nothing_left_to_press():
     stepper = stepper_of()
     assert [b.disabled for b in (stepper._step, stepper._run, stepper._pause)] == [0, 0, 1]
     stepper._step_10.click()
-    assert len(stepper.trace) == 7
+    assert len(stepper.history) == 7
     for press in (stepper._step, stepper._step_10, stepper._run):
         assert press.disabled
         press.click()
     stepper.step(5)
-    assert len(stepper.trace) == 7 and not stepper._error.value
+    assert len(stepper.history) == 7 and not stepper._error.value
     assert not stepper._reset.disabled
 
 
@@ -139,19 +139,19 @@ def test_everything_that_is_seen_is_of_the_state_shown():
     stepper._step_10.click()
     for frame in (6, 3, 0):
         slide(stepper, frame)
-        state = stepper.trace[frame]
-        before = stepper.trace[max(frame - 1, 0)].genotype
+        state = stepper.history[frame]
+        before = stepper.history[max(frame - 1, 0)].genotype
         changes = state.genotype.changes_from(before)
         assert draw(state).svg in stepper._hypernet.value
         assert draw_heatmaps(state).svg in stepper._heatmaps.value
-        assert draw_curves(stepper.trace, at=state.step).svg in stepper._curves.value
+        assert draw_curves(stepper.history, at=state.step).svg in stepper._curves.value
         drawn = draw(state.genotype, against=before if changes else None)
         assert drawn.svg in stepper._genotype.value
         assert stepper._changes.value.count("<li>") == len(changes)
         assert all(str(change) in plain(stepper._changes) for change in changes)
         assert plain(stepper._status).startswith(f"step {frame} · ")
         assert (stepper._page.shown, stepper._page.last) == (frame, 6)
-        best = stepper.trace.best
+        best = stepper.history.best
         assert f"best validation score {best.val_score:.3f} at step {best.step}" in plain(
             stepper._status
         )
@@ -170,7 +170,7 @@ def test_the_slider_travels_back_and_the_search_goes_on_from_the_present():
     stepper.show(5)
     assert stepper.state.step == 5
     stepper._run.click()
-    assert stepper.trace == loop and stepper.state.step == 12
+    assert stepper.history == loop and stepper.state.step == 12
 
 
 @pytest.mark.parametrize("frame, shown", [(-3, 0), (99, 4)])
@@ -190,14 +190,14 @@ def test_settings_take_effect_at_reset():
     stepper._controls["arch_lr"].value = 0.5
     stepper._controls["seed"].value = 7
     assert "press Reset" in plain(stepper._note)
-    assert stepper.search is before and len(stepper.trace) == 3
+    assert stepper.search is before and len(stepper.history) == 3
     stepper._reset.click()
     assert not stepper._note.value and not stepper._error.value
     config = stepper.search.config
     assert (config.relaxation, config.schedule, config.arch_lr) == ("paper", "epoch", 0.5)
-    assert (stepper.search.seed, stepper.state.step, len(stepper.trace)) == (7, 0, 1)
+    assert (stepper.search.seed, stepper.state.step, len(stepper.history)) == (7, 0, 1)
     stepper._run.click()
-    assert stepper.trace == looped(7, relaxation="paper", schedule="epoch", arch_lr=0.5)
+    assert stepper.history == looped(7, relaxation="paper", schedule="epoch", arch_lr=0.5)
 
 
 def test_reset_takes_settings_by_name_and_keeps_the_others():
@@ -248,7 +248,7 @@ def test_a_loss_that_is_not_finite_is_told_and_reset_begins_anew():
     stepper._reset.click()
     assert not stepper._error.value
     stepper._run.click()
-    assert stepper.trace == looped()
+    assert stepper.history == looped()
 
 
 def test_an_error_inside_the_search_is_shown_as_text_with_where_it_came_from(monkeypatch):
@@ -264,20 +264,20 @@ def test_an_error_inside_the_search_is_shown_as_text_with_where_it_came_from(mon
     assert "RuntimeError: <img src=x onerror=alert(1)>" in plain(stepper._error)
     assert "<img" not in stepper._error.value
     assert "Traceback" in plain(stepper._error)
-    assert len(stepper.trace) == 2 and not stepper._running
+    assert len(stepper.history) == 2 and not stepper._running
     stepper._reset.click()
     assert not stepper._error.value
     stepper._run.click()
-    assert stepper.trace == looped()
+    assert stepper.history == looped()
 
 
 def test_a_search_under_way_is_gone_on_with():
     search = search_of()
     next(search), next(search)
     stepper = SearchStepper(search)
-    assert (stepper.state.step, len(stepper.trace)) == (2, 1)
+    assert (stepper.state.step, len(stepper.history)) == (2, 1)
     stepper._run.click()
-    assert stepper.trace.steps.tolist() == [2, 3, 4, 5, 6]
+    assert stepper.history.steps.tolist() == [2, 3, 4, 5, 6]
     assert np.array_equal(stepper.state.alpha, looped()[-1].alpha)
 
 
@@ -285,12 +285,12 @@ def test_a_task_is_searched_with_its_own_settings():
     task = tiny_task()
     stepper = SearchStepper(task)
     assert stepper.search.task is task and stepper.search.config == Search(task).config
-    assert stepper.scoreboard is Scoreboard.of(task)
+    assert stepper.scoreboard is Scoreboard.shared(task)
 
 
 def test_a_search_that_ends_early_ends_the_steps(monkeypatch):
-    monkeypatch.setattr(choices, "TOO_ALIKE", 0.0)
-    stepper = stepper_of(choice="trials", rungs=((2, 1), (1, 2)))
+    monkeypatch.setattr(choices, "MAX_NOISE_RATIO", 0.0)
+    stepper = stepper_of(selection="successive_halving", rungs=((2, 1), (1, 2)))
     most = len(stepper.search)
     stepper.step(2 * most)
     assert stepper.search.step == most - 1 and not len(stepper.search)
@@ -303,18 +303,18 @@ def test_only_searches_and_tasks_are_stepped_through(what):
         SearchStepper(what)
 
 
-def test_save_writes_the_genotype_shown_and_the_whole_trace(tmp_path):
+def test_save_writes_the_genotype_shown_and_the_whole_history(tmp_path):
     stepper = stepper_of()
     stepper.step(5)
     stepper.show(2)
     genotype = stepper.state.genotype
-    assert genotype != stepper.trace[-1].genotype
+    assert genotype != stepper.history[-1].genotype
     stepper._folder.value = str(tmp_path / "new")
     stepper._save.click()
     assert "saved genotype of step 2" in plain(stepper._news)
     assert Genotype.load(tmp_path / "new" / "genotype.json") == genotype
     assert (tmp_path / "new" / "genotype.svg").read_text("utf-8") == draw(genotype).svg
-    assert Trace.load(tmp_path / "new" / "trace.safetensors") == stepper.trace
+    assert SearchHistory.load(tmp_path / "new" / "history.safetensors") == stepper.history
     assert stepper.save(tmp_path / "other") == tmp_path / "other"
     assert len(list((tmp_path / "other").iterdir())) == 3
 
@@ -336,13 +336,13 @@ def test_a_place_that_cannot_be_written_to_is_told(tmp_path):
 
 def test_the_genotype_shown_is_trained_once_on_train_and_scored_on_validation():
     task = tiny_task()
-    bank, read = watched_bank(task)
+    bank, read = recording_bank(task)
     stepper = SearchStepper(search_of(task=task, bank=bank))
     stepper.step(4)
     stepper.show(1)
     stepper._train.click()
     (entry,) = stepper.scoreboard.entries
-    genotype = stepper.trace[1].genotype
+    genotype = stepper.history[1].genotype
     assert (entry.name, entry.genotype) == ("step 1, pair, seed 0", genotype)
     net, history = train(genotype, tiny_task(), TrainConfig(data="train"), progress=False)
     assert entry.score == history[-1]["validation_score"] == evaluate(net, task, "validation")
@@ -381,7 +381,7 @@ def test_a_run_is_paused_from_elsewhere_and_goes_on_later():
     async def main():
         stepper = stepper_of(epochs=200)
         stepper._run.click()
-        await until(lambda: len(stepper.trace) > 4)
+        await until(lambda: len(stepper.history) > 4)
         assert stepper._running and stepper._step.disabled and not stepper._pause.disabled
         stepper._pause.click()
         reached = stepper.search.step
@@ -398,14 +398,14 @@ def test_a_run_is_paused_from_elsewhere_and_goes_on_later():
         await until(lambda: stepper.search.step > here + 3)
         stepper.pause()
         await until(lambda: stepper._state.step == stepper.search.step)
-        return stepper.trace
+        return stepper.history
 
-    trace = asyncio.run(main())
+    history = asyncio.run(main())
     search = search_of(epochs=200)
-    loop = Trace.of(search)
-    while search.step < trace.steps[-1]:
+    loop = SearchHistory.from_search(search)
+    while search.step < history.steps[-1]:
         loop.append(next(search))
-    assert trace == loop
+    assert history == loop
 
 
 def test_the_loop_is_free_while_a_step_is_made(monkeypatch):
@@ -421,11 +421,11 @@ def test_the_loop_is_free_while_a_step_is_made(monkeypatch):
         stepper._run.click()
         for _ in range(20):
             await asyncio.sleep(0.005)
-        assert stepper._running and len(stepper.trace) == 1
+        assert stepper._running and len(stepper.history) == 1
         slide(stepper, 0)
         free.set()
         await until(lambda: not stepper._running)
-        return stepper.trace
+        return stepper.history
 
     assert asyncio.run(main()) == looped()
 
@@ -434,7 +434,7 @@ def test_a_run_ends_when_the_last_view_is_closed():
     async def main():
         stepper = stepper_of(epochs=200)
         stepper._run.click()
-        await until(lambda: len(stepper.trace) > 2)
+        await until(lambda: len(stepper.history) > 2)
         stepper._told(None, {"page": "one", "views": 1}, None)
         assert stepper._running
         leave(stepper)
@@ -450,7 +450,7 @@ def test_a_run_ends_when_the_widget_is_closed():
     async def main():
         stepper = stepper_of(epochs=200)
         stepper._run.click()
-        await until(lambda: len(stepper.trace) > 2)
+        await until(lambda: len(stepper.history) > 2)
         stepper.close()
         here = stepper.search.step
         await asyncio.sleep(0.1)
@@ -469,22 +469,22 @@ def test_two_steppers_at_once_give_the_same_as_each_alone():
         await until(lambda: all(stepper.search.step > 0 for stepper in steppers))
         assert all(stepper._running for stepper in steppers)
         await until(lambda: not any(stepper._running for stepper in steppers))
-        return [stepper.trace for stepper in steppers]
+        return [stepper.history for stepper in steppers]
 
-    for trace, (seed, config) in zip(asyncio.run(main()), kinds, strict=True):
-        assert trace == looped(seed, epochs=5, **config)
+    for history, (seed, config) in zip(asyncio.run(main()), kinds, strict=True):
+        assert history == looped(seed, epochs=5, **config)
 
 
 def test_a_plain_search_in_between_disturbs_no_run_and_is_not_disturbed():
     async def main():
         stepper, search = stepper_of(epochs=6), search_of(3, epochs=4)
         stepper._run.click()
-        trace = Trace.of(search)
+        history = SearchHistory.from_search(search)
         for state in search:
-            trace.append(state)
+            history.append(state)
             await asyncio.sleep(0)
         await until(lambda: not stepper._running)
-        return stepper.trace, trace
+        return stepper.history, history
 
     assert asyncio.run(main()) == (looped(epochs=6), looped(3, epochs=4))
 
@@ -504,7 +504,7 @@ def test_buttons_pressed_one_after_the_other_do_not_mix_up_the_steps():
         await until(lambda: stepper._stepping is None)
         stepper._run.click()
         await until(lambda: not stepper._running and not len(stepper.search))
-        return stepper.trace
+        return stepper.history
 
     assert asyncio.run(main()) == looped(epochs=6)
 
@@ -513,14 +513,14 @@ def test_looking_back_during_a_run_keeps_what_is_looked_at():
     async def main():
         stepper = stepper_of(epochs=20)
         stepper._run.click()
-        await until(lambda: len(stepper.trace) > 3)
+        await until(lambda: len(stepper.history) > 3)
         slide(stepper, 1)
         assert stepper.state.step == 1 and "looking back" in plain(stepper._status)
         drawn = stepper._hypernet.value
-        here = len(stepper.trace)
-        await until(lambda: len(stepper.trace) > here + 3)
+        here = len(stepper.history)
+        await until(lambda: len(stepper.history) > here + 3)
         assert stepper.state.step == 1 and stepper._hypernet.value == drawn
-        assert stepper._page.last == len(stepper.trace) - 1
+        assert stepper._page.last == len(stepper.history) - 1
         slide(stepper, stepper._page.last)
         await until(lambda: not stepper._running)
         assert stepper.state.step == stepper.search.step == 60
@@ -532,20 +532,20 @@ def test_reset_during_a_run_ends_it_and_the_new_search_is_as_alone():
     async def main():
         stepper = stepper_of(epochs=200)
         stepper._run.click()
-        await until(lambda: len(stepper.trace) > 3)
+        await until(lambda: len(stepper.history) > 3)
         stepper._controls["seed"].value = 5
         stepper._reset.click()
         await until(lambda: stepper.search.seed == 5)
         await asyncio.sleep(0.1)
-        assert not stepper._running and stepper.trace.steps.tolist() == [0]
+        assert not stepper._running and stepper.history.steps.tolist() == [0]
         for k in range(3):
             stepper._step.click()
             await until(lambda k=k: stepper.state.step == k + 1 and not stepper._running)
-        return stepper.trace
+        return stepper.history
 
-    trace = asyncio.run(main())
+    history = asyncio.run(main())
     search = search_of(5, epochs=200)
-    assert np.array_equal([next(search) for _ in range(3)][-1].alpha, trace[-1].alpha)
+    assert np.array_equal([next(search) for _ in range(3)][-1].alpha, history[-1].alpha)
 
 
 def test_run_pressed_while_a_reset_is_under_way_runs_when_it_is_done():
@@ -574,11 +574,11 @@ def test_a_step_that_ends_after_a_reset_is_of_no_account():
         stepper = stepper_of(epochs=200)
         for seed in range(3):
             stepper._run.click()
-            await until(lambda: len(stepper.trace) > 3)
+            await until(lambda: len(stepper.history) > 3)
             stepper.reset(seed=seed)
             await asyncio.sleep(0.05)
             assert stepper.search.seed == seed and not stepper._running
-            assert stepper.trace.steps.tolist() == [0] and not stepper._error.value
+            assert stepper.history.steps.tolist() == [0] and not stepper._error.value
 
     asyncio.run(main())
 
@@ -587,10 +587,10 @@ def test_a_button_pressed_in_another_thread_works_in_the_loop():
     async def main():
         stepper = stepper_of()
         await asyncio.to_thread(stepper._step_10.click)
-        await until(lambda: len(stepper.trace) == 7)
+        await until(lambda: len(stepper.history) == 7)
         await asyncio.to_thread(slide, stepper, 2)
         await until(lambda: stepper.state.step == 2)
-        return stepper.trace
+        return stepper.history
 
     assert asyncio.run(main()) == looped()
 
@@ -656,7 +656,7 @@ def test_one_of_two_views_closed_stops_nothing_and_a_page_loaded_anew_counts_ane
         for page, views in (("one", 1), ("one", 1), ("one", -1), ("two", 1)):
             stepper._told(None, {"page": page, "views": views}, None)
         stepper._run.click()
-        await until(lambda: len(stepper.trace) > 5)
+        await until(lambda: len(stepper.history) > 5)
         assert stepper._running
         stepper._told(None, {"page": "two", "views": -1}, None)
         await until(lambda: not stepper._step.disabled)
@@ -669,7 +669,7 @@ def test_a_reset_in_code_during_a_run_can_be_run_at_once():
     async def main():
         stepper = stepper_of(epochs=20)
         stepper._run.click()
-        await until(lambda: len(stepper.trace) > 3)
+        await until(lambda: len(stepper.history) > 3)
         stepper.reset(seed=6)
         stepper.run()
         await until(lambda: stepper.search.step > 3)
@@ -681,7 +681,7 @@ def test_a_reset_in_code_during_a_run_can_be_run_at_once():
 
 
 def test_threads_that_a_cell_starts_do_not_wait_for_it():
-    gate = _Gate()
+    gate = _KernelLock()
     gate.enter_cell()
     searches = [search_of(seed=seed) for seed in (0, 1)]
     with ThreadPoolExecutor(2) as pool:
@@ -691,7 +691,7 @@ def test_threads_that_a_cell_starts_do_not_wait_for_it():
 
 
 def test_jobs_wait_for_cells_and_cells_for_the_job_under_way():
-    gate, order = _Gate(), []
+    gate, order = _KernelLock(), []
 
     def job():
         with gate.job():
@@ -726,12 +726,12 @@ def test_where_nobody_watches_a_stepper_steps_by_itself_and_leaves_pictures(monk
     stepper._ipython_display_()
     assert stepper.search.step == UNATTENDED_STEPS == 60
     svgs = [picture.svg for picture in shown if hasattr(picture, "svg")]
-    state, before = stepper.trace[-1], stepper.trace[-2].genotype
+    state, before = stepper.history[-1], stepper.history[-2].genotype
     assert svgs == [
         draw(state).svg,
         draw_heatmaps(state).svg,
         draw(state.genotype, against=before).svg,
-        draw_curves(stepper.trace, at=60).svg,
+        draw_curves(stepper.history, at=60).svg,
     ]
     assert any("step 60" in picture.data for picture in shown if hasattr(picture, "data"))
     stepper.demonstrate()
@@ -753,7 +753,7 @@ def test_where_nobody_watches_the_other_widgets_leave_pictures_too(monkeypatch):
     editor.scoreboard._ipython_display_()
     assert "edited 1" in shown[0].data
     shown.clear()
-    by_hand(lambda a: draw(one_step()), a=(0, 1, 0.5))._ipython_display_()
+    interactive(lambda a: draw(one_step()), a=(0, 1, 0.5))._ipython_display_()
     assert "<svg" in shown[0].data
     shown.clear()
     pair = side_by_side(stepper_of(epochs=1), stepper_of(1, epochs=1))
@@ -762,9 +762,9 @@ def test_where_nobody_watches_the_other_widgets_leave_pictures_too(monkeypatch):
 
 
 def test_where_somebody_watches_the_widget_shows_itself(monkeypatch):
-    monkeypatch.setattr("bmnas_core.widgets.work.watched", lambda: True)
+    monkeypatch.setattr("bmnas_core.widgets.work.is_interactive", lambda: True)
     stepper = stepper_of()
-    hand = by_hand(lambda a: draw(one_step()), a=(0, 1, 0))
+    hand = interactive(lambda a: draw(one_step()), a=(0, 1, 0))
     for widget in (stepper, stepper.scoreboard, GenotypeEditor(TASK), hand, side_by_side(stepper)):
         with pytest.raises(NotImplementedError):
             widget._ipython_display_()
@@ -815,7 +815,7 @@ def test_features_named_like_markup_stay_text_in_the_table():
 
 def test_a_scoreboard_trains_on_train_whatever_the_settings_say():
     task = tiny_task()
-    bank, read = watched_bank(task)
+    bank, read = recording_bank(task)
     board = Scoreboard(task, TrainConfig(data="train+validation", epochs=3), seed=4, bank=bank)
     made = board.add(one_step(), "a")
     assert board.entries == [made]
@@ -840,8 +840,8 @@ def test_one_architecture_has_one_entry_however_it_is_listed():
 def test_widgets_of_a_task_share_a_scoreboard():
     task = tiny_task()
     stepper, editor = SearchStepper(task), GenotypeEditor(task)
-    assert stepper.scoreboard is editor.scoreboard is Scoreboard.of(task)
-    assert Scoreboard.of(tiny_task()) is not stepper.scoreboard
+    assert stepper.scoreboard is editor.scoreboard is Scoreboard.shared(task)
+    assert Scoreboard.shared(tiny_task()) is not stepper.scoreboard
     own = Scoreboard(task)
     assert SearchStepper(task, scoreboard=own).scoreboard is own
     assert GenotypeEditor(task, scoreboard=own).scoreboard is own
@@ -1142,17 +1142,17 @@ def test_an_edited_genotype_is_saved(tmp_path):
     assert json.loads(path.read_text())["features"] == list(TASK.features)
 
 
-# --- by_hand
+# --- interactive
 
 
-def test_a_picture_by_hand_is_drawn_with_where_the_sliders_stand():
+def test_a_picture_interactive_is_drawn_with_where_the_sliders_stand():
     called = []
 
     def function(share, size):
         called.append((share, size))
         return draw(one_step("attention" if share > 0.5 else "sum"))
 
-    hand = by_hand(function, share=(0, 1, 0.25), size=(-2.0, 2.0, 1.0))
+    hand = interactive(function, share=(0, 1, 0.25), size=(-2.0, 2.0, 1.0))
     assert called == [(0.25, 1.0)] and draw(one_step("sum")).svg in hand._box.value
     hand._sliders["share"].value = 0.75
     assert called[-1] == (0.75, 1.0) and draw(one_step("attention")).svg in hand._box.value
@@ -1161,7 +1161,7 @@ def test_a_picture_by_hand_is_drawn_with_where_the_sliders_stand():
     assert len(called) == 3
 
 
-def test_a_figure_by_hand_is_closed_once_it_is_drawn():
+def test_a_figure_interactive_is_closed_once_it_is_drawn():
     import matplotlib.pyplot as plt
 
     def function(a):
@@ -1169,20 +1169,20 @@ def test_a_figure_by_hand_is_closed_once_it_is_drawn():
         axes.plot([0, a])
         return figure
 
-    hand = by_hand(function, a=(0, 1, 0.5))
+    hand = interactive(function, a=(0, 1, 0.5))
     assert "<svg" in hand._box.value and "<?xml" not in hand._box.value
     before = hand._box.value
     hand._sliders["a"].value = 0.75
     assert hand._box.value != before and plt.get_fignums() == []
 
 
-def test_an_error_by_hand_is_shown_and_gone_with_the_next_picture():
+def test_an_error_interactive_is_shown_and_gone_with_the_next_picture():
     def function(a):
         if a > 0.5:
             raise ValueError("<b>too far</b>")
         return draw(one_step())
 
-    hand = by_hand(function, a=(0, 1, 0))
+    hand = interactive(function, a=(0, 1, 0))
     hand._sliders["a"].value = 0.75
     assert "ValueError: <b>too far</b>" in plain(hand._error) and "<b>" not in hand._error.value
     assert draw(one_step()).svg in hand._box.value
@@ -1213,8 +1213,8 @@ def test_an_error_by_hand_is_shown_and_gone_with_the_next_picture():
         (lambda: SearchStepper(search_of(), scoreboard=3), "scoreboard: found int; allowed"),
         (lambda: SearchStepper(search_of(), folder=3), "folder: found 3; allowed: a path"),
         (lambda: stepper_of().save(""), "save: found folder ''; allowed: the path of a folder"),
-        (lambda: by_hand(lambda a: 0, a=(0, float("inf"), 1)), "by_hand: a: found .*inf"),
-        (lambda: by_hand(lambda a: 0, b=(0, 1, 0)), "by_hand: found ranges b; .*argument"),
+        (lambda: interactive(lambda a: 0, a=(0, float("inf"), 1)), "interactive: a: found .*inf"),
+        (lambda: interactive(lambda a: 0, b=(0, 1, 0)), "interactive: found ranges b; .*argument"),
     ],
 )
 def test_what_does_not_fit_is_refused_at_the_door(make, message):
@@ -1223,7 +1223,7 @@ def test_what_does_not_fit_is_refused_at_the_door(make, message):
 
 
 def test_a_range_may_be_named_as_anything():
-    hand = by_hand(lambda function: draw(one_step()), function=(0, 1, 0.5))
+    hand = interactive(lambda function: draw(one_step()), function=(0, 1, 0.5))
     assert hand.values == {"function": 0.5}
 
 
@@ -1242,7 +1242,7 @@ import sys, time
 sys.path.insert(0, "tests")
 import torch
 from tiny import tiny_task
-from bmnas_core import Search, SearchConfig, SearchStepper, Trace
+from bmnas_core import Search, SearchConfig, SearchStepper, SearchHistory
 def search_of(seed, epochs):
     return Search(tiny_task(), SearchConfig(epochs=epochs), seed=seed, device="cpu")
 stepper = SearchStepper(search_of(0, 40))
@@ -1260,7 +1260,7 @@ assert stepper._running
 """,
     """
 search = search_of(1, 4)
-other = Trace.of(search)
+other = SearchHistory.from_search(search)
 for state in search:
     other.append(state)
 """,
@@ -1273,12 +1273,12 @@ assert not len(waiting.search) and waiting.state.step == waiting.search.total_st
     """
 def looped(seed, epochs):
     search = search_of(seed, epochs)
-    trace = Trace.of(search)
+    history = SearchHistory.from_search(search)
     for state in search:
-        trace.append(state)
-    return trace
+        history.append(state)
+    return history
 assert not stepper._running and not stepper._error.value, stepper._error.value
-assert stepper.trace == looped(0, 40) and other == looped(1, 4)
+assert stepper.history == looped(0, 40) and other == looped(1, 4)
 """,
 ]
 

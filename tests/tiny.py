@@ -66,7 +66,7 @@ def tiny_task(
             TinyBackbone(channels, seed=m),
             {f"{name}_{i + 1}": c for i, c in enumerate(channels)},
             prototypes[labels] + torch.randn(n, 4, 6, generator=random),
-            over="time",
+            pooling="time",
             classes=labels,
         )
         for m, name in enumerate(names)
@@ -78,7 +78,7 @@ def tiny_task(
         rows = torch.arange(start, start + size)
         splits[split] = Split(split, rows[:, None].expand(-1, len(names)), labels[rows])
         start += size
-    search = SearchSettings(choice="best epoch")
+    search = SearchSettings(selection="argmax")
     return Task("tiny", "same", classes, metric, modalities, splits, settings, search)
 
 
@@ -113,14 +113,14 @@ def in_files(task: Task, folder: Path) -> Task:
     return replace(task, modalities=tuple(modalities))
 
 
-def watched_bank(task: Task) -> tuple[FeatureBank, list[tuple[str, Tensor]]]:
+def recording_bank(task: Task) -> tuple[FeatureBank, list[tuple[str, Tensor]]]:
     """A bank, and a list that grows with what is read of it: split and rows."""
     bank = FeatureBank(task)
     read, batch = [], bank.batch
 
-    def watched(split, rows, then=None):
+    def is_interactive(split, rows, then=None):
         read.append((split, rows))
         return batch(split, rows, then)
 
-    bank.batch = watched
+    bank.batch = is_interactive
     return bank, read

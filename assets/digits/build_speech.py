@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from scipy.signal import resample_poly
 
-from bmnas_core.genotype import writing
+from bmnas_core.storage import atomic_write
 from bmnas_core.tasks.audio import SAMPLE_RATE, fit_length, mel_power
 from bmnas_core.tasks.digits import DECIBELS, WORDS
 
@@ -81,7 +81,7 @@ def main() -> None:
                         file.setframerate(SAMPLE_RATE)
                         file.writeframes((samples * 32767).astype("<i2").tobytes())
     arrays = {k: np.array(v, np.uint8) for k, v in rows.items()}
-    with writing(HERE / "speech.npz") as beside, open(beside, "wb") as file:
+    with atomic_write(HERE / "speech.npz") as beside, open(beside, "wb") as file:
         np.savez_compressed(file, voices=np.array(voices), **arrays)
     print(f"{len(rows['digit'])} clips, {(HERE / 'speech.npz').stat().st_size / 1e3:.0f} kB")
 

@@ -1,21 +1,9 @@
-"""Backbones: networks from raw inputs to a list of features, one file each."""
+"""Backbones: networks from raw inputs to a list of features, one file each.
+
+Those of the paper's tasks are in :mod:`~bmnas_core.backbones.paper`, imported when asked for.
+"""
 
 from .backbone import Backbone
-from .checkpoints import CheckpointError, load_checkpoint, save_checkpoint
-from .hcn import HCN
-from .inflated_resnet import InflatedResNet50
-from .maxout import MaxoutMLP
-from .resnext3d import ResNeXt3D
-from .vgg import VGG19
+from .conv import ConvBackbone
 
-__all__ = [
-    "HCN",
-    "VGG19",
-    "Backbone",
-    "CheckpointError",
-    "InflatedResNet50",
-    "MaxoutMLP",
-    "ResNeXt3D",
-    "load_checkpoint",
-    "save_checkpoint",
-]
+__all__ = ["Backbone", "ConvBackbone"]

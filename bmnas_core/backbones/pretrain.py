@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..config import epoch_batches, seeded
 from ..progress import progress_bar
+from ..runtime import epoch_batches, seeded
 
 
 def pretrain(

@@ -1,24 +1,23 @@
-"""Rivals of a searched network, on the same features, recipe and seed."""
+"""Baselines of a searched network, on the same features, recipe and seed."""
 
-from . import architectures, mfas, searches, streams
-from .rivals import RIVALS, Contest, RivalError, compare, register_rival
+from . import architectures, fusion_models, mfas, searches
+from .context import BASELINES, BaselineContext, BaselineError, compare, register_baseline
 from .searches import with_motif, with_random_pairs
-from .table import TableError, read_table, run_table, summary
+from .table import read_baselines, run_baselines, summarize
 
 __all__ = [
-    "RIVALS",
-    "Contest",
-    "RivalError",
-    "TableError",
+    "BASELINES",
+    "BaselineContext",
+    "BaselineError",
     "architectures",
     "compare",
+    "fusion_models",
     "mfas",
-    "read_table",
-    "register_rival",
-    "run_table",
+    "read_baselines",
+    "register_baseline",
+    "run_baselines",
     "searches",
-    "streams",
-    "summary",
+    "summarize",
     "with_motif",
     "with_random_pairs",
 ]

@@ -1,4 +1,4 @@
-"""Rivals made of Cells that nobody learned: fixed ones, and random genotypes."""
+"""Baselines made of Cells without a search: fixed ones, and random genotypes."""
 
 from __future__ import annotations
 
@@ -7,15 +7,25 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from ..config import generator
-from ..genotype import MOTIFS, CellGenotype, Genotype, GenotypeError, StepGenotype
+from ..genotype import (
+    DEFAULT_OPERATIONS,
+    MOTIFS,
+    CellGenotype,
+    Genotype,
+    GenotypeError,
+    StepGenotype,
+    cell_name,
+    cell_predecessors,
+    is_free,
+    step_predecessors,
+)
+from ..runtime import generator
 from ..tasks.task import Task
-from .rivals import Contest, register_rival
-from .streams import last_features
+from .context import BaselineContext, register_baseline
+from .fusion_models import last_features
 
 #: How many random genotypes stand for all of them.
 RANDOM_GENOTYPES = 5
-OPERATIONS = ("sum", "attention", "linear_glu", "concat_fc")
 
 
 def fixed_genotype(task: Task, motif: str) -> Genotype:
@@ -33,7 +43,7 @@ def fixed_genotype(task: Task, motif: str) -> Genotype:
     first, *others = [name for channels in last_features(task) for name in channels]
     cells = []
     for i, name in enumerate(others):
-        cells.append(CellGenotype((first if i == 0 else f"C{i}", name), steps))
+        cells.append(CellGenotype((cell_name(i - 1) if i else first, name), steps))
     return Genotype(task.features, tuple(cells))
 
 
@@ -42,50 +52,50 @@ def random_genotype(
     N: int,
     M: int,
     random: torch.Generator,
-    operations: tuple[str, ...] = OPERATIONS,
+    operations: tuple[str, ...] = DEFAULT_OPERATIONS,
 ) -> Genotype:
-    """A genotype drawn evenly: pairs, no two Cells the same one, steps' inputs and operations.
+    """A genotype sampled uniformly: free pairs of inputs, steps' inputs and operations.
 
     Raises:
         GenotypeError: for fewer than two features.
     """
 
-    def pick(names):
+    def pick(names: tuple[str, ...]) -> tuple[str, str]:
         i, j = torch.randperm(len(names), generator=random)[:2]
         return names[i], names[j]
 
     if len(features) < 2:
-        raise GenotypeError("features", list(features), "two names up")
-    cells, nodes, taken = [], list(features), set()
+        raise GenotypeError("features", list(features), "at least two names")
+    cells: list[CellGenotype] = []
     for i in range(N):
-        pair = pick(nodes)
-        while frozenset(pair) in taken:
-            pair = pick(nodes)
-        taken.add(frozenset(pair))
-        steps, inner = [], ["X", "Y"]
+        taken = [cell.inputs for cell in cells]
+        pair = pick(cell_predecessors(features, i))
+        while not is_free(pair, taken):
+            pair = pick(cell_predecessors(features, i))
+        steps = []
         for j in range(M):
             op = operations[int(torch.randint(len(operations), (), generator=random))]
-            steps.append(StepGenotype(op, pick(inner)))
-            inner.append(f"S{j + 1}")
+            steps.append(StepGenotype(op, pick(step_predecessors(j))))
         cells.append(CellGenotype(pair, tuple(steps)))
-        nodes.append(f"C{i + 1}")
     return Genotype(features, tuple(cells))
 
 
-@register_rival("fixed Cells", quick=True)
-def fixed_cells(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
+def sampled(context: BaselineContext, random: torch.Generator) -> Genotype:
+    """A :func:`random_genotype` from the space of the search that baselines stand beside."""
+    sizes = context.config.N, context.config.M
+    return random_genotype(context.task.features, *sizes, random, context.search.operations)
+
+
+@register_baseline("fixed Cells", quick=True)
+def fixed_cells(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
     """A Sum Cell and a ConcatFC Cell on the last features."""
     for motif in ("Sum", "ConcatFC"):
-        yield f"fixed {motif}", [contest.train(fixed_genotype(contest.task, motif))]
+        yield f"fixed {motif}", [context.train(fixed_genotype(context.task, motif))]
 
 
-@register_rival("random genotypes", quick=True)
-def random_genotypes(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
-    """Genotypes of the task's size, drawn with the seed."""
-    task, config = contest.task, contest.config
-    random = generator(contest.seed, "random genotypes")
-    nets = [
-        contest.train(random_genotype(task.features, config.N, config.M, random))
-        for _ in range(RANDOM_GENOTYPES)
-    ]
+@register_baseline("random genotypes", quick=True)
+def random_genotypes(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
+    """Genotypes of the task's size, sampled with the seed."""
+    random = generator(context.seed, "random genotypes")
+    nets = [context.train(sampled(context, random)) for _ in range(RANDOM_GENOTYPES)]
     yield f"random genotypes, mean of {len(nets)}", nets

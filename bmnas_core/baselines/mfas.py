@@ -1,4 +1,4 @@
-"""MFAS: multimodal fusion architecture search (Pérez-Rúa et al., CVPR 2019), a rival in full.
+"""MFAS: multimodal fusion architecture search (Pérez-Rúa et al., CVPR 2019), a baseline in full.
 
 Its space: fusion layers 1 … l, of which layer i reads one feature of every modality and the layer
 before it, h_i = f_i(W_i concat(x, y, …, h_{i-1})), and chooses which features and which activation
@@ -7,7 +7,7 @@ score of every extension of what was sampled last, K are drawn by temperature fr
 predictions, trained for a few epochs with weights shared between them, and the surrogate learns
 from their scores.
 
-Some things are as for all rivals here, and not as published: features keep L positions, so that
+Some things are as for all baselines here, and not as published: features keep L positions, so that
 W_i is a 1×1 convolution; BatchNorm follows it; a score is that of the last epoch. The first K are
 drawn by the surrogate too, though their scores are known.
 """
@@ -22,9 +22,10 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from ..config import Config, generator, seeded, setting
+from ..config import Config, setting
 from ..ops import Conv1x1
-from .rivals import Contest, register_rival
+from ..runtime import generator, seeded
+from .context import BaselineContext, register_baseline
 
 ACTIVATIONS = (torch.relu, torch.sigmoid)
 
@@ -42,16 +43,16 @@ class MFASConfig(Config):
     step over ``cooling``. The ``finalists`` best are trained in full and the best of these wins.
     """
 
-    iterations: int = setting(3, least=1)
-    depth: int = setting(4, least=1)
-    samples: int = setting(15, least=1)
-    epochs: int = setting(3, least=1)
-    finalists: int = setting(5, least=1)
-    surrogate_epochs: int = setting(50, least=1)
-    surrogate_lr: float = setting(1e-3, above=0.0)
-    hottest: float = setting(10.0, above=0.0)
-    coldest: float = setting(0.2, above=0.0)
-    cooling: float = setting(4.0, above=0.0)
+    iterations: int = setting(3, ge=1)
+    depth: int = setting(4, ge=1)
+    samples: int = setting(15, ge=1)
+    epochs: int = setting(3, ge=1)
+    finalists: int = setting(5, ge=1)
+    surrogate_epochs: int = setting(50, ge=1)
+    surrogate_lr: float = setting(1e-3, gt=0.0)
+    hottest: float = setting(10.0, gt=0.0)
+    coldest: float = setting(0.2, gt=0.0)
+    cooling: float = setting(4.0, gt=0.0)
 
 
 class MFASNetwork(nn.Module):
@@ -123,13 +124,13 @@ class Surrogate(nn.Module):
 class MFASSearch:
     """The search; ``scores`` holds the best validation score of every configuration it trained."""
 
-    def __init__(self, contest: Contest, config: MFASConfig | None = None):
-        self.contest, self.config = contest, MFASConfig.of(config)
-        self.modalities = [modality.channels for modality in contest.task.modalities]
+    def __init__(self, context: BaselineContext, config: MFASConfig | None = None):
+        self.context, self.config = context, MFASConfig.from_optional(config)
+        self.modalities = [modality.channels for modality in context.task.modalities]
         self.scores: dict[Configuration, float] = {}
         self._weights: dict[tuple, dict[str, Tensor]] = {}
-        self._random = generator(contest.seed, "MFAS")
-        with seeded(contest.seed, "MFAS surrogate"):
+        self._random = generator(context.seed, "MFAS")
+        with seeded(context.seed, "MFAS surrogate"):
             self.surrogate = Surrogate(len(self.modalities) + 1)
         self._optimizer = torch.optim.Adam(self.surrogate.parameters(), lr=self.config.surrogate_lr)
 
@@ -159,22 +160,22 @@ class MFASSearch:
             if step > 0:
                 self._train(sampled)
         finalists = sorted(self.scores, key=self.scores.__getitem__)[-self.config.finalists :]
-        full = self.contest.trial()
+        full = self.context.recipe_on_train()
         return max(
             finalists,
-            key=lambda c: self.contest.validate(
-                self.contest.fit(lambda: self.network(c), full, validate=False)
+            key=lambda c: self.context.validate(
+                self.context.fit(lambda: self.network(c), full, validate=False)
             ),
         )
 
     def network(self, configuration: Configuration) -> MFASNetwork:
-        """The untrained network of a configuration, at the contest's sizes."""
-        task, config = self.contest.task, self.contest.config
+        """The untrained network of a configuration, at the context's sizes."""
+        task, config = self.context.task, self.context.config
         sizes = {"C": config.C, "L": config.L, "dropout": config.dropout}
         return MFASNetwork(configuration, self.modalities, task.classes, **sizes)
 
     def _train(self, configurations: list[Configuration]) -> None:
-        trial = self.contest.trial(self.config.epochs)
+        short = self.context.recipe_on_train(self.config.epochs)
         for configuration in configurations:
 
             def build(configuration=configuration):
@@ -183,9 +184,9 @@ class MFASSearch:
                     part.load_state_dict(self._weights.get(key, part.state_dict()))
                 return net
 
-            net = self.contest.fit(build, trial, validate=False)
+            net = self.context.fit(build, short, validate=False)
             self._weights |= {key: part.state_dict() for key, part in net.shared().items()}
-            score = self.contest.validate(net)
+            score = self.context.validate(net)
             self.scores[configuration] = max(score, self.scores.get(configuration, 0.0))
         self._learn()
 
@@ -212,10 +213,10 @@ class MFASSearch:
         return [options[row] for row in rows.tolist()]
 
 
-@register_rival("MFAS")
-def mfas(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
+@register_baseline("MFAS")
+def mfas(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
     """MFAS with its published settings, on the same features, sizes and recipe."""
-    with contest.searching():
-        search = MFASSearch(contest)
+    with context.searching():
+        search = MFASSearch(context)
         best = search.run()
-    yield "MFAS", [contest.fit(lambda: search.network(best))]
+    yield "MFAS", [context.fit(lambda: search.network(best))]

@@ -1,4 +1,4 @@
-"""Rivals that search the same space: BM-NAS, its parts replaced, random search, evolution."""
+"""Baselines that search the same space: BM-NAS, its parts replaced, random search, evolution."""
 
 from __future__ import annotations
 
@@ -9,15 +9,23 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from ..config import generator
-from ..genotype import MOTIFS, CellGenotype, Genotype, StepGenotype
-from .architectures import OPERATIONS, random_genotype
-from .rivals import Contest, register_rival
+from ..genotype import (
+    MOTIFS,
+    CellGenotype,
+    Genotype,
+    StepGenotype,
+    cell_predecessors,
+    is_free,
+    step_predecessors,
+)
+from ..runtime import generator
+from .architectures import random_genotype, sampled
+from .context import BaselineContext, register_baseline
 
 #: What random search and evolution may spend, in trainings of one network.
 BUDGET = 10
-#: Epochs of a trial: the end of the second cosine where it restarts after the first epoch.
-TRIAL_EPOCHS = 3
+#: Epochs of a short training: the end of the second cosine where it restarts after the first epoch.
+SHORT_EPOCHS = 3
 POPULATION, TOURNAMENT = 10, 3
 
 
@@ -28,15 +36,12 @@ def with_motif(genotype: Genotype, motif: str) -> Genotype:
 
 
 def with_random_pairs(genotype: Genotype, random: torch.Generator) -> Genotype:
-    """The genotype with its Cells' steps kept and their inputs drawn, raw features or Cells."""
-    drawn = random_genotype(genotype.features, len(genotype.cells), 1, random)
-    pairs = zip(genotype.cells, drawn.cells, strict=True)
-    return replace(genotype, cells=tuple(CellGenotype(new.inputs, old.steps) for old, new in pairs))
+    """The genotype with its Cells' steps kept and their inputs sampled, features or Cells."""
+    sampled = random_genotype(genotype.features, len(genotype.cells), 1, random)
+    return genotype.with_inputs([cell.inputs for cell in sampled.cells])
 
 
-def mutated(
-    genotype: Genotype, random: torch.Generator, operations: tuple[str, ...] = OPERATIONS
-) -> Genotype:
+def mutated(genotype: Genotype, random: torch.Generator, operations: tuple[str, ...]) -> Genotype:
     """One random change: an input of a Cell, an input of a step, or a step's operation.
 
     No two Cells take the same pair.
@@ -58,114 +63,112 @@ def mutated(
         j = pick(range(len(cell.steps)))
         step = cell.steps[j]
         if what == "pair":
-            nodes = [*genotype.features, *(f"C{k + 1}" for k in range(i))]
+            nodes = cell_predecessors(genotype.features, i)
             cells[i] = replace(cell, inputs=other_input(cell.inputs, nodes))
         elif what == "operation":
             step = replace(step, op=pick([op for op in operations if op != step.op] or [step.op]))
         else:
-            nodes = ["X", "Y", *(f"S{k + 1}" for k in range(j))]
+            nodes = step_predecessors(j)
             step = replace(step, inputs=other_input(step.inputs, nodes))
         if what != "pair":
             cells[i] = replace(cell, steps=(*cell.steps[:j], step, *cell.steps[j + 1 :]))
-        if len({frozenset(c.inputs) for c in cells}) == len(cells):
+        if is_free(cells[i].inputs, [c.inputs for k, c in enumerate(cells) if k != i]):
             return replace(genotype, cells=tuple(cells))
 
 
 def _register_bm_nas(name: str, **settings) -> None:
-    @register_rival(name)
-    def bm_nas(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
-        yield name, [contest.train(contest.searched(**settings))]
+    @register_baseline(name)
+    def bm_nas(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
+        yield name, [context.train(context.searched(**settings))]
 
 
-# As the task has it; with one Cell, whose whole space is known on ``digits``; without trials; and
-# as published, with the best epoch, for which α, β, γ need longer.
+# As the task has it; with one Cell, whose whole space is known on ``digits``; without successive
+# halving; and as published, by argmax, for which α, β, γ need longer.
 _register_bm_nas("BM-NAS")
 _register_bm_nas("BM-NAS of one Cell", N=1)
-_register_bm_nas("BM-NAS by looks", choice="looks")
-_register_bm_nas("BM-NAS by its best epoch", choice="best epoch", epochs=7)
+_register_bm_nas("BM-NAS by perturbation", selection="perturbation")
+_register_bm_nas("BM-NAS by argmax", selection="argmax", epochs=7)
 
 
-@register_rival("BM-NAS at half the width")
-def half_the_width(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
+@register_baseline("BM-NAS at half the width")
+def half_the_width(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
     """As the task has it with half of C: what becomes of it with a third of the parameters."""
-    C = max(contest.config.C // 2, 1)
-    found = contest.searched(C=C)
-    yield "BM-NAS at half the width", [contest.train(found, replace(contest.config, C=C))]
+    C = max(context.config.C // 2, 1)
+    found = context.searched(C=C)
+    yield "BM-NAS at half the width", [context.train(found, replace(context.config, C=C))]
 
 
-@register_rival("searched features")
-def searched_features(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
+@register_baseline("searched features")
+def searched_features(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
     """What BM-NAS pairs, fused by fixed Cells: the paper's Table 7."""
     for motif in ("Sum", "ConcatFC", "two-head attention", "attention on attention"):
-        genotype = with_motif(contest.searched(), motif)
-        yield f"searched features, {motif}", [contest.train(genotype)]
+        genotype = with_motif(context.searched(), motif)
+        yield f"searched features, {motif}", [context.train(genotype)]
 
 
-@register_rival("random features")
-def random_features(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
-    """The Cells that BM-NAS finds on pairs drawn with the seed: the paper's Table 6."""
-    found, random = contest.searched(), generator(contest.seed, "random features")
-    nets = [contest.train(with_random_pairs(found, random)) for _ in range(3)]
+@register_baseline("random features")
+def random_features(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
+    """The Cells that BM-NAS finds on pairs sampled with the seed: the paper's Table 6."""
+    found, random = context.searched(), generator(context.seed, "random features")
+    nets = [context.train(with_random_pairs(found, random)) for _ in range(3)]
     yield f"random features, searched Cells, mean of {len(nets)}", nets
 
 
-def best_drawn(
-    draw: Callable[[], Genotype], rate: Callable[[Genotype], float], trials: int
+def best_sampled(
+    sample: Callable[[], Genotype], score: Callable[[Genotype], float], evaluations: int, *_: object
 ) -> Genotype:
-    """Random search: the best rated of so many that are drawn."""
-    return max((draw() for _ in range(trials)), key=rate)
+    """Random search: the best of so many sampled genotypes."""
+    return max((sample() for _ in range(evaluations)), key=score)
 
 
 def evolve(
-    draw: Callable[[], Genotype],
-    rate: Callable[[Genotype], float],
-    trials: int,
+    sample: Callable[[], Genotype],
+    score: Callable[[Genotype], float],
+    evaluations: int,
     random: torch.Generator,
+    operations: tuple[str, ...],
 ) -> Genotype:
     """Regularised evolution (Real et al. 2019): the oldest dies, a tournament's winner mutates.
 
-    The first of the ``trials`` are drawn, until there is a population.
+    The first of the evaluated genotypes are sampled, until there is a population.
     """
     population: deque[tuple[float, Genotype]] = deque(maxlen=POPULATION)
     best = None
-    for _ in range(trials):
+    for _ in range(evaluations):
         if len(population) < POPULATION:
-            genotype = draw()
+            genotype = sample()
         else:
             rows = torch.randperm(POPULATION, generator=random)[:TOURNAMENT].tolist()
             parent = max((population[row] for row in rows), key=lambda entry: entry[0])[1]
-            genotype = mutated(parent, random)
-        population.append((rate(genotype), genotype))
+            genotype = mutated(parent, random, operations)
+        population.append((score(genotype), genotype))
         best = max(best or population[-1], population[-1], key=lambda entry: entry[0])
     return best[1]
 
 
-@register_rival("random search")
-def random_search(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
+@register_baseline("random search")
+def random_search(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
     """The best on validation of random genotypes, each trained for a short while."""
-    draw, rate, trials, _ = _budget(contest, "random search")
-    with contest.searching():
-        best = best_drawn(draw, rate, trials)
-    yield "random search", [contest.train(best)]
+    with context.searching():
+        best = best_sampled(*_budget(context, "random search"))
+    yield "random search", [context.train(best)]
 
 
-@register_rival("evolution")
-def evolution(contest: Contest) -> Iterator[tuple[str, list[nn.Module]]]:
+@register_baseline("evolution")
+def evolution(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
     """:func:`evolve` with as many short trainings as random search has."""
-    with contest.searching():
-        best = evolve(*_budget(contest, "evolution"))
-    yield "regularised evolution", [contest.train(best)]
+    with context.searching():
+        best = evolve(*_budget(context, "evolution"))
+    yield "regularised evolution", [context.train(best)]
 
 
-def _budget(contest: Contest, stream: str):
-    """How to draw, how to rate, how many trials, and the random numbers."""
-    task, config, random = contest.task, contest.config, generator(contest.seed, stream)
-    short = min(TRIAL_EPOCHS, config.epochs)
+def _budget(context: BaselineContext, stream: str):
+    """How to sample, how to score, how many genotypes, the random numbers and the operations."""
+    config, random = context.config, generator(context.seed, stream)
+    short = min(SHORT_EPOCHS, config.epochs)
 
-    def draw() -> Genotype:
-        return random_genotype(task.features, config.N, config.M, random)
+    def score(genotype: Genotype) -> float:
+        return context.validate(context.train(genotype, context.recipe_on_train(short)))
 
-    def rate(genotype: Genotype) -> float:
-        return contest.validate(contest.train(genotype, contest.trial(short)))
-
-    return draw, rate, BUDGET * config.epochs // short, random
+    evaluations = BUDGET * config.epochs // short
+    return (lambda: sampled(context, random)), score, evaluations, random, context.search.operations

@@ -1,32 +1,27 @@
-"""The table of all rivals: every rule and seed in one go, resumable, as CSV and as a figure."""
+"""The table of all baselines: every rule and seed in one go, resumable, as a CSV file."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
 from itertools import product
-from pathlib import Path
 
 import pandas as pd
 import torch
 
-from ..config import BmnasError, device_name, resolve_device
-from ..genotype import writing
 from ..progress import progress_bar
+from ..runtime import device_name, resolve_device
+from ..storage import ResumableTable, read_table
 from ..tasks.task import load_task
-from .rivals import RIVALS, compare
+from .context import BASELINES, compare
 
 COLUMNS = (
-    "task", "rule", "seed", "rival", "network", "test", "params", "search_seconds", "seconds",
+    "task", "rule", "seed", "baseline", "network", "test", "params", "search_seconds", "seconds",
     "device",
 )  # fmt: skip
 
 
-class TableError(BmnasError):
-    """A table that is none, or holds other columns."""
-
-
-def run_table(
+def run_baselines(
     task: str,
     rules: Iterable[str],
     seeds: Iterable[int],
@@ -35,69 +30,54 @@ def run_table(
     names: Iterable[str] | None = None,
     device: str | torch.device = "auto",
 ) -> pd.DataFrame:
-    """Let all rivals compete for each rule and seed, and write every result to a CSV file.
+    """Run all baselines for each rule and seed, and write every result to a CSV file.
 
     What the file has already is not run again, whatever it was made with: after a change of
     settings or data, begin another. ``seconds`` is search and training together.
 
     Args:
-        names: of :data:`~bmnas_core.baselines.rivals.RIVALS`; all where None.
+        names: of :data:`~bmnas_core.baselines.BASELINES`; all by default.
 
     Raises:
         TableError: if ``out`` is there and is no such table.
     """
-    names, out = list(RIVALS if names is None else names), Path(out)
-    rows = read_table(out).to_dict("records") if out.exists() else []
-    done = {(row["task"], row["rule"], row["seed"], row["rival"]) for row in rows}
+    names, table = list(BASELINES if names is None else names), ResumableTable(out, COLUMNS)
     plan = {
         (rule, seed): missing
         for seed, rule in product(seeds, rules)
-        if (missing := [name for name in names if (task, rule, seed, name) not in done])
+        if (
+            missing := [
+                name
+                for name in names
+                if not table.holds(task=task, rule=rule, seed=seed, baseline=name)
+            ]
+        )
     }
 
-    def add(rival: str, found: dict[str, dict]) -> None:
-        for network, entry in found.items():
-            numbers = {name: entry[name] for name in COLUMNS if name in entry}
-            rows.append({**which, "rival": rival, "network": network, **numbers, "device": where})
-        write_rows(out, rows, COLUMNS)
+    def add(baseline: str, found: dict[str, dict]) -> None:
+        same = {**which, "baseline": baseline, "device": device_name(resolve_device(device))}
+        table.add(
+            {name: {**entry, **same, "network": network}[name] for name in COLUMNS}
+            for network, entry in found.items()
+        )
 
-    where = device_name(resolve_device(device))
     for (rule, seed), missing in progress_bar(plan.items(), "rules and seeds"):
         which = {"task": task, "rule": rule, "seed": seed}
         loaded = load_task(task, rule=rule)
-        compare(loaded, missing, seed=seed, device=device, on_rival=add)
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+        compare(loaded, missing, seed=seed, device=device, on_baseline=add)
+    return table.frame()
 
 
-def read_table(path: str | os.PathLike) -> pd.DataFrame:
-    """The rows of a table of rivals.
+def read_baselines(path: str | os.PathLike) -> pd.DataFrame:
+    """The rows of a table of baselines.
 
     Raises:
         TableError: for a file that is missing or no such table.
     """
-    return read_rows(path, COLUMNS)
+    return read_table(path, COLUMNS)
 
 
-def read_rows(path: str | os.PathLike, columns: tuple[str, ...]) -> pd.DataFrame:
-    """A CSV file that must have these columns. Raises :class:`TableError` for any other."""
-    try:
-        table = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise TableError(f"{path}: found no table ({error})") from None
-    if list(table.columns) != list(columns):
-        found = ", ".join(map(str, table.columns))
-        raise TableError(f"{path}: found columns {found}; allowed: {', '.join(columns)}")
-    return table
-
-
-def write_rows(path: Path, rows: list[dict], columns: tuple[str, ...]) -> None:
-    """Write rows as a CSV file, whole or not at all."""
-    with writing(path) as beside:
-        frame = pd.DataFrame(rows, columns=list(columns))
-        frame.to_csv(beside, index=False, float_format="%.6g")
-
-
-def summary(table: pd.DataFrame) -> pd.DataFrame:
+def summarize(table: pd.DataFrame) -> pd.DataFrame:
     """Mean and standard deviation over seeds, best first within a task and rule.
 
     Tasks and rules come in the table's order.

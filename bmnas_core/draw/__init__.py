@@ -6,14 +6,15 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ..architecture import ArchitectureWeights
 from ..cells import RELAXATIONS
-from ..derive import ArchitectureWeights
 from ..genotype import OPERATIONS, Genotype
 from ..search import SearchState
-from . import genotypes, hypernets, traces
+from . import curves as charts
+from . import genotypes, hypernets
 from . import results as tables
+from .canvas import DrawError, Picture
 from .genotypes import draw_comparison
-from .picture import DrawError, Picture
 
 __all__ = [
     "DrawError",
@@ -74,42 +75,42 @@ def draw_heatmaps(what: SearchState | ArchitectureWeights, *, engine: str = "was
     return hypernets.heatmaps(*_weights_of(what)).picture(engine)
 
 
-def draw_curves(trace, *, at: int | None = None, engine: str = "wasi") -> Picture:
+def draw_curves(history, *, at: int | None = None, engine: str = "wasi") -> Picture:
     """Losses, validation scores and changes of the derived genotype over a search.
 
     Args:
-        trace: a :class:`~bmnas_core.trace.Trace`; or several by name, drawn over each other.
+        history: a :class:`~bmnas_core.history.SearchHistory`; or several by name, drawn over each other.
         at: a step to mark.
 
     Raises:
         DrawError: for anything else, or an engine that is unknown, missing or fails.
     """
-    several = trace if isinstance(trace, Mapping) else {"": trace}
+    several = history if isinstance(history, Mapping) else {"": history}
     if not several:
-        raise DrawError("draw: found no trace; allowed: one up")
+        raise DrawError("draw: found no history; allowed: one up")
     for name in several:
         if not isinstance(name, str):
-            raise DrawError(f"draw: found a trace named {name!r}; allowed: text")
+            raise DrawError(f"draw: found a history named {name!r}; allowed: text")
     for one in several.values():
-        _check_trace(one, at)
-    return traces.curves(dict(several), at).picture(engine)
+        _check_history(one, at)
+    return charts.curves(dict(several), at).picture(engine)
 
 
 def draw_trajectories(
-    trace, of: str = "alpha", *, at: int | None = None, engine: str = "wasi"
+    history, of: str = "alpha", *, at: int | None = None, engine: str = "wasi"
 ) -> Picture:
     """The softmaxes of α, β or γ over a search, a chart for every choice.
 
     Args:
-        trace: a :class:`~bmnas_core.trace.Trace`.
+        history: a :class:`~bmnas_core.history.SearchHistory`.
         of: ``"alpha"``, ``"beta"`` or ``"gamma"``.
         at: a step to mark.
 
     Raises:
         DrawError: for anything else, or an engine that is unknown, missing or fails.
     """
-    _check_trace(trace, at)
-    return traces.trajectories(trace, of, at).picture(engine)
+    _check_history(history, at)
+    return charts.trajectories(history, of, at).picture(engine)
 
 
 def draw_results(table, *, highlight: str = "BM-NAS", engine: str = "wasi") -> Picture:
@@ -131,11 +132,11 @@ def draw_results(table, *, highlight: str = "BM-NAS", engine: str = "wasi") -> P
     return tables.results(table, highlight).picture(engine)
 
 
-def _check_trace(trace, at) -> None:
-    if not all(hasattr(trace, name) for name in ("steps", "column", "changes", "about")):
-        raise DrawError(f"draw: found {type(trace).__name__}; allowed: a Trace")
-    if not len(trace):
-        raise DrawError("draw: found a trace without states; allowed: one state up")
+def _check_history(history, at) -> None:
+    if not all(hasattr(history, name) for name in ("steps", "column", "changes", "about")):
+        raise DrawError(f"draw: found {type(history).__name__}; allowed: a SearchHistory")
+    if not len(history):
+        raise DrawError("draw: found a history without states; allowed: one state up")
     if at is not None and not isinstance(at, int):
         raise DrawError(f"at: found {at!r}; allowed: an int, a step")
 

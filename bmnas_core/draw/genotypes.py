@@ -8,7 +8,7 @@ has its own light background and is the same to the byte for the same genotype.
 from __future__ import annotations
 
 from ..genotype import OPERATIONS, CellGenotype, Genotype
-from .picture import (
+from .canvas import (
     BLOCK,
     CELL,
     CELL_LINE,
@@ -25,9 +25,9 @@ from .picture import (
     SEARCHED,
     TITLE,
     WRAP,
+    Canvas,
     DrawError,
     Picture,
-    Sheet,
     route,
     swing,
     text_height,
@@ -36,18 +36,18 @@ from .picture import (
 )
 
 
-def graph(genotype: Genotype, against: Genotype | None = None) -> Sheet:
+def graph(genotype: Genotype, against: Genotype | None = None) -> Canvas:
     """A genotype as a graph, with what differs from ``against`` marked.
 
     Nodes are ``f0``, ``f1``, … (features), ``c1_x``, ``c1_y``, ``c1_s1``, …, ``c1_z`` (Cell 1)
     and ``out`` (classifier); the genotype's own names appear only in labels and tooltips, escaped.
     A step takes its first input on the left; where its operation is not symmetric, the two are
-    named. To have graphviz lay it out anew, set the ``layout`` of the sheet's ``dot`` to ``"dot"``.
+    named. To have graphviz lay it out anew, set the ``layout`` of the canvas's ``dot`` to ``"dot"``.
     """
-    sheet = Sheet()
-    right, _ = _draw_genotype(sheet, genotype, against)
-    draw_classifier(sheet, len(genotype.cells), right)
-    return sheet
+    canvas = Canvas()
+    right, _ = _draw_genotype(canvas, genotype, against)
+    draw_classifier(canvas, len(genotype.cells), right)
+    return canvas
 
 
 def draw_comparison(
@@ -70,30 +70,30 @@ def draw_comparison(
         or not all(isinstance(name, str) for name in names)
     ):
         raise DrawError(f"names: found {names!r}; allowed: two strings")
-    sheet = Sheet()
+    canvas = Canvas()
     for prefix, genotype, against, name in zip(
         "ab", (one, other), (other, one), names, strict=True
     ):
-        sheet.beside(prefix, 40 if prefix == "b" else 0)
-        _, top = _draw_genotype(sheet, genotype, against)
-        sheet.text("name", name, f"Genotype {name}", 0, top - 16, size=15, align="left")
-    return sheet.picture(engine)
+        canvas.beside(prefix, 40 if prefix == "b" else 0)
+        _, top = _draw_genotype(canvas, genotype, against)
+        canvas.text("name", name, f"Genotype {name}", 0, top - 16, size=15, align="left")
+    return canvas.picture(engine)
 
 
-def _draw_genotype(sheet: Sheet, genotype: Genotype, against: Genotype | None):
+def _draw_genotype(canvas: Canvas, genotype: Genotype, against: Genotype | None):
     """Draw a genotype without its classifier from x = 0, about y = 0; returns its right and top."""
     changes = genotype.changes_from(against) if against else ()
     marks = {(change.cell, change.step, change.what) for change in changes}
     ids = {name: f"f{i}" for i, name in enumerate(genotype.features)}
-    turn, top, bottom = draw_features(sheet, genotype.features, genotype.used_features)
-    sheet.legend(0, bottom + 24, [("searched", {"color": SEARCHED}), ("fixed", {"color": FIXED})])
+    turn, top, bottom = draw_features(canvas, genotype.features, genotype.used_features)
+    canvas.legend(0, bottom + 24, [("searched", {"color": SEARCHED}), ("fixed", {"color": FIXED})])
     if changes:
-        sheet.legend(0, bottom + 48, [("differs", MARKED_EDGE)])
-    right, cells_top = _draw_cells(sheet, genotype, ids, turn, marks)
+        canvas.legend(0, bottom + 48, [("differs", MARKED_EDGE)])
+    right, cells_top = _draw_cells(canvas, genotype, ids, turn, marks)
     return right, min(top, cells_top)
 
 
-def draw_features(sheet: Sheet, features: tuple[str, ...], used) -> tuple[float, float, float]:
+def draw_features(canvas: Canvas, features: tuple[str, ...], used) -> tuple[float, float, float]:
     """Draw a column per modality, about y = 0 from x = 0; returns their right, top and bottom.
 
     Features are the nodes ``f0``, ``f1``, …; those that are not ``used`` are pale.
@@ -119,22 +119,22 @@ def draw_features(sheet: Sheet, features: tuple[str, ...], used) -> tuple[float,
         left = right + 12 if k else 0.0
         x, right = left + 8 + width / 2, left + width + 16
         style = {"style": "rounded", "color": line, "fontcolor": line}
-        sheet.box(f"m{k}", titles[k], f"Modality {modality}", left, top, right, -top, x, **style)
+        canvas.box(f"m{k}", titles[k], f"Modality {modality}", left, top, right, -top, x, **style)
         for i, name in enumerate(names):
             y = top + head + block / 2 + starts[k] + pitch * i
             if name in used:
                 tip, style = f"Feature {name}", {"color": line, "fillcolor": fill}
             else:
                 tip, style = f"Feature {name}, not used", PALE
-            sheet.node(ids[name], wrapped(name), tip, x, y, width, block, **style)
+            canvas.node(ids[name], wrapped(name), tip, x, y, width, block, **style)
             if i:
                 spline = route((x, y - pitch + block / 2), (x, y - block / 2))
                 above = names[i - 1]
-                sheet.edge(ids[above], ids[name], f"{above} → {name}", spline, searched=False)
+                canvas.edge(ids[above], ids[name], f"{above} → {name}", spline, searched=False)
     return right, top, -top
 
 
-def _draw_cells(sheet: Sheet, genotype: Genotype, ids, turn: float, marks: set):
+def _draw_cells(canvas: Canvas, genotype: Genotype, ids, turn: float, marks: set):
     """Draw the Cells below each other, about y = 0; returns their right and top."""
     cells = genotype.cells
     labels = [OPERATIONS[step.op].label for cell in cells for step in cell.steps]
@@ -152,43 +152,43 @@ def _draw_cells(sheet: Sheet, genotype: Genotype, ids, turn: float, marks: set):
         bottom, middle = top + height, left + PAD + text_width(title) / 2
         style = {"style": "rounded,filled", "color": CELL_LINE, "fillcolor": CELL}
         style |= MARKED_NODE if (i, None, "") in marks else {}
-        sheet.box(f"c{i}", title, title, left, top, right, bottom, middle, **style)
-        _draw_cell(sheet, cell, i, left + PAD, right - PAD, top + TITLE, block, marks)
+        canvas.box(f"c{i}", title, title, left, top, right, bottom, middle, **style)
+        _draw_cell(canvas, cell, i, left + PAD, right - PAD, top + TITLE, block, marks)
         for name, port in zip(cell.inputs, "XY", strict=True):
             me = f"c{i}_{port.lower()}"
-            spline = path_to_cell(sheet, ids, name, me, left, turn, gaps)
+            spline = path_to_cell(canvas, ids, name, me, left, turn, gaps)
             style = MARKED_EDGE if {(i, None, port), (i, None, "")} & marks else {}
-            sheet.edge(ids[name], me, f"{name} → Cell {i} {port}", spline, True, **style)
+            canvas.edge(ids[name], me, f"{name} → Cell {i} {port}", spline, True, **style)
         ids[f"C{i}"], gaps[f"C{i}"] = f"c{i}_z", bottom + GAP / 2
         top = bottom + GAP
     return right, start
 
 
-def path_to_cell(sheet: Sheet, ids, name: str, me: str, left: float, turn: float, gaps) -> list:
+def path_to_cell(canvas: Canvas, ids, name: str, me: str, left: float, turn: float, gaps) -> list:
     """Control points from a feature or an earlier Cell ``name`` to a Cell's input ``me``.
 
     A feature's edges run level to x = ``turn`` and then swing to a Cell; an earlier Cell's run
     through the gap below it, at y = ``gaps[name]``, and down a lane of its own to the left of all
     Cells, which begin at x = ``left``.
     """
-    end = left + PAD, sheet.places[me][1]
+    end = left + PAD, canvas.places[me][1]
     if name not in gaps:
-        return swing(sheet.right_of(ids[name]), turn, end)
-    x, y, _, high = sheet.places[ids[name]]
+        return swing(canvas.right_of(ids[name]), turn, end)
+    x, y, _, high = canvas.places[ids[name]]
     lane, gap = left - 2 - 6 * int(name[1:]), gaps[name]
     return route((x, y + high / 2), (x, gap), (lane, gap), (lane, end[1]), end)
 
 
-def draw_classifier(sheet: Sheet, cells: int, right: float) -> None:
+def draw_classifier(canvas: Canvas, cells: int, right: float) -> None:
     """Draw the classifier to the right of the Cells, which end at x = ``right``."""
-    outs = [sheet.right_of(f"c{i}_z") for i in range(1, cells + 1)]
+    outs = [canvas.right_of(f"c{i}_z") for i in range(1, cells + 1)]
     x, y = right + 44, (outs[0][1] + outs[-1][1]) / 2
     width, height = text_width("Classifier") + 22, 20 + 12 * cells
     tip = "Linear classifier on the Cells' outputs, concatenated"
-    sheet.node("out", "Classifier", tip, x + width / 2, y, width, height)
+    canvas.node("out", "Classifier", tip, x + width / 2, y, width, height)
     for i, out in enumerate(outs, 1):
         spline = swing(out, right, (x, y + 12 * (i - (cells + 1) / 2)))
-        sheet.edge(f"c{i}_z", "out", f"Cell {i} → Classifier", spline, searched=False)
+        canvas.edge(f"c{i}_z", "out", f"Cell {i} → Classifier", spline, searched=False)
 
 
 def _cell_title(i: int, cell: CellGenotype) -> str:
@@ -198,7 +198,7 @@ def _cell_title(i: int, cell: CellGenotype) -> str:
     return f"Cell {i}{sources if len(sources) <= WRAP else ''}{motif}"
 
 
-def _draw_cell(sheet: Sheet, cell: CellGenotype, i: int, left, right, top, block, marks) -> None:
+def _draw_cell(canvas: Canvas, cell: CellGenotype, i: int, left, right, top, block, marks) -> None:
     """Draw a Cell's nodes and inner edges between ``left`` and ``right`` from ``top`` down.
 
     Every node has a row of its own, X, Y, S1, … from the top, and lies to the right of those
@@ -209,7 +209,7 @@ def _draw_cell(sheet: Sheet, cell: CellGenotype, i: int, left, right, top, block
     for k, port in enumerate("XY"):
         tip = f"Cell {i}, input {port}"
         centre = left + ROUND / 2, y + ROW * k
-        sheet.node(ids[port], port, tip, *centre, ROUND, ROUND, shape="circle")
+        canvas.node(ids[port], port, tip, *centre, ROUND, ROUND, shape="circle")
     for j, step in enumerate(cell.steps, 1):
         me, op = f"S{j}", OPERATIONS[step.op]
         ids[me] = f"c{i}_s{j}"
@@ -220,28 +220,28 @@ def _draw_cell(sheet: Sheet, cell: CellGenotype, i: int, left, right, top, block
         new = bool({(i, None, ""), (i, j, "")} & marks)
         if new or (i, j, "operation") in marks:
             style = style | MARKED_NODE
-        sheet.node(ids[me], f"{me} {op.label}", tip, x, y, block, BLOCK, **style)
+        canvas.node(ids[me], f"{me} {op.label}", tip, x, y, block, BLOCK, **style)
         roles = ("q", "k, v") if step.op == "attention" else ("1st", "2nd")
         for k, (name, role) in enumerate(zip(step.inputs, roles, strict=True)):
             side = 2 * k - 1
-            start, rail = sheet.right_of(ids[name])
+            start, rail = canvas.right_of(ids[name])
             end = x + side * _port(block), y - BLOCK / 2
             spline = route((start - 1, rail - 4), (end[0], rail - 4), end)
             label = "" if op.symmetric else role
             at = end[0] + side * (6 + text_width(role) / 2), end[1] - 9
             other = new or (i, j, ("1st input", "2nd input")[k]) in marks
             style = {"label": label, "at": at} | (MARKED_EDGE if other else {})
-            sheet.edge(ids[name], ids[me], f"{name} → {me}", spline, True, **style)
+            canvas.edge(ids[name], ids[me], f"{name} → {me}", spline, True, **style)
     bottom = y + ROUND / 2
     tip = f"Cell {i}, output: the steps' outputs, concatenated and reduced, plus X"
     z = right - ROUND / 2, (top + bottom) / 2
-    sheet.node(f"c{i}_z", "Z", tip, *z, ROUND, bottom - top)
+    canvas.node(f"c{i}_z", "Z", tip, *z, ROUND, bottom - top)
     taken = {name for step in cell.steps for name in step.inputs}
     for name in [name for name in ids if name != "Y"]:
-        x, y = sheet.right_of(ids[name])
+        x, y = canvas.right_of(ids[name])
         rail = y + 4 if name in taken else y
         spline = route((x - 1, rail), (right - ROUND, rail))
-        sheet.edge(ids[name], f"c{i}_z", f"{name} → Z", spline, searched=False)
+        canvas.edge(ids[name], f"c{i}_z", f"{name} → Z", spline, searched=False)
 
 
 def _port(block: float) -> float:

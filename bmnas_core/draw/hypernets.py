@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from ..derive import ArchitectureWeights
+from ..architecture import ArchitectureWeights
 from ..genotype import OPERATIONS, Genotype
-from .genotypes import draw_classifier, draw_features, path_to_cell
-from .picture import (
+from .canvas import (
     CARD,
     CELL,
     CELL_LINE,
@@ -17,12 +16,13 @@ from .picture import (
     ROUND,
     SEARCHED,
     TITLE,
-    Sheet,
+    Canvas,
     route,
     text_height,
     text_width,
     wrapped,
 )
+from .genotypes import draw_classifier, draw_features, path_to_cell
 
 #: Heights of an operation in a step and of a step's title; the gap between a Cell's columns, and
 #: between the rails that run above and below its steps.
@@ -30,21 +30,23 @@ CHIP, HEAD, COLUMN, RAIL = 22, 20, 54, 9
 OTHER = "#7D848C"
 
 
-def graph(weights: ArchitectureWeights, chosen: Genotype | None) -> Sheet:
+def graph(weights: ArchitectureWeights, chosen: Genotype | None) -> Canvas:
     """The hypernet: edges as wide as they weigh, operations as dark as their softmax(γ).
 
     Nodes are named as in a genotype's graph; operation k of a step is ``c1_s1_op0``, …. Edges of
     ``chosen`` are blue and its operations framed; all other edges are grey.
     """
-    sheet = Sheet()
+    canvas = Canvas()
     features, cells = weights.features, len(weights.gamma)
     ids = {name: f"f{i}" for i, name in enumerate(features)}
-    turn, _, bottom = draw_features(sheet, features, features)
+    turn, _, bottom = draw_features(canvas, features, features)
     entries = [("chosen" if chosen else "searched", {"color": SEARCHED, "penwidth": "3"})]
     entries += [("other", {"color": OTHER, "penwidth": "3"})] if chosen else []
-    sheet.legend(0, bottom + 24, entries)
+    canvas.legend(0, bottom + 24, entries)
     note = "width of an edge, shade of an\noperation: its current weight"
-    sheet.text("note", note, "How to read this", 0, bottom + 54, size=11, color=MUTED, align="left")
+    canvas.text(
+        "note", note, "How to read this", 0, bottom + 54, size=11, color=MUTED, align="left"
+    )
     shapes = [_CellShape(weights, i) for i in range(cells)]
     left = turn + 76 + 6 * cells
     right = left + max(shape.width for shape in shapes) + 2 * PAD
@@ -54,22 +56,22 @@ def graph(weights: ArchitectureWeights, chosen: Genotype | None) -> Sheet:
         me, title = f"c{i + 1}", f"Cell {i + 1}"
         down, middle = top + shape.height, left + PAD + text_width(title) / 2
         style = {"style": "rounded,filled", "color": CELL_LINE, "fillcolor": CELL}
-        sheet.box(me, title, f"{title}, searched", left, top, right, down, middle, **style)
+        canvas.box(me, title, f"{title}, searched", left, top, right, down, middle, **style)
         cell = chosen.cells[i] if chosen else None
-        _draw_mixed_cell(sheet, weights, i, cell, shape, left + PAD, right - PAD, top + TITLE)
+        _draw_mixed_cell(canvas, weights, i, cell, shape, left + PAD, right - PAD, top + TITLE)
         names, *edges = weights.cell_edges(i)
         for port, values in zip("XY", edges, strict=True):
             taken = cell.inputs["XY".index(port)] if cell else None
             end = f"{me}_{port.lower()}"
             for name, p in zip(names, values, strict=True):
-                spline = path_to_cell(sheet, ids, name, end, left, turn, gaps)
+                spline = path_to_cell(canvas, ids, name, end, left, turn, gaps)
                 style = _weighted(p, not cell or name == taken)
                 tip = f"{name} → {title} {port}: {p:.3f}"
-                sheet.edge(ids[name], end, tip, spline, True, **style)
+                canvas.edge(ids[name], end, tip, spline, True, **style)
         ids[f"C{i + 1}"], gaps[f"C{i + 1}"] = f"{me}_z", down + GAP / 2
         top = down + GAP
-    draw_classifier(sheet, cells, right)
-    return sheet
+    draw_classifier(canvas, cells, right)
+    return canvas
 
 
 class _CellShape:
@@ -96,7 +98,7 @@ class _CellShape:
         return self.inner - outward if source % 2 else outward
 
 
-def _draw_mixed_cell(sheet, weights, i, cell, shape, left, right, top) -> None:
+def _draw_mixed_cell(canvas, weights, i, cell, shape, left, right, top) -> None:
     """Draw X and Y at the left, a column of operations for each step, and Z at the right.
 
     An edge to the next column swings over; one that passes a column runs along a rail of its
@@ -107,11 +109,11 @@ def _draw_mixed_cell(sheet, weights, i, cell, shape, left, right, top) -> None:
     for port, side in zip("XY", (-1, 1), strict=True):
         tip = f"Cell {i + 1}, input {port}"
         y = middle + side * shape.block / 4
-        sheet.node(f"{me}_{port.lower()}", port, tip, x, y, ROUND, ROUND, shape="circle")
+        canvas.node(f"{me}_{port.lower()}", port, tip, x, y, ROUND, ROUND, shape="circle")
     columns = [left + ROUND]
     for j in range(shape.steps):
         x = columns[-1] + COLUMN
-        _draw_operations(sheet, weights, i, j, cell, x, middle, shape)
+        _draw_operations(canvas, weights, i, j, cell, x, middle, shape)
         names, *edges = weights.step_edges(i, j)
         for k, values in enumerate(edges):
             taken = cell.steps[j].inputs if cell else ()
@@ -119,37 +121,37 @@ def _draw_mixed_cell(sheet, weights, i, cell, shape, left, right, top) -> None:
             end = x, middle + (2 * k - 1) * shape.block / 5
             for source, (name, p) in enumerate(zip(names, values, strict=True)):
                 style = _weighted(p, not cell or name == taken[k])
-                spline = _path(sheet, ids, source, end, shape, columns, top)
+                spline = _path(canvas, ids, source, end, shape, columns, top)
                 tip = f"{name} → S{j + 1}, {('1st', '2nd')[k]} input: {p:.3f}"
                 if symmetric:
                     tip += f" ({OPERATIONS[cell.steps[j].op].label}: the order does not count)"
                 own = f"{me}_s{j + 1}"
-                sheet.edge(ids[source], own, tip, spline, True, key=f"-{k + 1}", **style)
+                canvas.edge(ids[source], own, tip, spline, True, key=f"-{k + 1}", **style)
         columns.append(x + shape.column)
         ids.append(f"{me}_s{j + 1}")
     tip = f"Cell {i + 1}, output: the steps' outputs, concatenated and reduced, plus X"
     z = right - ROUND / 2, top + shape.inner / 2
-    sheet.node(f"{me}_z", "Z", tip, *z, ROUND, shape.inner)
+    canvas.node(f"{me}_z", "Z", tip, *z, ROUND, shape.inner)
     for source, own in enumerate(ids):
         if source == 1:
             continue
         last = source == len(ids) - 1
         y = middle if last else top + shape.rail(source)
-        start = sheet.right_of(own)
+        start = canvas.right_of(own)
         end = right - ROUND, y
         spline = route(start, end) if last else _along(start, y, end)
         name = "X" if source == 0 else f"S{source - 1}"
-        sheet.edge(own, f"{me}_z", f"{name} → Z", spline, False, penwidth="0.8", color=FIXED)
+        canvas.edge(own, f"{me}_z", f"{name} → Z", spline, False, penwidth="0.8", color=FIXED)
 
 
-def _draw_operations(sheet, weights, i, j, cell, left, middle, shape) -> None:
+def _draw_operations(canvas, weights, i, j, cell, left, middle, shape) -> None:
     """Draw step j of Cell i as a box of its operations, each with its weight."""
     me, labels = f"c{i + 1}_s{j + 1}", [OPERATIONS[op].label for op in weights.operations]
     top = middle - shape.block / 2
     tip = f"Cell {i + 1}, step S{j + 1}"
-    sheet.node(me, "", tip, left + shape.column / 2, middle, shape.column, shape.block)
+    canvas.node(me, "", tip, left + shape.column / 2, middle, shape.column, shape.block)
     x = left + shape.column / 2
-    sheet.text(f"{me}_name", f"S{j + 1}", tip, x, top + HEAD / 2 + 1, size=12)
+    canvas.text(f"{me}_name", f"S{j + 1}", tip, x, top + HEAD / 2 + 1, size=12)
     for k, (label, p) in enumerate(zip(labels, weights.operation_weights(i)[j], strict=True)):
         y = top + HEAD + CHIP * (k + 0.5)
         picked = bool(cell) and weights.operations[k] == cell.steps[j].op
@@ -157,12 +159,12 @@ def _draw_operations(sheet, weights, i, j, cell, left, middle, shape) -> None:
         style |= {"color": INK if picked else CELL_LINE, "penwidth": "2" if picked else "0.6"}
         text = f"{label} {number(p)}"
         tip = f"S{j + 1} is {label}: {p:.3f}"
-        sheet.node(f"{me}_op{k}", text, tip, x, y, shape.column - 12, CHIP - 4, **style)
+        canvas.node(f"{me}_op{k}", text, tip, x, y, shape.column - 12, CHIP - 4, **style)
 
 
-def _path(sheet, ids, source, end, shape, columns, top) -> list:
+def _path(canvas, ids, source, end, shape, columns, top) -> list:
     """Control points from a Cell's inner node to a step's input."""
-    start = sheet.right_of(ids[source])
+    start = canvas.right_of(ids[source])
     column = max(0, source - 1)  # X and Y share the first one
     if column == len(columns) - 1:
         bend = (start[0] + end[0]) / 2
@@ -183,17 +185,17 @@ def _along(start, rail, *ends) -> list:
     return [*up, (on, rail), level, level, (bend, rail), (bend, end[1]), end]
 
 
-def heatmaps(weights: ArchitectureWeights, chosen: Genotype | None) -> Sheet:
+def heatmaps(weights: ArchitectureWeights, chosen: Genotype | None) -> Canvas:
     """α, β and γ as grids: a row for each candidate, a column for each choice to be made.
 
     Where X and Y weigh their edges alike, as in the paper's relaxation, they share a column. What
     is in ``chosen`` is framed.
     """
-    sheet = Sheet()
+    canvas = Canvas()
     top = 0.0
     for i, gamma in enumerate(weights.gamma):
         title, cell, right = f"Cell {i + 1}", chosen.cells[i] if chosen else None, 0.0
-        sheet.text(f"c{i}", title, title, 0, top, size=13, align="left")
+        canvas.text(f"c{i}", title, title, 0, top, size=13, align="left")
         names, *edges = weights.cell_edges(i)
         grids = [("α, input of the Cell", names, "XY", edges, cell and cell.inputs)]
         for j in range(len(gamma)):
@@ -209,14 +211,14 @@ def heatmaps(weights: ArchitectureWeights, chosen: Genotype | None) -> Sheet:
             last = k == len(grids) - 1
             labels = [OPERATIONS[op].label for op in weights.operations] if last else grid[1]
             shared, place = weights.shared and not last, (right, top + 24)
-            right, bottom = _draw_grid(sheet, f"c{i}_{k}", title, *place, shared, labels, *grid)
+            right, bottom = _draw_grid(canvas, f"c{i}_{k}", title, *place, shared, labels, *grid)
             right += 30
             bottoms.append(bottom)
         top = max(bottoms) + 30
-    return sheet
+    return canvas
 
 
-def _draw_grid(sheet, me, cell, left, top, shared, labels, title, rows, columns, values, picked):
+def _draw_grid(canvas, me, cell, left, top, shared, labels, title, rows, columns, values, picked):
     """Draw one heatmap with its title and labels; returns its right and bottom.
 
     ``picked`` names a row for each column; ``labels`` are what is written at the rows.
@@ -228,23 +230,23 @@ def _draw_grid(sheet, me, cell, left, top, shared, labels, title, rows, columns,
         pairs = list(zip(columns, values, marks, strict=True))
     label = max(text_width(wrapped(row), 12) for row in labels)
     width = max(44, *(text_width(name, 12) + 10 for name, _, _ in pairs))
-    sheet.text(f"{me}_t", title, f"{cell}: {title}", left, top, size=12, color=MUTED, align="left")
+    canvas.text(f"{me}_t", title, f"{cell}: {title}", left, top, size=12, color=MUTED, align="left")
     high = [max(22, text_height(wrapped(row)) + 6) for row in labels]
     for c, (name, column, marked) in enumerate(pairs):
         x = left + label + 8 + width * (c + 0.5)
-        sheet.text(f"{me}_c{c}", name, f"{cell}: {title}", x, top + 22, size=12)
+        canvas.text(f"{me}_c{c}", name, f"{cell}: {title}", x, top + 22, size=12)
         y = top + 34.0
         for r, (row, shown, p) in enumerate(zip(rows, labels, column, strict=True)):
             if c == 0:
                 end, middle = left + label, y + high[r] / 2
                 text = wrapped(shown)
-                sheet.text(f"{me}_r{r}", text, shown, end, middle, size=12, align="right")
+                canvas.text(f"{me}_r{r}", text, shown, end, middle, size=12, align="right")
             mark = row in marked
             style = {"fontsize": "12", "style": "filled", "color": INK if mark else CARD}
             style |= {"penwidth": "2" if mark else "1"} | shaded(p)
             tip = f"{cell}, {title}, {name}: {shown} {p:.3f}"
             place = x, y + high[r] / 2, width - 4, high[r] - 4
-            sheet.node(f"{me}_{c}_{r}", number(p), tip, *place, **style)
+            canvas.node(f"{me}_{c}_{r}", number(p), tip, *place, **style)
             y += high[r]
     right = max(left + label + 8 + width * len(pairs), left + text_width(title, 12))
     return right, top + 34 + sum(high)

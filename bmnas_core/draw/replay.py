@@ -18,22 +18,22 @@ from xml.etree import ElementTree
 import numpy as np
 
 from . import draw, draw_curves, draw_heatmaps
-from .picture import DrawError
+from .canvas import DrawError
 
 TEMPLATE = Path(__file__).with_name("replay.html")
 
 
-def page(trace, frames: int) -> str:
-    """The replay of a :class:`~bmnas_core.trace.Trace` with up to ``frames`` states, as HTML."""
-    chosen = np.unique(np.linspace(0, len(trace) - 1, frames).round().astype(int)).tolist()
+def page(history, frames: int) -> str:
+    """The replay of a :class:`~bmnas_core.history.SearchHistory` with up to ``frames`` states, as HTML."""
+    chosen = np.unique(np.linspace(0, len(history) - 1, frames).round().astype(int)).tolist()
     pictures = {"hypernet": _Frames(), "heatmaps": _Frames(), "curves": _Frames()}
     genotypes: dict[str, int] = {}
     shown = []
     for before, i in zip([chosen[0], *chosen], chosen, strict=False):
-        state, last = trace[i], trace[before].genotype
+        state, last = history[i], history[before].genotype
         pictures["hypernet"].add(draw(state).svg)
         pictures["heatmaps"].add(draw_heatmaps(state).svg)
-        pictures["curves"].add(draw_curves(trace, at=state.step).svg)
+        pictures["curves"].add(draw_curves(history, at=state.step).svg)
         svg, _ = _without_ids(draw(state.genotype, against=last).svg)
         changes = [str(change) for change in state.genotype.changes_from(last)]
         number = genotypes.setdefault(svg, len(genotypes))
@@ -44,7 +44,7 @@ def page(trace, frames: int) -> str:
         "frames": shown,
     }
     packed = zlib.compress(json.dumps(payload, ensure_ascii=False).encode(), 9)
-    about, config = trace.about, trace.about["config"]
+    about, config = history.about, history.about["config"]
     rule = f", rule {about['rule']}" if about["rule"] else ""
     title = f"{about['task']}{rule}: relaxation {config['relaxation']}, seed {about['seed']}"
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..config import SearchSettings, Settings, generator
+from ..config import SearchSettings, Settings
+from ..runtime import generator
 from .audio import fit_length, mel_power
-from .files import DataSet, asset, read_manifest
+from .files import DATA_SETS, DataSet, asset, read_manifest
 from .inputs import DataError
 from .pairs import DigitData, pair_task
 from .task import Task, register_task
@@ -35,6 +36,7 @@ DATA = DataSet(
     manifest=lambda: read_manifest(asset("avmnist/files.sha256")),
     url=lambda path: URLS[path.split("/")[0]] + path.split("/", 1)[1],
 )
+DATA_SETS.add(DATA.name, DATA)
 
 SIZES = {"train": 6000, "validation": 2000, "test": 2000}
 DEFAULTS = {"same": (0.25, 0.0), "sum": (0.75, 20.0)}
@@ -71,7 +73,7 @@ def avmnist(
             weight_decay=1e-4, restart=1,
         ),
         # On ``digits`` the looks find the right pair after three epochs as well as after seven.
-        search_config=SearchSettings(epochs=3, choice="trials"),
+        search_config=SearchSettings(epochs=3, selection="successive_halving"),
     )  # fmt: skip
 
 

@@ -11,9 +11,10 @@ from functools import cache
 import numpy as np
 import torch
 
-from ..config import SearchSettings, Settings, generator
+from ..config import SearchSettings, Settings
+from ..runtime import generator
 from .audio import FRAMES, MELS
-from .files import DataSet, asset, read_manifest
+from .files import DATA_SETS, DataSet, asset, read_manifest
 from .inputs import DataError
 from .pairs import DigitData, pair_task
 from .task import Task, register_task
@@ -31,6 +32,7 @@ DATA = DataSet(
     folder=None,
     manifest=lambda: read_manifest(asset("digits/files.sha256")),
 )
+DATA_SETS.add(DATA.name, DATA)
 
 
 @register_task("digits")
@@ -63,7 +65,9 @@ def digits(
             weight_decay=1e-4, restart=1,
         ),
         # Trained for longer a hypernet knows its samples by heart, and α turns from late features.
-        search_config=SearchSettings(epochs=3, choice="trials", rungs=((24, 3), (8, 7))),
+        search_config=SearchSettings(
+            epochs=3, selection="successive_halving", rungs=((24, 3), (8, 7))
+        ),
     )  # fmt: skip
 
 

@@ -16,11 +16,25 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from ..config import BmnasError
+from ..errors import BmnasError
 from ..progress import progress_bar
+from ..registry import Registry
 from .inputs import DataError, DataWarning
 
 PACKAGE = Path(__file__).parents[1]
+
+#: The data sets of the kit's tasks, by the task's name.
+DATA_SETS = Registry(
+    "data set",
+    DataError,
+    on_demand={
+        "digits": "bmnas_core.tasks.digits",
+        "avmnist": "bmnas_core.tasks.avmnist",
+        "mmimdb": "bmnas_core.tasks.paper.mmimdb",
+        "ntu": "bmnas_core.tasks.paper.ntu",
+        "egogesture": "bmnas_core.tasks.paper.egogesture",
+    },
+)
 
 
 def asset(name: str, *, missing_ok: bool = False) -> Path:
@@ -61,7 +75,7 @@ def package(name: str) -> ModuleType:
         ) from None
 
 
-def made_once(name: str, make: Callable[..., None], *arguments) -> Path:
+def cached_folder(name: str, make: Callable[..., None], *arguments) -> Path:
     """A folder of files, made by ``make(folder, *arguments)`` at first and then kept in the cache.
 
     Another version of the code that makes them, or other arguments, make another folder.

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..config import BmnasError, generator
+from ..errors import BmnasError
+from ..runtime import generator
 
 
 class DataError(BmnasError):
@@ -54,7 +55,7 @@ class FileInputs:
 
 
 #: Most bytes of batches that workers read ahead, where their number is not given.
-READ_AHEAD = 2 << 30
+READ_MAX_PREFETCH = 2 << 30
 
 #: Inputs of a modality: in memory, (items, …), or in files.
 Inputs = Tensor | FileInputs
@@ -92,7 +93,7 @@ def load(
             augmented, whatever the workers, and all its modalities alike; None for none.
         workers: processes; as many as there are cores, up to eight, where None; 0 for none.
         values: numbers in the largest batch, so that those read ahead take no more than
-            ``READ_AHEAD`` bytes together.
+            ``READ_MAX_PREFETCH`` bytes together.
 
     Raises:
         DataError: for workers that are no number of processes, or that the system ends.
@@ -105,7 +106,7 @@ def load(
             yield Loaded(inputs, torch.arange(len(items)), {})
         return
     if workers is None:
-        workers = max(1, min(default_workers(), READ_AHEAD // max(1, 8 * values)))
+        workers = max(1, min(default_workers(), READ_MAX_PREFETCH // max(1, 8 * values)))
     keys = [list(zip(numbers.tolist(), items.tolist(), strict=True)) for numbers, items in batches]
     loader = torch.utils.data.DataLoader(
         _Samples(columns, random),

@@ -20,7 +20,9 @@ from torch import Tensor
 
 from ..backbones.conv import ConvBackbone
 from ..backbones.pretrain import pretrain
-from ..config import SearchSettings, Settings, generator, write_tensors
+from ..config import SearchSettings, Settings
+from ..runtime import generator
+from ..storage import write_tensors
 from .audio import add_noise, log_mel
 from .files import asset, cache_folder
 from .inputs import DataError
@@ -83,7 +85,7 @@ def pair_task(
         raise TaskError(f"snr_db: found {snr_db!r}; allowed: decibels from -100 up, or inf")
     images = keep_energy(data.images, image_energy, data.image_split["train"])
     power = add_noise(data.speech, snr_db, generator(0, "noise"))
-    streams = {
+    fusion_models = {
         "Image": (images, data.image_digits),
         "Audio": (log_mel(power).unsqueeze(1), data.speech_digits),
     }
@@ -101,7 +103,7 @@ def pair_task(
                 inputs,
                 classes=digits,
             )
-            for stream, (inputs, digits) in streams.items()
+            for stream, (inputs, digits) in fusion_models.items()
         ),
         {split: make_pairs(data, split, rule, sizes[split]) for split in SPLITS},
         config,

@@ -4,25 +4,52 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
-from ..config import BmnasError, SearchSettings, Settings
+from ..config import SearchSettings, Settings
+from ..errors import BmnasError, near_miss
 from ..genotype import GenotypeError, check_features
+from ..registry import Registry
 from .inputs import FileInputs
-
-#: Tasks by name, filled by :func:`register_task`.
-TASKS: dict[str, Callable[..., Task]] = {}
 
 SPLITS = ("train", "validation", "test")
 
 
 class TaskError(BmnasError):
     """A task that does not exist or does not hold together."""
+
+
+def _check_options(name: str, function: object) -> None:
+    """Refuse a task that is no function of named options."""
+    try:
+        kinds = {p.kind for p in inspect.signature(function).parameters.values()}
+    except (TypeError, ValueError):
+        kinds = {None}
+    if not kinds <= {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}:
+        raise TaskError(
+            f"task {name!r}: found {function!r}; allowed: a function whose parameters all have "
+            "names, its options"
+        )
+
+
+#: Functions from options to a task, by name, filled by :func:`register_task`. The kit's own are
+#: imported when they are asked for.
+TASKS = Registry(
+    "task",
+    TaskError,
+    check=_check_options,
+    on_demand={
+        "digits": "bmnas_core.tasks.digits",
+        "avmnist": "bmnas_core.tasks.avmnist",
+        "mmimdb": "bmnas_core.tasks.paper.mmimdb",
+        "ntu": "bmnas_core.tasks.paper.ntu",
+        "egogesture": "bmnas_core.tasks.paper.egogesture",
+    },
+)
 
 
 def tensor_hash(tensor: Tensor) -> str:
@@ -53,7 +80,7 @@ class Modality:
         channels: feature name → channels, in the order in which the backbone gives them.
         inputs: (items, …), all items of all splits, or a
             :class:`~bmnas_core.tasks.inputs.FileInputs`, which reads them when asked.
-        over: how features are pooled to length L, see :func:`~bmnas_core.networks.pool`.
+        pooling: how features are pooled to length L, see :func:`~bmnas_core.networks.pool`.
         classes: (items,), each item's own class where it has one, such as the digit it shows.
     """
 
@@ -61,7 +88,7 @@ class Modality:
     backbone: nn.Module
     channels: dict[str, int]
     inputs: Tensor | FileInputs
-    over: str = "grid"
+    pooling: str = "grid"
     classes: Tensor | None = None
 
     def fingerprint(self) -> str:
@@ -69,7 +96,7 @@ class Modality:
 
         The backbone's weights are read anew each time; the inputs are not supposed to change.
         """
-        digest = hashlib.sha256(f"{self.name} {self.channels} {self.over}".encode())
+        digest = hashlib.sha256(f"{self.name} {self.channels} {self.pooling}".encode())
         digest.update(f"{_plain_settings(self.backbone)} {self._inputs_hash}".encode())
         for name, tensor in self.backbone.state_dict().items():
             digest.update(f"{name} {tensor_hash(tensor)}".encode())
@@ -102,29 +129,33 @@ class Task:
     """Everything a search needs: modalities, splits, number of classes, metric and settings.
 
     Attributes:
-        name, rule: e.g. ``"digits"``, ``"sum"``.
+        name: e.g. ``"digits"``.
+        rule: what the label says of the inputs, e.g. ``"sum"``; None for a task without rules.
         classes: number of logits.
-        metric: a name in :data:`bmnas_core.train.METRICS`.
+        metric: a name in :data:`bmnas_core.metrics.METRICS`.
         splits: ``"train"``, ``"validation"`` and ``"test"``; no item is in two of them.
         config: the task's settings.
         search_config: those that differ in a search; what is None is as in ``config``.
         backbone_config: modality name → those that differ where its backbone is trained alone.
         notes: facts worth showing, such as the difficulty knobs.
+        protocol: how the splits were made, where the data set names several ways, e.g.
+            ``"cross-subject"``.
 
     Raises:
         TaskError: if a split is missing, empty or disagrees with the modalities.
     """
 
     name: str
-    rule: str
+    rule: str | None
     classes: int
     metric: str
     modalities: tuple[Modality, ...]
     splits: dict[str, Split]
     config: Settings
-    search_config: SearchSettings = SearchSettings(choice="trials")
+    search_config: SearchSettings = SearchSettings(selection="successive_halving")
     notes: dict = field(default_factory=dict)
     backbone_config: dict[str, Settings] = field(default_factory=dict)
+    protocol: str | None = None
 
     def __post_init__(self):
         if len(self.modalities) < 2:
@@ -205,6 +236,12 @@ class Task:
     def features(self) -> tuple[str, ...]:
         return tuple(self.channels)
 
+    @property
+    def variant(self) -> str:
+        """The rule or the protocol in words, e.g. ``"rule sum"``; empty if there is neither."""
+        named = (("rule", self.rule), ("protocol", self.protocol))
+        return ", ".join(f"{kind} {name}" for kind, name in named if name)
+
     def items(self, split: str, modality: str) -> Tensor:
         """Numbers of the items of one modality that a split uses: (k,), in order.
 
@@ -237,8 +274,9 @@ class Task:
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{len(self.splits[s])} {s}" for s in SPLITS)
+        which = f" ({self.variant})" if self.variant else ""
         return (
-            f"Task {self.name!r} (rule {self.rule!r}): {self.classes} classes, {self.metric}; "
+            f"Task {self.name!r}{which}: {self.classes} classes, {self.metric}; "
             f"{sizes}; features {', '.join(self.features)}"
         )
 
@@ -252,26 +290,26 @@ def as_task(task: Task) -> Task:
 
 
 def register_task(name: str):
-    """Decorator: make a function of named options loadable as ``load_task(name, option=…)``."""
+    """Decorator: make a function of named options loadable as ``load_task(name, option=…)``.
 
-    def decorate(function):
-        TASKS[name] = function
-        return function
-
-    return decorate
+    Raises:
+        TaskError: for a name that is taken or ill-formed, or anything but such a function.
+    """
+    return TASKS.register(name)
 
 
 def load_task(name: str, **options) -> Task:
     """A task by name with its options, e.g. ``load_task("digits", rule="sum")``.
 
     Raises:
-        TaskError: for an unknown name or option, listing what there is.
+        TaskError: for an unknown name or option, with the nearest one and all that there are.
         DataError: for data files that are missing or damaged.
     """
-    if name not in TASKS:
-        raise TaskError(f"task: found {name!r}; allowed: {', '.join(TASKS)}")
     known = tuple(inspect.signature(TASKS[name]).parameters)
     for option in options:
         if option not in known:
-            raise TaskError(f"task {name!r}: found option {option!r}; allowed: {', '.join(known)}")
+            raise TaskError(
+                f"task {name!r}: found option {option!r}{near_miss(option, known)}; allowed: "
+                f"{', '.join(known)}"
+            )
     return TASKS[name](**options)

@@ -8,24 +8,17 @@ from pathlib import Path
 
 from ..baselines.architectures import fixed_genotype
 from ..draw import draw
-from ..genotype import (
-    LARGEST,
-    MOTIFS,
-    OPERATIONS,
-    BmnasError,
-    CellGenotype,
-    Genotype,
-    StepGenotype,
-)
+from ..errors import BmnasError
+from ..genotype import LARGEST, MOTIFS, OPERATIONS, CellGenotype, Genotype, StepGenotype
 from ..tasks.task import Task, as_task
 from ..train import network_cost
+from .base import BaseWidget, button, ipw, path_field, picture_box, svg_in_box
 from .scoreboard import Scoreboard, train_with
-from .work import Live, button, ipw, path_field, picture_box, svg_in_box
 
 OWN = "its own"
 
 
-class GenotypeEditor(Live):
+class GenotypeEditor(BaseWidget):
     """A genotype with a menu for each of its choices.
 
     Every choice offered leads to a legal genotype, and every legal genotype of the task can be
@@ -53,7 +46,7 @@ class GenotypeEditor(Live):
         path: str = "runs/edited/genotype.json",
     ):
         super().__init__()
-        self.task, self.scoreboard = as_task(task), Scoreboard.of(task, scoreboard)
+        self.task, self.scoreboard = as_task(task), Scoreboard.shared(task, scoreboard)
         self._shape = None
         self._first = fixed_genotype(task, "ConcatFC") if genotype is None else genotype
         self._build(path)

@@ -11,13 +11,14 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from ..config import as_seed, resolve_device
+from ..errors import BmnasError
 from ..features import FeatureBank
-from ..genotype import OPERATIONS, BmnasError, Genotype
+from ..genotype import OPERATIONS, Genotype
 from ..networks import count_parameters
+from ..runtime import as_seed, resolve_device
 from ..tasks.task import Task, as_task
 from ..train import TrainConfig, network_cost, train
-from .work import GATE, TRAININGS, Live, ipw
+from .base import TRAININGS, BaseWidget, ipw, kernel_lock
 
 _BOARDS: weakref.WeakKeyDictionary[Task, Scoreboard] = weakref.WeakKeyDictionary()
 
@@ -42,7 +43,7 @@ class Entry:
     seconds: float
 
 
-class Scoreboard(Live):
+class Scoreboard(BaseWidget):
     """Genotypes trained on *train* and scored on *validation*, best first; test is not read.
 
     Args:
@@ -67,11 +68,11 @@ class Scoreboard(Live):
         device: str = "auto",
         bank: FeatureBank | None = None,
     ):
-        values = TrainConfig.of(config).to_dict() | {"data": "train"}
+        values = TrainConfig.from_optional(config).to_dict() | {"data": "train"}
         self.task, self.config, self.seed = as_task(task), TrainConfig(**values), as_seed(seed)
         self.device, self.bank = resolve_device(device), bank
         if bank is not None:
-            FeatureBank.of(task, self.config.filled(task.config).L, self.device, bank)
+            FeatureBank.shared(task, self.config.with_defaults(task.config).L, self.device, bank)
         super().__init__()
         self.entries: list[Entry] = []
         self._table = ipw.HTML()
@@ -79,7 +80,7 @@ class Scoreboard(Live):
         self._show()
 
     @classmethod
-    def of(cls, task: Task, board: Scoreboard | None = None, **options) -> Scoreboard:
+    def shared(cls, task: Task, board: Scoreboard | None = None, **options) -> Scoreboard:
         """The scoreboard that all widgets of ``task`` share; made with ``options`` if need be.
 
         Where a ``board`` is given, it is taken instead.
@@ -120,7 +121,10 @@ class Scoreboard(Live):
         self, genotype: Genotype, name: str, ended: threading.Event, tell: Callable[[str], None]
     ) -> None:
         """:meth:`add` without blocking. ``tell`` hears how far it is, ``ended`` breaks it off."""
-        loop, epochs = asyncio.get_running_loop(), self.config.filled(self.task.config).epochs
+        loop, epochs = (
+            asyncio.get_running_loop(),
+            self.config.with_defaults(self.task.config).epochs,
+        )
 
         def on_epoch(record):
             if ended.is_set():
@@ -134,12 +138,12 @@ class Scoreboard(Live):
             if ended.is_set():
                 raise Stopped(f"training of {name}: broken off before it began")
             turn = ExitStack()
-            turn.enter_context(GATE.job())
+            turn.enter_context(kernel_lock.job())
 
             def between(record):
                 turn.close()  # a cell that waits may run now
                 on_epoch(record)
-                turn.enter_context(GATE.job())
+                turn.enter_context(kernel_lock.job())
 
             with turn:
                 return self._trained(genotype, name, between)
@@ -215,7 +219,7 @@ class Scoreboard(Live):
         rows = rows.replace("<td style='text-align:left'>", f"<td style='{left}'>")
         if not rows:
             rows = f"<tr><td colspan=7 style='{left}'>nothing trained yet</td></tr>"
-        epochs = self.config.filled(self.task.config).epochs
+        epochs = self.config.with_defaults(self.task.config).epochs
         note = f"{epochs} epochs on train, scored on validation; test stays closed"
         self._table.value = (
             f"<div style='line-height:1.5'><b>Scoreboard</b> ({note})<table "
@@ -225,7 +229,7 @@ class Scoreboard(Live):
         )
 
 
-async def train_with(press: ipw.Button, widget: Live, genotype: Genotype, name: str) -> None:
+async def train_with(press: ipw.Button, widget: BaseWidget, genotype: Genotype, name: str) -> None:
     """Train from a button of ``widget``: it says how far that is, and works again afterwards."""
     widget._ended, text = threading.Event(), press.description
     press.disabled = True

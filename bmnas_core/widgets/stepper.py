@@ -10,14 +10,14 @@ from collections.abc import Coroutine
 from pathlib import Path
 
 from ..cells import RELAXATIONS
-from ..config import BmnasError
 from ..draw import draw, draw_curves, draw_heatmaps
 from ..draw.replay import summary
+from ..errors import BmnasError
+from ..history import SearchHistory
 from ..search import Search, SearchConfig
 from ..tasks.task import Task
-from ..trace import Trace
+from .base import BaseWidget, button, ipw, kernel_lock, path_field, picture_box, svg_in_box
 from .scoreboard import Scoreboard, train_with
-from .work import GATE, Live, button, ipw, path_field, picture_box, svg_in_box
 
 #: Steps that a stepper makes by itself where nobody can press its buttons.
 UNATTENDED_STEPS = 60
@@ -25,7 +25,7 @@ UNATTENDED_STEPS = 60
 FRAME, PATIENCE = 0.2, 2.0
 
 
-class SearchStepper(Live):
+class SearchStepper(BaseWidget):
     """A search to step through, to run, and to travel back in.
 
     Buttons do what the methods :meth:`step`, :meth:`run`, :meth:`pause`, :meth:`reset`,
@@ -38,7 +38,7 @@ class SearchStepper(Live):
         folder: where *Save* writes.
 
     Attributes:
-        search, trace: the search and all it did since it was given or reset.
+        search, history: the search and all it did since it was given or reset.
     """
 
     def __init__(
@@ -54,15 +54,15 @@ class SearchStepper(Live):
             found = type(search).__name__
             raise BmnasError(f"SearchStepper: found {found}; allowed: a Search or a Task")
         super().__init__()
-        self.search, self.trace = search, Trace.of(search)
+        self.search, self.history = search, SearchHistory.from_search(search)
         bank = search.bank if search.config.L == search.task.config.L else None
-        self.scoreboard = Scoreboard.of(
+        self.scoreboard = Scoreboard.shared(
             search.task, scoreboard, device=str(search.device), bank=bank
         )
         self._running, self._resetting, self._follow = False, False, True
         self._wanted = 0  # steps to make when the reset is done
         self._stepping: Search | None = None  # the search of which a step is being made
-        self._state, self._before, self._drawn_at = self.trace[0], None, 0.0
+        self._state, self._before, self._drawn_at = self.history[0], None, 0.0
         self._build(folder)
         self._show(0)
 
@@ -79,8 +79,8 @@ class SearchStepper(Live):
         if self._stepping is self.search:
             raise BmnasError("step: found a run under way; allowed: after Pause, in another cell")
         for _, state in zip(range(n), self.search, strict=False):
-            self.trace.append(state)
-        self._show(len(self.trace) - 1)
+            self.history.append(state)
+        self._show(len(self.history) - 1)
 
     def run(self) -> None:
         """Run to the end, or until :meth:`pause`. It begins when the cell has ended."""
@@ -88,7 +88,7 @@ class SearchStepper(Live):
 
     async def finished(self) -> None:
         """What a cell awaits to go on once a run has ended: ``await stepper.finished()``."""
-        with GATE.open():
+        with kernel_lock.open():
             while self._stepping is self.search:
                 await asyncio.sleep(0.02)
 
@@ -117,7 +117,7 @@ class SearchStepper(Live):
         self.scoreboard.add(self.state.genotype, self._name())
 
     def save(self, folder: str | None = None) -> Path:
-        """Write ``genotype.json`` and ``genotype.svg`` of the state shown, and the whole trace.
+        """Write ``genotype.json`` and ``genotype.svg`` of the state shown, and the whole history.
 
         Returns:
             The folder.
@@ -129,7 +129,7 @@ class SearchStepper(Live):
         picture = draw(genotype)
         genotype.save(folder / "genotype.json")
         picture.save(folder / "genotype.svg")
-        self.trace.save(folder / "trace.safetensors")
+        self.history.save(folder / "history.safetensors")
         return folder
 
     @property
@@ -145,7 +145,7 @@ class SearchStepper(Live):
         """
         if not isinstance(step, int):
             raise BmnasError(f"show: found {step!r}; allowed: an int, a step")
-        self._show(self.trace.index(step))
+        self._show(self.history.index(step))
 
     def demonstrate(self) -> None:
         self.step(max(0, UNATTENDED_STEPS - self.search.step))
@@ -164,7 +164,7 @@ class SearchStepper(Live):
             HTML("<b>Derived at this step</b>: " + self._changes.value),
             draw(state.genotype, against=self._before),
             HTML("<b>So far</b>"),
-            draw_curves(self.trace, at=state.step),
+            draw_curves(self.history, at=state.step),
         ]
 
     # The interface
@@ -176,7 +176,7 @@ class SearchStepper(Live):
         self._run = button("Run", "Run to the end", "success", "play")
         self._pause = button("Pause", "Stop after this step", "warning", "pause")
         self._train = button("Train this one", "Train the genotype shown, score on validation")
-        self._save = button("Save", "Write genotype and trace", icon="save")
+        self._save = button("Save", "Write genotype and history", icon="save")
         self._folder = path_field("folder", folder, "170px")
         style = {"description_width": "initial"}
 
@@ -269,7 +269,7 @@ class SearchStepper(Live):
         """Make the steps one at a time, and show them as fast as they paint."""
 
         def job():
-            with GATE.job():
+            with kernel_lock.job():
                 return next(search)
 
         try:
@@ -279,18 +279,18 @@ class SearchStepper(Live):
                 state = await self._work(job)
                 if search is not self.search:
                     return
-                self.trace.append(state)
+                self.history.append(state)
                 if not self._follow:
                     self._move_slider()
                     self._show_status()
                 elif self._may_draw():
-                    self._show(len(self.trace) - 1)
+                    self._show(len(self.history) - 1)
         finally:
             if self._stepping is search:
                 self._stepping, self._running = None, False
             try:  # what is shown first, so that who may press again sees where it stands
                 if search is self.search and self._follow and self._state.step < search.step:
-                    self._show(len(self.trace) - 1)
+                    self._show(len(self.history) - 1)
             finally:
                 self._refresh_buttons()
 
@@ -328,7 +328,7 @@ class SearchStepper(Live):
 
     def _take(self, search: Search) -> None:
         self.pause()
-        self.search, self.trace, self._news.value = search, Trace.of(search), ""
+        self.search, self.history, self._news.value = search, SearchHistory.from_search(search), ""
         self.scoreboard.forget_news()
         self._controls["relaxation"].options = list(RELAXATIONS)
         for name, control in self._controls.items():
@@ -343,13 +343,13 @@ class SearchStepper(Live):
     def _save_pressed(self) -> None:
         self._clear_error()
         folder = self.save()
-        self._news.value = f"saved genotype of step {self.state.step}, and the trace, in " + (
+        self._news.value = f"saved genotype of step {self.state.step}, and the history, in " + (
             f"<code>{html.escape(str(folder))}</code>"
         )
 
     def _slid(self, frame: int) -> None:
-        frame = min(max(frame, 0), len(self.trace) - 1)
-        self._follow = frame == len(self.trace) - 1
+        frame = min(max(frame, 0), len(self.history) - 1)
+        self._follow = frame == len(self.history) - 1
         self._show(frame)
 
     # What is seen
@@ -359,14 +359,14 @@ class SearchStepper(Live):
         return f"step {self.state.step}, {config.relaxation}, seed {self.search.seed}"
 
     def _show(self, i: int) -> None:
-        """Draw state i of the trace, and move the slider there."""
-        state, last = self.trace[i], self.trace[i - 1] if i else None
+        """Draw state i of the history, and move the slider there."""
+        state, last = self.history[i], self.history[i - 1] if i else None
         before = last.genotype if last else None
         self._state, self._before = state, before
         changes = state.genotype.changes_from(before) if before else ()
         self._hypernet.value = svg_in_box("Hypernet", draw(state).svg)
         self._heatmaps.value = svg_in_box("α, β, γ as probabilities", draw_heatmaps(state).svg)
-        self._curves.value = svg_in_box("So far", draw_curves(self.trace, at=state.step).svg)
+        self._curves.value = svg_in_box("So far", draw_curves(self.history, at=state.step).svg)
         title = "Derived at this step" + (", changes marked" if changes else "")
         drawn = draw(state.genotype, against=before if changes else None)
         self._genotype.value = svg_in_box(title, drawn.svg)
@@ -385,7 +385,7 @@ class SearchStepper(Live):
         self._sent()
 
     def _show_status(self) -> None:
-        state, best = self.state, self.trace.best
+        state, best = self.state, self.history.best
         text = f"<b>{html.escape(summary(state))}</b>"
         text += f" · {len(self.search)} of {self.search.total_steps} steps left"
         if state.step < self.search.step:
@@ -398,8 +398,8 @@ class SearchStepper(Live):
 
     def _move_slider(self) -> None:
         with self._page.hold_sync():
-            self._page.last = len(self.trace) - 1
-            self._page.shown = self.trace.index(self._state.step)
+            self._page.last = len(self.history) - 1
+            self._page.shown = self.history.index(self._state.step)
 
     def _refresh_buttons(self) -> None:
         busy = self._stepping is self.search or self._resetting

@@ -47,7 +47,7 @@ def task_of(items: int) -> Task:
             Drawn(channels),
             {f"{name}_{i + 1}": c for i, c in enumerate(channels)},
             torch.randn(items, 1, generator=random),
-            over="time",
+            pooling="time",
         )
         for name, channels in CHANNELS.items()
     )
@@ -71,7 +71,7 @@ def step_seconds(search: Search, steps: int) -> float:
 
 def test_a_search_on_a_bank_on_disk_against_one_in_memory(capsys, tmp_path):
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    config, steps = SearchConfig(choice="best epoch"), 12
+    config, steps = SearchConfig(selection="argmax"), 12
     small, large = task_of(min(ITEMS, 1024)), task_of(ITEMS)
     start = time.perf_counter()
     on_disk = FeatureBank(large, folder=tmp_path, device=device)

@@ -18,7 +18,7 @@ from bmnas_core import (
     FeatureBank,
     Search,
     SearchConfig,
-    Trace,
+    SearchHistory,
     draw,
     draw_curves,
     draw_heatmaps,
@@ -45,7 +45,7 @@ class Recomputed:
 
     def __init__(self, bank: FeatureBank, task):
         self.bank, self.raw, self.task = bank, RawInputs(task), task
-        for name in ("key", "identity", "made_of", "precision", "device", "size"):
+        for name in ("key", "identity", "source_hash", "precision", "device", "size"):
             setattr(self, name, getattr(bank, name))
 
     def batch(self, split, rows, then=None):
@@ -99,24 +99,24 @@ def test_import_beyond_torch(capsys):
         print(f"\nimport bmnas_core beyond torch: {median(beyond() for _ in range(3)):.2f} s")
 
 
-def test_a_trace_of_5000_steps(capsys, tmp_path):
+def test_a_history_of_5000_steps(capsys, tmp_path):
     search = Search(load_task("digits"), device="cpu")
     tracemalloc.start()
-    trace = Trace.of(search)
+    history = SearchHistory.from_search(search)
     first = next(search)
     random = np.random.default_rng(0)
     for step in range(1, 5001):
         moved = first.weights.alpha + random.normal(size=first.weights.alpha.shape)
         weights = replace(first.weights, alpha=moved.astype(np.float32))
-        trace.append(replace(first, step=step, weights=weights))
+        history.append(replace(first, step=step, weights=weights))
     memory, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    path = trace.save(tmp_path / "trace")
-    load = seconds(lambda: Trace.load(path), 3)
-    page = seconds(lambda: trace.to_html(tmp_path / "replay.html"), 1)
+    path = history.save(tmp_path / "history")
+    load = seconds(lambda: SearchHistory.load(path), 3)
+    page = seconds(lambda: history.to_html(tmp_path / "replay.html"), 1)
     with capsys.disabled():
         print(
-            f"\ntrace of {len(trace)} states with {len(trace.genotypes)} genotypes: "
+            f"\ntrace of {len(history)} states with {len(history.genotypes)} genotypes: "
             f"{memory / 1e6:.1f} MB in memory, {path.stat().st_size / 1e6:.1f} MB on disk, "
             f"loaded in {load:.2f} s; 200 frames as HTML in {page:.1f} s, "
             f"{(tmp_path / 'replay.html').stat().st_size / 1e6:.2f} MB"
@@ -125,13 +125,13 @@ def test_a_trace_of_5000_steps(capsys, tmp_path):
 
 def test_drawing_against_a_search_step(capsys):
     search = Search(load_task("digits"), device="cpu")
-    trace = Trace.of(search)
+    history = SearchHistory.from_search(search)
     for _, state in zip(range(100), search, strict=False):
-        trace.append(state)
+        history.append(state)
     drawings = {
         "hypernet": lambda: draw(state),
         "heatmaps": lambda: draw_heatmaps(state),
-        "curves": lambda: draw_curves(trace, at=50),
+        "curves": lambda: draw_curves(history, at=50),
         "genotype": lambda: draw(state.genotype),
     }
     times = {name: 1e3 * seconds(call, 10) for name, call in drawings.items()}

@@ -178,17 +178,17 @@ def test_an_error_in_the_search_appears_in_the_widget_and_leaves_it_usable(searc
     assert stepper.box.get_by_role("alert").count() == 0
 
 
-def test_save_writes_genotype_and_trace(search, stepper, lab):
-    from bmnas_core import Genotype, Trace
+def test_save_writes_genotype_and_history(search, stepper, lab):
+    from bmnas_core import Genotype, SearchHistory
 
     stepper.press("Step")
     stepper.wait("step 1 ")
     stepper.press("Save")
     stepper.box.get_by_text("saved genotype of step 1").wait_for()
     folder = lab.folder / "runs" / "stepper"
-    trace = Trace.load(folder / "trace.safetensors")
-    assert trace.steps.tolist() == [0, 1]
-    assert Genotype.load(folder / "genotype.json") == trace[1].genotype
+    history = SearchHistory.load(folder / "history.safetensors")
+    assert history.steps.tolist() == [0, 1]
+    assert Genotype.load(folder / "genotype.json") == history[1].genotype
 
 
 def test_two_steppers_run_side_by_side_and_each_as_if_alone(search):
@@ -207,18 +207,18 @@ same = []
 for stepper_ in both:
     old = stepper_.search
     again = bm.Search(task, old.config, seed=old.seed, device=old.device)
-    trace = bm.Trace.of(again)
+    history = bm.SearchHistory.from_search(again)
     for state in again:
-        trace.append(state)
+        history.append(state)
         if again.step == old.step:
             break
-    same.append(trace == stepper_.trace)
+    same.append(history == stepper_.history)
 print(same)
 """
     assert search.lab.kernel(alone).strip() == "[True, True]"
 
 
-def test_moving_two_numbers_by_hand_redraws_the_maps(search):
+def test_moving_two_numbers_interactive_redraws_the_maps(search):
     cell = search.cell("def paint(ax, data)")
     cell.scroll_into_view_if_needed()
     picture = cell.locator(".widget-html svg").first
@@ -301,13 +301,13 @@ def test_the_editor_follows_every_menu(genotypes):
 def test_a_replay_plays_in_a_browser_without_network(lab, browser, shots):
     from tiny import tiny_task
 
-    from bmnas_core import Search, SearchConfig, Trace
+    from bmnas_core import Search, SearchConfig, SearchHistory
 
     search = Search(tiny_task(), SearchConfig(epochs=4), seed=0, device="cpu")
-    trace = Trace.of(search)
+    history = SearchHistory.from_search(search)
     for state in search:
-        trace.append(state)
-    path = trace.to_html(shots / "replay.html")
+        history.append(state)
+    path = history.to_html(shots / "replay.html")
     context = browser.new_context(viewport={"width": 1300, "height": 1400}, offline=True)
     page = context.new_page()
     errors, asked = [], []
@@ -323,13 +323,13 @@ def test_a_replay_plays_in_a_browser_without_network(lab, browser, shots):
     page.wait_for_function("() => Number(document.body.dataset.frame) > 3")
     page.get_by_role("button", name="Pause").click()
     frame = int(page.evaluate("document.body.dataset.frame"))
-    assert f"step {trace.steps[frame]} " in text.inner_text() + " "
+    assert f"step {history.steps[frame]} " in text.inner_text() + " "
     assert graph.evaluate("e => e.outerHTML") != first
     page.screenshot(path=shots / "replay-playing.png")
     page.get_by_label("time").press("Home")
     text.get_by_text("step 0").wait_for()
     assert graph.evaluate("e => e.outerHTML") == first
     page.get_by_label("time").press("End")
-    text.get_by_text(f"step {trace.steps[-1]} ").wait_for()
+    text.get_by_text(f"step {history.steps[-1]} ").wait_for()
     assert not errors and asked == [path.as_uri()]
     context.close()

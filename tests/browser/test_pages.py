@@ -3,7 +3,7 @@
 import pytest
 
 from bmnas_core import CellGenotype, Genotype, StepGenotype, draw
-from bmnas_core.experiments import run
+from bmnas_core.experiments.run import run
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bmnas_core import Genotype
-from bmnas_core.experiments import RESULT_FILES, load_result, notebook_parameters, run
+from bmnas_core.experiments.run import RESULT_FILES, load_result, notebook_parameters, run
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 
@@ -15,7 +15,7 @@ PAPERS = {"backbone_epochs": 5, "search_epochs": 1, "epochs": 7, "finetune_epoch
 
 #: Parameters that make a notebook quick without leaving any of it out.
 QUICK = {
-    "00_quickstart": {"search_epochs": 1, "epochs": 1, "choice": "best epoch"},
+    "00_quickstart": {"search_epochs": 1, "epochs": 1, "selection": "argmax"},
     "01_backbones": {"epochs": 1},
     "04_the_search": {"search_epochs": 1},
     "05_genotypes": {"epochs": 1},

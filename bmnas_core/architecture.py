@@ -1,0 +1,223 @@
+"""α, β and γ as numbers: what they say of edges and operations, and how probable genotypes are."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from .cells import RELAXATIONS
+from .errors import BmnasError
+from .genotype import (
+    OPERATIONS,
+    CellGenotype,
+    Genotype,
+    StepGenotype,
+    cell_predecessors,
+    free_pairs,
+    is_free,
+    step_predecessors,
+)
+from .networks import Hypernet
+
+
+class SelectionError(BmnasError):
+    """A selection rule that does not exist, or that finds no legal architecture."""
+
+
+@dataclass(frozen=True)
+class ArchitectureWeights:
+    """α, β, γ as numbers, detached from the hypernet, with what is needed to read them.
+
+    Attributes:
+        alpha: (edges, 2), edges Cell by Cell, each Cell's predecessors in order.
+        beta: per Cell (edges, 2), edges step by step, predecessors X, Y, S1, …
+        gamma: per Cell (M, operations).
+    """
+
+    alpha: np.ndarray
+    beta: tuple[np.ndarray, ...]
+    gamma: tuple[np.ndarray, ...]
+    features: tuple[str, ...]
+    operations: tuple[str, ...]
+    relaxation: str
+
+    @classmethod
+    def from_hypernet(cls, hypernet: Hypernet, operations: tuple[str, ...], relaxation: str):
+        """A snapshot of a hypernet's current α, β, γ."""
+
+        def numbers(parameter):
+            return parameter.detach().cpu().numpy().copy()
+
+        return cls(
+            numbers(hypernet.alpha),
+            tuple(numbers(cell.beta) for cell in hypernet.cells),
+            tuple(numbers(cell.gamma) for cell in hypernet.cells),
+            tuple(hypernet.reshape.channels),
+            tuple(operations),
+            relaxation,
+        )
+
+    def cell_edges(self, i: int) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+        """Predecessors of Cell i (from 0) and their weights for X and for Y, each (P,)."""
+        names = cell_predecessors(self.features, i)
+        start = sum(len(cell_predecessors(self.features, k)) for k in range(i))
+        return names, *self._weights(self.alpha[start : start + len(names)])
+
+    def step_edges(self, i: int, j: int) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+        """Predecessors of step j of Cell i (from 0) and their weights, each (P,)."""
+        names = step_predecessors(j)
+        start = sum(len(step_predecessors(k)) for k in range(j))
+        return names, *self._weights(self.beta[i][start : start + len(names)])
+
+    def operation_weights(self, i: int) -> np.ndarray:
+        """softmax(γ) of Cell i: (M, operations)."""
+        return torch.from_numpy(self.gamma[i]).softmax(dim=1).numpy()
+
+    @property
+    def shared(self) -> bool:
+        """Whether the relaxation gives X and Y the same weights, whatever the logits are."""
+        x, y = RELAXATIONS[self.relaxation].weights(torch.zeros(2, 2))
+        return x is y
+
+    def _weights(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        x, y = RELAXATIONS[self.relaxation].weights(torch.from_numpy(logits))
+        return x.numpy(), y.numpy()
+
+
+def most_probable(weights: ArchitectureWeights, k: int | None = None) -> dict[Genotype, float]:
+    """The most probable genotypes under α, β, γ, in canonical form, with falling probability.
+
+    A pair of inputs X and Y of a Cell is as probable as the product of their weights says, among
+    the pairs that are free; the inputs of a step likewise; its operation by softmax(γ). The
+    probabilities of all ways to list one architecture are added up.
+
+    Args:
+        k: how many; all by default, which takes time and memory for all but small spaces.
+
+    Raises:
+        SelectionError: where no legal pair of predecessors is left.
+    """
+    found: list[tuple[float, tuple]] = [(1.0, ())]
+    most = None if k is None else 20 * k + 1000
+
+    def extend(options: list[tuple[float, object]], legal=lambda taken, part: True) -> None:
+        nonlocal found
+        longer = (
+            (p * q, (*taken, part))
+            for p, taken in found
+            for q, part in options
+            if legal(taken, part)
+        )
+        found = list(longer) if most is None else heapq.nlargest(most, longer, lambda f: f[0])
+
+    size = 1 + 2 * weights.gamma[0].shape[0]
+    for i in range(len(weights.gamma)):
+        pairs = _pair_odds(*weights.cell_edges(i))
+        extend(pairs, lambda taken, pair: is_free(pair, taken[::size]))
+        if not found:
+            raise SelectionError(f"cells[{i}]: all pairs of predecessors are taken")
+        for j, odds in enumerate(weights.operation_weights(i)):
+            extend(list(zip(map(float, odds), weights.operations, strict=True)))
+            extend(_pair_odds(*weights.step_edges(i, j)))
+    whole, sums = sum(p for p, _ in found), {}
+    for p, parts in found:
+        cells = []
+        for start in range(0, len(parts), size):
+            pair, *steps = parts[start : start + size]
+            steps = map(StepGenotype, steps[::2], steps[1::2])
+            cells.append(CellGenotype(pair, tuple(steps)))
+        genotype = Genotype(weights.features, tuple(cells)).canonical()
+        sums[genotype] = sums.get(genotype, 0.0) + p / whole
+    return dict(heapq.nlargest(len(sums) if k is None else k, sums.items(), lambda f: f[1]))
+
+
+def sample_candidates(
+    weights: ArchitectureWeights,
+    pairs: Sequence[Mapping[tuple[str, str], float]],
+    k: int,
+    random: torch.Generator,
+) -> dict[Genotype, float]:
+    """Distinct genotypes in canonical form: Cells' inputs sampled by odds, steps uniformly.
+
+    A step is an operation with its inputs; ways to write it that are the same count once.
+
+    Args:
+        pairs: for each Cell, its (X, Y) and their odds.
+        k: how many at most; fewer if so many different ones are not found.
+
+    Returns:
+        Each with its :func:`genotype_probability`, in the order in which they were sampled.
+
+    Raises:
+        SelectionError: where no legal pair of predecessors is left.
+    """
+
+    def sample(options: Mapping, uniform: bool = False):
+        odds = torch.tensor([*options.values()], dtype=torch.float64)
+        if not odds.sum() > 0:
+            raise SelectionError("all pairs of predecessors are taken")
+        odds = torch.ones_like(odds) if uniform else odds
+        return [*options][int(odds.multinomial(1, generator=random))]
+
+    steps = [_step_odds(weights, i) for i in range(len(weights.gamma))]
+    found: dict[Genotype, float] = {}
+    for _ in range(100 * k):
+        cells: list[CellGenotype] = []
+        for odds, options in zip(pairs, steps, strict=True):
+            taken = [cell.inputs for cell in cells]
+            pair = sample({pair: p for pair, p in odds.items() if is_free(pair, taken)})
+            sampled = tuple(sample(option, uniform=True) for option in options)
+            cells.append(CellGenotype(pair, sampled))
+        genotype = Genotype(weights.features, tuple(cells))
+        found.setdefault(genotype.canonical(), genotype_probability(weights, pairs, genotype))
+        if len(found) == k:
+            break
+    return found
+
+
+def genotype_probability(
+    weights: ArchitectureWeights,
+    pairs: Sequence[Mapping[tuple[str, str], float]],
+    genotype: Genotype,
+) -> float:
+    """How probable a genotype is: its Cells' inputs by the given odds, its steps by β and γ.
+
+    This is the probability of the genotype as listed, not of all its equal forms together.
+    """
+    p = 1.0
+    for i, (cell, odds) in enumerate(zip(genotype.cells, pairs, strict=True)):
+        p *= odds.get(cell.inputs, 0.0)
+        for step, options in zip(cell.steps, _step_odds(weights, i), strict=True):
+            p *= options[_plain(step)]
+    return p
+
+
+def _step_odds(weights: ArchitectureWeights, i: int) -> list[dict[StepGenotype, float]]:
+    """All that each step of Cell i (from 0) can be, and how probable that is by β and γ."""
+    steps = []
+    for j, operations in enumerate(weights.operation_weights(i)):
+        sums: dict[StepGenotype, float] = {}
+        for op, p in zip(weights.operations, map(float, operations), strict=True):
+            for q, inputs in _pair_odds(*weights.step_edges(i, j)):
+                step = _plain(StepGenotype(op, inputs))
+                sums[step] = sums.get(step, 0.0) + p * q
+        steps.append(sums)
+    return steps
+
+
+def _plain(step: StepGenotype) -> StepGenotype:
+    """The step, with sorted inputs if its operation is symmetric."""
+    symmetric = getattr(OPERATIONS.get(step.op), "symmetric", False)
+    return StepGenotype(step.op, tuple(sorted(step.inputs))) if symmetric else step
+
+
+def _pair_odds(names: Sequence[str], x: np.ndarray, y: np.ndarray) -> list[tuple[float, tuple]]:
+    """Ordered pairs and their probability, by the product of weights."""
+    pairs, place = free_pairs(names), {name: k for k, name in enumerate(names)}
+    odds = np.array([float(x[place[a]]) * float(y[place[b]]) for a, b in pairs])
+    odds /= odds.sum()
+    return [(float(p), pair) for p, pair in zip(odds, pairs, strict=True)]

@@ -1,0 +1,19 @@
+"""The backbones of the paper's tasks, under the names of the published checkpoints."""
+
+from .checkpoints import CheckpointError, load_checkpoint, save_checkpoint
+from .hcn import HCN
+from .inflated_resnet import InflatedResNet50
+from .maxout import MaxoutMLP
+from .resnext3d import ResNeXt3D
+from .vgg import VGG19
+
+__all__ = [
+    "HCN",
+    "VGG19",
+    "CheckpointError",
+    "InflatedResNet50",
+    "MaxoutMLP",
+    "ResNeXt3D",
+    "load_checkpoint",
+    "save_checkpoint",
+]

@@ -1,0 +1,182 @@
+"""Backbones' weights in files: the published ones, ImageNet's, and our own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ...errors import BmnasError
+from ...storage import atomic_write, write_tensors
+from ..backbone import Backbone
+
+SUFFIXES = (".safetensors", ".pt", ".pth", ".tar", ".checkpoint")
+SHOWN = 3
+
+
+class CheckpointError(BmnasError):
+    """A file that holds no weights, or not those of this backbone."""
+
+
+def load_checkpoint(backbone: Backbone, path: str | os.PathLike, *, head: bool = True) -> list[str]:
+    """Read published weights into ``backbone``: all of them, or none.
+
+    The file is safetensors, or what ``torch.save`` wrote of a dictionary of tensors, which may
+    lie under ``"state_dict"`` or ``"model"`` and have names that begin with ``module.``. No code
+    in it is run. Two kinds fit:
+
+    - weights under the backbone's own names, those of the published checkpoints;
+    - for :class:`VGG19` and :class:`InflatedResNet50`, ImageNet's under torchvision's names for
+      ``vgg19`` and ``resnet50``. Their classifier is left aside, so the head keeps its values.
+      2D kernels become 3D ones, repeated over time and divided by its length: to a still video
+      they answer as to the image, but at its ends, where there is nothing before or after.
+
+    ``num_batches_tracked``, on which nothing here depends, may be missing.
+
+    Args:
+        head: False leaves the file's head aside, such as one trained for other classes.
+
+    Returns:
+        The names that kept their values: the head's, or none.
+
+    Raises:
+        CheckpointError: for a file that cannot be read, holds no weights or does not fit. The
+            backbone is then as it was.
+    """
+    if not isinstance(backbone, Backbone):
+        raise CheckpointError(
+            f"backbone: found {type(backbone).__name__}; allowed: a Backbone with published names"
+        )
+    tensors, own = _read(path), backbone.state_dict()
+    used = tuple(old for old, new in backbone.imagenet.items() if new is not None)
+    if any(name.startswith(used) for name in tensors):
+        tensors, head = _from_imagenet(tensors, backbone.imagenet, own), False
+    in_head = tuple(f"{part}." for part in backbone.head)
+    kept = [] if head else [name for name in own if name.startswith(in_head)]
+    if not head:
+        tensors = {name: t for name, t in tensors.items() if not name.startswith(in_head)}
+    problem = f"{path}: found weights that do not fit this {type(backbone).__name__}"
+    _check(problem, tensors, own, kept, in_head)
+    backbone.load_state_dict(own | tensors)
+    backbone._origin = Path(path).name
+    return kept
+
+
+def save_checkpoint(backbone: Backbone, path: str | os.PathLike) -> None:
+    """Write a backbone's weights under the published names, as safetensors, whole or not at all.
+
+    Raises:
+        CheckpointError: for a path that does not end in ``.safetensors``.
+        FileError: where nothing can be written.
+    """
+    check_target(path)
+    header = {"format": "bmnas-backbone/1", "backbone": type(backbone).__name__}
+    write_tensors(path, backbone.state_dict(), json.dumps(header))
+
+
+def check_target(path: str | os.PathLike) -> None:
+    """Raise what :func:`save_checkpoint` would for this path, before there is anything to save."""
+    if Path(path).suffix.lower() != ".safetensors":
+        raise CheckpointError(
+            f"{path}: found suffix {Path(path).suffix!r}; allowed: '.safetensors', which is written"
+        )
+    with suppress(_Tried), atomic_write(path):
+        raise _Tried
+
+
+class _Tried(Exception):
+    """Ends a write that was only tried."""
+
+
+def _check(
+    problem: str,
+    tensors: dict[str, Tensor],
+    own: dict[str, Tensor],
+    kept: list[str],
+    in_head: tuple[str, ...],
+) -> None:
+    """Raise CheckpointError, which begins with ``problem``, unless ``tensors`` fill ``own``."""
+    missing = [
+        name
+        for name in own
+        if name not in tensors and name not in kept and not name.endswith("num_batches_tracked")
+    ]
+    unexpected = [name for name in tensors if name not in own]
+    misshapen = [n for n, t in tensors.items() if n in own and t.shape != own[n].shape]
+    shapes = [f"{n}: {tuple(tensors[n].shape)} for {tuple(own[n].shape)}" for n in misshapen]
+    lists = {"missing": missing, "unexpected": unexpected, "misshapen": shapes}
+    found = [
+        f"{len(names):,} {what} ({', '.join(names[:SHOWN])}{', …' * (len(names) > SHOWN)})"
+        for what, names in lists.items()
+        if names
+    ]
+    if found:
+        only_head = not missing and not unexpected and all(n.startswith(in_head) for n in misshapen)
+        remedy = "; head=False leaves the head aside" if only_head else ""
+        raise CheckpointError(f"{problem}: {'; '.join(found)}{remedy}")
+
+
+def _from_imagenet(
+    tensors: dict[str, Tensor], names: dict[str, str | None], own: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """The tensors under our names, kernels inflated where ``own`` has 3D ones."""
+    found = {}
+    for name, tensor in tensors.items():
+        old = next((old for old in names if name.startswith(old)), "")
+        new = names.get(old, "")
+        if new is None:
+            continue
+        name = new + name.removeprefix(old)
+        shape = own[name].shape if name in own else tensor.shape
+        if len(shape) == 5 and tensor.dim() == 4 and shape[:2] + shape[3:] == tensor.shape:
+            tensor = tensor.unsqueeze(2).expand(shape) / shape[2]
+        found[name] = tensor
+    return found
+
+
+def _read(path: str | os.PathLike) -> dict[str, Tensor]:
+    """Tensors by name, without wrapping and without ``module.``."""
+    try:
+        path = Path(path)
+        with path.open("rb"):
+            pass
+    except (OSError, TypeError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{path}: cannot be read ({why})") from None
+    if path.suffix.lower() not in SUFFIXES:
+        raise CheckpointError(
+            f"{path}: found suffix {path.suffix!r}; allowed: {', '.join(SUFFIXES)}"
+        )
+    try:
+        if path.suffix.lower() == ".safetensors":
+            tensors = load_file(path)
+        else:
+            tensors = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # a damaged pickle fails in as many ways as there are
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"more than tensors ({code[1]})" if code else "no checkpoint, or a damaged one"
+        raise CheckpointError(
+            f"{path}: found {what}; allowed: tensors by name in safetensors or by torch.save"
+        ) from None
+    for wrapping in ("state_dict", "model"):
+        if isinstance(tensors, dict) and isinstance(tensors.get(wrapping), dict):
+            tensors = tensors[wrapping]
+    if not isinstance(tensors, dict) or not tensors:
+        found = "nothing" if tensors == {} else type(tensors).__name__
+        raise CheckpointError(f"{path}: found {found}; allowed: tensors by name")
+    for name, tensor in tensors.items():
+        plain = isinstance(tensor, Tensor) and tensor.layout is torch.strided
+        if not isinstance(name, str) or not plain or tensor.is_meta:
+            raise CheckpointError(
+                f"{path}: found {name!r}: {type(tensor).__name__}; allowed: tensors by name, or "
+                "those under 'state_dict' or 'model'"
+            )
+    if all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    return tensors

@@ -1,0 +1,76 @@
+"""3D ResNeXt-101, the backbone of EgoGesture's colour and depth videos."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ...config import ConfigError
+from ..backbone import Backbone, Conv3d
+from .inflated_resnet import average_pool, stage
+
+
+class ResNeXt3D(Backbone):
+    """ResNeXt-101 (Xie et al. 2017) in three dimensions (Hara et al. 2018).
+
+    The bottlenecks are those of :mod:`~bmnas_core.backbones.inflated_resnet` but for two things:
+    their middle convolution is twice as wide and works in ``cardinality`` separate groups, and
+    the stages halve time too. Before them come a convolution of stride (1, 2, 2), BatchNorm, ReLU
+    and a 3×3×3 max-pool of stride 2; after them an average pool (2, 4, 4) and a linear
+    classifier. Tapped are stages 2, 3, 4 and the pooled feature.
+
+    ``x: (N, colours, T, H, W)`` → features ``(N, 8·width, T/4, H/8, W/8)``, ``(N, 16·width, T/8,
+    H/16, W/16)``, ``(N, 32·width, T/16, H/32, W/32)`` and ``(N, 32·width, 1, 1, 1)``. The paper
+    has 32 frames of 112 × 112.
+
+    Args:
+        classes: logits of ``classify``.
+        colours: 3 for colour, whose first kernel is 3×7×7, or 1 for depth, with 7×7×7.
+        width: channels of the first convolution.
+        blocks: bottlenecks in each stage.
+        cardinality: groups; divides 2·width.
+    """
+
+    head = ("fc",)
+
+    def __init__(
+        self,
+        classes: int = 83,
+        colours: int = 3,
+        width: int = 64,
+        blocks: tuple[int, int, int, int] = (3, 4, 23, 3),
+        cardinality: int = 32,
+    ):
+        super().__init__()
+        if colours not in (1, 3):
+            raise ConfigError(f"ResNeXt3D: colours: found {colours!r}; allowed: 1 or 3")
+        if 2 * width % cardinality:
+            raise ConfigError(
+                f"ResNeXt3D: cardinality: found {cardinality}; allowed: what divides 2 · width, "
+                f"{2 * width}"
+            )
+        moments = 7 if colours == 1 else 3
+        halve = (2, 2, 2)
+        self.colours = colours
+        self.conv1 = Conv3d(
+            colours, width, (moments, 7, 7), (1, 2, 2), (moments // 2, 3, 3), bias=False
+        )
+        self.bn1 = nn.BatchNorm3d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool3d(3, stride=2, padding=1)
+        self.layer1 = stage(width, 2 * width, 4 * width, blocks[0], groups=cardinality)
+        self.layer2 = stage(4 * width, 4 * width, 8 * width, blocks[1], halve, cardinality)
+        self.layer3 = stage(8 * width, 8 * width, 16 * width, blocks[2], halve, cardinality)
+        self.layer4 = stage(16 * width, 16 * width, 32 * width, blocks[3], halve, cardinality)
+        self.fc = nn.Linear(32 * width, classes)
+        self.channels = (8 * width, 16 * width, 32 * width, 32 * width)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        self._check_input(x, "N", self.colours, "T", "H", "W")
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        second = self.layer2(self.layer1(x))
+        third = self.layer3(second)
+        fourth = self.layer4(third)
+        return [second, third, fourth, average_pool(fourth, (2, 4, 4), stride=1)]
+
+    def classify(self, features: list[Tensor]) -> Tensor:
+        return self.fc(features[-1].mean((2, 3, 4)))

@@ -1,0 +1,180 @@
+"""Baselines without Cells: each modality alone, late fusion, all features, GMU, CentralNet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from ..metrics import metric_of
+from ..networks import Reshape
+from ..tasks.task import Task
+from .context import BaselineContext, register_baseline
+
+
+class LinearFusion(nn.Module):
+    """Named features, normalised, flattened and concatenated → one linear classifier.
+
+    With the last feature of one modality it is that modality alone; with the last features of all
+    it is late fusion by concatenation.
+
+    Args:
+        channels: feature name → channels of the features it reads.
+    """
+
+    def __init__(self, channels: dict[str, int], classes: int, L: int):
+        super().__init__()
+        self.channels, self.L = dict(channels), L
+        self.bn = nn.BatchNorm1d(sum(channels.values()))
+        self.linear = nn.Linear(sum(channels.values()) * L, classes)
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        """Pooled features, each (N, C_i, L) → logits (N, classes)."""
+        joined = torch.cat([features[name] for name in self.channels], dim=1)
+        return self.linear(self.bn(joined).flatten(1))
+
+
+class LateFusion(nn.Module):
+    """Two-stream late fusion: the mean of the logits of networks trained apart."""
+
+    def __init__(self, fusion_models: list[nn.Module]):
+        super().__init__()
+        self.fusion_models = nn.ModuleList(fusion_models)
+        self.L = fusion_models[0].L
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        """Pooled features, each (N, C_i, L) → logits (N, classes)."""
+        return torch.stack([stream(features) for stream in self.fusion_models]).mean(0)
+
+
+class GMU(nn.Module):
+    """Gated multimodal unit (Arevalo et al. 2017): h = Σ z_m ⊙ tanh(W_m x_m), z_m from all x.
+
+    x_m is the last feature of modality m, normalised and flattened; h has the size C·L of a
+    Cell's output, and one linear layer reads it.
+    """
+
+    def __init__(self, fusion_models: list[dict[str, int]], classes: int, C: int, L: int):
+        super().__init__()
+        self.fusion_models, self.L = [tuple(stream) for stream in fusion_models], L
+        sizes = [sum(stream.values()) for stream in fusion_models]
+        self.bn = nn.ModuleList(nn.BatchNorm1d(size) for size in sizes)
+        self.hidden = nn.ModuleList(nn.Linear(size * L, C * L) for size in sizes)
+        self.gates = nn.ModuleList(nn.Linear(sum(sizes) * L, C * L) for _ in sizes)
+        self.linear = nn.Linear(C * L, classes)
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        """Pooled features, each (N, C_i, L) → logits (N, classes)."""
+        xs = [
+            bn(torch.cat([features[name] for name in stream], dim=1)).flatten(1)
+            for bn, stream in zip(self.bn, self.fusion_models, strict=True)
+        ]
+        joined = torch.cat(xs, dim=1)
+        parts = zip(self.gates, self.hidden, xs, strict=True)
+        return self.linear(
+            sum(gate(joined).sigmoid() * hidden(x).tanh() for gate, hidden, x in parts)
+        )
+
+
+class CentralNet(nn.Module):
+    """A central network beside the backbones (Vielzeuf et al. 2018).
+
+    Its layer i reads the weighted sum of its own state and of every modality's i-th feature, all
+    brought to C channels by 1×1 convolutions; its prediction is the weighted sum of its own
+    logits and of each modality's. While it trains it also gives each modality's logits, whose
+    losses are added to its own. Modalities with fewer features join at the later layers.
+    """
+
+    def __init__(
+        self, modalities: list[dict[str, int]], classes: int, C: int, L: int, dropout: float
+    ):
+        super().__init__()
+        self.L, depth = L, max(map(len, modalities))
+        self.layers = [
+            [list(m)[i - depth] for m in modalities if depth - i <= len(m)] for i in range(depth)
+        ]
+        channels = {name: c for m in modalities for name, c in m.items()}
+        self.names = list(channels)
+        self.reshape = nn.ModuleList(Reshape(c, C, dropout) for c in channels.values())
+        self.weights = nn.ParameterList(torch.ones(1 + len(names)) for names in self.layers)
+        self.central = nn.ModuleList(Reshape(C, C, dropout) for _ in self.layers)
+        self.heads = nn.ModuleList(nn.Linear(C * L, classes) for _ in modalities)
+        self.linear = nn.Linear(C * L, classes)
+        self.mix = nn.Parameter(torch.ones(1 + len(modalities)))
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        """Pooled features, each (N, C_i, L) → logits (N, classes).
+
+        In training mode (1 + modalities, N, classes): its own first.
+        """
+        layers = zip(self.names, self.reshape, strict=True)
+        inner = {name: layer(features[name]) for name, layer in layers}
+        state = torch.zeros(())
+        for names, weights, layer in zip(self.layers, self.weights, self.central, strict=True):
+            own, *others = weights
+            joined = zip(others, names, strict=True)
+            state = layer(own * state + sum(w * inner[name] for w, name in joined))
+        alone = [
+            head(inner[n].flatten(1)) for head, n in zip(self.heads, self.layers[-1], strict=True)
+        ]
+        every = torch.stack([self.linear(state.flatten(1)), *alone])
+        fused = torch.einsum("m,mnk->nk", self.mix, every)
+        return torch.cat([fused[None], every[1:]]) if self.training else fused
+
+
+def last_features(task: Task) -> list[dict[str, int]]:
+    """The last feature of each modality, as name → channels."""
+    return [dict([list(modality.channels.items())[-1]]) for modality in task.modalities]
+
+
+def _linear(context: BaselineContext, channels: dict[str, int]) -> nn.Module:
+    classes, L = context.task.classes, context.config.L
+    return context.fit(lambda: LinearFusion(channels, classes, L))
+
+
+@register_baseline("single modalities", quick=True)
+def single_modalities(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
+    """Each modality alone."""
+    for modality, channels in zip(
+        context.task.modalities, last_features(context.task), strict=True
+    ):
+        yield f"{modality.name} alone", [_linear(context, channels)]
+
+
+@register_baseline("late fusion", quick=True)
+def late_fusion(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
+    """Logits averaged, and last features concatenated."""
+    fusion_models = last_features(context.task)
+    apart = [_linear(context, channels) for channels in fusion_models]
+    yield "late fusion, averaged", [LateFusion(apart).eval()]
+    joined = {name: c for channels in fusion_models for name, c in channels.items()}
+    yield "late fusion, concatenated", [_linear(context, joined)]
+
+
+@register_baseline("all features")
+def all_features(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
+    """Every feature of every modality, concatenated, under one linear classifier."""
+    yield "all features, concatenated", [_linear(context, context.task.channels)]
+
+
+@register_baseline("GMU")
+def gmu(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
+    """A gated multimodal unit on the last features."""
+    task, config = context.task, context.config
+    yield "GMU", [context.fit(lambda: GMU(last_features(task), task.classes, config.C, config.L))]
+
+
+@register_baseline("CentralNet")
+def central_net(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
+    """A central network that reads all features, trained with every modality's loss."""
+    task, config = context.task, context.config
+    channels = [modality.channels for modality in task.modalities]
+
+    def build():
+        return CentralNet(channels, task.classes, config.C, config.L, config.dropout)
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        return sum(metric_of(task).loss(part, labels) for part in logits)
+
+    yield "CentralNet", [context.fit(build, loss=loss)]

@@ -1,0 +1,33 @@
+"""Tabular benchmarks: every architecture of a small space trained, and strategies held against it."""
+
+from .ensemble import ModelEnsemble, train_together
+from .strategies import (
+    STRATEGIES,
+    StrategyError,
+    StrategyResult,
+    read_benchmark,
+    register_strategy,
+    run_benchmark,
+    run_strategy,
+    search_strategy,
+    summarize,
+)
+from .tabular import BenchmarkError, TabularBenchmark, enumerate_architectures, tabulate
+
+__all__ = [
+    "STRATEGIES",
+    "BenchmarkError",
+    "ModelEnsemble",
+    "StrategyError",
+    "StrategyResult",
+    "TabularBenchmark",
+    "enumerate_architectures",
+    "read_benchmark",
+    "register_strategy",
+    "run_benchmark",
+    "run_strategy",
+    "search_strategy",
+    "summarize",
+    "tabulate",
+    "train_together",
+]

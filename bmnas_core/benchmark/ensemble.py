@@ -1,0 +1,179 @@
+"""Many fusion networks trained at once, as one batched program (``torch.func``'s model ensembling).
+
+Networks of one shape differ only in which features they read. Their weights are stacked, and one
+pass computes all of them. Each sees the batches that it would see alone. If all have one seed, each
+also has the dropout masks that it would have alone, so it comes out as
+:func:`~bmnas_core.train.train` makes it, up to rounding.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from itertools import product
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from ..features import FeatureBank
+from ..genotype import CellGenotype, Genotype
+from ..metrics import metric_of
+from ..networks import FusionNetwork
+from ..runtime import resolve_device, seeded
+from ..tasks.task import Task, as_task
+from ..train import TrainConfig, TrainError, fit_by_epoch, fusion_network
+
+
+def shape_of(genotype: Genotype) -> Genotype:
+    """The genotype with its features named by their order: equal for networks of one shape."""
+    slots = {name: f"slot {k}" for k, name in enumerate(genotype.used_features)}
+    cells = [
+        CellGenotype(tuple(slots.get(name, name) for name in cell.inputs), cell.steps)
+        for cell in genotype.cells
+    ]
+    return Genotype(tuple(slots.values()), tuple(cells))
+
+
+class ModelEnsemble(nn.Module):
+    """K networks of one shape as one: pooled features → logits (K, N, classes).
+
+    A feature of fewer channels than the widest is padded with zeros, and so are the weights that
+    read it, which therefore stay 0.
+
+    Args:
+        nets: the networks; their weights are copied, and given back by :meth:`networks`.
+        channels: feature name → channels, of the batches that will come.
+        groups: how many groups of the same genotypes the networks are, one after the other, each
+            with batches of its own. In a single group all share their dropout masks, in several
+            each network has its own.
+
+    Raises:
+        TrainError: for networks of different shapes.
+    """
+
+    def __init__(self, nets: Sequence[FusionNetwork], channels: dict[str, int], groups: int = 1):
+        super().__init__()
+        genotypes = [net.genotype for net in nets]
+        if groups < 1 or genotypes != genotypes[: len(nets) // groups] * groups:
+            raise TrainError(f"ensemble: found networks that are not {groups} groups of the same")
+        self.groups = groups
+        shapes = {shape_of(net.genotype) for net in nets}
+        if len(shapes) != 1:
+            raise TrainError(f"ensemble: found networks of {len(shapes)} shapes; allowed: of one")
+        self.nets = tuple(nets)  # in a tuple, so as to be no part of this module
+        self.width = max(channels.values())
+        padded = [_padded(net, self.width) for net in nets]
+        parameters, buffers = stack_module_state(padded)
+        self.names = tuple(parameters), tuple(buffers)
+        self.stacked = nn.ParameterList(p.detach().clone() for p in parameters.values())
+        for k, buffer in enumerate(buffers.values()):
+            self.register_buffer(f"buffer{k}", buffer.clone())
+        self.one = (padded[0].to("meta"),)
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        """Pooled features, (N, C_i, L) or a batch a group (groups, N, C_i, L) → (K, N, classes)."""
+        (one,) = self.one
+        one.train(self.training)
+        each = len(self.nets) // self.groups
+        wide = {
+            name: nn.functional.pad(x, (0, 0, 0, self.width - x.shape[-2])).expand(
+                self.groups, *x.shape[-3:-2], self.width, x.shape[-1]
+            )
+            for name, x in features.items()
+        }
+        names = zip(*(net.genotype.used_features for net in self.nets[:each]), strict=True)
+        inputs = {
+            slot: torch.stack([wide[name] for name in row], dim=1).flatten(0, 1)
+            for slot, row in zip(one.genotype.used_features, names, strict=True)
+        }
+        randomness = "same" if self.groups == 1 else "different"
+        call = vmap(lambda state, x: functional_call(one, state, (x,)), randomness=randomness)
+        return call(self._state(), inputs)
+
+    def networks(self) -> tuple[FusionNetwork, ...]:
+        """The networks of this ensemble, with the weights they have by now."""
+        state = self._state()
+        for k, net in enumerate(self.nets):
+            net.to(state[self.names[0][0]].device)
+            for name, own in net.state_dict().items():
+                part = state[name][k].detach()
+                own.copy_(part[:, : own.shape[1]] if own.dim() > 1 else part)
+        return self.nets
+
+    def _state(self) -> dict[str, Tensor]:
+        parameters, buffers = self.names
+        return dict(zip(parameters, self.stacked, strict=True)) | {
+            name: getattr(self, f"buffer{k}") for k, name in enumerate(buffers)
+        }
+
+
+def build_ensemble(
+    genotypes: Sequence[Genotype], task: Task, config: TrainConfig, seeds: Sequence[int] = (0,)
+) -> ModelEnsemble:
+    """The untrained networks of genotypes of one shape, for each seed as :func:`train` begins them.
+
+    Raises:
+        TrainError: for genotypes of different shapes or of other features than the task's, and
+            for backbones to be fine-tuned, which networks cannot share.
+    """
+    if config.finetune:
+        raise TrainError("finetune: found True; allowed: False, for networks trained together")
+    nets = []
+    for seed, genotype in product(seeds, genotypes):
+        with seeded(seed, "initial weights"):
+            nets.append(fusion_network(genotype, task, config))
+    return ModelEnsemble(nets, task.channels, len(seeds))
+
+
+def fit_ensemble(
+    ensemble: ModelEnsemble,
+    task: Task,
+    bank: FeatureBank,
+    config: TrainConfig,
+    seeds: Sequence[int] = (0,),
+) -> Iterator[dict]:
+    """:func:`~bmnas_core.train.fit_by_epoch` for an ensemble: each network has its own loss."""
+    each = vmap(vmap(metric_of(task).loss, in_dims=(0, None)))
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        return each(logits.unflatten(0, (ensemble.groups, -1)), labels).sum()
+
+    yield from fit_by_epoch(ensemble, task, bank, config, seed=seeds, loss=loss, validate=False)
+
+
+def train_together(
+    genotypes: Sequence[Genotype],
+    task: Task,
+    config: TrainConfig | None = None,
+    *,
+    seeds: Sequence[int] = (0,),
+    device: str | torch.device = "auto",
+    bank: FeatureBank | None = None,
+) -> tuple[FusionNetwork, ...]:
+    """Train the fusion networks of genotypes of one shape at once, each as if it were alone.
+
+    Returns:
+        All networks of the first seed, then those of the next. With several seeds their dropout
+        masks are others than those of each alone.
+
+    Raises:
+        TrainError: as :func:`build_ensemble`, and when a loss stops being finite.
+    """
+    config = TrainConfig.from_optional(config).with_defaults(as_task(task).config)
+    bank = FeatureBank.shared(task, config.L, resolve_device(device), bank)
+    ensemble = build_ensemble(genotypes, task, config, seeds)
+    for _ in fit_ensemble(ensemble, task, bank, config, seeds):
+        pass
+    return tuple(net.eval() for net in ensemble.networks())
+
+
+def _padded(net: FusionNetwork, width: int) -> FusionNetwork:
+    """A copy whose reshape layers read ``width`` channels, those added with weights of 0."""
+    net = copy.deepcopy(net)
+    net.reshape.channels = dict.fromkeys(net.reshape.channels, width)
+    for layer in net.reshape.layers:
+        missing = width - layer.conv.in_channels
+        weight = nn.functional.pad(layer.conv.weight.data, (0, 0, 0, missing))
+        layer.conv.weight = nn.Parameter(weight)
+    return net

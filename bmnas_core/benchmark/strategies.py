@@ -1,0 +1,266 @@
+"""How good is the search? Strategies measured against a tabular benchmark, over many seeds.
+
+A strategy is a function from a seed to a result. :data:`STRATEGIES` has the default search,
+variants of it with one thing changed, and other searches. Those that only score architectures one
+by one are simulated: the table says how each would have scored.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import product
+
+import pandas as pd
+import torch
+
+from ..architecture import most_probable
+from ..baselines.architectures import random_genotype
+from ..baselines.searches import BUDGET, SHORT_EPOCHS, best_sampled, evolve
+from ..errors import BmnasError
+from ..genotype import Genotype
+from ..progress import progress_bar
+from ..registry import Registry
+from ..runtime import as_seed, device_name, generator, resolve_device
+from ..search import Search, SearchConfig
+from ..selection import RUNGS
+from ..storage import ResumableTable, read_table
+from ..tasks import load_task
+from ..tasks.task import Task
+from .tabular import TabularBenchmark
+
+COLUMNS = ("task", "rule", "strategy", "seed", "genotype", "tau", "seconds", "device")
+
+
+class StrategyError(BmnasError):
+    """A strategy that cannot be registered or does not exist."""
+
+
+def _check(name: str, function: object) -> None:
+    try:
+        inspect.signature(function).bind(None, None, None)
+    except (TypeError, ValueError):
+        raise StrategyError(
+            f"strategy {name!r}: found {function!r}; allowed: a function of task, benchmark and "
+            "device"
+        ) from None
+
+
+#: Strategies by name, each a function of task, benchmark and device that returns a Strategy.
+STRATEGIES = Registry("strategy", StrategyError, check=_check)
+
+
+def register_strategy(name: str):
+    """Decorator: make a function of task, benchmark and device, which returns a strategy, known.
+
+    Raises:
+        StrategyError: for a name that is taken or ill-formed, or anything but such a function.
+    """
+    return STRATEGIES.register(name)
+
+
+@dataclass(frozen=True)
+class StrategyResult:
+    """What a strategy found with one seed.
+
+    Attributes:
+        genotype: the architecture that it selected.
+        seconds: what it took; None for a strategy that was simulated.
+        ratings: how it rates architectures, higher being better; None if it rates none.
+    """
+
+    genotype: Genotype
+    seconds: float | None = None
+    ratings: Mapping[Genotype, float] | None = None
+
+
+Strategy = Callable[[int], StrategyResult]
+
+
+def run_strategy(
+    strategy: Strategy, benchmark: TabularBenchmark, seeds: Iterable[int]
+) -> pd.DataFrame:
+    """Run a strategy over seeds and look up what it finds in the benchmark.
+
+    Returns:
+        One row a seed: ``seed``, ``genotype``, ``rank``, ``percentile``, ``regret`` (points of
+        test score), the same three on validation, ``tau`` (Kendall's, between its ratings and the
+        mean test scores of the architectures that it rates) and ``seconds``.
+    """
+    rows = []
+    for seed in seeds:
+        found = strategy(as_seed(seed))
+        tau = benchmark.kendall_tau(found.ratings) if found.ratings else None
+        genotype = found.genotype.canonical()
+        rows.append({"seed": seed, "genotype": genotype, "tau": tau, "seconds": found.seconds})
+    return _with_ranks(pd.DataFrame(rows), benchmark)
+
+
+def _with_ranks(rows: pd.DataFrame, benchmark: TabularBenchmark) -> pd.DataFrame:
+    """The rows with rank, percentile and regret of each genotype."""
+    columns = {}
+    for split, suffix in (("test", ""), ("validation", "_validation")):
+        for name in ("rank", "percentile", "regret"):
+            look_up = getattr(benchmark, name)
+            columns[name + suffix] = [look_up(genotype, split) for genotype in rows["genotype"]]
+    return rows.assign(**columns)
+
+
+def search_strategy(
+    task: Task, config: SearchConfig | None = None, *, device: str | torch.device = "auto"
+) -> Strategy:
+    """A search for one Cell as a strategy, with the other settings of ``config``."""
+    config = replace(SearchConfig.from_optional(config), N=1)
+
+    def strategy(seed: int) -> StrategyResult:
+        search, start = Search(task, config, seed=seed, device=device), time.perf_counter()
+        for _ in search:
+            pass
+        seconds = time.perf_counter() - start
+        return StrategyResult(search.best_genotype, seconds, most_probable(search.state.weights))
+
+    return strategy
+
+
+def _register_search(name: str, **settings) -> None:
+    @register_strategy(name)
+    def build(task: Task, benchmark: TabularBenchmark, device: torch.device) -> Strategy:
+        config = SearchConfig(operations=tuple(benchmark.recipe["operations"]), **settings)
+        return search_strategy(task, config, device=device)
+
+
+_register_search("default search")
+_register_search("few candidates", rungs=RUNGS)
+_register_search("perturbation", selection="perturbation")
+_register_search("argmax", selection="argmax", epochs=7)
+for _name, _settings in {
+    "paper relaxation": {"relaxation": "paper"},
+    "edge relaxation": {"relaxation": "edge", "arch_lr": 3e-2},
+    "second order": {"order": "second"},
+    "warm-up of 3 epochs": {"warmup": 3},
+    "annealed softmax": {"temperature": (1.0, 0.1)},
+    "annealed Gumbel": {"temperature": (1.0, 0.1), "gumbel": True},
+    "partial channels": {"partial": 4},
+    "single paths": {"sampling": "single_path", "epochs": 15, "warmup": 3},
+}.items():
+    _register_search(_name, selection="argmax", **{"epochs": 7, **_settings})
+
+
+def _simulated(benchmark: TabularBenchmark, seed: int, stream: str, short: bool):
+    """A budget of trainings, simulated by the table, which says how each would have scored.
+
+    Returns:
+        How to sample, how to score, how many architectures, and the random numbers. All share the
+        table's operations.
+    """
+    random, recipe = generator(seed, stream), benchmark.recipe
+    features, operations = tuple(recipe["features"]), tuple(recipe["operations"])
+    counts = benchmark.runs["seed"].value_counts()
+    complete = sorted(counts.index[counts == len(benchmark)])  # seeds of all architectures
+    run = complete[int(torch.randint(len(complete), (), generator=random))]
+    epochs = min(SHORT_EPOCHS, benchmark.ends[-1]) if short else benchmark.ends[-1]
+
+    def sample() -> Genotype:
+        return random_genotype(features, 1, recipe["config"]["M"], random, operations)
+
+    def score(genotype: Genotype) -> float:
+        return benchmark.simulated_score(genotype, epochs, run)
+
+    return sample, score, BUDGET * benchmark.ends[-1] // epochs, random, operations
+
+
+def _register_simulated(name: str, stream: str, find: Callable, short: bool) -> None:
+    @register_strategy(name)
+    def build(task: Task, benchmark: TabularBenchmark, device: torch.device) -> Strategy:
+        return lambda seed: StrategyResult(find(*_simulated(benchmark, seed, stream, short)))
+
+
+_register_simulated("random search", "random search", best_sampled, short=False)
+_register_simulated("random search, short training", "random search", best_sampled, short=True)
+_register_simulated("regularised evolution", "evolution", evolve, short=True)
+
+
+@register_strategy("best on validation")
+def best_on_validation(task: Task, benchmark: TabularBenchmark, device: torch.device) -> Strategy:
+    """All architectures trained with all seeds of the table: the most that validation can tell."""
+    return lambda seed: StrategyResult(benchmark.best("validation"))
+
+
+def run_benchmark(
+    task: str,
+    rules: Iterable[str],
+    seeds: Iterable[int],
+    out: str | os.PathLike,
+    *,
+    names: Iterable[str] | None = None,
+    device: str | torch.device = "auto",
+) -> pd.DataFrame:
+    """Run strategies for each rule and seed, and write every result to a CSV file.
+
+    What the file has already is not run again, whatever it was made with: after a change of
+    settings, begin another.
+
+    Args:
+        names: of :data:`STRATEGIES`; all by default.
+
+    Raises:
+        StrategyError: for an unknown name.
+        TableError: if ``out`` is there and is no such table.
+    """
+    strategies = {name: STRATEGIES[name] for name in (STRATEGIES if names is None else names)}
+    table = ResumableTable(out, COLUMNS)
+    plan = [
+        {"task": task, "rule": rule, "strategy": name, "seed": seed}
+        for name, rule, seed in product(strategies, rules, seeds)
+        if not table.holds(task=task, rule=rule, strategy=name, seed=seed)
+    ]
+    device, benchmarks, tasks = resolve_device(device), {}, {}
+    for which in progress_bar(plan, "strategies, rules and seeds"):
+        rule = which["rule"]
+        if rule not in benchmarks:
+            tasks[rule], benchmarks[rule] = load_task(task, rule=rule), TabularBenchmark(task, rule)
+        strategy = strategies[which["strategy"]](tasks[rule], benchmarks[rule], device)
+        (row,) = run_strategy(strategy, benchmarks[rule], [which["seed"]]).to_dict("records")
+        text = json.dumps(json.loads(row["genotype"].to_json()))
+        row = {name: row[name] for name in COLUMNS if name in row}
+        table.add([{**row, **which, "device": device_name(device), "genotype": text}])
+    return read_benchmark(out)
+
+
+def read_benchmark(path: str | os.PathLike) -> pd.DataFrame:
+    """The rows of such a table, with the rank, percentile and regret of each genotype.
+
+    Raises:
+        TableError: for a file that is missing or no such table.
+    """
+    table = read_table(path, COLUMNS)
+    table["genotype"] = [Genotype.from_json(text) for text in table["genotype"]]
+    groups = table.groupby(["task", "rule"])
+    parts = [_with_ranks(part, TabularBenchmark(*which)) for which, part in groups]
+    return pd.concat(parts) if parts else table
+
+
+def summarize(table: pd.DataFrame) -> pd.DataFrame:
+    """Each strategy over its seeds, lowest regret first within a rule.
+
+    Columns: ``task``, ``rule``, ``strategy``, ``seeds``, ``median_rank``, ``worst_rank``,
+    ``median_percentile``, ``worst_percentile``, ``regret`` and ``regret_std`` (points), ``tau``,
+    ``seconds`` (means).
+    """
+    groups = table.groupby(["task", "rule", "strategy"], sort=False)
+    found = groups.agg(
+        seeds=("seed", "size"),
+        median_rank=("rank", "median"),
+        worst_rank=("rank", "max"),
+        median_percentile=("percentile", "median"),
+        worst_percentile=("percentile", "max"),
+        regret=("regret", "mean"),
+        regret_std=("regret", "std"),
+        tau=("tau", "mean"),
+        seconds=("seconds", "mean"),
+    ).reset_index()
+    return found.sort_values(["task", "rule", "regret"], ignore_index=True)

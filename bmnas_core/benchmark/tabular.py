@@ -1,0 +1,326 @@
+"""Tabular benchmark: every architecture of a small space, trained, to measure searches against.
+
+NAS-Bench-101 (Ying et al. 2019) and 201 (Dong and Yang 2020) are its models. The space is all
+genotypes of one Cell with M steps that differ after
+:meth:`~bmnas_core.genotype.Genotype.canonical`. Each is trained on train alone by one recipe with
+several seeds; its validation and test scores are kept in a Parquet file in ``assets/``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Iterable, Mapping
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+import pyarrow
+import pyarrow.parquet as parquet
+import torch
+
+from ..errors import BmnasError, quoted
+from ..features import FeatureBank
+from ..genotype import (
+    DEFAULT_OPERATIONS,
+    CellGenotype,
+    Genotype,
+    StepGenotype,
+    free_pairs,
+    step_predecessors,
+)
+from ..networks import count_parameters
+from ..progress import progress_bar
+from ..runtime import as_seed, device_name, resolve_device
+from ..storage import atomic_write
+from ..tasks.files import asset
+from ..tasks.task import Task, as_task, tensor_hash
+from ..train import TrainConfig, cosine_ends, scores
+from .ensemble import build_ensemble, fit_ensemble, shape_of
+
+FORMAT = "bmnas-benchmark/2"
+COLUMNS = ("genotype", "seed", "validation", "test", "curve", "parameters", "seconds", "device")
+SPLITS = ("validation", "test")
+
+
+class BenchmarkError(BmnasError):
+    """A tabular benchmark that does not exist, is not whole, or lacks what is asked of it."""
+
+
+class TabularBenchmark:
+    """Mean scores, over several seeds, of every architecture of a task's space.
+
+    Args:
+        task: name of a task that has a table; ``"digits"`` comes with the kit.
+        rule: of the task.
+        path: the table to read instead, as :func:`tabulate` wrote it.
+
+    Attributes:
+        table: one row an architecture, best test score first: ``genotype`` (a
+            :class:`Genotype`), ``validation``, ``test``, ``runs``, ``parameters``, ``seconds``.
+        runs: one row a trained network, as :func:`tabulate` returns.
+        recipe: the settings of the training, and what it was done on.
+        ends: epochs at which the learning rate had fallen to its lowest, the last one included.
+
+    Raises:
+        BenchmarkError: where there is no such table, or the file is none.
+    """
+
+    def __init__(
+        self, task: str = "digits", rule: str = "sum", *, path: str | os.PathLike | None = None
+    ):
+        place = asset(f"{task}/benchmark_{rule}.parquet", missing_ok=True) if path is None else path
+        header, self.runs = _read(Path(place))
+        self.recipe = header["recipe"]
+        groups = self.runs.groupby("genotype", sort=False)
+        means = groups[[*SPLITS, "parameters", "seconds"]].mean()
+        self.table = means.assign(
+            genotype=[Genotype.from_json(text) for text in means.index],
+            runs=groups.size(),
+            parameters=means["parameters"].astype(int),
+        ).sort_values("test", ascending=False, kind="stable", ignore_index=True)[
+            ["genotype", *SPLITS, "runs", "parameters", "seconds"]
+        ]
+        self.ends = cosine_ends(TrainConfig.from_dict(self.recipe["config"]))
+        self._curves = {
+            (row.genotype, row.seed): row.curve for row in self.runs.itertuples(index=False)
+        }
+        self._row = {genotype: row for row, genotype in enumerate(self.table["genotype"])}
+        self._ranks = {
+            split: self.table[split].rank(ascending=False, method="min").astype(int)
+            for split in SPLITS
+        }
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __repr__(self) -> str:
+        return (
+            f"TabularBenchmark of {self.recipe['task']!r}, rule {self.recipe['rule']!r}: "
+            f"{len(self):,} architectures, {len(self.runs):,} networks trained; best test "
+            f"{self.recipe['metric']} {self.table['test'].max():.4f}"
+        )
+
+    def look_up(self, genotype: Genotype) -> pd.Series:
+        """The row of an architecture, however it is listed.
+
+        Raises:
+            BenchmarkError: for one that is not in the space, or not trained yet.
+        """
+        if not isinstance(genotype, Genotype):
+            raise BenchmarkError(f"genotype: found {type(genotype).__name__}; allowed: a Genotype")
+        row = self._row.get(genotype.canonical())
+        if row is None:
+            raise BenchmarkError(
+                f"genotype: found {len(genotype.cells)} Cells on {', '.join(genotype.features)}; "
+                f"allowed: the {len(self):,} architectures of this table, one Cell with "
+                f"{self.recipe['config']['M']} steps of {', '.join(self.recipe['operations'])} on "
+                f"two of {', '.join(self.recipe['features'])}"
+            )
+        return self.table.loc[row]
+
+    def score(self, genotype: Genotype, split: str = "test") -> float:
+        """Mean score over the seeds trained, of ``"test"`` or ``"validation"``."""
+        return float(self.look_up(genotype)[_as_split(split)])
+
+    def rank(self, genotype: Genotype, split: str = "test") -> int:
+        """Place of an architecture by its mean score; 1 is the best there is."""
+        return int(self._ranks[_as_split(split)][self.look_up(genotype).name])
+
+    def percentile(self, genotype: Genotype, split: str = "test") -> float:
+        """Rank in percent of all architectures: up to 1.0 is the top 1 %."""
+        return 100 * self.rank(genotype, split) / len(self)
+
+    def regret(self, genotype: Genotype, split: str = "test") -> float:
+        """How much the best architecture's mean score is above this one's, in points (0 to 100)."""
+        best = float(self.table[_as_split(split)].max())
+        return 100 * (best - self.score(genotype, split))
+
+    def simulated_score(self, genotype: Genotype, epochs: int, seed: int) -> float:
+        """Validation score of an architecture's network after so many epochs, from the record.
+
+        Args:
+            epochs: the end of a cosine of the learning rate (``self.ends``).
+            seed: one that the architecture was trained with.
+
+        Raises:
+            BenchmarkError: for other epochs, and where nothing is on record.
+        """
+        if epochs not in self.ends:
+            allowed = ", ".join(map(str, self.ends))
+            raise BenchmarkError(f"epochs: found {epochs!r}; allowed: {allowed}")
+        text = self.look_up(genotype)["genotype"].to_json()
+        curve = self._curves.get((text, seed))
+        value = math.nan if curve is None else curve[self.ends.index(epochs)]
+        if math.isnan(value):
+            raise BenchmarkError(
+                f"seed {seed}, {epochs} epochs: found no score of that architecture"
+            )
+        return float(value)
+
+    def best(self, split: str = "test") -> Genotype:
+        """The architecture of the highest mean score."""
+        return self.table["genotype"][int(self.table[_as_split(split)].argmax())]
+
+    def kendall_tau(self, ratings: Mapping[Genotype, float], split: str = "test") -> float:
+        """Kendall's τ between ratings of architectures and their mean scores."""
+        from scipy.stats import kendalltau
+
+        scores = [self.score(genotype, split) for genotype in ratings]
+        return float(kendalltau(list(ratings.values()), scores).statistic)
+
+    def noise(self, split: str = "test", top: int | None = None) -> float:
+        """Standard deviation of one network's score over seeds, in points.
+
+        Pooled over all architectures, or the ``top`` ones.
+        """
+        wanted = [genotype.to_json() for genotype in self.table["genotype"][:top]]
+        runs = self.runs[self.runs["genotype"].isin(wanted)]
+        spread = runs.groupby("genotype")[_as_split(split)].var()
+        return 100 * float(spread.mean()) ** 0.5
+
+
+def enumerate_architectures(
+    features: tuple[str, ...], M: int = 2, operations: tuple[str, ...] = DEFAULT_OPERATIONS
+) -> list[Genotype]:
+    """Every distinct genotype of one Cell with M steps, in canonical form, Cells alike together.
+
+    With six features, two steps and four operations: 30 ordered pairs of features, each with the
+    same 65 ways to fuse them, 1,950 in all.
+    """
+    steps_by_position = [
+        [StepGenotype(op, pair) for op in operations for pair in free_pairs(step_predecessors(j))]
+        for j in range(M)
+    ]
+    found = {
+        Genotype(features, (CellGenotype(features[:2], steps),)).canonical().cells[0].steps
+        for steps in product(*steps_by_position)
+    }
+    return [
+        Genotype(features, (CellGenotype(pair, steps),))
+        for steps in sorted(found, key=repr)
+        for pair in free_pairs(features)
+    ]
+
+
+def tabulate(
+    task: Task,
+    out: str | os.PathLike,
+    seeds: Iterable[int] = (0, 1),
+    *,
+    operations: tuple[str, ...] = DEFAULT_OPERATIONS,
+    device: str | torch.device = "auto",
+    together: int = 1,
+    top: int | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Train every architecture of a task's space and write the table, after each few networks.
+
+    Networks of one shape are trained together, those of ``together`` seeds at once. What ``out``
+    has already is not trained again, so a run that was stopped goes on where it was.
+
+    Args:
+        operations: of the steps; registered ones of your own may be among them.
+        top: train only those that ``out`` has among the so many best on validation or on test:
+            more seeds where architectures are hard to tell apart.
+
+    Returns:
+        One row a network: genotype (JSON), seed, validation and test score, curve (validation
+        scores at the ends of the cosines of the learning rate), parameters, seconds (its share of
+        those that its ensemble took) and the device.
+
+    Raises:
+        BenchmarkError: if ``out`` is the table of another task, recipe, data or backbones.
+    """
+    device = resolve_device(device)
+    config = TrainConfig(data="train").with_defaults(as_task(task).config)
+    ends, machine = cosine_ends(config), device_name(device)
+    bank, recipe = FeatureBank.shared(task, config.L, device), _recipe(task, config, operations)
+    rows, out = [], Path(out)
+    if out.exists():
+        header, table = _read(out)
+        if header["recipe"] != recipe:
+            raise BenchmarkError(f"{out}: found a table of another task, recipe, data or backbones")
+        rows = table.to_dict("records")
+    done = {(row["genotype"], row["seed"]) for row in rows}
+    shapes: dict[Genotype, list[Genotype]] = {}
+    if top is None:
+        genotypes = enumerate_architectures(task.features, config.M, operations)
+    else:
+        genotypes = _leaders(out, top)
+    for genotype in genotypes:
+        shapes.setdefault(shape_of(genotype), []).append(genotype)
+    ensembles: dict[tuple, list[int]] = {}
+    for (k, seed), alike in product(enumerate(map(as_seed, seeds)), shapes.values()):
+        if missing := tuple(g for g in alike if (g.to_json(), seed) not in done):
+            ensembles.setdefault((k // together, missing), []).append(seed)
+    for (_, genotypes), among in progress_bar(ensembles.items(), "architectures", show=progress):
+        start, curves = time.perf_counter(), []
+        ensemble = build_ensemble(genotypes, task, config, among)
+        for record in fit_ensemble(ensemble, task, bank, config, among):
+            if record["epoch"] in ends:
+                curves.append(scores(ensemble, task, bank, "validation"))
+        tests = scores(ensemble, task, bank, "test")
+        seconds = (time.perf_counter() - start) / len(tests)
+        of_each = product(among, genotypes), ensemble.nets, tests, zip(*curves, strict=True)
+        for (seed, genotype), net, test, curve in zip(*of_each, strict=True):
+            row = genotype.to_json(), seed, curve[-1], test, curve, count_parameters(net)
+            rows.append(dict(zip(COLUMNS, (*row, seconds, machine), strict=True)))
+        _write(out, {"format": FORMAT, "recipe": recipe}, pd.DataFrame(rows, columns=COLUMNS))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _leaders(path: Path, top: int) -> list[Genotype]:
+    benchmark = TabularBenchmark(path=path)
+    best = pd.concat([benchmark.table.nlargest(top, split) for split in SPLITS])
+    return sorted(set(best["genotype"]), key=repr)
+
+
+def _as_split(split: str) -> str:
+    if split not in SPLITS:
+        raise BenchmarkError(f"split: found {split!r}; allowed: {', '.join(SPLITS)}")
+    return split
+
+
+def _recipe(task: Task, config: TrainConfig, operations: tuple[str, ...]) -> dict:
+    """What fixes the scores but for rounding, and is the same on every machine."""
+    digest = hashlib.sha256()
+    for modality in task.modalities:
+        for name, tensor in modality.backbone.state_dict().items():
+            digest.update(f"{modality.name} {name} {tensor_hash(tensor)}".encode())
+    for name in ("train", *SPLITS):
+        split = task.split(name)
+        digest.update(f"{name} {tensor_hash(split.index)} {tensor_hash(split.labels)}".encode())
+    return {
+        "task": task.name,
+        "rule": task.rule,
+        "features": list(task.features),
+        "metric": task.metric,
+        "operations": list(operations),
+        "config": config.to_dict(),
+        "data": digest.hexdigest()[:32],
+    }
+
+
+def _write(path: Path, header: dict, table: pd.DataFrame) -> None:
+    columns = pyarrow.Table.from_pandas(table, preserve_index=False)
+    columns = columns.replace_schema_metadata({"bmnas": json.dumps(header)})
+    with atomic_write(path) as beside:
+        parquet.write_table(columns, beside, compression="zstd")
+
+
+def _read(path: Path) -> tuple[dict, pd.DataFrame]:
+    try:
+        columns = parquet.read_table(path)
+        header = json.loads((columns.schema.metadata or {}).get(b"bmnas", b"{}"))
+    except (OSError, ValueError) as error:
+        raise BenchmarkError(f"{path}: found no table ({error})") from None
+    if header.get("format") != FORMAT or columns.column_names != list(COLUMNS):
+        found = quoted(header.get("format"))
+        raise BenchmarkError(f"{path}: found a table of format {found}; allowed: {FORMAT!r}")
+    # A setting that is younger than the table has its default.
+    header["recipe"]["config"] = TrainConfig.from_dict(header["recipe"]["config"]).to_dict()
+    return header, columns.to_pandas()

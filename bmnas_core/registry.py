@@ -1,0 +1,111 @@
+"""One kind of registry for everything that has a name and can be added to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+
+from .errors import BmnasError, near_miss, quoted
+
+
+class Registry(Mapping):
+    """Named parts of one kind, such as operations: a mapping with checks, in order of arrival.
+
+    Args:
+        kind: what a part is called in errors.
+        error: class of the errors raised here.
+        pattern: regular expression for names, and the same in words; any printable name by default.
+        check: called with a name and a new part; raises ``error`` if the part does not work.
+        on_demand: name → module that registers it. The module is imported at the first look-up.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        error: type[BmnasError],
+        *,
+        pattern: tuple[str, str] | None = None,
+        check: Callable[[str, object], None] | None = None,
+        on_demand: Mapping[str, str] | None = None,
+    ):
+        self.kind, self._error, self._check = kind, error, check
+        self._pattern, self._on_demand = pattern, dict(on_demand or {})
+        self._parts: dict[str, object] = dict.fromkeys(self._on_demand)
+
+    def register(self, name: str):
+        """Decorator: make a class or function the part called ``name``.
+
+        Running the same definition again replaces the part, as in a notebook.
+
+        Raises:
+            BmnasError: for an ill-formed name, one that another part has, or a part that does not
+                work.
+        """
+
+        def decorate(part):
+            self.add(name, part)
+            return part
+
+        return decorate
+
+    def add(self, name: str, part: object, check: Callable[[str, object], None] | None = None):
+        """Make any object the part called ``name``. Raises as :meth:`register`.
+
+        Args:
+            check: the registry's own by default.
+        """
+        check = check or self._check
+        pattern, words = self._pattern or (r"(?=.*\S).*", "a printable name")
+        if not isinstance(name, str) or not name.isprintable() or not re.fullmatch(pattern, name):
+            raise self._error(f"{self.kind} name: found {quoted(name)}; allowed: {words}")
+        known = self._parts.get(name)
+        if known is not None and _owner(known) != _owner(part):
+            raise self._error(f"{self.kind} {name!r} exists already: {_owner(known)}")
+        if check is not None:
+            check(name, part)
+        self._parts[name] = part
+
+    def __getitem__(self, name: str):
+        """The part called ``name``.
+
+        Raises:
+            BmnasError: for an unknown name, with the nearest one and all that there are.
+        """
+        if name not in self:
+            hint = near_miss(name, self)
+            raise self._error(f"{self.kind}: found {quoted(name)}{hint}; allowed: {self.names}")
+        if self._parts[name] is None:
+            import_module(self._on_demand[name])
+        return self._parts[name]
+
+    def __delitem__(self, name: str) -> None:
+        del self._parts[name]
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name in self._parts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def get(self, name: str, default=None):
+        """The part called ``name``, or ``default`` if there is none."""
+        return self[name] if name in self else default  # noqa: SIM401
+
+    @property
+    def names(self) -> str:
+        """All names in one line."""
+        return ", ".join(self)
+
+    def __repr__(self) -> str:
+        return f"Registry({self.kind}: {self.names})"
+
+
+def _owner(part: object) -> str:
+    """Where a part, or the definition that it names as its ``owner``, is found."""
+    part = getattr(part, "owner", part)
+    part = part if hasattr(part, "__qualname__") else type(part)
+    return f"{part.__module__}.{part.__qualname__}"

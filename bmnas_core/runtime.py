@@ -1,0 +1,98 @@
+"""What a run depends on: the device, the random numbers, the lock around them."""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+import threading
+from contextlib import contextmanager
+
+import torch
+
+from .config import ConfigError
+from .errors import BmnasError
+
+
+class DeviceError(BmnasError):
+    """A device that this machine does not have."""
+
+
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
+    """``"auto"`` is the first GPU where there is one and the CPU elsewhere.
+
+    Raises:
+        DeviceError: for a name PyTorch does not know or a device this machine lacks.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        found = None
+    if found is None or found.type not in ("cpu", "cuda", "mps"):
+        raise DeviceError(f"device: found {device!r}; allowed: 'auto', 'cpu', 'cuda', 'cuda:0', …")
+    count = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "mps": int(torch.backends.mps.is_available()),
+    }[found.type]
+    if found.type == "cuda" and found.index is None and count:
+        found = torch.device("cuda", torch.cuda.current_device())
+    if not 0 <= (found.index or 0) < count:
+        raise DeviceError(
+            f"device: found {str(device)!r}, but this machine has {count} {found.type} device(s); "
+            "allowed: 'auto' or 'cpu'"
+        )
+    return found
+
+
+def device_name(device: torch.device) -> str:
+    """What results call a device: ``"cpu"``, or the name of the GPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def as_seed(seed: int) -> int:
+    """A seed as a plain int, NumPy's too. Raises :class:`ConfigError` for anything else."""
+    try:
+        return operator.index(seed)
+    except TypeError:
+        raise ConfigError(f"seed: found {seed!r}; allowed: an int") from None
+
+
+def _stream_seed(seed: int, stream: tuple) -> int:
+    digest = hashlib.blake2b(repr((as_seed(seed), *stream)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def generator(seed: int, *stream: str | int) -> torch.Generator:
+    """A random generator of its own for each (seed, stream), e.g. ``generator(0, "pairs")``."""
+    return torch.Generator().manual_seed(_stream_seed(seed, stream))
+
+
+#: Held while random numbers are drawn from a stream, so that threads do not draw each other's.
+RNG_LOCK = threading.RLock()
+
+
+@contextmanager
+def seeded(seed: int, *stream: str | int, device: torch.device | None = None):
+    """Run a block on the random numbers of (seed, stream) and leave the global ones untouched.
+
+    Whatever else draws random numbers in between, the block always sees the same ones: this is
+    what makes a search resumable without storing generator states, and two of them independent,
+    in one thread or in several.
+    """
+    on_gpu = device is not None and device.type == "cuda"
+    with RNG_LOCK, torch.random.fork_rng(devices=[device] if on_gpu else []):
+        torch.random.default_generator.manual_seed(_stream_seed(seed, stream))
+        if on_gpu:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(_stream_seed(seed, stream))
+        yield
+
+
+def epoch_batches(
+    n: int, batch_size: int, seed: int, *stream: str | int
+) -> tuple[torch.Tensor, ...]:
+    """A shuffled epoch over n samples as batches of nearly equal size, at most ``batch_size``."""
+    order = torch.randperm(n, generator=generator(seed, *stream))
+    return order.tensor_split(-(-n // batch_size))

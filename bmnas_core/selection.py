@@ -1,0 +1,401 @@
+"""From a search to one genotype: the rules by which a search ends.
+
+α, β and γ rate parts of architectures, in a mixture with all others. The published rule reads them
+alone (Yin et al. 2022, section 3.3). A part that is good in a mixture need not be good alone, so
+two other rules evaluate architectures, or parts of them, on validation.
+
+A rule of your own is a function of α, β and γ::
+
+    @bm.register_selection("heaviest_steps")
+    def heaviest_steps(weights):
+        return bm.derive(weights, "argmax").with_inputs([("Image_3", "Audio_3")])
+
+or a subclass of :class:`Selection`, which may read all that the search has learned.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .architecture import (
+    ArchitectureWeights,
+    SelectionError,
+    genotype_probability,
+    sample_candidates,
+)
+from .config import Config
+from .features import FeatureBank
+from .genotype import CellGenotype, Genotype, StepGenotype, free_pairs, is_free
+from .networks import Hypernet
+from .registry import Registry
+from .runtime import generator, seeded
+from .tasks.task import Task
+from .train import TrainConfig, fit_by_epoch, fusion_network, score
+
+if TYPE_CHECKING:
+    from .search import SearchState
+
+#: Perturbation reads this many samples of validation for every pair, and all of validation only
+#: for pairs that are then fewer than so many standard errors behind the best.
+SCREENING_SAMPLES, SCREENING_MARGIN = 512, 5
+
+#: Rungs of successive halving if neither the search nor its task names any: four candidates for
+#: three epochs each, then the better two for seven.
+RUNGS = ((4, 3), (2, 7))
+
+#: Standard deviations between the quartiles of a normal distribution.
+QUARTILES = 1.349
+
+#: Successive halving ends after its first rung if the noise ratio is above this.
+MAX_NOISE_RATIO = 0.5
+
+
+def _check(name: str, rule: object) -> None:
+    """Refuse what is neither a function of one argument nor a Selection with a ``run``."""
+    if inspect.isclass(rule):
+        fits = issubclass(rule, Selection) and rule.run is not Selection.run
+    else:
+        try:
+            inspect.signature(rule).bind(None)
+            fits = True
+        except (TypeError, ValueError):
+            fits = False
+    if not fits:
+        raise SelectionError(
+            f"selection {name!r}: found {rule!r}; allowed: a function of ArchitectureWeights, or a "
+            "subclass of Selection with a method run"
+        )
+
+
+#: Rules by name, filled by :func:`register_selection`.
+SELECTIONS = Registry("selection", SelectionError, check=_check)
+
+
+def register_selection(name: str):
+    """Decorator: make a function or a :class:`Selection` a rule that searches can end with.
+
+    A function maps :class:`~bmnas_core.architecture.ArchitectureWeights` to a genotype. It is
+    called after every step, so the search shows what it gives, and ends with what it gives in the
+    epoch with the best validation score.
+
+    Raises:
+        SelectionError: for a name that is taken or ill-formed, or something else.
+    """
+    return SELECTIONS.register(name)
+
+
+def derive(weights: ArchitectureWeights, selection: str = "argmax") -> Genotype:
+    """The genotype that α, β and γ stand for.
+
+    Args:
+        selection: a rule of :data:`SELECTIONS`. If it is not a function of α, β and γ, this is
+            only a preview of it, by ``"argmax"``.
+
+    Raises:
+        SelectionError: for an unknown rule, or if no legal pair of predecessors is left.
+    """
+    rule = SELECTIONS[selection]
+    return (argmax if inspect.isclass(rule) else rule)(weights)
+
+
+# --- functions of α, β and γ
+
+
+@register_selection("argmax")
+def argmax(weights: ArchitectureWeights) -> Genotype:
+    """The published rule: each Cell takes the heaviest pair that no earlier Cell took.
+
+    Earlier Cells are among the candidates, as in the paper (Yin et al. 2022, algorithm 1).
+    """
+    taken: list[tuple[str, str]] = []
+
+    def pick(i: int) -> tuple[str, str]:
+        names, x, y = weights.cell_edges(i)
+        for pair in _heaviest_pairs(names, x, y):
+            if is_free(pair, taken):
+                taken.append(pair)
+                return pair
+        raise SelectionError(f"cells[{i}]: all pairs of {len(names)} predecessors are taken")
+
+    return _genotype(weights, pick)
+
+
+@register_selection("released")
+def released(weights: ArchitectureWeights) -> Genotype:
+    """The rule of the released code: features only, each pair with one not used before."""
+    used: set[str] = set()
+
+    def pick(i: int) -> tuple[str, str]:
+        names, x, y = weights.cell_edges(i)
+        raw = len(weights.features)
+        for pair in _heaviest_pairs(names[:raw], x[:raw], y[:raw]):
+            if not set(pair) <= used:
+                used.update(pair)
+                return pair
+        raise SelectionError(f"cells[{i}]: all {raw} features are used by earlier Cells already")
+
+    return _genotype(weights, pick)
+
+
+def _genotype(weights: ArchitectureWeights, pick: Callable[[int], tuple[str, str]]) -> Genotype:
+    cells = []
+    for i in range(len(weights.gamma)):
+        best = weights.gamma[i].argmax(axis=1)
+        steps = [
+            StepGenotype(weights.operations[op], _two_best(*weights.step_edges(i, j)))
+            for j, op in enumerate(best)
+        ]
+        cells.append(CellGenotype(pick(i), tuple(steps)))
+    return Genotype(weights.features, tuple(cells))
+
+
+def _heaviest_pairs(
+    names: Sequence[str], x: np.ndarray, y: np.ndarray
+) -> Iterable[tuple[str, str]]:
+    """Ordered pairs by falling product of weights; equals in the order of the names."""
+    place = {name: k for k, name in enumerate(names)}
+    return sorted(free_pairs(names), key=lambda p: -x[place[p[0]]] * y[place[p[1]]])
+
+
+def _two_best(names: Sequence[str], x: np.ndarray, y: np.ndarray) -> tuple[str, str]:
+    """The heaviest ordered pair; if both orders weigh the same, the heavier input comes first."""
+    place = {name: k for k, name in enumerate(names)}
+
+    def weight(pair: tuple[str, str]) -> tuple[float, float]:
+        return -x[place[pair[0]]] * y[place[pair[1]]], -x[place[pair[0]]]
+
+    return min(free_pairs(names), key=weight)
+
+
+# --- rules that evaluate on validation
+
+
+class SearchView(Protocol):
+    """What a rule reads of the :class:`~bmnas_core.search.Search` that it ends."""
+
+    task: Task
+    config: Config
+    seed: int
+    bank: FeatureBank
+    hypernet: Hypernet
+
+    @property
+    def state(self) -> SearchState:
+        """Where the search stands: α, β and γ as ``state.weights``, and their genotype."""
+
+    def score_of(self, genotype: Genotype, rows: Tensor | None = None) -> float:
+        """Score on validation of one architecture, with the hypernet's weights."""
+
+    def scores_with_inputs(
+        self, pairs: list[list[tuple[str, str]]], rows: Tensor | None = None
+    ) -> list[float]:
+        """Scores of the hypernet on validation, its first Cells fixed to each list of pairs."""
+
+
+class Selection:
+    """Final selection of one architecture, after the search's last update.
+
+    Attributes:
+        search: the search that ends.
+        steps: the most steps that :meth:`run` makes.
+    """
+
+    steps = 1
+
+    def __init__(self, search: SearchView):
+        self.search = search
+
+    def run(self) -> Iterator[tuple[Genotype, float]]:
+        """Yield after each step the best genotype so far, and its score on validation."""
+        raise NotImplementedError
+
+
+class BestEpoch(Selection):
+    """The end of a search whose rule is a function of α, β and γ.
+
+    What the function gave in the epoch with the best validation score stands (Yin et al. 2022,
+    algorithm 1).
+    """
+
+    steps = 0
+
+    def run(self) -> Iterator[tuple[Genotype, float]]:
+        yield from ()
+
+
+def selection_for(search: SearchView) -> Selection:
+    """The last part of a search, by the rule that its config names."""
+    rule = SELECTIONS[search.config.selection]
+    return rule(search) if inspect.isclass(rule) else BestEpoch(search)
+
+
+@register_selection("perturbation")
+class Perturbation(Selection):
+    """Cell by Cell, the pair that scores best on validation when the hypernet is fixed to it.
+
+    α says how good a feature is in a mixture, not with which other. So each free pair in turn
+    replaces the mixtures that a Cell reads, while the other Cells and all steps go on mixing; the
+    best pair stays for the Cells that follow. Steps are derived from β and γ. One step is one
+    Cell. Compare DARTS-PT (Wang et al. 2021), which removes one operation at a time.
+
+    The pairs race (Maron and Moore 1994): a pair that is ``SCREENING_MARGIN`` standard errors
+    behind the best on ``SCREENING_SAMPLES`` random samples of validation is not evaluated on all.
+
+    Attributes:
+        odds: for each Cell so far its pairs and their odds. One standard error behind the best
+            score makes a pair less probable by a factor of e.
+    """
+
+    def __init__(self, search: SearchView):
+        super().__init__(search)
+        self.steps, self.odds = search.config.N, []
+
+    def run(self) -> Iterator[tuple[Genotype, float]]:
+        search, fixed = self.search, []
+        self.weights = search.state.weights
+        derived = argmax(self.weights)
+        for i in range(search.config.N):
+            names, *_ = self.weights.cell_edges(i)
+            pairs = free_pairs(names, fixed)
+            if not pairs:
+                raise SelectionError(
+                    f"cells[{i}]: all pairs of {len(names)} predecessors are taken"
+                )
+            scores = self._scores([[*fixed, pair] for pair in pairs])
+            best = max(scores)
+            error = standard_error(best, search.bank.size("validation"))
+            odds = [math.exp((score - best) / error) for score in scores]
+            self.odds.append({pair: p / sum(odds) for pair, p in zip(pairs, odds, strict=True)})
+            fixed.append(pairs[scores.index(best)])
+            self.genotype = derived.with_inputs(fixed)
+            yield self.genotype, best
+
+    def _scores(self, pairs: list[list[tuple[str, str]]]) -> list[float]:
+        """A score for each list of pairs; those screened out get at most the worst of the rest."""
+        search = self.search
+        items = search.bank.size("validation")
+        if items <= SCREENING_SAMPLES:
+            return search.scores_with_inputs(pairs)
+        rows = torch.randperm(items, generator=generator(search.seed, "glance"))
+        rows = rows[:SCREENING_SAMPLES]
+        screened = search.scores_with_inputs(pairs, rows)
+        best = max(screened)
+        enough = best - SCREENING_MARGIN * standard_error(best, len(rows))
+        near = [k for k, one in enumerate(screened) if one >= enough]
+        read = search.scores_with_inputs([pairs[k] for k in near])
+        read = dict(zip(near, read, strict=True))
+        worst = min(read.values())
+        return [read.get(k, min(one, worst)) for k, one in enumerate(screened)]
+
+
+@register_selection("successive_halving")
+class SuccessiveHalving(Perturbation):
+    """After :class:`Perturbation`, candidates sampled by its scores, trained by successive halving.
+
+    Candidates take Cells' inputs by the odds of the perturbation; their steps are sampled
+    uniformly, since steps that learn fast seem better in a mixture than they are. For each of the
+    search's ``rungs``, ``(how many, epochs)``, all remaining candidates are trained up to so many
+    epochs and scored on validation; the best go on to the next rung (Jamieson and Talwalkar 2016).
+    The recipe is the task's own, on train alone, and the longest training. One step is one
+    training.
+
+    One training says little about an architecture, and the first rung shows how little: scores
+    that scatter hardly more than chance explains tell nothing. ``noise_ratio`` is the variance
+    that so few samples of validation cause, as a share of the variance of the scores (estimated
+    from their quartiles). Candidates within ``tie_margin`` · ``noise_ratio`` standard errors of
+    the best count as equal, and the most probable of them under the hypernet wins. If the noise
+    ratio is above ``MAX_NOISE_RATIO``, the first rung is the last.
+
+    Attributes:
+        noise_ratio: from 0 to 1, by the scores of the first rung so far.
+    """
+
+    def __init__(self, search: SearchView):
+        super().__init__(search)
+        self.rungs, self.noise_ratio = search.config.rungs or RUNGS, 1.0
+        self.perturbation_steps = self.steps
+        self.steps += self._trainings(self.rungs[0][0])  # at most
+
+    def _trainings(self, most: int) -> int:
+        return sum(min(count, most) for count, _ in self.rungs)
+
+    def run(self) -> Iterator[tuple[Genotype, float]]:
+        yield from super().run()
+        left = [Candidate(self.search, *found) for found in self._candidates().items()]
+        self.steps = self.perturbation_steps + self._trainings(len(left))
+        for rung, (count, epochs) in enumerate(self.rungs):
+            left = self._best_first(left)[:count] if rung else left
+            for k, candidate in enumerate(left):
+                candidate.train_to(epochs)
+                trained = left[: k + 1]
+                self.noise_ratio = self.noise_ratio if rung else self._noise_ratio(trained)
+                ended = trained == left and self.noise_ratio > MAX_NOISE_RATIO
+                self.steps = self.perturbation_steps + len(left) if ended else self.steps
+                best = self._best_first(trained)[0]
+                yield best.genotype, best.score
+            if self.noise_ratio > MAX_NOISE_RATIO:
+                return
+
+    def _best_first(self, candidates: list[Candidate]) -> list[Candidate]:
+        best = max(candidate.score for candidate in candidates)
+        enough = best - self.search.config.tie_margin * self.noise_ratio * self._error(best)
+
+        def place(candidate: Candidate):
+            tied = candidate.score >= enough
+            return tied, candidate.probability if tied else 0.0, candidate.score
+
+        return sorted(candidates, key=place, reverse=True)
+
+    def _noise_ratio(self, candidates: list[Candidate]) -> float:
+        scores = torch.tensor([c.score for c in candidates], dtype=torch.float64)
+        low, high = scores.quantile(torch.tensor([0.25, 0.75], dtype=torch.float64)).tolist()
+        noise = fmean(self._error(score) ** 2 for score in scores.tolist())
+        return noise / max(((high - low) / QUARTILES) ** 2, noise)
+
+    def _error(self, score: float) -> float:
+        return standard_error(score, self.search.bank.size("validation"))
+
+    def _candidates(self) -> dict[Genotype, float]:
+        """Genotypes and their probabilities, that of the perturbation first."""
+        most, random = self.rungs[0][0], generator(self.search.seed, "candidates")
+        probability = genotype_probability(self.weights, self.odds, self.genotype)
+        first = {self.genotype.canonical(): probability}
+        sampled = sample_candidates(self.weights, self.odds, most, random)
+        return dict([*(first | sampled).items()][:most])
+
+
+class Candidate:
+    """A genotype in training: its probability under the hypernet, and its score so far."""
+
+    def __init__(self, search: SearchView, genotype: Genotype, probability: float):
+        self.search, self.genotype, self.probability = search, genotype, probability
+        self.score, self.records = 0.0, None
+
+    def train_to(self, epochs: int) -> None:
+        """Train up to so many epochs, at most the recipe's, and score on validation."""
+        search = self.search
+        if self.records is None:
+            sizes = {name: getattr(search.config, name) for name in ("C", "L", "dropout")}
+            config = TrainConfig(data="train", **sizes).with_defaults(search.task.config)
+            with seeded(search.seed, "initial weights"):
+                self.net = fusion_network(self.genotype, search.task, config)
+            how = {"seed": search.seed, "validate": False}
+            self.records = fit_by_epoch(self.net, search.task, search.bank, config, **how)
+        for record in self.records:
+            if record["epoch"] >= epochs:
+                break
+        self.score = score(self.net, search.task, search.bank, "validation")
+
+
+def standard_error(share: float, items: int) -> float:
+    """Of a share of so many items, with one hit and one miss added so that it is never 0."""
+    p = (min(max(share, 0.0), 1.0) * items + 1) / (items + 2)
+    return math.sqrt(p * (1 - p) / (items + 2))

@@ -1,0 +1,131 @@
+"""Files that are whole or not there: written beside their place, then renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from .errors import BmnasError, FileError
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike):
+    """Yield a path beside ``path`` to write to; it replaces ``path`` only if all went well.
+
+    The folder of ``path`` is made if need be.
+
+    Raises:
+        FileError: where nothing can be written, or the writing fails.
+    """
+    allowed = "allowed: the path of a file that can be written"
+    try:
+        target = Path(path)
+        if not target.name or target.is_dir():
+            what = "the folder" if target.is_dir() and str(path) else "no name,"
+            raise FileError(f"path: found {what} {str(path)!r}; {allowed}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+        beside.touch()
+    except FileError:
+        raise
+    except (OSError, TypeError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise FileError(f"path: found {str(path)!r} ({why}); {allowed}") from None
+    try:
+        mode = beside.stat().st_mode
+        yield beside
+        beside.chmod(mode)  # safetensors would leave it to its owner alone
+        os.replace(beside, target)
+    except OSError as error:
+        if isinstance(error, FileError):
+            raise
+        raise FileError(f"{target}: not written: {error.strerror or error}") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_tensors(path: str | os.PathLike, tensors: dict[str, torch.Tensor], header: str) -> None:
+    """Write tensors as safetensors with our header, whole or not at all."""
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    with atomic_write(path) as beside:
+        save_file(tensors, beside, {"bmnas": header})
+
+
+def read_tensors(
+    path: str | os.PathLike, format: str, refused: type[BmnasError], what: str
+) -> tuple[dict, dict[str, torch.Tensor]]:
+    """Header and tensors of a safetensors file that :func:`write_tensors` wrote in ``format``.
+
+    Raises ``refused`` for a file that is missing, damaged or no ``what``.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            header = json.loads((file.metadata() or {}).get("bmnas", "{}"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, TypeError, ValueError, RecursionError) as error:
+        raise refused(f"{path}: found no {what} ({error})") from None
+    found = header.get("format") if isinstance(header, dict) else header
+    if found != format:
+        raise refused(f"{path}: found format {found!r}; allowed: {format!r}")
+    return header, tensors
+
+
+class TableError(BmnasError):
+    """A CSV file that is no table of results, or holds other columns."""
+
+
+def read_table(path: str | os.PathLike, columns: Iterable[str]):
+    """A CSV file as a pandas DataFrame. Raises :class:`TableError` unless it has these columns."""
+    import pandas as pd
+
+    columns = list(columns)
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise TableError(f"{path}: found no table ({error})") from None
+    if list(table.columns) != columns:
+        found = ", ".join(map(str, table.columns))
+        raise TableError(f"{path}: found columns {found}; allowed: {', '.join(columns)}")
+    return table
+
+
+class ResumableTable:
+    """Results in a CSV file: what it holds already need not be computed again.
+
+    The file is rewritten after each addition, whole or not at all.
+
+    Args:
+        path: of the file, made at the first addition.
+        columns: their names, in order.
+
+    Raises:
+        TableError: if the file is there and is no table with these columns.
+    """
+
+    def __init__(self, path: str | os.PathLike, columns: Iterable[str]):
+        self.path, self.columns = Path(path), list(columns)
+        found = self.path.exists()
+        self.rows = read_table(path, self.columns).to_dict("records") if found else []
+
+    def holds(self, **cells: object) -> bool:
+        """Whether some row has these values in these columns."""
+        return any(all(row[name] == value for name, value in cells.items()) for row in self.rows)
+
+    def add(self, rows: Iterable[dict]) -> None:
+        """Append rows and write the file; columns that a row lacks are empty."""
+        self.rows += rows
+        with atomic_write(self.path) as beside:
+            self.frame().to_csv(beside, index=False, float_format="%.6g")
+
+    def frame(self):
+        """All rows as a pandas DataFrame."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows, columns=self.columns)

@@ -1,0 +1,119 @@
+"""Discretisation: what α, β, γ stand for."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bmnas_core import Genotype, Hypernet, SelectionError, derive, register_selection
+from bmnas_core.architecture import ArchitectureWeights
+from bmnas_core.selection import SELECTIONS
+
+OPERATIONS = ("sum", "attention", "linear_glu")
+FEATURES = ("A_1", "A_2", "B_1")
+
+
+def weights(relaxation="pair", N=2, M=2, scale=3.0, seed=0) -> ArchitectureWeights:
+    torch.manual_seed(seed)
+    net = Hypernet(
+        dict.fromkeys(FEATURES, 2), 3, C=4, L=2, N=N, M=M,
+        operations=OPERATIONS, relaxation=relaxation,
+    )  # fmt: skip
+    with torch.no_grad():
+        for parameter in net.architecture_parameters():
+            parameter.normal_(std=scale)
+    return ArchitectureWeights.from_hypernet(net, OPERATIONS, relaxation)
+
+
+def with_alpha(given_weights, *cells):
+    """Weights whose α makes each Cell prefer ``(X, Y)`` of ``cells``, given by index."""
+    alpha = np.zeros_like(given_weights.alpha)
+    start = 0
+    for i, (x, y) in enumerate(cells):
+        alpha[start + x, 0] = alpha[start + y, 1] = 5
+        start += len(FEATURES) + i
+    return replace(given_weights, alpha=alpha)
+
+
+@settings(max_examples=40)
+@given(
+    st.sampled_from(["paper", "pair"]),
+    st.integers(1, 4),
+    st.integers(1, 4),
+    st.floats(0.001, 10),
+    st.integers(0, 99),
+)
+def test_argmax_always_gives_a_legal_genotype_whose_cells_take_different_pairs(
+    relaxation, N, M, scale, seed
+):
+    genotype = derive(weights(relaxation, N, M, scale, seed), "argmax")
+    assert Genotype.from_json(genotype.to_json()) == genotype
+    pairs = [frozenset(cell.inputs) for cell in genotype.cells]
+    assert len(set(pairs)) == len(pairs)
+
+
+def test_argmax_takes_the_heaviest_pair_operation_and_inputs():
+    genotype = derive(with_alpha(weights(), (2, 0), (3, 1)), "argmax")
+    assert [cell.inputs for cell in genotype.cells] == [("B_1", "A_1"), ("C1", "A_2")]
+    found = weights()
+    for i, cell in enumerate(derive(found, "argmax").cells):
+        for j, step in enumerate(cell.steps):
+            assert step.op == OPERATIONS[found.gamma[i][j].argmax()]
+            names, x, y = found.step_edges(i, j)
+            product = x[names.index(step.inputs[0])] * y[names.index(step.inputs[1])]
+            off = [x[a] * y[b] for a in range(len(names)) for b in range(len(names)) if a != b]
+            assert product == max(off)
+
+
+def test_a_pair_that_is_taken_is_passed_over_in_either_order():
+    genotype = derive(with_alpha(weights(), (2, 0), (0, 2)), "argmax")
+    assert genotype.cells[0].inputs == ("B_1", "A_1")
+    assert set(genotype.cells[1].inputs) != {"B_1", "A_1"}
+
+
+def test_the_released_rule_takes_raw_features_and_asks_for_a_new_one():
+    genotype = derive(with_alpha(weights(), (2, 0), (3, 1)), "released")
+    assert genotype.cells[0].inputs == ("B_1", "A_1")
+    assert "C1" not in genotype.cells[1].inputs and "A_2" in genotype.cells[1].inputs
+
+
+def test_the_released_rule_says_when_features_run_out():
+    with pytest.raises(SelectionError, match=r"cells\[2\]: all 3 features are used"):
+        derive(with_alpha(weights(N=3), (2, 0), (0, 1), (1, 2)), "released")
+
+
+def test_two_features_are_enough_for_any_number_of_cells():
+    net = Hypernet({"A": 2, "B": 2}, 3, C=4, L=2, N=4, M=1)
+    genotype = derive(ArchitectureWeights.from_hypernet(net, ("sum",) * 4, "pair"))
+    assert len({frozenset(cell.inputs) for cell in genotype.cells}) == 4
+
+
+def test_a_snapshot_does_not_follow_the_hypernet():
+    net = Hypernet(dict.fromkeys(FEATURES, 2), 3, C=4, L=2, N=1, M=1)
+    before = ArchitectureWeights.from_hypernet(net, ("sum",) * 4, "paper")
+    kept = before.alpha.copy()
+    with torch.no_grad():
+        net.alpha.add_(1)
+    assert np.array_equal(before.alpha, kept)
+
+
+def test_edge_weights_are_probabilities():
+    found = weights()
+    for x in found.cell_edges(1)[1:]:
+        assert x.sum() == pytest.approx(1)
+    assert found.cell_edges(1)[0] == ["A_1", "A_2", "B_1", "C1"]
+    assert found.step_edges(0, 1)[0] == ["X", "Y", "S1"]
+    assert found.operation_weights(0).sum(1) == pytest.approx(1)
+
+
+def test_an_unknown_rule_is_refused_and_a_rule_of_ones_own_is_one_function():
+    with pytest.raises(SelectionError, match="found 'best'; allowed: argmax, released"):
+        derive(weights(), "best")
+    try:
+        register_selection("mine")(lambda w: derive(w, "argmax"))
+        assert derive(weights(), "mine") == derive(weights(), "argmax")
+    finally:
+        del SELECTIONS["mine"]
