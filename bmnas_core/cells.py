@@ -8,7 +8,8 @@ weighted mixture; in a Cell a genotype has chosen.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -219,21 +220,23 @@ class MixedCell(nn.Module):
 
     def forward_path(self, genotype: CellGenotype, x: Tensor, y: Tensor) -> Tensor:
         """One architecture of this Cell alone, with its weights: ``(N, C, L)`` → ``(N, C, L)``."""
-        return forward_path(
-            genotype,
-            [step[s.op] for s, step in zip(genotype.steps, self.steps, strict=True)],
-            self.output,
-            x,
-            y,
-        )
+        operations = [
+            functools.partial(self._on_part, step[s.op])
+            for s, step in zip(genotype.steps, self.steps, strict=True)
+        ]
+        return forward_path(genotype, operations, self.output, x, y)
 
     def _mix_operations(self, step: nn.ModuleDict, gamma: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        def mixture(a: Tensor, b: Tensor) -> Tensor:
+            return sum(g * op(a, b) for g, op in zip(gamma, step.values(), strict=True))
+
+        return self._on_part(mixture, a, b)
+
+    def _on_part(self, operation: Callable, a: Tensor, b: Tensor) -> Tensor:
+        """``operation`` on the first channels, 1 in ``partial``; the rest summed, put in front."""
         size = a.shape[1] // self.partial
-        seen = zip(gamma, step.values(), strict=True)
-        mixed = sum(g * op(a[:, :size], b[:, :size]) for g, op in seen)
-        if self.partial == 1:
-            return mixed
-        return torch.cat([a[:, size:] + b[:, size:], mixed], dim=1)
+        out = operation(a[:, :size], b[:, :size])
+        return out if self.partial == 1 else torch.cat([a[:, size:] + b[:, size:], out], dim=1)
 
 
 class Cell(nn.Module):
@@ -251,7 +254,7 @@ class Cell(nn.Module):
 
 
 def forward_path(
-    genotype: CellGenotype, operations: Iterable[nn.Module], output: nn.Module, x: Tensor, y: Tensor
+    genotype: CellGenotype, operations: Iterable[Callable], output: nn.Module, x: Tensor, y: Tensor
 ) -> Tensor:
     """A Cell's output, step by step. ``x, y: (N, C, L)`` → ``(N, C, L)``."""
     states = {"X": x, "Y": y}

@@ -16,6 +16,10 @@ class ConfigError(BmnasError):
     """A setting that does not exist or has a value that is not allowed."""
 
 
+#: What errors call the types of fields.
+KINDS = {int: "an integer", float: "a number", str: "text", bool: "True or False", tuple: "a tuple"}
+
+
 def setting(default=None, *, choices=(), ge=None, le=None, gt=None):
     """A dataclass field that :class:`Config` checks: one of ``choices``, or ≥, ≤, > a limit.
 
@@ -37,7 +41,7 @@ class Config:
 
     @classmethod
     def from_optional(cls, config: Config | None) -> Config:
-        """``config``, or the defaults if it is None. Raises :class:`ConfigError` for other types."""
+        """``config``, or the defaults for None. Raises :class:`ConfigError` for another type."""
         if not isinstance(config, cls | None):
             found = type(config).__name__
             raise ConfigError(f"config: found {found}; allowed: a {cls._name()}")
@@ -154,5 +158,6 @@ def _as_type(value, hint, place: str):
             return float(value)
         if isinstance(option, type) and type(value) is option and value == value:
             return value
-    names = " or ".join(getattr(o, "__name__", str(o)) for o in options if o is not type(None))
-    raise ConfigError(f"{place}: found {value!r}; allowed: {names}")
+    kinds = [get_origin(option) or option for option in options if option is not type(None)]
+    allowed = " or ".join(KINDS.get(kind, str(kind)) for kind in kinds)
+    raise ConfigError(f"{place}: found {value!r}; allowed: {allowed}")

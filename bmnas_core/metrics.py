@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -39,7 +40,7 @@ def _try_out(name: str, metric: Metric) -> None:
     for labels in (torch.tensor([0, 1, 1]), torch.tensor([[1, 0], [0, 1], [1, 1]])):
         try:
             loss = metric.loss(logits, labels)
-            if isinstance(loss, Tensor) and loss.dim() == 0 and callable(metric.score):
+            if isinstance(loss, Tensor) and loss.dim() == 0 and inspect.isroutine(metric.score):
                 return
             found = f"a loss of {loss!r} and a score of {metric.score!r}"
         except Exception as error:

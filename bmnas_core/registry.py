@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 
 from .errors import BmnasError, near_miss, quoted
@@ -95,6 +97,15 @@ class Registry(Mapping):
         """The part called ``name``, or ``default`` if there is none."""
         return self[name] if name in self else default  # noqa: SIM401
 
+    @contextmanager
+    def restored(self):
+        """Undo at the end of the block what was added to the registry or removed from it."""
+        before = dict(self._parts)
+        try:
+            yield self
+        finally:
+            self._parts = before
+
     @property
     def names(self) -> str:
         """All names in one line."""
@@ -102,6 +113,15 @@ class Registry(Mapping):
 
     def __repr__(self) -> str:
         return f"Registry({self.kind}: {self.names})"
+
+
+def takes(function: object, count: int) -> bool:
+    """Whether something is a function that can be called with ``count`` positional arguments."""
+    try:
+        inspect.signature(function).bind(*[None] * count)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _owner(part: object) -> str:

@@ -56,7 +56,7 @@ def as_seed(seed: int) -> int:
     try:
         return operator.index(seed)
     except TypeError:
-        raise ConfigError(f"seed: found {seed!r}; allowed: an int") from None
+        raise ConfigError(f"seed: found {seed!r}; allowed: an integer") from None
 
 
 def _stream_seed(seed: int, stream: tuple) -> int:

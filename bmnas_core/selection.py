@@ -35,7 +35,7 @@ from .config import Config
 from .features import FeatureBank
 from .genotype import CellGenotype, Genotype, StepGenotype, free_pairs, is_free
 from .networks import Hypernet
-from .registry import Registry
+from .registry import Registry, takes
 from .runtime import generator, seeded
 from .tasks.task import Task
 from .train import TrainConfig, fit_by_epoch, fusion_network, score
@@ -63,11 +63,7 @@ def _check(name: str, rule: object) -> None:
     if inspect.isclass(rule):
         fits = issubclass(rule, Selection) and rule.run is not Selection.run
     else:
-        try:
-            inspect.signature(rule).bind(None)
-            fits = True
-        except (TypeError, ValueError):
-            fits = False
+        fits = takes(rule, 1)
     if not fits:
         raise SelectionError(
             f"selection {name!r}: found {rule!r}; allowed: a function of ArchitectureWeights, or a "

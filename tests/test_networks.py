@@ -50,10 +50,10 @@ def test_pool_takes_maxima_in_reading_order():
     assert pool(torch.tensor([[2.0]]), 3).tolist() == [[[2, 2, 2]]]
 
 
-@pytest.mark.parametrize("shape, over", [((3,), "time"), ((2, 3, 4, 5, 6), "grid"), ((2, 3), "x")])
-def test_pool_refuses_what_it_cannot_pool(shape, over):
-    with pytest.raises(FeatureError, match=f"pool over {over!r}: found a feature of shape"):
-        pool(torch.zeros(shape), 4, over)
+@pytest.mark.parametrize("shape, pooling", [((3,), "time"), ((2, 3, 4, 5, 6), "grid"), ((2, 3), "x")])
+def test_pool_refuses_what_it_cannot_pool(shape, pooling):
+    with pytest.raises(FeatureError, match=f"pooling {pooling!r}: found a feature of shape"):
+        pool(torch.zeros(shape), 4, pooling)
 
 
 def test_a_reshape_layer_changes_channels_and_keeps_length():

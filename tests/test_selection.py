@@ -1,4 +1,4 @@
-"""Discretisation: what α, β, γ stand for."""
+"""Selection: how a search ends with one genotype."""
 
 from dataclasses import replace
 
@@ -7,9 +7,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import tiny_task
 
-from bmnas_core import Genotype, Hypernet, SelectionError, derive, register_selection
+from bmnas_core import (
+    ConfigError,
+    Genotype,
+    Hypernet,
+    Search,
+    SearchConfig,
+    Selection,
+    SelectionError,
+    derive,
+    register_selection,
+)
 from bmnas_core.architecture import ArchitectureWeights
+from bmnas_core.config import SearchSettings
 from bmnas_core.selection import SELECTIONS
 
 OPERATIONS = ("sum", "attention", "linear_glu")
@@ -104,16 +116,107 @@ def test_edge_weights_are_probabilities():
     found = weights()
     for x in found.cell_edges(1)[1:]:
         assert x.sum() == pytest.approx(1)
-    assert found.cell_edges(1)[0] == ["A_1", "A_2", "B_1", "C1"]
-    assert found.step_edges(0, 1)[0] == ["X", "Y", "S1"]
+    assert found.cell_edges(1)[0] == ("A_1", "A_2", "B_1", "C1")
+    assert found.step_edges(0, 1)[0] == ("X", "Y", "S1")
     assert found.operation_weights(0).sum(1) == pytest.approx(1)
 
 
-def test_an_unknown_rule_is_refused_and_a_rule_of_ones_own_is_one_function():
-    with pytest.raises(SelectionError, match="found 'best'; allowed: argmax, released"):
-        derive(weights(), "best")
-    try:
-        register_selection("mine")(lambda w: derive(w, "argmax"))
-        assert derive(weights(), "mine") == derive(weights(), "argmax")
-    finally:
-        del SELECTIONS["mine"]
+def test_an_unknown_rule_is_refused_with_the_nearest_one():
+    expected = r"selection: found 'argmx' \(did you mean 'argmax'\?\); allowed: argmax, released, "
+    with pytest.raises(SelectionError, match=expected):
+        derive(weights(), "argmx")
+    with pytest.raises(ConfigError, match="SearchConfig.selection: found 'argmx'"):
+        SearchConfig(selection="argmx")
+
+
+# --- rules of one's own
+
+FIXED = [("Audio_2", "Image_1"), ("C1", "Audio_1")]
+
+
+def fixed_function(weights):
+    """A rule that is a function of α, β and γ."""
+    return derive(weights, "argmax").with_inputs(FIXED)
+
+
+class FixedSelection(Selection):
+    """A rule that reads the search."""
+
+    def run(self):
+        genotype = self.search.state.genotype.with_inputs(FIXED)
+        yield genotype, self.search.score_of(genotype)
+
+
+def inputs_of(genotype):
+    return [cell.inputs for cell in genotype.cells]
+
+
+CONFIGURATIONS = {
+    "the task's": {},
+    "epoch schedule": {"schedule": "epoch"},
+    "paper relaxation": {"relaxation": "paper"},
+    "edge relaxation": {"relaxation": "edge"},
+    "single paths": {"sampling": "single_path"},
+    "second order": {"order": "second"},
+    "warm-up": {"warmup": 1},
+    "annealed Gumbel": {"temperature": (1.0, 0.1), "gumbel": True},
+    "partial channels": {"partial": 2},
+    "rungs": {"rungs": ((4, 1), (2, 2))},
+}
+
+
+@pytest.mark.parametrize("ending", ["argmax", "perturbation", "successive_halving"])
+@pytest.mark.parametrize("rule", [fixed_function, FixedSelection])
+@pytest.mark.parametrize("config", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
+def test_a_registered_rule_decides_the_genotype_under_every_configuration(config, rule, ending):
+    task = replace(tiny_task(), search_config=SearchSettings(selection=ending))
+    with SELECTIONS.restored():
+        register_selection("mine")(rule)
+        search = Search(task, SearchConfig(selection="mine", **config), device="cpu")
+        genotypes = [state.genotype for state in search]
+    assert inputs_of(search.best_genotype) == inputs_of(genotypes[-1]) == FIXED
+    assert (inputs_of(genotypes[-2]) == FIXED) == (rule is fixed_function)
+
+
+@pytest.mark.parametrize("rule", [fixed_function, FixedSelection])
+def test_a_task_may_name_a_registered_rule(rule):
+    with SELECTIONS.restored():
+        register_selection("mine")(rule)
+        task = replace(tiny_task(), search_config=SearchSettings(selection="mine"))
+        search = Search(task, device="cpu")
+        list(search)
+    assert inputs_of(search.best_genotype) == FIXED
+
+
+def test_a_rule_reads_the_weights_the_bank_and_the_scores_of_its_search():
+    seen = {}
+
+    class Reading(Selection):
+        def run(self):
+            search = self.search
+            seen["weights"] = search.state.weights
+            seen["samples"] = search.bank.size("validation")
+            seen["scores"] = search.scores_with_inputs([[FIXED[0]], [("Image_2", "Audio_1")]])
+            yield derive(seen["weights"]), max(seen["scores"])
+
+    with SELECTIONS.restored():
+        register_selection("reading")(Reading)
+        search = Search(tiny_task(), SearchConfig(selection="reading"), device="cpu")
+        list(search)
+    assert np.array_equal(seen["weights"].alpha, search.hypernet.alpha.detach())
+    assert seen["samples"] == 24 and len(seen["scores"]) == 2
+    assert search.best_score == max(seen["scores"])
+
+
+@pytest.mark.parametrize("selection", ["perturbation", "successive_halving"])
+def test_what_evaluates_on_validation_is_previewed_as_argmax(selection):
+    assert derive(weights(), selection) == derive(weights(), "argmax")
+
+
+@pytest.mark.parametrize(
+    "rule", [3, lambda: None, Selection, type("Empty", (Selection,), {}), dict]
+)
+def test_what_is_no_rule_is_refused_when_it_is_registered(rule):
+    with pytest.raises(SelectionError, match="selection 'mine': found .*; allowed: a function of "):
+        register_selection("mine")(rule)
+    assert "mine" not in SELECTIONS

@@ -24,12 +24,12 @@ from ..tasks.task import Task
 from .context import BaselineContext, register_baseline
 from .fusion_models import last_features
 
-#: How many random genotypes stand for all of them.
+#: How many networks the mean of random genotypes is of.
 RANDOM_GENOTYPES = 5
 
 
 def fixed_genotype(task: Task, motif: str) -> Genotype:
-    """Cells of one known kind on the last feature of each modality, two at a time.
+    """Cells with the same steps on the last feature of each modality, two at a time.
 
     Args:
         motif: a name in :data:`~bmnas_core.genotype.MOTIFS`.
@@ -56,6 +56,9 @@ def random_genotype(
 ) -> Genotype:
     """A genotype sampled uniformly: free pairs of inputs, steps' inputs and operations.
 
+    Args:
+        N, M: how many Cells, and steps of each.
+
     Raises:
         GenotypeError: for fewer than two features.
     """
@@ -80,10 +83,10 @@ def random_genotype(
     return Genotype(features, tuple(cells))
 
 
-def sampled(context: BaselineContext, random: torch.Generator) -> Genotype:
-    """A :func:`random_genotype` from the space of the search that baselines stand beside."""
-    sizes = context.config.N, context.config.M
-    return random_genotype(context.task.features, *sizes, random, context.search.operations)
+def sample_genotype(context: BaselineContext, random: torch.Generator) -> Genotype:
+    """A :func:`random_genotype` from the space of the context's search."""
+    space = context.search
+    return random_genotype(context.task.features, space.N, space.M, random, space.operations)
 
 
 @register_baseline("fixed Cells", quick=True)
@@ -95,7 +98,7 @@ def fixed_cells(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]
 
 @register_baseline("random genotypes", quick=True)
 def random_genotypes(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
-    """Genotypes of the task's size, sampled with the seed."""
+    """Genotypes from the space of the search, sampled with the seed."""
     random = generator(context.seed, "random genotypes")
-    nets = [context.train(sampled(context, random)) for _ in range(RANDOM_GENOTYPES)]
+    nets = [context.train(sample_genotype(context, random)) for _ in range(RANDOM_GENOTYPES)]
     yield f"random genotypes, mean of {len(nets)}", nets

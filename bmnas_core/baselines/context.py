@@ -1,4 +1,4 @@
-"""The comparison: one task, one FeatureBank, one recipe, one seed, one test for every baseline."""
+"""How baselines are compared: one task, one recipe and one seed for all, each network tested once."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ from ..features import FeatureBank
 from ..genotype import Genotype
 from ..networks import count_parameters
 from ..progress import progress_bar
-from ..registry import Registry
+from ..registry import Registry, takes
 from ..runtime import resolve_device, seeded
 from ..search import Search, SearchConfig
 from ..tasks.task import Task, as_task
 from ..train import TrainConfig, evaluate, fit, train
+
+#: Settings that fix the space of architectures and the size of their networks.
+SIZES = ("C", "L", "N", "M")
 
 
 class BaselineError(BmnasError):
@@ -29,12 +32,7 @@ class BaselineError(BmnasError):
 
 
 def _check(name: str, function: object) -> None:
-    try:
-        inspect.signature(function).bind(None)
-        fits = inspect.isgeneratorfunction(function)
-    except (TypeError, ValueError):
-        fits = False
-    if not fits:
+    if not (takes(function, 1) and inspect.isgeneratorfunction(function)):
         raise BaselineError(
             f"baseline {name!r}: found {function!r}; allowed: a generator function of a "
             "BaselineContext"
@@ -50,11 +48,13 @@ class BaselineContext:
     """What every baseline gets: the same task, training recipe, seed and device.
 
     Attributes:
-        search: settings of the search that baselines stand beside. BM-NAS runs with them, and
-            every other search takes the same operations.
+        config: the recipe. C, L, N and M that ``search`` sets are taken from there; other fields
+            that are None default to the task's.
+        search: the settings of BM-NAS, whose space all other searches share: ``operations``, N
+            and M.
         bank: the features; the task's bank in memory by default.
-        search_seconds: the search of the present baseline.
-        saved_seconds: those of them that another baseline has spent already.
+        search_seconds: what the current baseline's search took so far.
+        saved_seconds: the part of it that was spent for an earlier baseline.
     """
 
     task: Task
@@ -69,11 +69,17 @@ class BaselineContext:
         default_factory=dict, init=False, repr=False
     )
 
+    def __post_init__(self):
+        own = {name: size for name in SIZES if (size := getattr(self.search, name))}
+        self.config = replace(self.config, **own).with_defaults(self.task.config)
+        sizes = {name: getattr(self.config, name) for name in SIZES}
+        self.search = replace(self.search, **sizes)
+
     def fit(self, build: Callable[[], nn.Module], config: TrainConfig | None = None, **how):
         """The network that ``build`` makes, trained; its initial weights follow the seed.
 
         Args:
-            config: the context's where None.
+            config: the context's recipe by default.
             how: more arguments of :func:`~bmnas_core.train.fit`.
         """
         config = config or self.config
@@ -84,7 +90,7 @@ class BaselineContext:
         return net
 
     def train(self, genotype: Genotype, config: TrainConfig | None = None) -> nn.Module:
-        """The fusion network of a genotype, trained; by the context's recipe where None."""
+        """The fusion network of a genotype, trained, by the context's recipe by default."""
         return train(
             genotype,
             self.task,
@@ -97,7 +103,7 @@ class BaselineContext:
         )[0]
 
     def validate(self, net: nn.Module) -> float:
-        """A network's validation score: what a baseline may choose by."""
+        """Validation score of a network, by which a baseline may select."""
         return evaluate(net, self.task, "validation", bank=self.bank)
 
     def recipe_on_train(self, epochs: int | None = None) -> TrainConfig:
@@ -110,19 +116,18 @@ class BaselineContext:
 
     @contextmanager
     def searching(self):
-        """What is done in this block is the baseline's search; the rest is its training."""
+        """Count the time that a block takes as the baseline's search, not as its training."""
         start = time.perf_counter()
         yield
         self.search_seconds += time.perf_counter() - start
 
     def searched(self, **settings) -> Genotype:
-        """What BM-NAS finds at the context's sizes: searched once, charged at each call.
+        """The genotype that BM-NAS finds. It searches once, and each caller is charged the time.
 
         Args:
-            settings: other ones, of :class:`~bmnas_core.search.SearchConfig`.
+            settings: fields of :class:`~bmnas_core.search.SearchConfig` that replace the context's.
         """
-        sizes = {name: getattr(self.config, name) for name in ("C", "L", "N", "M")}
-        config = replace(self.search, **sizes | settings).with_defaults(self.task.search_config)
+        config = replace(self.search, **settings).with_defaults(self.task.search_config)
         if config not in self._searched:
             start = time.perf_counter()
             search = Search(self.task, config, seed=self.seed, device=self.device, bank=self.bank)
@@ -140,10 +145,11 @@ def register_baseline(name: str, *, quick: bool = False):
     """Decorator: make a generator function a baseline.
 
     It takes a :class:`BaselineContext` and yields ``(name in the table, trained networks)``. The
-    table has the mean of several networks, such as random ones.
+    table has the mean over these networks, such as several random ones.
 
     Args:
-        quick: whether :func:`compare` includes it unasked: a few trainings, no search.
+        quick: whether :func:`compare` runs it by default. It should train only a few networks and
+            not search.
 
     Raises:
         BaselineError: for a name that is taken or ill-formed, or anything but such a function.
@@ -172,9 +178,10 @@ def compare(
     """Train baselines and test each of their networks once.
 
     Args:
-        names: of :data:`BASELINES`; those that are quick where None.
-        config: the recipe; fields that are None are the task's.
-        search: settings of the search that baselines stand beside, see :class:`BaselineContext`.
+        names: of :data:`BASELINES`; the quick ones by default.
+        config: the training recipe; fields that are None default to the task's.
+        search: settings of BM-NAS, whose space every other search shares. Its C, L, N and M, if
+            set, replace those of ``config``.
         bank: the features, such as those on disk; the task's bank in memory by default.
         on_baseline: called after each baseline, with its name and its part of what is returned.
 
@@ -185,14 +192,13 @@ def compare(
     Raises:
         BaselineError: for an unknown name.
     """
-    quick = [name for name, baseline in BASELINES.items() if baseline.quick]
-    names = quick if names is None else list(names)
+    if names is None:
+        names = [name for name, baseline in BASELINES.items() if baseline.quick]
     baselines = {name: BASELINES[name] for name in names}
-    config = TrainConfig.from_optional(config).with_defaults(as_task(task).config)
-    search = SearchConfig.from_optional(search)
-    context = BaselineContext(task, config, seed, resolve_device(device), search, bank)
+    config, search = TrainConfig.from_optional(config), SearchConfig.from_optional(search)
+    context = BaselineContext(as_task(task), config, seed, resolve_device(device), search, bank)
     # Computed now, so that the first baseline is not charged for it.
-    FeatureBank.shared(task, config.L, context.device, bank)
+    FeatureBank.shared(task, context.config.L, context.device, bank)
     found = {}
     bar = progress_bar(baselines, "baselines", show=progress)
     for name in bar:
@@ -213,9 +219,8 @@ def compare(
 
 
 def _timed(
-    context: BaselineContext, entries: Iterable[tuple[str, list[nn.Module]]]
+    context: BaselineContext, entries: Iterator[tuple[str, list[nn.Module]]]
 ) -> Iterator[tuple[str, list, dict[str, float]]]:
-    entries = iter(entries)
     while True:
         start = time.perf_counter()
         context.search_seconds = context.saved_seconds = 0.0

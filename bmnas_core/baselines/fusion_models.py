@@ -38,27 +38,30 @@ class LinearFusion(nn.Module):
 class LateFusion(nn.Module):
     """Two-stream late fusion: the mean of the logits of networks trained apart."""
 
-    def __init__(self, fusion_models: list[nn.Module]):
+    def __init__(self, networks: list[nn.Module]):
         super().__init__()
-        self.fusion_models = nn.ModuleList(fusion_models)
-        self.L = fusion_models[0].L
+        self.networks = nn.ModuleList(networks)
+        self.L = networks[0].L
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Pooled features, each (N, C_i, L) → logits (N, classes)."""
-        return torch.stack([stream(features) for stream in self.fusion_models]).mean(0)
+        return torch.stack([network(features) for network in self.networks]).mean(0)
 
 
 class GMU(nn.Module):
     """Gated multimodal unit (Arevalo et al. 2017): h = Σ z_m ⊙ tanh(W_m x_m), z_m from all x.
 
-    x_m is the last feature of modality m, normalised and flattened; h has the size C·L of a
-    Cell's output, and one linear layer reads it.
+    x_m are the features of modality m, normalised and flattened; h has the size C·L of a Cell's
+    output, and one linear layer reads it.
+
+    Args:
+        modalities: for each modality the features it gives, name → channels.
     """
 
-    def __init__(self, fusion_models: list[dict[str, int]], classes: int, C: int, L: int):
+    def __init__(self, modalities: list[dict[str, int]], classes: int, C: int, L: int):
         super().__init__()
-        self.fusion_models, self.L = [tuple(stream) for stream in fusion_models], L
-        sizes = [sum(stream.values()) for stream in fusion_models]
+        self.names, self.L = [tuple(channels) for channels in modalities], L
+        sizes = [sum(channels.values()) for channels in modalities]
         self.bn = nn.ModuleList(nn.BatchNorm1d(size) for size in sizes)
         self.hidden = nn.ModuleList(nn.Linear(size * L, C * L) for size in sizes)
         self.gates = nn.ModuleList(nn.Linear(sum(sizes) * L, C * L) for _ in sizes)
@@ -67,8 +70,8 @@ class GMU(nn.Module):
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Pooled features, each (N, C_i, L) → logits (N, classes)."""
         xs = [
-            bn(torch.cat([features[name] for name in stream], dim=1)).flatten(1)
-            for bn, stream in zip(self.bn, self.fusion_models, strict=True)
+            bn(torch.cat([features[name] for name in names], dim=1)).flatten(1)
+            for bn, names in zip(self.bn, self.names, strict=True)
         ]
         joined = torch.cat(xs, dim=1)
         parts = zip(self.gates, self.hidden, xs, strict=True)
@@ -78,12 +81,15 @@ class GMU(nn.Module):
 
 
 class CentralNet(nn.Module):
-    """A central network beside the backbones (Vielzeuf et al. 2018).
+    """CentralNet: a central network beside the backbones (Vielzeuf et al. 2018).
 
-    Its layer i reads the weighted sum of its own state and of every modality's i-th feature, all
-    brought to C channels by 1×1 convolutions; its prediction is the weighted sum of its own
-    logits and of each modality's. While it trains it also gives each modality's logits, whose
-    losses are added to its own. Modalities with fewer features join at the later layers.
+    Layer i reads the weighted sum of the network's own state and of every modality's i-th feature,
+    all brought to C channels by 1×1 convolutions. The prediction is the weighted sum of its own
+    logits and each modality's. In training it also returns each modality's logits, whose losses
+    are added to its own. Modalities with fewer features join at the later layers.
+
+    Args:
+        modalities: for each modality its features in order, name → channels.
     """
 
     def __init__(
@@ -106,7 +112,7 @@ class CentralNet(nn.Module):
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Pooled features, each (N, C_i, L) → logits (N, classes).
 
-        In training mode (1 + modalities, N, classes): its own first.
+        In training mode they are (1 + modalities, N, classes), the network's own first.
         """
         layers = zip(self.names, self.reshape, strict=True)
         inner = {name: layer(features[name]) for name, layer in layers}
@@ -136,19 +142,18 @@ def _linear(context: BaselineContext, channels: dict[str, int]) -> nn.Module:
 @register_baseline("single modalities", quick=True)
 def single_modalities(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
     """Each modality alone."""
-    for modality, channels in zip(
-        context.task.modalities, last_features(context.task), strict=True
-    ):
+    task = context.task
+    for modality, channels in zip(task.modalities, last_features(task), strict=True):
         yield f"{modality.name} alone", [_linear(context, channels)]
 
 
 @register_baseline("late fusion", quick=True)
 def late_fusion(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
     """Logits averaged, and last features concatenated."""
-    fusion_models = last_features(context.task)
-    apart = [_linear(context, channels) for channels in fusion_models]
+    last = last_features(context.task)
+    apart = [_linear(context, channels) for channels in last]
     yield "late fusion, averaged", [LateFusion(apart).eval()]
-    joined = {name: c for channels in fusion_models for name, c in channels.items()}
+    joined = {name: c for channels in last for name, c in channels.items()}
     yield "late fusion, concatenated", [_linear(context, joined)]
 
 

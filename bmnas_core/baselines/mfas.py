@@ -1,15 +1,15 @@
-"""MFAS: multimodal fusion architecture search (Pérez-Rúa et al., CVPR 2019), a baseline in full.
+"""MFAS, multimodal fusion architecture search (Pérez-Rúa et al. 2019), as a complete baseline.
 
-Its space: fusion layers 1 … l, of which layer i reads one feature of every modality and the layer
-before it, h_i = f_i(W_i concat(x, y, …, h_{i-1})), and chooses which features and which activation
-f_i. Its search is sequential and model-based: depth by depth, a surrogate predicts the validation
-score of every extension of what was sampled last, K are drawn by temperature from its
-predictions, trained for a few epochs with weights shared between them, and the surrogate learns
-from their scores.
+Its space is a sequence of fusion layers. Layer i reads one feature of every modality and the layer
+before it, h_i = f_i(W_i concat(x, y, …, h_{i-1})); the search selects the features and the
+activation f_i. It is sequential and model-based. At each depth, a surrogate predicts the validation
+score of every extension of the configurations sampled before, and K extensions are sampled by
+these predictions, with a temperature. They are trained for a few epochs, with weights shared among
+them, and the surrogate learns from their scores.
 
-Some things are as for all baselines here, and not as published: features keep L positions, so that
-W_i is a 1×1 convolution; BatchNorm follows it; a score is that of the last epoch. The first K are
-drawn by the surrogate too, though their scores are known.
+Some details are not as published, but as for all baselines here: features keep L positions, so W_i
+is a 1×1 convolution; BatchNorm follows it; a score is that of the last epoch. The first K, too, are
+sampled by the surrogate, although their scores are known.
 """
 
 from __future__ import annotations
@@ -36,11 +36,12 @@ Configuration = tuple[Layer, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class MFASConfig(Config):
-    """Settings of the search, defaults as published for AV-MNIST.
+    """Settings of the search; the defaults are those published for AV-MNIST.
 
-    ``iterations`` passes over depths 1 … ``depth``; ``samples`` configurations trained at each
-    for ``epochs``. The temperature falls from ``hottest`` to ``coldest`` with the square of the
-    step over ``cooling``. The ``finalists`` best are trained in full and the best of these wins.
+    The search makes ``iterations`` passes over depths 1 … ``depth``. At each it trains ``samples``
+    configurations for ``epochs``. The temperature falls from ``hottest`` to ``coldest``, and
+    ``cooling`` is the number of steps by which it has fallen most of the way. At the end the best
+    ``finalists`` are trained in full, and the best of these is the result.
     """
 
     iterations: int = setting(3, ge=1)
@@ -56,7 +57,9 @@ class MFASConfig(Config):
 
 
 class MFASNetwork(nn.Module):
-    """The fusion network of a configuration: 1×1 convolutions to C channels, BatchNorm, f, dropout.
+    """The fusion network of a configuration.
+
+    Each layer is a 1×1 convolution to C channels, BatchNorm, the activation and dropout.
 
     Args:
         configuration: its layers.
@@ -97,17 +100,24 @@ class MFASNetwork(nn.Module):
         return self.linear(state[0].flatten(1))
 
     def shared(self) -> dict[tuple, nn.Module]:
-        """Its fusion layers by what others must have alike: depth, width and activation."""
+        """Parts of its layers that share weights with those of other networks, by what they agree in.
+
+        These are the depth, the number of input channels and the activation.
+        """
         parts: dict[tuple, nn.Module] = {}
         layers = zip(self.configuration, self.convs, self.norms, strict=True)
         for i, (layer, conv, norm) in enumerate(layers):
-            alike = i, conv.in_channels, layer[-1]
-            parts |= {(*alike, "conv"): conv, (*alike, "norm"): norm}
+            key = i, conv.in_channels, layer[-1]
+            parts |= {(*key, "conv"): conv, (*key, "norm"): norm}
         return parts
 
 
 class Surrogate(nn.Module):
-    """Configuration → predicted score: each layer embedded, an LSTM over them, sigmoid."""
+    """Predicts the score of a configuration: an embedding of each layer, an LSTM, a sigmoid.
+
+    Args:
+        numbers: how many numbers a layer of a configuration has.
+    """
 
     def __init__(self, numbers: int, size: int = 100):
         super().__init__()
@@ -116,13 +126,17 @@ class Surrogate(nn.Module):
         self.linear = nn.Linear(size, 1)
 
     def forward(self, configurations: Tensor) -> Tensor:
-        """(N, layers, numbers a layer) → (N,)."""
+        """Configurations of one depth, (N, layers, numbers) → scores from 0 to 1, (N,)."""
         states, _ = self.lstm(self.embedding(configurations).sigmoid())
         return self.linear(states[:, -1]).sigmoid()[:, 0]
 
 
 class MFASSearch:
-    """The search; ``scores`` holds the best validation score of every configuration it trained."""
+    """The search.
+
+    Attributes:
+        scores: the best validation score of every configuration trained so far.
+    """
 
     def __init__(self, context: BaselineContext, config: MFASConfig | None = None):
         self.context, self.config = context, MFASConfig.from_optional(config)
@@ -135,16 +149,16 @@ class MFASSearch:
         self._optimizer = torch.optim.Adam(self.surrogate.parameters(), lr=self.config.surrogate_lr)
 
     def layers(self) -> list[Layer]:
-        """All choices for one fusion layer."""
+        """All options for one fusion layer."""
         return list(product(*(range(len(m)) for m in self.modalities), range(len(ACTIVATIONS))))
 
     def temperature(self, step: int) -> float:
-        """Of the given step, counted from 0: published as exp(-(step + 1)² / cooling²)."""
+        """The temperature at a step, counted from 0; it falls as exp(-(step + 1)² / cooling²)."""
         c = self.config
         return c.coldest + (c.hottest - c.coldest) * math.exp(-(((step + 1) / c.cooling) ** 2))
 
     def run(self) -> Configuration:
-        """Search, train the finalists in full, and return the best on validation."""
+        """Search, train the finalists in full, and return the one that is best on validation."""
         sampled: list[Configuration] = []
         for step in range(self.config.iterations * self.config.depth):
             place = step % self.config.depth
@@ -156,7 +170,7 @@ class MFASSearch:
             options = list(dict.fromkeys(options))
             if step == 0:
                 self._train(options)
-            sampled = self._draw(options, self.temperature(step))
+            sampled = self._sample(options, self.temperature(step))
             if step > 0:
                 self._train(sampled)
         finalists = sorted(self.scores, key=self.scores.__getitem__)[-self.config.finalists :]
@@ -191,7 +205,7 @@ class MFASSearch:
         self._learn()
 
     def _learn(self) -> None:
-        """Fit the surrogate to all scores so far, configurations of one depth in one batch."""
+        """Fit the surrogate to all scores so far; a batch is all configurations of one depth."""
         by_depth: dict[int, list[Configuration]] = {}
         for configuration in self.scores:
             by_depth.setdefault(len(configuration), []).append(configuration)
@@ -203,8 +217,8 @@ class MFASSearch:
                 nn.functional.mse_loss(found, target).backward()
                 self._optimizer.step()
 
-    def _draw(self, options: list[Configuration], temperature: float) -> list[Configuration]:
-        """``samples`` of the options, each once, with odds of predicted score^(1 / temperature)."""
+    def _sample(self, options: list[Configuration], temperature: float) -> list[Configuration]:
+        """Sample options, each at most once, with odds of (predicted score)^(1 / temperature)."""
         with torch.no_grad():
             predicted = self.surrogate(torch.tensor(options, dtype=torch.float)).double()
         odds = (predicted.log() / temperature).softmax(0)
@@ -215,7 +229,7 @@ class MFASSearch:
 
 @register_baseline("MFAS")
 def mfas(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
-    """MFAS with its published settings, on the same features, sizes and recipe."""
+    """MFAS with its published settings, on the features and by the recipe of all baselines."""
     with context.searching():
         search = MFASSearch(context)
         best = search.run()

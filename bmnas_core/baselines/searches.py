@@ -1,4 +1,4 @@
-"""Baselines that search the same space: BM-NAS, its parts replaced, random search, evolution."""
+"""Baselines that search: BM-NAS, its parts replaced, random search and evolution in its space."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ..genotype import (
     step_predecessors,
 )
 from ..runtime import generator
-from .architectures import random_genotype, sampled
+from .architectures import random_genotype, sample_genotype
 from .context import BaselineContext, register_baseline
 
-#: What random search and evolution may spend, in trainings of one network.
+#: What random search and evolution may spend, in full trainings of one network.
 BUDGET = 10
-#: Epochs of a short training: the end of the second cosine where it restarts after the first epoch.
+#: Epochs of a short training: the end of the second cosine, if the first is one epoch long.
 SHORT_EPOCHS = 3
 POPULATION, TOURNAMENT = 10, 3
 
@@ -37,8 +37,8 @@ def with_motif(genotype: Genotype, motif: str) -> Genotype:
 
 def with_random_pairs(genotype: Genotype, random: torch.Generator) -> Genotype:
     """The genotype with its Cells' steps kept and their inputs sampled, features or Cells."""
-    sampled = random_genotype(genotype.features, len(genotype.cells), 1, random)
-    return genotype.with_inputs([cell.inputs for cell in sampled.cells])
+    other = random_genotype(genotype.features, len(genotype.cells), 1, random)
+    return genotype.with_inputs([cell.inputs for cell in other.cells])
 
 
 def mutated(genotype: Genotype, random: torch.Generator, operations: tuple[str, ...]) -> Genotype:
@@ -82,8 +82,8 @@ def _register_bm_nas(name: str, **settings) -> None:
         yield name, [context.train(context.searched(**settings))]
 
 
-# As the task has it; with one Cell, whose whole space is known on ``digits``; without successive
-# halving; and as published, by argmax, for which α, β, γ need longer.
+# With the task's settings; with one Cell, whose whole space is tabulated for ``digits``; without
+# successive halving; and as published, by argmax, for which α, β, γ need longer.
 _register_bm_nas("BM-NAS")
 _register_bm_nas("BM-NAS of one Cell", N=1)
 _register_bm_nas("BM-NAS by perturbation", selection="perturbation")
@@ -92,7 +92,7 @@ _register_bm_nas("BM-NAS by argmax", selection="argmax", epochs=7)
 
 @register_baseline("BM-NAS at half the width")
 def half_the_width(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
-    """As the task has it with half of C: what becomes of it with a third of the parameters."""
+    """BM-NAS with half of C, searched and trained, which leaves about a third of the parameters."""
     C = max(context.config.C // 2, 1)
     found = context.searched(C=C)
     yield "BM-NAS at half the width", [context.train(found, replace(context.config, C=C))]
@@ -100,7 +100,7 @@ def half_the_width(context: BaselineContext) -> Iterator[tuple[str, list[nn.Modu
 
 @register_baseline("searched features")
 def searched_features(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
-    """What BM-NAS pairs, fused by fixed Cells: the paper's Table 7."""
+    """What BM-NAS pairs, fused by fixed Cells (Yin et al. 2022, table 7)."""
     for motif in ("Sum", "ConcatFC", "two-head attention", "attention on attention"):
         genotype = with_motif(context.searched(), motif)
         yield f"searched features, {motif}", [context.train(genotype)]
@@ -108,7 +108,7 @@ def searched_features(context: BaselineContext) -> Iterator[tuple[str, list[nn.M
 
 @register_baseline("random features")
 def random_features(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
-    """The Cells that BM-NAS finds on pairs sampled with the seed: the paper's Table 6."""
+    """The steps that BM-NAS finds, on pairs sampled with the seed (Yin et al. 2022, table 6)."""
     found, random = context.searched(), generator(context.seed, "random features")
     nets = [context.train(with_random_pairs(found, random)) for _ in range(3)]
     yield f"random features, searched Cells, mean of {len(nets)}", nets
@@ -117,7 +117,7 @@ def random_features(context: BaselineContext) -> Iterator[tuple[str, list[nn.Mod
 def best_sampled(
     sample: Callable[[], Genotype], score: Callable[[Genotype], float], evaluations: int, *_: object
 ) -> Genotype:
-    """Random search: the best of so many sampled genotypes."""
+    """Random search: the best of so many sampled genotypes. Takes the arguments of evolution."""
     return max((sample() for _ in range(evaluations)), key=score)
 
 
@@ -128,9 +128,17 @@ def evolve(
     random: torch.Generator,
     operations: tuple[str, ...],
 ) -> Genotype:
-    """Regularised evolution (Real et al. 2019): the oldest dies, a tournament's winner mutates.
+    """Regularised evolution (Real et al. 2019): a tournament's winner mutates, the oldest dies.
 
-    The first of the evaluated genotypes are sampled, until there is a population.
+    Args:
+        sample: a random genotype; the first population consists of these.
+        score: rates a genotype, higher being better.
+        evaluations: how many genotypes are scored.
+        random: chooses tournaments and mutations.
+        operations: those that a mutation may choose.
+
+    Returns:
+        The genotype with the best score of all.
     """
     population: deque[tuple[float, Genotype]] = deque(maxlen=POPULATION)
     best = None
@@ -148,7 +156,7 @@ def evolve(
 
 @register_baseline("random search")
 def random_search(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
-    """The best on validation of random genotypes, each trained for a short while."""
+    """The best on validation of random genotypes, each trained for a few epochs."""
     with context.searching():
         best = best_sampled(*_budget(context, "random search"))
     yield "random search", [context.train(best)]
@@ -163,12 +171,14 @@ def evolution(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]
 
 
 def _budget(context: BaselineContext, stream: str):
-    """How to sample, how to score, how many genotypes, the random numbers and the operations."""
-    config, random = context.config, generator(context.seed, stream)
-    short = min(SHORT_EPOCHS, config.epochs)
+    """The arguments of :func:`evolve` for a search among short trainings."""
+    random, epochs = generator(context.seed, stream), context.config.epochs
+    short = min(SHORT_EPOCHS, epochs)
+
+    def sample() -> Genotype:
+        return sample_genotype(context, random)
 
     def score(genotype: Genotype) -> float:
         return context.validate(context.train(genotype, context.recipe_on_train(short)))
 
-    evaluations = BUDGET * config.epochs // short
-    return (lambda: sampled(context, random)), score, evaluations, random, context.search.operations
+    return sample, score, BUDGET * epochs // short, random, context.search.operations

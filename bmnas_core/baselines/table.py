@@ -1,4 +1,4 @@
-"""The table of all baselines: every rule and seed in one go, resumable, as a CSV file."""
+"""The table of all baselines: every rule and seed in one resumable run, as a CSV file."""
 
 from __future__ import annotations
 
@@ -30,41 +30,31 @@ def run_baselines(
     names: Iterable[str] | None = None,
     device: str | torch.device = "auto",
 ) -> pd.DataFrame:
-    """Run all baselines for each rule and seed, and write every result to a CSV file.
+    """Run baselines for each rule and seed, and write every result to a CSV file.
 
-    What the file has already is not run again, whatever it was made with: after a change of
-    settings or data, begin another. ``seconds`` is search and training together.
+    Results that the file already has are not computed again, even if settings or data have changed
+    since; begin a new file then. ``seconds`` is search and training together.
 
     Args:
         names: of :data:`~bmnas_core.baselines.BASELINES`; all by default.
 
     Raises:
-        TableError: if ``out`` is there and is no such table.
+        BaselineError: for an unknown name.
+        TableError: if ``out`` exists and is not such a table.
     """
     names, table = list(BASELINES if names is None else names), ResumableTable(out, COLUMNS)
-    plan = {
-        (rule, seed): missing
-        for seed, rule in product(seeds, rules)
-        if (
-            missing := [
-                name
-                for name in names
-                if not table.holds(task=task, rule=rule, seed=seed, baseline=name)
-            ]
-        )
-    }
+    device = resolve_device(device)
+    for seed, rule in progress_bar([*product(seeds, rules)], "rules and seeds"):
+        run = {"task": task, "rule": rule, "seed": seed}
+        missing = [name for name in names if not table.holds(**run, baseline=name)]
 
-    def add(baseline: str, found: dict[str, dict]) -> None:
-        same = {**which, "baseline": baseline, "device": device_name(resolve_device(device))}
-        table.add(
-            {name: {**entry, **same, "network": network}[name] for name in COLUMNS}
-            for network, entry in found.items()
-        )
+        def add(baseline: str, found: dict[str, dict], run=run) -> None:
+            run = {**run, "baseline": baseline, "device": device_name(device)}
+            table.add({**run, "network": network, **entry} for network, entry in found.items())
 
-    for (rule, seed), missing in progress_bar(plan.items(), "rules and seeds"):
-        which = {"task": task, "rule": rule, "seed": seed}
-        loaded = load_task(task, rule=rule)
-        compare(loaded, missing, seed=seed, device=device, on_baseline=add)
+        if missing:
+            loaded = load_task(task, rule=rule)
+            compare(loaded, missing, seed=seed, device=device, on_baseline=add)
     return table.frame()
 
 
@@ -72,19 +62,21 @@ def read_baselines(path: str | os.PathLike) -> pd.DataFrame:
     """The rows of a table of baselines.
 
     Raises:
-        TableError: for a file that is missing or no such table.
+        TableError: for a file that is missing or not such a table.
     """
     return read_table(path, COLUMNS)
 
 
 def summarize(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard deviation over seeds, best first within a task and rule.
+    """Each network over its seeds, best first within a task and rule.
 
     Tasks and rules come in the table's order.
 
-    Columns: ``task``, ``rule``, ``network``, ``seeds``, ``test``, ``std``, ``params``,
-    ``search_seconds`` and ``train_seconds``, and ``behind``: points of test score by which a
-    network is behind the best, the mean over the same seeds, and ``behind_std``.
+    Returns:
+        Columns ``task``, ``rule``, ``network``, ``seeds``, ``test`` and ``std`` (mean and standard
+        deviation over seeds), ``params``, ``search_seconds``, ``train_seconds``, and ``behind``:
+        by how many percentage points of test score a network is behind the best one, as the mean
+        over the same seeds, and ``behind_std``.
     """
     table = table.assign(train_seconds=table["seconds"] - table["search_seconds"])
     keys = ["task", "rule"]

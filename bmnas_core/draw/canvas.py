@@ -215,6 +215,16 @@ def wrapped(name: str) -> str:
     return "\n".join(name[k : k + WRAP] for k in range(0, len(name), WRAP))
 
 
+def printable(text: str) -> str:
+    """``text`` with a replacement character for each that cannot be shown; lines stay."""
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
+
+
+def modality_of(feature: str) -> str:
+    """The modality that a feature's name begins with: ``"Image"`` for ``"Image_3"``."""
+    return feature.rpartition("_")[0] or feature
+
+
 def text_height(text: str) -> int:
     return LINE * (text.count("\n") + 1)
 
@@ -236,8 +246,7 @@ def _text(text: str, align: str = "") -> str:
     """``text`` as a DOT attribute that graphviz shows literally, in lines where it has lines."""
     import graphviz
 
-    shown = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
-    escaped = graphviz.escape(shown.replace("&", "&amp;"))
+    escaped = graphviz.escape(printable(text).replace("&", "&amp;"))
     end = f"\\{align or 'n'}"
     return graphviz.nohtml(escaped.replace("\n", end) + (end if align else ""))
 

@@ -109,56 +109,6 @@ def curves(histories: dict, at: int | None) -> Canvas:
     return canvas
 
 
-def trajectories(history, of: str, at: int | None) -> Canvas:
-    """The weights of every choice over time: a panel each, a line for each candidate."""
-    if of not in KINDS:
-        raise DrawError(f"of: found {of!r}; allowed: {', '.join(map(repr, KINDS))}")
-    canvas = Canvas()
-    few = _few(len(history))
-    weights = [history[i].weights for i in few]
-    steps, end = history.steps[few], int(history.steps[-1])
-    cells, M = len(weights[0].gamma), len(weights[0].gamma[0])
-    charts, room, most = [], 80.0, 0.0
-    modalities: dict[str, int] = {}
-    for i in range(cells):
-        panels = []
-        if of == "alpha":
-            panels = [(f"α, Cell {i + 1} {p}", "cell_edges", (i,), k) for k, p in enumerate("XY")]
-        elif of == "beta":
-            for j in range(M):
-                for k, which in enumerate(("1st", "2nd")):
-                    title = f"β, Cell {i + 1} S{j + 1}, {which} input"
-                    panels.append((title, "step_edges", (i, j), k))
-        else:
-            panels = [(f"γ, Cell {i + 1} S{j + 1}", None, (i, j), 0) for j in range(M)]
-        for title, edges, place, which in panels:
-            if edges:
-                names = getattr(weights[0], edges)(*place)[0]
-                values = np.stack([getattr(w, edges)(*place)[1 + which] for w in weights])
-            else:
-                names = [OPERATIONS[op].label for op in weights[0].operations]
-                values = np.stack([w.operation_weights(i)[place[1]] for w in weights])
-            most = max(most, float(values.max()))
-            lines = []
-            for c, name in enumerate(names):
-                colour = LINES[c % len(LINES)]
-                if name in history.about["features"]:
-                    modality = name.rpartition("_")[0] or name
-                    m = modalities.setdefault(modality, len(modalities))
-                    colour = MODALITIES[m % len(MODALITIES)][0]
-                lines.append(Line(name, steps, values[:, c], colour, 1.8))
-            room = max(room, *(text_width(name, 11) + 26 for name in names))
-            charts.append((title, lines))
-    high = max(HIGH, NAME * max(len(lines) for _, lines in charts))
-    across = len(charts) if len(charts) < 2 else M if of == "gamma" and M < 4 else 2
-    for k, (title, lines) in enumerate(charts):
-        row, column = divmod(k, across)
-        left, top = LEFT + column * (WIDE + LEFT + room), row * (high + BELOW + 44)
-        ylim = 0.0, min(1.0, 1.1 * most)
-        _panel(canvas, f"p{k}", left, top, title, lines, (0, end), ylim, high, at=at, ends=True)
-    return canvas
-
-
 def _panel(
     canvas, me, left, top, title, lines, xlim, ylim=None, high=HIGH, *, at=None, named=False,
     ends=False, dots=False,
@@ -207,26 +157,6 @@ def _panel(
         x, _ = place(min(max(at, xlim[0]), xlim[1]), least)
         ends = [(x, top + 20), (x, top + 24 + high)]
         canvas.line(f"{me}_at", ends, f"step {at}", INK, 1.2, style="dashed")
-
-
-def _name_ends(canvas, me, lines, place) -> None:
-    """Name each line where it ends, names moved apart where they would overlap."""
-    last = sorted(
-        (place(x[-1], y[-1])[1], place(x[-1], y[-1])[0], name, colour, float(y[-1]))
-        for name, x, y, colour, *_ in lines
-        if len(x)
-    )
-    apart, ys = NAME, [y for y, *_ in last]
-    for k in range(1, len(ys)):
-        ys[k] = max(ys[k], ys[k - 1] + apart)
-    lowest = place(0, 0)[1] + 4
-    for k in reversed(range(len(ys))):
-        ys[k] = lowest = min(ys[k], lowest)
-        lowest -= apart
-    for k, (y, (end, x, name, colour, value)) in enumerate(zip(ys, last, strict=True)):
-        tip = f"{name}: {value:.3f}"
-        canvas.line(f"{me}_o{k}", [(x, end), (x + 10, y)], tip, colour, 0.8)
-        canvas.text(f"{me}_e{k}", name, tip, x + 13, y, size=11, color=colour, align="left")
 
 
 def _smoothed(y: np.ndarray) -> np.ndarray:

@@ -28,6 +28,7 @@ from .canvas import (
     Canvas,
     DrawError,
     Picture,
+    modality_of,
     route,
     swing,
     text_height,
@@ -104,7 +105,7 @@ def draw_features(canvas: Canvas, features: tuple[str, ...], used) -> tuple[floa
     ids = {name: f"f{i}" for i, name in enumerate(features)}
     columns: dict[str, list[str]] = {}
     for name in features:
-        columns.setdefault(name.rpartition("_")[0] or name, []).append(name)
+        columns.setdefault(modality_of(name), []).append(name)
     titles = ["" if names == [m] else wrapped(m) for m, names in columns.items()]
     block = BLOCK - LINE + max(text_height(wrapped(name)) for name in features)
     pitch = max(block + 18, len(columns) * (block / 2 + 7))

@@ -27,6 +27,7 @@ def _check_options(name: str, function: object) -> None:
     """Refuse a task that is no function of named options."""
     try:
         kinds = {p.kind for p in inspect.signature(function).parameters.values()}
+        kinds = {None} if inspect.isclass(function) else kinds
     except (TypeError, ValueError):
         kinds = {None}
     if not kinds <= {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}:
