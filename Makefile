@@ -1,5 +1,5 @@
-# `make demo` and `make test` work from nothing: they make .venv and install what they need.
-# Once pyproject.toml and constraints.txt are installed, they start at once.
+# Targets that run Python first create .venv and install packages: minutes the first time, and again
+# only after a change of pyproject.toml or constraints.txt.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -14,8 +14,8 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-# The networks of the embedded task are small: one thread is as fast as many while nothing else
-# runs, several times faster beside a browser, and gives the same numbers on any number of cores.
+# The networks of `digits` are small: one thread is as fast as many on an idle machine, several
+# times faster beside a browser, and gives the same numbers on any number of cores.
 demo lab notebooks: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
@@ -24,13 +24,13 @@ demo lab notebooks: export OMP_NUM_THREADS ?= 1
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
-venv: $(INSTALLED_DEV) ## make .venv with the packages and the test tools
+venv: $(INSTALLED_DEV) ## create .venv with all packages and test tools
 
 demo: $(INSTALLED) ## search, draw and train a fusion network; leaves runs/demo
 	$(BIN)/bmnas run notebooks/00_quickstart.ipynb --out runs/demo
 
 lab: $(INSTALLED) ## open the notebooks in JupyterLab, on this machine only
-	@$(BIN)/jupyter trust notebooks/*.ipynb >/dev/null  # or their pictures would not show
+	@$(BIN)/jupyter trust notebooks/*.ipynb >/dev/null  # otherwise JupyterLab hides their pictures
 	$(BIN)/jupyter lab --ip=127.0.0.1 --ServerApp.root_dir='$(CURDIR)' \
 		--LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb \
 		$(if $(filter 0,$(shell id -u)),--allow-root)
@@ -41,7 +41,7 @@ test: $(INSTALLED_DEV) system-packages ## run every test
 test-fast: $(INSTALLED_DEV) ## run the tests without notebooks, browser and slow ones
 	$(PYTEST) -m "not notebook and not browser and not slow"
 
-notebooks: $(INSTALLED_DEV) ## run all notebooks anew where they stand, outputs and all
+notebooks: $(INSTALLED_DEV) ## run all notebooks in place and keep their outputs
 	BMNAS_UNATTENDED=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace \
 		--ExecutePreprocessor.record_timing=False \
 		--ExecutePreprocessor.store_widget_state=False notebooks/*.ipynb
@@ -50,11 +50,11 @@ lint: $(INSTALLED_DEV) ## check code and notebooks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: $(INSTALLED_DEV) ## mend what `make lint` can mend by itself
+format: $(INSTALLED_DEV) ## fix what `make lint` can fix by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## remove .venv, builds and caches; runs/ stays
+clean: ## remove .venv, builds and caches, but not runs/
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
@@ -77,7 +77,7 @@ $(BIN)/python:
 		{ echo "$(PYTHON) cannot make virtual environments. On Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# Only tests use these two: the `dot` layout beside the built-in one, and JupyterLab in a browser.
+# Only tests use these: graphviz to check the `dot` layout, Chromium to drive JupyterLab.
 system-packages:
 	@missing=""; \
 	command -v dot >/dev/null || missing="$$missing graphviz"; \

@@ -14,7 +14,8 @@ Data flows one way: task → backbones → :class:`FeatureBank` → :class:`Sear
     bm.evaluate(net, task, split="test")
 """
 
-from importlib import import_module
+from importlib import import_module as _import_module
+from inspect import ismodule as _ismodule
 
 from .architecture import ArchitectureWeights, SelectionError
 from .cells import RELAXATIONS, Cell, MixedCell, RelaxationError, register_relaxation
@@ -71,18 +72,6 @@ from .train import (
     train_backbone,
 )
 
-
-def __getattr__(name: str):
-    """Imported when first asked for: a search in a script needs no widgets and no tables."""
-    if name in _LATER:
-        return getattr(import_module(_LATER[name], __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
-
-
 _WIDGETS = ("GenotypeEditor", "Scoreboard", "SearchStepper", "interactive", "side_by_side")
 _BASELINES = ("BASELINES", "BaselineContext", "BaselineError", "register_baseline")
 _BENCHMARK = ("STRATEGIES", "StrategyError", "TabularBenchmark", "register_strategy")
@@ -92,85 +81,17 @@ _LATER = {
     **dict.fromkeys(_BENCHMARK, ".benchmark"),
 }
 
-__all__ = [
-    "__version__",
-    "ArchitectureWeights",
-    "BASELINES",
-    "BaselineContext",
-    "BaselineError",
-    "BmnasError",
-    "Cell",
-    "CellGenotype",
-    "Change",
-    "Comparison",
-    "ConfigError",
-    "DEFAULT_OPERATIONS",
-    "DataError",
-    "DataWarning",
-    "DeviceError",
-    "DrawError",
-    "FeatureBank",
-    "FeatureError",
-    "FusionNetwork",
-    "Genotype",
-    "GenotypeEditor",
-    "GenotypeError",
-    "HistoryError",
-    "Hypernet",
-    "METRICS",
-    "MixedCell",
-    "Modality",
-    "OPERATIONS",
-    "OperationError",
-    "Picture",
-    "RELAXATIONS",
-    "RelaxationError",
-    "SELECTIONS",
-    "STRATEGIES",
-    "Scoreboard",
-    "Search",
-    "SearchConfig",
-    "SearchError",
-    "SearchHistory",
-    "SearchState",
-    "SearchStepper",
-    "Selection",
-    "SelectionError",
-    "Split",
-    "StepGenotype",
-    "StrategyError",
-    "TASKS",
-    "TabularBenchmark",
-    "Task",
-    "TaskError",
-    "TrainConfig",
-    "TrainError",
-    "count_parameters",
-    "derive",
-    "draw",
-    "draw_comparison",
-    "draw_curves",
-    "draw_heatmaps",
-    "draw_results",
-    "draw_trajectories",
-    "evaluate",
-    "fit",
-    "interactive",
-    "load_result",
-    "load_task",
-    "network_cost",
-    "pool",
-    "progress_bar",
-    "register_baseline",
-    "register_metric",
-    "register_operation",
-    "register_relaxation",
-    "register_selection",
-    "register_strategy",
-    "register_task",
-    "resolve_device",
-    "save_run",
-    "side_by_side",
-    "train",
-    "train_backbone",
-]
+#: All that is imported above but for modules, and what is imported when asked for.
+__all__ = [name for name, value in globals().items() if not (name[0] == "_" or _ismodule(value))]
+__all__ = sorted([*__all__, *_LATER])
+
+
+def __getattr__(name: str):
+    """Imported when first asked for: a search in a script needs no widgets and no tables."""
+    if name in _LATER:
+        return getattr(_import_module(_LATER[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -99,7 +99,7 @@ def most_probable(weights: ArchitectureWeights, k: int | None = None) -> dict[Ge
         k: how many; all by default, which takes time and memory for all but small spaces.
 
     Raises:
-        SelectionError: where no legal pair of predecessors is left.
+        SelectionError: if no legal pair of predecessors is left.
     """
     found: list[tuple[float, tuple]] = [(1.0, ())]
     most = None if k is None else 20 * k + 1000
@@ -153,7 +153,7 @@ def sample_candidates(
         Each with its :func:`genotype_probability`, in the order in which they were sampled.
 
     Raises:
-        SelectionError: where no legal pair of predecessors is left.
+        SelectionError: if no legal pair of predecessors is left.
     """
 
     def sample(options: Mapping, uniform: bool = False):

@@ -84,8 +84,7 @@ class PaperRelaxation:
 class PairRelaxation:
     """X and Y each have a softmax of their own over the predecessors.
 
-    Edges compete, and X and Y can differ inside the hypernet as they must in the network that is
-    derived from it.
+    Edges compete, and X and Y can differ in the hypernet, as they must in the derived network.
     """
 
     columns = ("X", "Y")
@@ -99,9 +98,9 @@ class PairRelaxation:
 
 @register_relaxation("edge")
 class EdgeRelaxation:
-    """Edges compete for one sum that is X and Y alike, as PC-DARTS normalises edges.
+    """Edges compete for one sum, which is both X and Y: edge normalisation (Xu et al. 2020).
 
-    The columns are the paper's; softmax over predecessors is taken of what Identity has over Zero.
+    The columns are the paper's; the softmax over predecessors is of Identity minus Zero.
     """
 
     columns = ("Zero", "Identity")

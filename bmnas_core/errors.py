@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class BmnasError(ValueError):
-    """Something the user gave does not fit; the message says what, where and what would."""
+    """Something that a user gave does not fit; the message says what, where and what would fit."""
 
 
 class FileError(BmnasError, OSError):

@@ -1,68 +1,311 @@
-"""Tables of half-precision numbers on disk: written a few rows at a time, read memory-mapped."""
+"""Features on disk: extracted into memory-mapped files in half precision, one folder a modality.
+
+A folder is named by the cache key of everything that produced its features, so features of other
+backbones, data, L or pooling stay where they are. Extraction is flushed every few hundred items,
+and an extraction that was killed goes on from there.
+"""
 
 from __future__ import annotations
 
-import io
+import hashlib
+import json
+import math
 import mmap
 import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
+
+from .networks import FeatureError
+from .storage import atomic_write
+from .tasks.inputs import DataError
+from .tasks.task import Modality
+
+FORMAT = "bmnas-features/3"
+
+#: Items after which an extraction is flushed to disk.
+FLUSH_EVERY = 512
+
+#: Batches that are prefetched at most, for all readers of a bank together.
+MAX_PREFETCH = 4
+
+#: Give up after this many unreadable items in a row.
+MAX_UNREADABLE_RUN = 100
+
+#: What reading a damaged file can raise.
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)
+
+
+class Part(NamedTuple):
+    """Features of a modality's items ``start`` to ``end`` - 1; zero if they cannot be read."""
+
+    start: int
+    end: int
+    features: dict[str, Tensor]  # name → (end - start, C_i, L)
+    skipped: dict[int, str]  # item → why it cannot be read
+
+
+#: From a modality and its first item to extract to the features, in order.
+Extract = Callable[[Modality, int], Iterator[Part]]
+
+
+def cache_key(modalities: Sequence[Modality], L: int) -> str:
+    """Hash of everything that determines the modalities' features of length L."""
+    digest = hashlib.sha256(f"{FORMAT} {L}".encode())
+    for modality in modalities:
+        digest.update(modality.fingerprint().encode())
+    return digest.hexdigest()[:32]
+
+
+class DiskFeatures:
+    """Features of all modalities in files, extracted into them if they are not there yet.
+
+    Args:
+        folder: for one folder a modality.
+        device: where batches are served.
+        extract: extracts features of a modality from an item on.
+
+    Attributes:
+        features: feature name → (items, C_i, L), in half precision.
+        skipped: modality name → item → why it cannot be read.
+
+    Raises:
+        FeatureError: for a folder or features that cannot be written or read.
+        DataError: if ``MAX_UNREADABLE_RUN`` items in a row cannot be read.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        modalities: Sequence[Modality],
+        L: int,
+        device: torch.device,
+        extract: Extract,
+    ):
+        allowed = "allowed: the path of a folder that can be written"
+        if not isinstance(folder, (str, os.PathLike)):
+            raise FeatureError(f"folder: found {folder!r}; {allowed}")
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self._tables = [MemmapFeatures(Path(folder), m, L, extract) for m in modalities]
+        except OSError as error:
+            why = error.strerror or error
+            raise FeatureError(f"folder: found {str(folder)!r} ({why}); {allowed}") from None
+        self.features = {k: v for table in self._tables for k, v in table.features.items()}
+        self.skipped = {table.modality.name: table.skipped for table in self._tables}
+        self._device = device
+        self._reader = ThreadPoolExecutor(1, "features")
+        self._prefetched: dict[tuple, Future] = {}
+
+    def read(self, index: Tensor, rows: Tensor, next_rows: Tensor | None) -> dict[str, Tensor]:
+        """Features of samples ``rows`` (…,), in float32, each (…, C_i, L).
+
+        Args:
+            index: (n, modalities), the items of each sample.
+            next_rows: samples to prefetch.
+        """
+        reading = self._reading(index[rows].cpu())
+        if next_rows is not None:
+            items = index[next_rows.to(index.device)].cpu()
+            self._prefetched[_key(items)] = self._reading(items)
+            while len(self._prefetched) > MAX_PREFETCH:
+                self._prefetched.pop(next(iter(self._prefetched))).cancel()
+        return reading.result()
+
+    def _reading(self, items: Tensor) -> Future:
+        return self._prefetched.pop(_key(items), None) or self._reader.submit(self._read, items)
+
+    def _read(self, items: Tensor) -> dict[str, Tensor]:
+        columns, features = list(zip(self._tables, items.unbind(-1), strict=True)), {}
+        for table, column in columns:
+            table.prefetch(column)
+        for table, column in columns:
+            features |= table.read(column, self._device)
+        return features
 
 
 class MemmapFeatures:
-    """A memory-mapped file of features: ``rows`` (items, ΣC_i, L)."""
+    """Features of one modality in a memory-mapped file, which is written if there is none yet."""
 
-    def __init__(self, values: np.memmap):
-        self.rows = torch.from_numpy(values)
-        self.file, self.row = values._mmap, values[0].nbytes
-        self.start = values.offset % mmap.ALLOCATIONGRANULARITY
+    def __init__(self, root: Path, modality: Modality, L: int, extract: Extract):
+        key = cache_key([modality], L)
+        self.modality, self.folder, self.skipped = modality, root / key, {}
+        self._shape = len(modality.inputs), sum(modality.channels.values()), L
+        self._meta = {"format": FORMAT, "cache_key": key}
+        self._meta |= {"modality": modality.name, "shape": list(self._shape)}
+        finished, lock = self.folder / "bank.json", root / f".{key}.lock"
+        if not finished.is_file():
+            with FileLock(lock):
+                if not finished.is_file():
+                    self._make(extract)
+                lock.unlink(missing_ok=True)  # whoever waits for it finds the features
+        self._values = self._load()
+        self._rows = torch.from_numpy(self._values)
+        self.features = self._by_name(self._rows)
 
     def prefetch(self, items: Tensor) -> None:
-        """Have the system fetch rows all at once; else it waits for each as it is touched."""
+        """Have the system fetch all these rows at once, not each when it is touched."""
         if hasattr(mmap, "MADV_WILLNEED"):
+            size, start = self._values[0].nbytes, self._values.offset % mmap.ALLOCATIONGRANULARITY
             for item in items.unique().tolist():
-                place = self.start + item * self.row
+                place = start + item * size
                 page = place // mmap.PAGESIZE * mmap.PAGESIZE
-                self.file.madvise(mmap.MADV_WILLNEED, page, place + self.row - page)
+                self._values._mmap.madvise(mmap.MADV_WILLNEED, page, place + size - page)
+
+    def read(self, items: Tensor, device: torch.device) -> dict[str, Tensor]:
+        """Features of ``items`` (…,) by name, in float32, each (…, C_i, L)."""
+        picked = self._rows.index_select(0, items.flatten()).to(device)
+        parts = self._by_name(picked.reshape(*items.shape, *self._shape[1:]))
+        kind = {"dtype": torch.float32, "memory_format": torch.contiguous_format}
+        return {name: part.to(**kind) for name, part in parts.items()}
+
+    def _by_name(self, rows: Tensor) -> dict[str, Tensor]:
+        channels = self.modality.channels
+        return dict(zip(channels, rows.split(list(channels.values()), dim=-2), strict=True))
+
+    def _make(self, extract: Extract) -> None:
+        """Write the folder beside its place, from where an earlier extraction stopped."""
+        beside = self.folder.parent / f".{self.folder.name}.part"
+        try:
+            beside.mkdir(exist_ok=True)
+            self._write(beside, extract)
+            self._write_meta(beside / "bank.json")
+            (beside / "progress.json").unlink(missing_ok=True)
+            shutil.rmtree(self.folder, ignore_errors=True)
+            beside.rename(self.folder)
+        except FeatureError:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+        except OSError as error:
+            raise FeatureError(
+                f"{error.filename or beside}: {error.strerror or error}; what was extracted before "
+                "is kept, and the next call goes on from there"
+            ) from None
+
+    def _write(self, beside: Path, extract: Extract) -> None:
+        done = self._resume(beside)
+        path, items = beside / "features.npy", self._shape[0]
+        if not done:
+            _create(path, self._shape)
+        rows = np.lib.format.open_memmap(path, "r+")
+        parts = extract(self.modality, done) if done < items else ()
+        for start, end, features, skipped in parts:
+            rows[start:end] = _as_half(features, start)
+            self.skipped |= skipped
+            if end - done >= FLUSH_EVERY or end == items:
+                self._check_readable(done, end)
+                rows.flush()
+                done = end
+                self._write_meta(beside / "progress.json", done=done)
+
+    def _resume(self, beside: Path) -> int:
+        """Items that an earlier extraction has written; if that is damaged, it is deleted."""
+        try:
+            meta = self._read_meta(beside / "progress.json")
+            _mapped(beside / "features.npy", self._shape)
+            done = min(int(meta["done"]), self._shape[0])
+        except _DAMAGE:
+            shutil.rmtree(beside, ignore_errors=True)
+            beside.mkdir()
+            return 0
+        self.skipped |= meta["skipped"]
+        return done
+
+    def _check_readable(self, start: int, end: int) -> None:
+        """Refuse a run of files none of which can be read: the disk is gone, not a file damaged."""
+        items = range(start, end)
+        if len(items) >= MAX_UNREADABLE_RUN and all(item in self.skipped for item in items):
+            raise DataError(
+                f"{self.modality.name}: items {start} … {end - 1}: none can be read, the first of "
+                f"them: {self.skipped[start]}; what was extracted before is kept"
+            )
+
+    def _write_meta(self, path: Path, **more: object) -> None:
+        with atomic_write(path) as part:
+            part.write_text(json.dumps(self._meta | {"skipped": self.skipped} | more, indent=1))
+
+    def _read_meta(self, path: Path) -> dict:
+        """What a file says of the features beside it. Raises ValueError if they are others."""
+        meta = json.loads(path.read_text())
+        for name, allowed in self._meta.items():
+            if meta[name] != allowed:
+                raise ValueError(f"found {name} {meta[name]!r}; allowed: {allowed!r}")
+        meta["skipped"] = {int(item): str(why) for item, why in meta["skipped"].items()}
+        return meta
+
+    def _load(self) -> np.memmap:
+        path = self.folder / "bank.json"
+        try:
+            meta = self._read_meta(path)
+            path = self.folder / "features.npy"
+            values = _mapped(path, self._shape)
+        except _DAMAGE as error:
+            raise FeatureError(
+                f"{path}: found no features of {self.modality.name!r} ({error}); delete "
+                f"{self.folder} to have it made again"
+            ) from None
+        self.skipped = {
+            item: f"{why} (to have it tried again, delete {self.folder})"
+            for item, why in meta["skipped"].items()
+        }
+        return values
 
 
-class TableWriter:
-    """A .npy file of half-precision numbers that is written in place, a few rows at a time."""
+def _create(path: Path, shape: tuple[int, int, int]) -> None:
+    """Create a file of features with all its blocks.
 
-    def __init__(self, path: Path, shape: tuple[int, ...]):
-        self.path, self.shape = path, shape
-        self.row = 2 * int(np.prod(shape[1:]))
+    A map is written to without calls that could fail, so on a full disk a file with holes would end
+    the process (SIGBUS).
+    """
+    needed, free = 2 * math.prod(shape), shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise FeatureError(
+            f"{path.parent.parent}: the features need {needed / 1e9:.2f} GB; found "
+            f"{free / 1e9:.2f} GB"
+        )
+    try:
+        values = np.lib.format.open_memmap(path, "w+", np.float16, shape)
+        with open(path, "r+b") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, values.offset + values.nbytes)
+            else:
+                file.seek(values.offset)
+                file.writelines(bytes(values[0].nbytes) for _ in values)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
-    @staticmethod
-    def _header(shape: tuple[int, ...]) -> bytes:
-        stream = io.BytesIO()
-        described = {"descr": "<f2", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(stream, described)
-        return stream.getvalue()
 
-    @classmethod
-    def nbytes(cls, shape: tuple[int, ...]) -> int:
-        """Size of the whole file."""
-        return len(cls._header(shape)) + 2 * int(np.prod(shape))
+def _mapped(path: Path, shape: tuple[int, int, int]) -> np.memmap:
+    # Private pages, since PyTorch has no read-only arrays; none is written to.
+    values = np.lib.format.open_memmap(path, "c")
+    if values.shape != shape or values.dtype != np.float16:
+        raise ValueError(
+            f"found shape {list(values.shape)} of {values.dtype}; allowed: {list(shape)} of float16"
+        )
+    return values
 
-    def __enter__(self):
-        header = self._header(self.shape)
-        self.file = open(self.path, "r+b" if self.path.exists() else "w+b")  # noqa: SIM115
-        self.file.write(header)
-        self.file.truncate(self.nbytes(self.shape))
-        self.start = len(header)
-        return self
 
-    def __exit__(self, *_):
-        self.file.close()
+def _as_half(features: dict[str, Tensor], start: int) -> np.ndarray:
+    """Features by name as one array (n, ΣC_i, L). Raises FeatureError for values that overflow."""
+    for name, values in features.items():
+        large = (values.abs() > torch.finfo(torch.float16).max).flatten(1).any(1).nonzero()
+        if len(large):
+            item = int(large[0])
+            raise FeatureError(
+                f"feature {name!r} of item {start + item}: found "
+                f"{float(values[item].abs().max()):.0f}; allowed on disk, in half precision: "
+                "at most 65504"
+            )
+    return torch.cat(list(features.values()), dim=1).half().cpu().numpy()
 
-    def write(self, start: int, values: Tensor) -> None:
-        self.file.seek(self.start + start * self.row)
-        self.file.write(values.numpy().tobytes())
 
-    def flush(self) -> None:
-        self.file.flush()
-        os.fsync(self.file.fileno())
+def _key(items: Tensor) -> tuple:
+    return tuple(items.shape), items.numpy().tobytes()

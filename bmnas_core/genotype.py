@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import permutations
@@ -30,7 +30,9 @@ LARGEST = 64
 #: The operations that a search chooses from unless told otherwise: the paper's, less Zero.
 DEFAULT_OPERATIONS = ("sum", "attention", "linear_glu", "concat_fc")
 
-#: Cells that have a name of their own in the literature, as steps on X and Y.
+#: Cells with a name in the literature, as steps on X and Y. Sum is DARTS's (Liu et al. 2019),
+#: ConcatFC MFAS's (Pérez-Rúa et al. 2019), two-head attention Vaswani et al.'s (2017), attention on
+#: attention Huang et al.'s (AoA, 2019).
 MOTIFS = {
     "Sum": [("sum", ("X", "Y"))],
     "ConcatFC": [("concat_fc", ("X", "Y"))],
@@ -121,7 +123,7 @@ class CellGenotype:
 
     @property
     def motif(self) -> str | None:
-        """Name of this Cell's inner structure where it has one, such as ``"ConcatFC"``."""
+        """Name of this Cell's steps in :data:`MOTIFS`, such as ``"ConcatFC"``, or None."""
         steps = _canonical_steps([(s.op, s.inputs) for s in self.steps])
         return next((n for n, motif in MOTIFS.items() if _canonical_steps(motif) == steps), None)
 
@@ -134,7 +136,7 @@ class Change:
         cell, step: which, counted from 1; ``step`` is None for what belongs to the Cell itself.
         what: ``"X"`` or ``"Y"`` of a Cell, ``"operation"``, ``"1st input"`` or ``"2nd input"`` of
             a step, or ``""`` for a whole Cell or step that is new or gone.
-        before, after: the names; ``""`` where there is none.
+        before, after: the names; ``""`` if there is none.
     """
 
     cell: int
@@ -144,7 +146,7 @@ class Change:
     after: str
 
     def __str__(self) -> str:
-        where = f"Cell {self.cell}" + (f" S{self.step}" if self.step else "")
+        where = f"Cell {self.cell}" + (f" {step_name(self.step - 1)}" if self.step else "")
         what = f" {self.what}" if self.what else ""
         return f"{where}{what}: {self.before or 'none'} → {self.after or 'none'}"
 
@@ -185,8 +187,10 @@ class Genotype:
         """This genotype with other inputs X and Y of its first Cells, one pair each.
 
         Raises:
-            GenotypeError: if the result is not legal.
+            GenotypeError: for more pairs than Cells, or if the result is not legal.
         """
+        if len(pairs) > len(self.cells):
+            raise GenotypeError("pairs", list(pairs), f"at most {len(self.cells)}, one a Cell")
         first = [replace(c, inputs=pair) for c, pair in zip(self.cells, pairs, strict=False)]
         return replace(self, cells=(*first, *self.cells[len(first) :]))
 
@@ -207,14 +211,14 @@ class Genotype:
             self.features,
             tuple(
                 CellGenotype(inputs, tuple(StepGenotype(*step) for step in steps))
-                for steps, inputs in _smallest_order(listing, "C")
+                for steps, inputs in _smallest_order(listing, cell_name)
             ),
         )
 
     def changes_from(self, before: Genotype) -> tuple[Change, ...]:
-        """What is other here than in ``before``, Cell by Cell and step by step as they are listed.
+        """What differs from ``before``, Cell by Cell and step by step as they are listed.
 
-        The order of a step's inputs counts only where neither operation is symmetric.
+        The order of a step's inputs counts only if neither operation is symmetric.
 
         Raises:
             GenotypeError: for anything but a genotype.
@@ -296,7 +300,7 @@ class Genotype:
         """Write :meth:`to_json` to ``path``, whole or not at all.
 
         Raises:
-            FileError: where nothing can be written.
+            FileError: if nothing can be written.
         """
         with atomic_write(path) as beside:
             beside.write_text(self.to_json(), encoding="utf-8")
@@ -417,7 +421,7 @@ def _step_changes(
     if old.op != new.op:
         changes.append(Change(cell, step, "operation", *labels))
     if any(OPERATIONS[part.op].symmetric for part in (old, new)):
-        # No order to keep: what both have stays where the new one names it.
+        # The order does not count: an input that both have keeps the place it has in the new one.
         stays = [name for name in new.inputs if name in before]
         others = iter([name for name in before if name not in stays])
         before = tuple(name if name in stays else next(others) for name in new.inputs)
@@ -429,18 +433,18 @@ def _step_changes(
 
 def _canonical_steps(steps) -> list[tuple[str, tuple[str, str]]]:
     symmetric = {op: getattr(OPERATIONS.get(op), "symmetric", False) for op, _ in steps}
-    return _smallest_order([(op, inputs, symmetric[op]) for op, inputs in steps], "S")
+    return _smallest_order([(op, inputs, symmetric[op]) for op, inputs in steps], step_name)
 
 
-def _smallest_order(nodes: list[tuple], prefix: str) -> list[tuple]:
+def _smallest_order(nodes: list[tuple], name: Callable[[int], str]) -> list[tuple]:
     """The smallest listing of a directed acyclic graph over all orders that respect it.
 
-    ``nodes`` are ``(label, inputs, symmetric)``, node i known to later ones as ``prefix + i``.
+    ``nodes`` are ``(label, inputs, symmetric)``; later nodes call node i ``name(i)``.
     Nodes are taken greedily, smallest ``(label, inputs under their new names)`` first, and among
     equals by what later nodes make of them (:func:`_roles`). Only equals in that too are each
     tried, within a budget that is far more than a searched Cell needs.
     """
-    roles = _roles(nodes, prefix)
+    roles = _roles(nodes, name)
     budget = 1000
 
     def extend(renamed: dict[str, str], listing: list[tuple]) -> list[tuple]:
@@ -449,16 +453,16 @@ def _smallest_order(nodes: list[tuple], prefix: str) -> list[tuple]:
         while len(listing) < len(nodes):
             ready = []
             for i, (label, inputs, symmetric) in enumerate(nodes):
-                own = f"{prefix}{i + 1}"
+                own = name(i)
                 if own in renamed or any(n in roles and n not in renamed for n in inputs):
                     continue
-                names = tuple(renamed.get(name, name) for name in inputs)
+                names = tuple(renamed.get(source, source) for source in inputs)
                 node = label, tuple(sorted(names)) if symmetric else names
                 ready.append((node, roles[own], own))
             node, role, _ = min(ready)
             ties = [own for other, its, own in ready if (other, its) == (node, role)]
             listing.append(node)
-            new = f"{prefix}{len(listing)}"
+            new = name(len(listing) - 1)
             if len(ties) > 1 and role != "unused" and budget > 0:
                 budget -= len(ties)
                 return min(extend({**renamed, own: new}, listing) for own in ties)
@@ -468,25 +472,25 @@ def _smallest_order(nodes: list[tuple], prefix: str) -> list[tuple]:
     return extend({}, [])
 
 
-def _roles(nodes: list[tuple], prefix: str) -> dict[str, str]:
+def _roles(nodes: list[tuple], name: Callable[[int], str]) -> dict[str, str]:
     """For each node a text that says what it and its surroundings are, by rounds of refinement.
 
     Nodes that can be exchanged have the same one.
     """
-    names = [f"{prefix}{i + 1}" for i in range(len(nodes))]
-    roles = {name: repr(label) for name, (label, _, _) in zip(names, nodes, strict=True)}
+    names = [name(i) for i in range(len(nodes))]
+    roles = {own: repr(label) for own, (label, _, _) in zip(names, nodes, strict=True)}
     for _ in nodes:
-        before, uses = roles, {name: [] for name in names}
-        for name, (_, inputs, symmetric) in zip(names, nodes, strict=True):
+        before, uses = roles, {own: [] for own in names}
+        for own, (_, inputs, symmetric) in zip(names, nodes, strict=True):
             for k, source in enumerate(inputs):
                 if source in uses:
-                    uses[source].append((before[name], 0 if symmetric else k))
+                    uses[source].append((before[own], 0 if symmetric else k))
         roles = {}
-        for name, (_, inputs, symmetric) in zip(names, nodes, strict=True):
+        for own, (_, inputs, symmetric) in zip(names, nodes, strict=True):
             sources = [before.get(source, source) for source in inputs]
-            around = before[name], sorted(sources) if symmetric else sources, sorted(uses[name])
-            roles[name] = sha256(repr(around).encode()).hexdigest()
+            around = before[own], sorted(sources) if symmetric else sources, sorted(uses[own])
+            roles[own] = sha256(repr(around).encode()).hexdigest()
         if len(set(roles.values())) == len(set(before.values())):
             break
     used = {source for _, inputs, _ in nodes for source in inputs}
-    return {name: role if name in used else "unused" for name, role in roles.items()}
+    return {own: role if own in used else "unused" for own, role in roles.items()}

@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ FORMAT = "bmnas-history/2"
 ABOUT = {"task": str, "rule": str | None, "metric": str, "seed": int, "config": dict}
 ABOUT |= {"features": list}
 PHASES = ("start", "both", "weights", "architecture", "selection")
-#: The numbers of each row.
+#: The numbers of each state.
 COLUMNS = ("step", "epoch", "lr", "train_loss", "val_loss", "val_score")
 
 
@@ -66,25 +65,6 @@ class Comparison:
         return "\n".join(lines)
 
 
-class Row(NamedTuple):
-    """A state as a history keeps it.
-
-    Attributes:
-        numbers: one for each of :data:`COLUMNS`, NaN for None.
-        phase: index into :data:`PHASES`.
-        genotype: index into the history's genotypes.
-        weights: α, β and γ, flattened to one float32 array.
-    """
-
-    numbers: tuple[float, ...]
-    phase: int
-    genotype: int
-    weights: np.ndarray
-
-    def value(self, column: str) -> float:
-        return self.numbers[COLUMNS.index(column)]
-
-
 class SearchHistory:
     """The states of a search: all of them, or an even selection from a long one. ::
 
@@ -113,12 +93,9 @@ class SearchHistory:
                     f"about: found no {name}; allowed: {known}, as from_search reads them"
                 )
         self.about, self.limit = dict(about), limit
-        self.genotypes: list[Genotype] = []
-        self._known: dict[Genotype, int] = {}
-        self._shapes: list[tuple[int, ...]] | None = None
-        self._rows: list[Row] = []
+        self._states: list[SearchState] = []
+        self._best: SearchState | None = None
         self._stride = self._epoch_stride = 1
-        self._best_row: Row | None = None
 
     @classmethod
     def from_search(cls, search: Search, limit: int = 10_000) -> SearchHistory:
@@ -156,78 +133,46 @@ class SearchHistory:
         weights, config = state.weights, self.about["config"]
         theirs = [*weights.features], [*weights.operations], weights.relaxation, state.selection
         ours = [config[name] for name in ("operations", "relaxation", "selection")]
-        arrays = _arrays(weights)
-        shapes = [array.shape for array in arrays]
-        if list(theirs) != [self.about["features"], *ours] or self._shapes not in (None, shapes):
+        shapes = self._shapes if self._states else _shapes(weights)
+        if list(theirs) != [self.about["features"], *ours] or _shapes(weights) != shapes:
             raise HistoryError("append: found a state of another search; allowed: of the same one")
-        if self._rows and state.step <= self._rows[-1].value("step"):
-            last = int(self._rows[-1].value("step"))
+        if self._states and state.step <= (last := self._states[-1].step):
             raise HistoryError(f"append: found step {state.step}; allowed: after step {last}")
         if state.phase not in PHASES:
             allowed = ", ".join(map(repr, PHASES))
             raise HistoryError(f"append: found phase {state.phase!r}; allowed: {allowed}")
-        self._shapes = shapes
-        numbers = tuple(
-            math.nan if (value := getattr(state, name)) is None else float(value)
-            for name in COLUMNS
-        )
-        if state.genotype not in self._known:
-            self._known[state.genotype] = len(self.genotypes)
-            self.genotypes.append(state.genotype)
-        flat = np.concatenate([array.ravel() for array in arrays]).astype(np.float32)
-        if len(self._rows) > 1 and not self._keeps(self._rows[-1]):
-            self._rows.pop()
-        self._add(Row(numbers, PHASES.index(state.phase), self._known[state.genotype], flat))
-        if len(self._rows) > self.limit:
+        if self._states and state.genotype == self._states[-1].genotype:  # keep one object of it
+            state.__dict__["genotype"] = self._states[-1].genotype
+        if len(self._states) > 1 and not self._keeps(self._states[-1]):
+            self._states.pop()
+        self._add(state)
+        if len(self._states) > self.limit:
             self._thin()
-        if len(self.genotypes) > len(self._rows):
-            self._drop_unused()
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._states)
 
     def __iter__(self) -> Iterator[SearchState]:
-        return (self[i] for i in range(len(self)))
+        return iter(self._states)
 
     def __getitem__(self, i: int | slice) -> SearchState | list[SearchState]:
-        if isinstance(i, slice):
-            return [self[k] for k in range(*i.indices(len(self)))]
         try:
-            row = self._rows[i]
+            return self._states[i]
         except IndexError:
             raise IndexError(f"history: found index {i}; allowed: below {len(self)}") from None
-        values = dict(zip(COLUMNS, row.numbers, strict=True))
-        values = {k: None if math.isnan(v) else v for k, v in values.items()}
-        config = self.about["config"]
-        cells = (len(self._shapes) - 1) // 2
-        ends = np.cumsum([math.prod(shape) for shape in self._shapes])[:-1]
-        parts = np.split(row.weights, ends)
-        alpha, *rest = (p.reshape(s) for p, s in zip(parts, self._shapes, strict=True))
-        weights = ArchitectureWeights(
-            alpha,
-            tuple(rest[:cells]),
-            tuple(rest[cells:]),
-            tuple(self.about["features"]),
-            tuple(config["operations"]),
-            config["relaxation"],
-        )
-        values |= {"step": int(values["step"]), "epoch": int(values["epoch"])}
-        state = SearchState(
-            phase=PHASES[row.phase], weights=weights, selection=config["selection"], **values
-        )
-        # A history knows the genotype even if the selection rule is not registered here.
-        state.__dict__["genotype"] = self.genotypes[row.genotype]
-        return state
+
+    @property
+    def genotypes(self) -> list[Genotype]:
+        """All genotypes that states have, each once, in order."""
+        return list(dict.fromkeys(state.genotype for state in self))
 
     def __eq__(self, other: object) -> bool:
         """Whether both have the same settings and the same numbers to the bit."""
         if not isinstance(other, SearchHistory):
             return NotImplemented
-        return (
-            self.about == other.about
-            and len(self) == len(other)
-            and all(map(_equal, self._rows, other._rows))
-            and all(self._genotype(i) == other._genotype(i) for i in range(len(self)))
+        same = self.about == other.about and len(self) == len(other)
+        return same and all(
+            _same(a, b) and a.genotype == b.genotype for a, b in zip(self, other, strict=True)
         )
 
     __hash__ = None
@@ -264,21 +209,19 @@ class SearchHistory:
         """
         if name not in COLUMNS:
             raise HistoryError(f"column: found {name!r}; allowed: {', '.join(map(repr, COLUMNS))}")
-        k = COLUMNS.index(name)
-        return np.array([row.numbers[k] for row in self._rows])
+        return np.array([getattr(state, name) for state in self], dtype=float)
 
     @property
     def phases(self) -> np.ndarray:
         """The phase of each state, as :class:`SearchState` names them: (len,), strings."""
-        return np.array([PHASES[row.phase] for row in self._rows])
+        return np.array([state.phase for state in self])
 
     @property
     def changes(self) -> list[int]:
         """Indices of the states whose architecture is not that of the state before."""
-        canonical = [genotype.canonical() for genotype in self.genotypes]
-        indices = [row.genotype for row in self._rows]
-        pairs = enumerate(zip(indices, indices[1:], strict=False), 1)
-        return [i for i, (a, b) in pairs if a != b and canonical[a] != canonical[b]]
+        canonical = {genotype: genotype.canonical() for genotype in self.genotypes}
+        found = [canonical[state.genotype] for state in self]
+        return [i for i in range(1, len(self)) if found[i] != found[i - 1]]
 
     @property
     def best(self) -> SearchState | None:
@@ -286,10 +229,8 @@ class SearchHistory:
 
         The first of equal ones; None if no state has a score.
         """
-        if self._rows and PHASES[self._rows[-1].phase] == "selection":
-            return self[-1]
-        scores = self.column("val_score")
-        return None if np.isnan(scores).all() else self[int(np.nanargmax(scores))]
+        selecting = self._states and self._states[-1].phase == "selection"
+        return self._states[-1] if selecting else self._best
 
     def compare(self, other: SearchHistory) -> Comparison:
         """This history compared with another, of any search.
@@ -306,11 +247,11 @@ class SearchHistory:
             if name != "config" and mine.get(name) != theirs.get(name)
         }
         common, i, j = np.intersect1d(self.steps, other.steps, return_indices=True)
-        pairs = list(zip(i, j, strict=True))
-        equal = [_equal(self._rows[a], other._rows[b], any_start=True) for a, b in pairs]
+        pairs = [(self[a], other[b]) for a, b in zip(i, j, strict=True)]
+        equal = [_same(a, b, any_start=True) for a, b in pairs]
         until = len(equal) if all(equal) else equal.index(False)
         canonical = {g: g.canonical() for t in (self, other) for g in t.genotypes}
-        same = [canonical[self._genotype(a)] == canonical[other._genotype(b)] for a, b in pairs]
+        same = [canonical[a.genotype] == canonical[b.genotype] for a, b in pairs]
         return Comparison(
             settings,
             len(common),
@@ -327,21 +268,21 @@ class SearchHistory:
             FileError: if nothing can be written.
         """
         self._some()
-        self._drop_unused()
+        genotypes = {genotype: k for k, genotype in enumerate(self.genotypes)}
         header = {
             "format": FORMAT,
             "about": self.about,
             "limit": self.limit,
             "strides": [self._stride, self._epoch_stride],
             "shapes": self._shapes,
-            "genotypes": [json.loads(genotype.to_json()) for genotype in self.genotypes],
+            "genotypes": [json.loads(genotype.to_json()) for genotype in genotypes],
         }
-        numbers, phases, genotypes, weights = zip(*self._rows, strict=True)
+        flat = [np.concatenate([a.ravel() for a in _arrays(state.weights)]) for state in self]
         tensors = {
-            "numbers": torch.tensor(numbers, dtype=torch.float64),
-            "phase": torch.tensor(phases, dtype=torch.int8),
-            "genotype": torch.tensor(genotypes, dtype=torch.int32),
-            "weights": torch.from_numpy(np.stack(weights)),
+            "numbers": torch.from_numpy(np.stack([self.column(name) for name in COLUMNS], axis=1)),
+            "phase": torch.tensor([PHASES.index(s.phase) for s in self], dtype=torch.int8),
+            "genotype": torch.tensor([genotypes[s.genotype] for s in self], dtype=torch.int32),
+            "weights": torch.from_numpy(np.stack(flat).astype(np.float32)),
         }
         write_tensors(path, tensors, json.dumps(header, ensure_ascii=False))
         return Path(path)
@@ -357,14 +298,7 @@ class SearchHistory:
         try:
             history = cls(header["about"], header["limit"])
             history._stride, history._epoch_stride = header["strides"]
-            history._shapes = [tuple(shape) for shape in header["shapes"]]
-            texts = [json.dumps(genotype) for genotype in header["genotypes"]]
-            history.genotypes = [Genotype.from_json(text) for text in texts]
-            history._known = {genotype: k for k, genotype in enumerate(history.genotypes)}
-            lists = (tensors[k].tolist() for k in ("numbers", "phase", "genotype"))
-            for numbers, *row in zip(*lists, tensors["weights"].numpy(), strict=True):
-                history._add(Row(tuple(numbers), *row))
-            history._check()
+            history._read(header, tensors)
         except (KeyError, IndexError) as error:
             raise HistoryError(f"{path}: found no {error}; allowed: a whole history") from None
         except (ValueError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
@@ -402,107 +336,116 @@ class SearchHistory:
 
         return draw_curves(self).svg
 
-    def _check(self) -> None:
-        """Raise ValueError unless what was read is whole."""
+    def _read(self, header: dict, tensors: dict[str, torch.Tensor]) -> None:
+        """Add the states of a file. Raises ValueError, or whatever damage leads to."""
+        self._check_about()
+        self._stride, self._epoch_stride = header["strides"]
+        shapes = [tuple(shape) for shape in header["shapes"]]
+        genotypes = [Genotype.from_json(json.dumps(genotype)) for genotype in header["genotypes"]]
+        numbers, weights = tensors["numbers"].double().numpy(), tensors["weights"].numpy()
+        phases, kinds = tensors["phase"].tolist(), tensors["genotype"].tolist()
+        if not len(numbers) or numbers.shape[1:] != (len(COLUMNS),) or np.isinf(numbers).any():
+            raise ValueError("found no states, or numbers that are not those of a state")
+        steps = numbers[:, 0]
+        if np.isnan(numbers[:, :3]).any() or steps.max() > 2**53 or not (np.diff(steps) > 0).all():
+            raise ValueError("found steps that do not rise")
+        if weights.ndim != 2 or weights.dtype != np.float32:
+            raise ValueError(f"found weights of shape {weights.shape} and type {weights.dtype}")
         about, config = self.about, self.about["config"]
-        names = [
-            about["task"],
-            about["rule"] or "",
-            about["metric"],
-            config["relaxation"],
-            config["selection"],
-        ]
-        names += [*about["features"], *config["operations"]]
+        names = tuple(about["features"]), tuple(config["operations"]), config["relaxation"]
+        cells, ends = (len(shapes) - 1) // 2, np.cumsum([math.prod(shape) for shape in shapes])
+        for row, phase, kind, flat in zip(numbers.tolist(), phases, kinds, weights, strict=True):
+            if not (0 <= phase < len(PHASES) and 0 <= kind < len(genotypes)):
+                raise ValueError("found a state without a phase or a genotype")
+            parts = zip(np.split(flat, ends[:-1]), shapes, strict=True)
+            alpha, *rest = (part.reshape(shape) for part, shape in parts)
+            found = ArchitectureWeights(alpha, tuple(rest[:cells]), tuple(rest[cells:]), *names)
+            values = dict(zip(COLUMNS, (None if v != v else v for v in row), strict=True))
+            values |= {name: int(values[name]) for name in ("step", "epoch")}
+            values |= {"phase": PHASES[phase], "selection": config["selection"]}
+            state = SearchState(weights=found, **values)
+            # A history knows the genotype even if the selection rule is not registered here.
+            state.__dict__["genotype"] = genotypes[kind]
+            self._add(state)
+        for state in (self[0], self[-1]):
+            _check_weights(state)
+
+    def _check_about(self) -> None:
+        about, config = self.about, self.about["config"]
+        texts = [about["task"], about["rule"] or "", about["metric"]]
+        texts += [config["relaxation"], config["selection"], *about["features"]]
+        texts += config["operations"]
         lists = isinstance(about["features"], list) and isinstance(config["operations"], list)
         if not lists or len(about["features"]) < 2:
             raise ValueError("found no lists of features and operations")
-        for kind, name, known in (
-            ("relaxation", config["relaxation"], RELAXATIONS),
-            *(("operation", name, OPERATIONS) for name in config["operations"]),
-        ):
-            if name not in known:
-                raise ValueError(f"{kind}: found {name!r}; registered are {', '.join(known)}")
-        if not all(isinstance(name, str) for name in names):
-            raise ValueError(f"found names {names}, not all of them text")
-        if not self._rows or not isinstance(about["seed"], int):
-            raise ValueError("found no states, or a seed that is no int")
-        numbers = np.array([row.numbers for row in self._rows])
-        if numbers.ndim != 2 or numbers.shape[1] != len(COLUMNS) or np.isinf(numbers).any():
-            raise ValueError("found numbers that are not finite, or not those of a state")
-        if (
-            np.abs(numbers[:, 0]).max() > 2**53
-            or not (np.diff(numbers[:, 0]) > 0).all()
-            or np.isnan(numbers[:, :3]).any()
-        ):
-            raise ValueError("found steps that do not rise")
-        for _, phase, genotype, flat in self._rows:
-            if not (0 <= phase < len(PHASES) and 0 <= genotype < len(self.genotypes)):
-                raise ValueError("found a state without a phase or a genotype")
-            if flat.ndim != 1 or flat.dtype != np.float32:
-                raise ValueError(f"found weights of shape {flat.shape} and type {flat.dtype}")
-        for state in (self[0], self[-1]):
-            weights = state.weights
-            if len(weights.gamma) != len(state.genotype.cells):
-                raise ValueError("found other Cells in the weights than in the genotype")
-            for i, gamma in enumerate(weights.gamma):
-                names, x, _ = weights.cell_edges(i)
-                edges = [weights.step_edges(i, j) for j in range(len(gamma))]
-                fits = all(len(sources) == len(p) for sources, p, _ in [(names, x, x), *edges])
-                if not fits or gamma.shape[1] != len(weights.operations):
-                    raise ValueError("found weights that do not fit features and operations")
+        named = [("relaxation", config["relaxation"], RELAXATIONS)]
+        named += [("operation", name, OPERATIONS) for name in config["operations"]]
+        for kind, name, registry in named:
+            if name not in registry:
+                raise ValueError(f"{kind}: found {name!r}; registered are {registry.names}")
+        if not all(isinstance(text, str) for text in texts) or not isinstance(about["seed"], int):
+            raise ValueError(
+                f"found names {texts} and seed {about['seed']!r}; allowed: text, an integer"
+            )
 
     def _some(self) -> None:
-        if not self._rows:
+        if not self._states:
             raise HistoryError("found a history without states; allowed: at least one state")
 
-    def _genotype(self, i: int) -> Genotype:
-        return self.genotypes[self._rows[i].genotype]
+    @property
+    def _shapes(self) -> list[tuple[int, ...]]:
+        return _shapes(self[0].weights)
 
-    def _keeps(self, row: Row) -> bool:
-        step, epoch, *_, score = row.numbers
+    def _keeps(self, state: SearchState) -> bool:
         return (
-            row is self._rows[0]
-            or row is self._best_row
-            or step % self._stride == 0
-            or (not math.isnan(score) and epoch % self._epoch_stride == 0)
+            state is self._states[0]
+            or state is self._best
+            or state.step % self._stride == 0
+            or (state.val_score is not None and state.epoch % self._epoch_stride == 0)
         )
 
-    def _add(self, row: Row) -> None:
-        self._rows.append(row)
-        score, best = row.value("val_score"), self._best_row
-        if not math.isnan(score) and (best is None or score > best.value("val_score")):
-            self._best_row = row
+    def _add(self, state: SearchState) -> None:
+        self._states.append(state)
+        score = state.val_score
+        if score is not None and (self._best is None or score > self._best.val_score):
+            self._best = state
 
     def _thin(self) -> None:
         """Drop states until there are no more than ``limit``."""
-        while len(self._rows) > self.limit:
+        while len(self._states) > self.limit:
             self._stride *= 2
-            *rows, last = self._rows
-            rows = [row for row in rows if self._keeps(row)]
-            if len(rows) >= self.limit:
+            *states, last = self._states
+            states = [state for state in states if self._keeps(state)]
+            if len(states) >= self.limit:
                 self._epoch_stride *= 2
-            self._rows = [*rows, last]
-        self._drop_unused()
-
-    def _drop_unused(self) -> None:
-        """Forget genotypes of states that were dropped."""
-        kept = sorted({row.genotype for row in self._rows})
-        renamed = {old: new for new, old in enumerate(kept)}
-        self.genotypes = [self.genotypes[old] for old in kept]
-        self._known = {genotype: k for k, genotype in enumerate(self.genotypes)}
-        rows, self._rows, self._best_row = self._rows, [], None
-        for row in rows:
-            self._add(row._replace(genotype=renamed[row.genotype]))
+            self._states = [*states, last]
 
 
 def _arrays(weights: ArchitectureWeights) -> list[np.ndarray]:
     return [weights.alpha, *weights.beta, *weights.gamma]
 
 
-def _equal(row: Row, other: Row, any_start: bool = False) -> bool:
-    """Whether two rows are equal to the bit; ``any_start`` ignores the losses if one is a start."""
-    if any_start and PHASES.index("start") in (row.phase, other.phase):
-        same = row.value("step") == other.value("step")
-        return same and np.array_equal(row.weights, other.weights)
-    same = np.array_equal(row.numbers, other.numbers, equal_nan=True) and row.phase == other.phase
-    return same and row.weights.tobytes() == other.weights.tobytes()
+def _shapes(weights: ArchitectureWeights) -> list[tuple[int, ...]]:
+    return [array.shape for array in _arrays(weights)]
+
+
+def _check_weights(state: SearchState) -> None:
+    """Raise ValueError unless weights fit the features, operations and Cells."""
+    weights = state.weights
+    if len(weights.gamma) != len(state.genotype.cells):
+        raise ValueError("found other Cells in the weights than in the genotype")
+    for i, gamma in enumerate(weights.gamma):
+        edges = [weights.cell_edges(i), *(weights.step_edges(i, j) for j in range(len(gamma)))]
+        fits = all(len(names) == len(x) for names, x, _ in edges)
+        if not fits or gamma.shape[1] != len(weights.operations):
+            raise ValueError("found weights that do not fit features and operations")
+
+
+def _same(one: SearchState, other: SearchState, any_start: bool = False) -> bool:
+    """Equal to the bit; with ``any_start``, missing losses do not count if one is a start."""
+    start = any_start and "start" in (one.phase, other.phase)
+    names = ("step",) if start else (*COLUMNS, "phase")
+    arrays = zip(_arrays(one.weights), _arrays(other.weights), strict=True)
+    return all(getattr(one, name) == getattr(other, name) for name in names) and all(
+        a.tobytes() == b.tobytes() for a, b in arrays
+    )

@@ -1,4 +1,4 @@
-"""Progress bars where somebody is watching: a terminal or a notebook, not a log or a lone run."""
+"""Progress bars, shown only in a terminal or a notebook that somebody is looking at."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterable
 
 from tqdm.auto import tqdm
 
-#: Set to 1 where a notebook runs with nobody in front of it; its kernel cannot tell by itself.
+#: Environment variable: 1 if a notebook runs unattended, which its kernel cannot find out.
 UNATTENDED = "BMNAS_UNATTENDED"
 
 
 class _Bar(tqdm):
-    """A bar that is full when its iterable has ended, be it early, as a search may."""
+    """A bar that is full when its iterable ends, even if it stops early."""
 
     def __init__(self, iterable: Iterable, *args, **options):
         super().__init__(self._to_its_end(iterable), *args, **options)
@@ -26,11 +26,11 @@ class _Bar(tqdm):
 def progress_bar(
     iterable: Iterable, name: str, total: int | None = None, *, show: bool = True
 ) -> tqdm:
-    """``iterable`` with a bar that goes away when done: ``for state in progress_bar(search, …)``.
+    """``iterable`` with a bar that disappears at its end: ``for state in progress_bar(search, …)``.
 
     Args:
-        total: how many items; ``len(iterable)`` where None, if it has one.
-        show: False for no bar, whoever watches.
+        total: number of items; defaults to ``len(iterable)`` if it has one.
+        show: False never shows the bar.
     """
     if total is None and hasattr(iterable, "__len__"):
         total = len(iterable)
@@ -38,7 +38,7 @@ def progress_bar(
 
 
 def is_interactive() -> bool:
-    """Whether a terminal or a notebook shows what is printed here, to a person."""
+    """Whether what is printed here appears in a terminal or an attended notebook."""
     if os.environ.get(UNATTENDED) == "1":
         return False
     ipython = sys.modules.get("IPython")

@@ -18,7 +18,7 @@ class DeviceError(BmnasError):
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
-    """``"auto"`` is the first GPU where there is one and the CPU elsewhere.
+    """``"auto"`` is the first GPU, or the CPU if there is none.
 
     Raises:
         DeviceError: for a name PyTorch does not know or a device this machine lacks.
@@ -69,7 +69,7 @@ def generator(seed: int, *stream: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(_stream_seed(seed, stream))
 
 
-#: Held while random numbers are drawn from a stream, so that threads do not draw each other's.
+#: Held while numbers are drawn from a random stream, so that no thread draws those of another.
 RNG_LOCK = threading.RLock()
 
 
@@ -77,9 +77,9 @@ RNG_LOCK = threading.RLock()
 def seeded(seed: int, *stream: str | int, device: torch.device | None = None):
     """Run a block on the random numbers of (seed, stream) and leave the global ones untouched.
 
-    Whatever else draws random numbers in between, the block always sees the same ones: this is
-    what makes a search resumable without storing generator states, and two of them independent,
-    in one thread or in several.
+    The block always sees the same numbers, whatever else draws random numbers meanwhile. So a
+    search can be resumed without stored generator states, and two searches do not disturb each
+    other, in one thread or in several.
     """
     on_gpu = device is not None and device.type == "cuda"
     with RNG_LOCK, torch.random.fork_rng(devices=[device] if on_gpu else []):

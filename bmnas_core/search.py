@@ -111,13 +111,13 @@ class SearchConfig(SearchSettings):
 
 @dataclass(frozen=True)
 class SearchState:
-    """What one step of a search did and where it stands.
+    """What one step of a search did, and the state after it.
 
     Attributes:
         step, epoch: counted from 1; 0 before the first step.
         phase: ``"both"``, or under the epoch schedule ``"weights"`` or ``"architecture"``;
-            ``"selection"`` for a step of the final selection; ``"start"`` for where a search
-            stands without a step of its own.
+            ``"selection"`` for a step of the final selection; ``"start"`` for the state of a search
+            that no step has made.
         train_loss, val_loss: of this step's batches; None for the one the phase leaves out.
         val_score: on all of validation, the hypernet's score at the last step of an epoch; in the
             final selection the best candidate's so far, or during perturbation that of the
@@ -157,6 +157,15 @@ class SearchState:
     def genotype(self) -> Genotype:
         """What is selected so far; before the final selection, what α, β and γ stand for."""
         return self.selected or derive(self.weights, self.selection)
+
+    def __str__(self) -> str:
+        parts = [f"step {self.step}"]
+        parts += [f"epoch {self.epoch}"] if self.epoch else ["before the first update"]
+        for name, value in (("training", self.train_loss), ("validation", self.val_loss)):
+            parts += [f"{name} loss {value:.3f}"] if value is not None else []
+        if self.val_score is not None:
+            parts.append(f"validation score {self.val_score:.3f}")
+        return " · ".join(parts)
 
 
 class Search:
@@ -251,7 +260,7 @@ class Search:
 
     @property
     def state(self) -> SearchState:
-        """Where the search stands now: α, β, γ and no losses. The step is 0 before the first."""
+        """The present state: α, β, γ and no losses. The step is 0 before the first one."""
         rate = self.weight_optimizer.param_groups[0]["lr"]
         selected = self.best_genotype if self.step > self.updates else None
         return self._state("start", rate, None, None, None, selected)

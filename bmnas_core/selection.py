@@ -19,7 +19,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -39,9 +39,6 @@ from .registry import Registry, takes
 from .runtime import generator, seeded
 from .tasks.task import Task
 from .train import TrainConfig, fit_by_epoch, fusion_network, score
-
-if TYPE_CHECKING:
-    from .search import SearchState
 
 #: Perturbation reads this many samples of validation for every pair, and all of validation only
 #: for pairs that are then fewer than so many standard errors behind the best.
@@ -184,8 +181,8 @@ class SearchView(Protocol):
     hypernet: Hypernet
 
     @property
-    def state(self) -> SearchState:
-        """Where the search stands: α, β and γ as ``state.weights``, and their genotype."""
+    def state(self):
+        """The present :class:`~bmnas_core.search.SearchState`: α, β and γ are ``state.weights``."""
 
     def score_of(self, genotype: Genotype, rows: Tensor | None = None) -> float:
         """Score on validation of one architecture, with the hypernet's weights."""

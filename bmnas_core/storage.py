@@ -22,7 +22,7 @@ def atomic_write(path: str | os.PathLike):
     The folder of ``path`` is made if need be.
 
     Raises:
-        FileError: where nothing can be written, or the writing fails.
+        FileError: if nothing can be written, or the writing fails.
     """
     allowed = "allowed: the path of a file that can be written"
     try:
@@ -78,7 +78,7 @@ def read_tensors(
 
 
 class TableError(BmnasError):
-    """A CSV file that is no table of results, or holds other columns."""
+    """A CSV file that is not a table of results, or has other columns."""
 
 
 def read_table(path: str | os.PathLike, columns: Iterable[str]):
@@ -97,16 +97,16 @@ def read_table(path: str | os.PathLike, columns: Iterable[str]):
 
 
 class ResumableTable:
-    """Results in a CSV file: what it holds already need not be computed again.
+    """Results in a CSV file; those that it holds already need not be computed again.
 
     The file is rewritten after each addition, whole or not at all.
 
     Args:
-        path: of the file, made at the first addition.
+        path: of the file, which is made at the first addition.
         columns: their names, in order.
 
     Raises:
-        TableError: if the file is there and is no table with these columns.
+        TableError: if the file exists and is not a table with these columns.
     """
 
     def __init__(self, path: str | os.PathLike, columns: Iterable[str]):
@@ -119,7 +119,7 @@ class ResumableTable:
         return any(all(row[name] == value for name, value in cells.items()) for row in self.rows)
 
     def add(self, rows: Iterable[dict]) -> None:
-        """Append rows and write the file; columns that a row lacks are empty."""
+        """Append rows and write the file. Columns that a row lacks are empty, others left out."""
         self.rows += rows
         with atomic_write(self.path) as beside:
             self.frame().to_csv(beside, index=False, float_format="%.6g")

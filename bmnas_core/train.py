@@ -1,4 +1,4 @@
-"""Train and evaluate networks on a task: fusion networks and all their baselines alike."""
+"""Train and evaluate networks on a task: fusion networks, backbones and baselines alike."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from .backbones.item_training import train_on_items
 from .config import Settings, setting
 from .errors import BmnasError
 from .features import FeatureBank, RawInputs, extract
@@ -23,17 +24,17 @@ from .tasks.task import Modality, Task, as_task
 
 
 class TrainError(BmnasError):
-    """Training that cannot start or went astray."""
+    """Training that cannot start, or whose loss stopped being finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(Settings):
-    """How a fusion network is trained; what is None is the task's own.
+    """How a fusion network is trained. Fields that are None default to the task's.
 
     ``data`` is what it learns from: train and validation together as in the paper, or train
-    alone. With ``finetune`` the backbones are trained along, at ``backbone_lr``. Where a batch is
-    too large for memory, ``micro_batch`` samples at a time go through the network, and a step is
-    made with their gradients added up; BatchNorm sees one micro-batch at a time.
+    alone. ``finetune`` trains the backbones too, at the rate ``backbone_lr``. If a batch is too
+    large for memory, ``micro_batch`` samples at a time go through the network, and their gradients
+    are added up for one step; BatchNorm sees one micro-batch at a time.
     """
 
     data: str = setting("train+validation", choices=("train+validation", "train"))
@@ -101,35 +102,47 @@ def train_backbone(
     progress: bool = True,
     on_epoch: Callable[[dict], None] | None = None,
 ) -> tuple[nn.Module, list[dict]]:
-    """Train the backbone of one modality on the task's labels, before it is frozen.
+    """Train the backbone of one modality alone, before it is frozen.
 
-    It learns from the training split alone: a search reads validation, and features that know
-    their samples by heart would mislead it. Inputs from files are augmented as their reader says.
+    A backbone with a ``classify`` method learns the task's labels, starting from its current weights
+    (:func:`~bmnas_core.backbones.paper.checkpoints.load_checkpoint` reads published ones); inputs
+    from files are augmented. Any other backbone learns each item's own class, starting from
+    scratch, see :func:`~bmnas_core.backbones.item_training.train_on_items`. Both learn from the
+    training split alone: a search reads validation, and features that memorise their samples would
+    mislead it.
 
     Args:
-        modality: its name; its backbone is trained in place and left in evaluation mode. Start
-            from published weights with :func:`~bmnas_core.backbones.load_checkpoint`.
-        config: what is None is the task's own for this backbone, then for all training.
+        modality: its name; its backbone is trained in place and left in evaluation mode.
+        config: fields that are None default to the task's for this backbone, then to the task's.
         on_epoch: called with each epoch's record as it ends.
 
     Returns:
-        The backbone under its classifier, for :func:`evaluate`, and one record an epoch.
+        The classifier and one record an epoch, with the keys that :func:`train` describes. A
+        classifier of labels is one for :func:`evaluate`; one of items maps inputs to logits (N,
+        item classes), and its validation score is the accuracy on the validation split's items.
 
     Raises:
         TaskError: for a modality that does not exist.
-        TrainError: for a backbone without ``classify``, or when the loss stops being finite.
+        TrainError: for a backbone without ``classify`` whose items have no classes.
+        BmnasError: when the loss stops being finite.
     """
     found = as_task(task).modality(modality)
-    if not hasattr(found.backbone, "classify"):
-        kind = type(found.backbone).__name__
-        raise TrainError(f"backbone of {modality!r}: found {kind}; allowed: one with classify()")
     own = task.backbone_config.get(modality, Settings())
     config = TrainConfig.from_optional(config).with_defaults(own).with_defaults(task.config)
-    config = replace(config, data="train", finetune=False)
-    net, source = Unimodal(found), RawInputs(task, device=device, modalities=(modality,))
-    history = fit(
-        net, task, source, config, seed=seed, progress=progress, on_epoch=on_epoch, name=modality
-    )
+    how = {"seed": seed, "progress": progress, "on_epoch": on_epoch}
+    if hasattr(found.backbone, "classify"):
+        config = replace(config, data="train", finetune=False)
+        net: nn.Module = Unimodal(found)
+        source = RawInputs(task, device=device, modalities=(modality,))
+        history = fit(net, task, source, config, name=modality, **how)
+    elif found.classes is not None:
+        net, history = train_on_items(task, found, config, device=resolve_device(device), **how)
+    else:
+        kind = type(found.backbone).__name__
+        raise TrainError(
+            f"backbone of {modality!r}: found {kind}; allowed: one with classify(), or classes of "
+            "the items"
+        )
     found.backbone._origin = "trained here"
     return net, history
 
@@ -152,12 +165,12 @@ def train(
     Args:
         on_epoch: called with each epoch's record as it ends; what it raises ends the training.
         validate: score the network on validation after each epoch, unless it is trained on.
-        start: go on from a copy of this trained network of the genotype, not from scratch.
+        start: a trained network of the genotype; training goes on from a copy of it.
 
     Returns:
         The trained network (an :class:`EndToEnd` one with ``config.finetune``) and one record an
         epoch: ``epoch``, ``lr``, ``train_loss``, ``validation_score``, ``seconds``. The validation
-        score is None where validation is trained on.
+        score is None if validation is trained on.
 
     Raises:
         TrainError: if the genotype's features are not the task's, or ``start`` is no such network.
@@ -195,7 +208,7 @@ def network_cost(
     """Parameters of a genotype's fusion network, and its FLOPs on one sample.
 
     FLOPs are the multiplications and additions of its convolutions, matrix products and
-    classifier; what works element by element (Sum, norms, activations) is not counted.
+    classifier; elementwise work (Sum, norms, activations) is not counted.
 
     Raises:
         TrainError: if the genotype's features are not the task's.
@@ -215,7 +228,7 @@ def network_cost(
     try:
         with torch.device("meta"):  # shapes without numbers
             return count()
-    except Exception:  # an operation that looks at its numbers; what is wrong shows again
+    except Exception:  # an operation that reads its numbers; a real error is raised again below
         with seeded(0, "cost"):
             return count()
 
@@ -254,7 +267,7 @@ def fit(
 
     Args:
         on_epoch: called with each record; what it raises ends the training.
-        loss: of the network's output and the labels; the metric's where None.
+        loss: of the network's output and the labels; the metric's by default.
         validate: score the network on validation after each epoch.
         name: what the progress bar says.
 
@@ -281,9 +294,9 @@ def fit_by_epoch(
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     validate: bool = True,
 ) -> Iterator[dict]:
-    """:func:`fit` an epoch at a time, for what decides on the way whether to go on.
+    """:func:`fit` one epoch at a time, for callers that decide after each whether to go on.
 
-    With several seeds the batches of each come side by side, with one more dimension in front.
+    With several seeds the batches of all come together, along one more dimension in front.
     """
     alone = isinstance(seed, int)
     seeds = (seed,) if alone else tuple(seed)
@@ -311,7 +324,7 @@ def fit_by_epoch(
                     of_batch.append(value.detach())
                 optimizer.step()
                 losses += [torch.stack(of_batch).sum()] if of_batch else []
-        next(read, None)  # so that it says what it left out
+        next(read, None)  # lets it warn of what it left out
         if not losses:
             raise TrainError(f"training in epoch {epoch + 1}: none of {n:,} samples can be read")
         mean = float(torch.stack(losses).mean())
@@ -361,7 +374,7 @@ def scores(
     split: str,
     rows: Tensor | None = None,
 ) -> list[float]:
-    """The same of each network of a stack, which gives logits (K, n, classes)."""
+    """The same of each network of an ensemble, which gives logits (K, n, classes)."""
     logits, labels = predict(net, task, source, split, rows)
     return [float(metric_of(task).score(part, labels)) for part in logits]
 
@@ -373,7 +386,7 @@ def predict(
     split: str,
     rows: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Logits (n, classes), of a stack (K, n, classes), and labels of a split, in evaluation mode.
+    """Logits and labels of a split, in evaluation mode: (n, classes), or (K, n, classes) of K nets.
 
     Args:
         rows: which samples of the split; all by default.
@@ -412,7 +425,7 @@ def cosine_ends(config: Settings) -> tuple[int, ...]:
 
 
 def _micro_batches(rows: Tensor, size: int | None) -> tuple[Tensor, ...]:
-    """A batch in parts of nearly equal size, at most ``size`` but where one alone would be left."""
+    """A batch in parts of nearly equal size, at most ``size``, but never a part of one sample."""
     n = rows.shape[-1]
     parts = 1 if size is None else max(1, min(-(-n // size), n // 2))
     return rows.tensor_split(parts, dim=-1)

@@ -1,7 +1,8 @@
-"""What every test may rely on: threads, data folders, the order of tests, and what CI demands."""
+"""What all tests share: threads, their order, fixtures, and what CI must not skip."""
 
 import os
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +14,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ.setdefault(variable, "1")
 
 ROOT = Path(__file__).resolve().parent.parent
-SHARED = ROOT.parent / "shared"
-if not os.environ.get("BMNAS_DATA") and (SHARED / "data").is_dir():
-    os.environ["BMNAS_DATA"] = str(SHARED / "data")
-
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
 ORDER = ("slow", "notebook", "browser")
 
@@ -24,7 +21,7 @@ ORDER = ("slow", "notebook", "browser")
 def pytest_configure(config):
     from hypothesis import HealthCheck, settings
 
-    # Timings never fail a test, and CI path_samples the same examples every time.
+    # Timings never fail a test, and CI draws the same examples every time.
     settings.register_profile(
         "bmnas", deadline=None, derandomize=IN_CI, suppress_health_check=[HealthCheck.too_slow]
     )
@@ -33,7 +30,7 @@ def pytest_configure(config):
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    """Fast tests first, then slow ones, notebooks, the browser; ``gpu`` only where there is one."""
+    """Run fast tests first, then slow ones, notebooks, the browser; skip ``gpu`` without one."""
 
     def rank(item) -> int:
         return max(
@@ -57,8 +54,18 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def committed_files() -> list[Path]:
+    """Existing files that git tracks or would add."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if listing.returncode != 0:
+        pytest.skip("not a git checkout")
+    return [path for name in listing.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+@pytest.fixture(scope="session")
 def readme_tables() -> list[list[list[str]]]:
-    """The README's tables as rows of cells, without marks for bold and italics."""
+    """The README's tables as rows of cells, without the asterisks of bold and italics."""
     tables, rows = [], []
     for line in [*(ROOT / "README.md").read_text().splitlines(), ""]:
         if line.startswith("|"):
@@ -70,19 +77,11 @@ def readme_tables() -> list[list[list[str]]]:
 
 
 @pytest.fixture(scope="session")
-def shared() -> Path:
-    """The folder beside the checkout with reference numbers and data sets, not distributed."""
-    if not SHARED.is_dir():
-        pytest.skip("no ../shared: reference numbers and data sets are not distributed")
-    return SHARED
-
-
-@pytest.fixture(scope="session")
 def data_root() -> Path:
-    """``$BMNAS_DATA``, the folder with the data sets' original files."""
+    """``$BMNAS_DATA``, the folder with the data sets' original files. Tests skip without it."""
     folder = os.environ.get("BMNAS_DATA")
     if not folder:
-        pytest.skip("no data sets: BMNAS_DATA is not set and there is no ../shared/data")
+        pytest.skip("no data sets: set BMNAS_DATA to the folder that holds 'avmnist'")
     return Path(folder)
 
 
@@ -96,17 +95,37 @@ def small_task():
 
 @pytest.fixture(scope="session")
 def small_table(small_task, tmp_path_factory) -> Path:
-    """the tabular benchmark of ``small_task``, two seeds. Not to be written to."""
-    from bmnas_core.benchmark.tabular import build
+    """The tabular benchmark of ``small_task``, two seeds. Tests must not write to it."""
+    from bmnas_core.benchmark import tabulate
 
     path = tmp_path_factory.mktemp("benchmark") / "benchmark.parquet"
-    build(small_task, path, (0, 1), device="cpu")
+    tabulate(small_task, path, (0, 1), device="cpu")
     return path
+
+
+@pytest.fixture
+def product_operation():
+    """The name of an operation that is registered for one test."""
+    from torch import nn
+
+    from bmnas_core.ops import OPERATIONS, register_operation
+
+    with OPERATIONS.restored():
+
+        @register_operation("product", symmetric=True)
+        class Product(nn.Module):
+            def __init__(self, C, L, dropout):
+                super().__init__()
+
+            def forward(self, x, y):
+                return x * y
+
+        yield "product"
 
 
 @pytest.fixture(scope="session")
 def notebook_runs(tmp_path_factory) -> Path:
-    """Where notebook tests leave their runs: ``$BMNAS_NOTEBOOK_RUNS``, else a temporary folder."""
+    """Where notebook tests leave runs: ``$BMNAS_NOTEBOOK_RUNS``, by default a temporary folder."""
     folder = os.environ.get("BMNAS_NOTEBOOK_RUNS")
     if not folder:
         return tmp_path_factory.mktemp("notebook_runs")
@@ -117,13 +136,13 @@ def notebook_runs(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """The system's Chromium or Chrome. CI must have one; elsewhere tests without it skip."""
+    """The system's Chromium or Chrome. CI must have one; elsewhere tests skip without it."""
     return system_program("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture(scope="session")
 def dot() -> str:
-    """Graphviz's ``dot``. CI must have it; elsewhere tests without it skip."""
+    """Graphviz's ``dot``. CI must have it; elsewhere tests skip without it."""
     return system_program("dot")
 
 

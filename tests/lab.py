@@ -1,4 +1,4 @@
-"""A real JupyterLab with a notebook run in it, and a SearchStepper as a person sees it."""
+"""A real JupyterLab in Chromium: a notebook run in it, and a SearchStepper as a person sees it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -22,12 +23,29 @@ SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},
     "docmanager-extension/plugin": {"autosave": False},
 }
-#: What opens a notebook here does not have to wait for.
-QUICK = {"search_epochs = 7": "search_epochs = 1", "epochs = 15": "epochs = 2"}
+#: Where JupyterLab shows the traceback of a cell.
+ERROR = '[data-mime-type="application/vnd.jupyter.error"]'
+#: The pictures of a stepper.
+HEADINGS = ("Hypernet", "α, β, γ as probabilities", "Genotype at this step", "So far")
+#: Parameters of the notebooks that the tests replace with quicker ones.
+QUICK = {"search_epochs = 7": "search_epochs = 1; assert seed == 7, seed", "epochs = 15": "epochs = 2"}
+
+
+@contextmanager
+def open_browser(chromium: str):
+    """Chromium, driven by playwright."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-sync"]
+        )
+        yield browser
+        browser.close()
 
 
 class Lab:
-    """A JupyterLab server on a free port of this machine, on copies of the notebooks."""
+    """A JupyterLab server on a free port of this machine, with copies of notebooks 04 and 05."""
 
     def __init__(self, folder: Path, notebooks: Path):
         self.folder = folder
@@ -79,7 +97,7 @@ class Lab:
             self.server.kill()
 
     def kernel(self, code: str) -> str:
-        """What ``code`` prints in the kernel of the notebook that was started last."""
+        """Run ``code`` in the kernel started last; returns what it prints."""
         from jupyter_client import BlockingKernelClient
 
         file = max((self.folder / "runtime").glob("kernel-*.json"), key=os.path.getmtime)
@@ -99,14 +117,14 @@ class Lab:
 
 
 class Notebook:
-    """A notebook open in JupyterLab, all its cells run."""
+    """A notebook open in JupyterLab, with all its cells run."""
 
     def __init__(self, lab: Lab, browser, name: str, shots: Path):
         self.lab, self.shots = lab, shots
         self.errors: list[str] = []
         self.page = browser.new_context(viewport={"width": 1500, "height": 1400}).new_page()
         self.page.set_default_timeout(60_000)
-        self.page.on("console", self._heard)
+        self.page.on("console", self._on_console)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.goto(
             f"http://127.0.0.1:{lab.port}/lab/workspaces/{name}/tree/{name}.ipynb?token={TOKEN}"
@@ -115,12 +133,16 @@ class Notebook:
         self.page.wait_for_function("() => document.body.innerText.includes('| Idle')")
         self.menu("Run", "Run All Cells")
         self.page.wait_for_function(
-            """() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].every(
-                 prompt => /\\[\\d+\\]/.test(prompt.innerText))""",
+            """error => document.querySelector(error) ||
+                 [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].every(
+                   prompt => /\\[\\d+\\]/.test(prompt.innerText))""",
+            arg=ERROR,
             timeout=180_000,
         )
+        for error in self.page.locator(ERROR).all_inner_texts():
+            pytest.fail(f"{name}: {error}")
 
-    def _heard(self, message) -> None:
+    def _on_console(self, message) -> None:
         if message.type == "error":
             self.errors.append(message.text)
 
@@ -138,7 +160,7 @@ class Notebook:
 
 
 class Stepper:
-    """A SearchStepper on the page, through what a person sees and presses."""
+    """A SearchStepper on the page: what a person sees of it and presses."""
 
     def __init__(self, notebook: Notebook, cell: str, which: int = 0):
         self.page = notebook.page
@@ -162,13 +184,12 @@ class Stepper:
         return int(re.search(r"step (\d+)", self.status)[1])
 
     def picture(self, heading: str) -> str:
-        """The drawing under a heading, without the ids that tell pictures apart."""
+        """The picture under a heading, without the ids that differ between pictures."""
         box = self.box.locator(".widget-html", has=self.page.get_by_text(heading)).first
         return re.sub(r' id="[^"]*"', "", box.locator("svg").first.evaluate("e => e.outerHTML"))
 
     def pictures(self) -> dict[str, str]:
-        headings = ("Hypernet", "α, β, γ as probabilities", "Derived at this step", "So far")
-        return {heading: self.picture(heading) for heading in headings}
+        return {heading: self.picture(heading) for heading in HEADINGS}
 
     def wait(self, text: str) -> None:
         self.box.get_by_role("status").first.get_by_text(text).wait_for()

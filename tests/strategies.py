@@ -7,7 +7,14 @@ import re
 from hypothesis import strategies as st
 
 import bmnas_core.ops  # noqa: F401  (fills OPERATIONS)
-from bmnas_core.genotype import OPERATIONS, CellGenotype, Genotype, StepGenotype
+from bmnas_core.genotype import (
+    OPERATIONS,
+    CellGenotype,
+    Genotype,
+    StepGenotype,
+    cell_predecessors,
+    step_predecessors,
+)
 
 #: Names that mean something to DOT, HTML, XML, JSON or a regular expression.
 HOSTILE = [
@@ -32,7 +39,7 @@ _printable = st.characters(exclude_categories=("C", "Z"), include_characters=" "
 
 
 def names() -> st.SearchStrategy[str]:
-    """Any legal feature name: like a task's, hostile, or any printable text."""
+    """Any legal feature name: a usual one, one of ``HOSTILE``, or any printable text."""
     usual = st.builds(
         "{}_{}".format, st.sampled_from(["Image", "Audio", "Text"]), st.integers(1, 4)
     )
@@ -45,8 +52,8 @@ def names() -> st.SearchStrategy[str]:
 def genotypes(draw, features=None, max_cells: int = 4, max_steps: int = 4) -> Genotype:
     """Any legal genotype of up to ``max_cells`` Cells with up to ``max_steps`` steps each.
 
-    Operations are any that are registered; ``features`` are the names to use, otherwise 2 to 8
-    names out of :func:`names`.
+    Operations are drawn from all that are registered, features are ``features`` or, by default, 2
+    to 8 names from :func:`names`.
     """
     if features is None:
         features = draw(st.lists(names(), min_size=2, max_size=8, unique=True))
@@ -54,12 +61,11 @@ def genotypes(draw, features=None, max_cells: int = 4, max_steps: int = 4) -> Ge
     def pair(nodes):
         return draw(st.lists(st.sampled_from(nodes), min_size=2, max_size=2, unique=True))
 
-    cells, nodes = [], list(features)
+    cells = []
     for i in range(draw(st.integers(1, max_cells))):
-        steps, inner = [], ["X", "Y"]
-        for j in range(draw(st.integers(1, max_steps))):
-            steps.append(StepGenotype(draw(st.sampled_from(sorted(OPERATIONS))), pair(inner)))
-            inner.append(f"S{j + 1}")
-        cells.append(CellGenotype(pair(nodes), steps))
-        nodes.append(f"C{i + 1}")
+        steps = [
+            StepGenotype(draw(st.sampled_from(sorted(OPERATIONS))), pair(step_predecessors(j)))
+            for j in range(draw(st.integers(1, max_steps)))
+        ]
+        cells.append(CellGenotype(pair(cell_predecessors(features, i)), steps))
     return Genotype(features, cells)

@@ -1,4 +1,6 @@
-"""Baselines: the same features, recipe and seed for each, and one test."""
+"""Baselines: the same features, recipe, seed and space for all, each network tested once."""
+
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -7,19 +9,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_task
 
-from bmnas_core import FeatureBank, Genotype, GenotypeError, TrainConfig, count_parameters
+from bmnas_core import (
+    DEFAULT_OPERATIONS,
+    FeatureBank,
+    Genotype,
+    GenotypeError,
+    SearchConfig,
+    TrainConfig,
+    count_parameters,
+)
 from bmnas_core.baselines import (
     BASELINES,
+    BaselineContext,
     BaselineError,
-    TableError,
     compare,
-    read_table,
+    read_baselines,
     register_baseline,
-    run_table,
-    summary,
+    run_baselines,
+    summarize,
 )
-from bmnas_core.baselines.architectures import fixed_genotype, random_genotype
-from bmnas_core.baselines.context import BaselineContext
+from bmnas_core.baselines.architectures import fixed_genotype, random_genotype, sample_genotype
 from bmnas_core.baselines.fusion_models import (
     GMU,
     CentralNet,
@@ -30,16 +39,32 @@ from bmnas_core.baselines.fusion_models import (
 from bmnas_core.baselines.mfas import MFASConfig, MFASNetwork, MFASSearch, Surrogate
 from bmnas_core.baselines.searches import mutated, with_motif, with_random_pairs
 from bmnas_core.baselines.table import COLUMNS
-from bmnas_core.draw import draw_results
-from bmnas_core.tasks.task import TASKS
+from bmnas_core.storage import TableError
+from bmnas_core.tasks import TASKS, register_task
+from bmnas_core.train import fusion_network
 
 QUICK = {"config": TrainConfig(epochs=1), "device": "cpu", "progress": False}
 
 
-QUICK_BASELINES = ("single modalities", "fixed Cells", "BM-NAS", "MFAS")
+@pytest.fixture
+def splits_read(monkeypatch) -> list[str]:
+    """The splits that networks read, in order, as a list that grows."""
+    read, batch = [], FeatureBank.batch
+
+    def recorded(self, split, *args):
+        read.append(split)
+        return batch(self, split, *args)
+
+    monkeypatch.setattr(FeatureBank, "batch", recorded)
+    return read
 
 
-def test_the_table_has_every_baseline_with_score_size_and_cost():
+def context(task=None, epochs=1, seed=0, search=None) -> BaselineContext:
+    config, search = TrainConfig(epochs=epochs), SearchConfig.from_optional(search)
+    return BaselineContext(task or tiny_task(), config, seed, torch.device("cpu"), search)
+
+
+def test_the_quick_baselines_run_by_default_with_score_size_and_cost():
     task = tiny_task()
     table = compare(task, **QUICK)
     assert list(table) == [
@@ -63,30 +88,23 @@ def test_the_same_seed_gives_the_same_table():
     assert [e["scores"] for e in one.values()] == [e["scores"] for e in other.values()]
 
 
-def test_baselines_train_on_train_and_validation_and_test_once(monkeypatch):
-    read, batch = [], FeatureBank.batch
-
-    def is_interactive(self, split, rows, then=None):
-        read.append(split)
-        return batch(self, split, rows, then)
-
-    monkeypatch.setattr(FeatureBank, "batch", is_interactive)
-    compare(tiny_task(), ["fixed Cells"], **QUICK)
-    assert set(read) == {"train+validation", "test"}
-    assert read.count("test") == 2
+def test_each_network_learns_from_train_and_validation_and_is_tested_once(splits_read):
+    assert len(compare(tiny_task(), ["fixed Cells"], **QUICK)) == 2
+    assert set(splits_read) == {"train+validation", "test"}
+    assert splits_read.count("test") == 2
 
 
 def test_baselines_read_the_bank_that_they_are_given(tmp_path, monkeypatch):
-    task = tiny_task()
-    bank = FeatureBank(task, folder=tmp_path)
-    expected = compare(task, QUICK_BASELINES, config=TrainConfig(epochs=1), device="cpu")
-    monkeypatch.setattr(FeatureBank, "__init__", None)  # no other one can be made
-    found = compare(task, QUICK_BASELINES, config=TrainConfig(epochs=1), device="cpu", bank=bank)
-    assert found.keys() == expected.keys()
-    assert found["BM-NAS"]["params"] > 0
+    task, names = tiny_task(), ["single modalities", "fixed Cells", "BM-NAS", "random search"]
+    expected, bank = compare(task, names, **QUICK), FeatureBank(task, folder=tmp_path)
+    monkeypatch.setattr(FeatureBank, "__init__", None)  # so that no other bank can be made
+    found = compare(tiny_task(), names, **QUICK, bank=bank)
+    assert {k: e["scores"] for k, e in found.items()} == {
+        k: e["scores"] for k, e in expected.items()
+    }
 
 
-def test_more_than_two_modalities():
+def test_a_task_may_have_more_than_two_modalities():
     task = tiny_task(("Image", "Audio", "Text"), channels=(3,))
     table = compare(task, **QUICK)
     assert {"Image alone", "Audio alone", "Text alone"} <= set(table)
@@ -95,14 +113,14 @@ def test_more_than_two_modalities():
 
 
 def test_late_fusion_is_the_mean_of_logits():
-    fusion_models = [LinearFusion({name: 2}, 3, 4).eval() for name in ("A", "B")]
+    networks = [LinearFusion({name: 2}, 3, 4).eval() for name in ("A", "B")]
     features = {name: torch.randn(5, 2, 4) for name in ("A", "B")}
-    expected = sum(stream(features) for stream in fusion_models) / 2
-    torch.testing.assert_close(LateFusion(fusion_models)(features), expected)
-    assert count_parameters(LateFusion(fusion_models)) == 2 * count_parameters(fusion_models[0])
+    expected = sum(network(features) for network in networks) / 2
+    torch.testing.assert_close(LateFusion(networks)(features), expected)
+    assert count_parameters(LateFusion(networks)) == 2 * count_parameters(networks[0])
 
 
-def test_late_fusion_of_a_multi_label_task_is_about_as_good_as_its_fusion_models():
+def test_late_fusion_of_a_multi_label_task_is_about_as_good_as_its_modalities():
     config = TrainConfig(epochs=8)
     names = ["single modalities", "late fusion"]
     table = compare(tiny_task(metric="weighted_f1"), names, config=config, device="cpu")
@@ -110,7 +128,7 @@ def test_late_fusion_of_a_multi_label_task_is_about_as_good_as_its_fusion_models
     assert table["late fusion, averaged"]["test"] > worst - 0.1
 
 
-def test_single_fusion_models_read_the_last_feature_alone():
+def test_a_single_modality_is_its_last_feature():
     assert last_features(tiny_task()) == [{"Image_2": 6}, {"Audio_2": 6}]
 
 
@@ -124,21 +142,48 @@ def test_random_genotypes_are_legal_and_their_cells_take_different_pairs(feature
     assert {len(cell.steps) for cell in genotype.cells} == {M}
 
 
-def test_a_baseline_of_ones_own_is_one_function():
-    @register_baseline("guess")
-    def guess(context):
-        yield "guess", [context.train(fixed_genotype(context.task, "LinearGLU"))]
+@pytest.mark.parametrize("quick", [True, False])
+def test_a_new_baseline_is_one_registered_function(quick):
+    with BASELINES.restored():
 
-    try:
-        assert list(compare(tiny_task(), ["guess"], **QUICK)) == ["guess"]
-    finally:
-        del BASELINES["guess"]
+        @register_baseline("fixed LinearGLU", quick=quick)
+        def fixed_glu(context):
+            yield "fixed GLU", [context.train(fixed_genotype(context.task, "LinearGLU"))]
+
+        assert list(compare(tiny_task(), ["fixed LinearGLU"], **QUICK)) == ["fixed GLU"]
+        assert ("fixed GLU" in compare(tiny_task(), **QUICK)) == quick
+
+
+def no_context():
+    yield "none", []
+
+
+def no_generator(context):
+    return [("none", [])]
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "message"),
+    [
+        ("mine", no_context, "baseline 'mine': found <function no_context.*; allowed: a generator"),
+        ("mine", no_generator, "baseline 'mine': found <function no_generator"),
+        ("mine", LinearFusion, "baseline 'mine': found <class .*LinearFusion'>"),
+        ("mine", None, "baseline 'mine': found None; allowed: a generator function"),
+        ("GMU", no_context, "'GMU' exists already: bmnas_core.baselines.fusion_models.gmu"),
+        (" ", no_context, "baseline name: found ' '; allowed: a printable name"),
+        (3, no_context, "baseline name: found 3; allowed: a printable name"),
+    ],
+)
+def test_a_baseline_that_cannot_work_is_refused(name, function, message):
+    before = dict(BASELINES)
+    with pytest.raises(BaselineError, match=message):
+        register_baseline(name)(function)
+    assert dict(BASELINES) == before
 
 
 def test_unknown_baselines_and_motifs_are_refused():
-    with pytest.raises(
-        BaselineError, match="found 'MFSA'; allowed: single modalities, late fusion"
-    ):
+    message = r"baseline: found 'MFSA' \(did you mean 'MFAS'\?\); allowed: single modalities, late"
+    with pytest.raises(BaselineError, match=message):
         compare(tiny_task(), ["MFSA"])
     with pytest.raises(GenotypeError, match="motif: found 'Product'; allowed: 'Sum', 'ConcatFC'"):
         fixed_genotype(tiny_task(), "Product")
@@ -146,13 +191,7 @@ def test_unknown_baselines_and_motifs_are_refused():
         random_genotype(("A",), 1, 1, torch.Generator())
 
 
-def context(task=None, epochs=1, seed=0) -> BaselineContext:
-    task = task or tiny_task()
-    config = TrainConfig(epochs=epochs).with_defaults(task.config)
-    return BaselineContext(task, config, seed, torch.device("cpu"))
-
-
-def test_baselines_that_search_say_what_their_search_took():
+def test_baselines_that_search_report_the_seconds_of_their_search():
     names = [name for name in BASELINES if name.startswith("BM-NAS")]
     names += ["searched features", "random features", "random search", "evolution"]
     table = compare(tiny_task(), [*names, "GMU", "CentralNet", "all features"], **QUICK)
@@ -167,18 +206,11 @@ def test_baselines_that_search_say_what_their_search_took():
 
 @pytest.mark.parametrize(
     "name",
-    ["random search", "evolution", "BM-NAS", "BM-NAS by looks", "BM-NAS of one Cell"],
+    ["random search", "evolution", "BM-NAS", "BM-NAS by perturbation", "BM-NAS of one Cell"],
 )
-def test_a_search_chooses_without_the_test_split_and_by_its_seed_alone(name, monkeypatch):
-    read, batch = [], FeatureBank.batch
-
-    def is_interactive(self, split, rows, then=None):
-        read.append(split)
-        return batch(self, split, rows, then)
-
-    monkeypatch.setattr(FeatureBank, "batch", is_interactive)
+def test_a_search_never_reads_the_test_split_and_depends_on_its_seed_alone(name, splits_read):
     ((_, (net,)),) = BASELINES[name](context(seed=2))
-    assert set(read) == {"train", "validation", "train+validation"}
+    assert set(splits_read) == {"train", "validation", "train+validation"}
     ((_, (again,)),) = BASELINES[name](context(seed=2))
     assert net.genotype == again.genotype
     cells = 1 if name == "BM-NAS of one Cell" else tiny_task().config.N
@@ -200,13 +232,92 @@ def test_half_the_width_is_searched_and_trained_at_half_the_width():
 def test_a_mutation_is_legal_and_changes_one_thing(features, N, M, seed):
     random = torch.Generator().manual_seed(seed)
     parent = random_genotype(tuple(f"A_{i}" for i in range(features)), N, M, random)
-    child = mutated(parent, random)
+    child = mutated(parent, random, DEFAULT_OPERATIONS)
     assert Genotype.from_json(child.to_json()) == child != parent
     assert len({frozenset(cell.inputs) for cell in child.cells}) == N
     changed = [(a, b) for a, b in zip(parent.cells, child.cells, strict=True) if a != b]
     ((old, new),) = changed
     steps = [(a, b) for a, b in zip(old.steps, new.steps, strict=True) if a != b]
     assert (old.inputs != new.inputs) + len(steps) == 1
+
+
+SEARCHES = ("random genotypes", "random search", "evolution", "random features", "BM-NAS")
+
+
+@pytest.fixture
+def genotypes_trained(monkeypatch) -> list[Genotype]:
+    """What baselines would train, as a list that grows. Nothing is trained."""
+    genotypes = []
+
+    def recorded(genotype, task, config, **how):
+        genotypes.append(genotype)
+        return fusion_network(genotype, task, config), []
+
+    monkeypatch.setattr("bmnas_core.baselines.context.train", recorded)
+    return genotypes
+
+
+def operations_of(genotypes: list[Genotype]) -> set[str]:
+    return {step.op for genotype in genotypes for cell in genotype.cells for step in cell.steps}
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("operations", [("product",), ("sum", "product"), None])
+def test_every_search_takes_the_operations_of_bm_nas(
+    name, operations, product_operation, genotypes_trained
+):
+    search = SearchConfig(operations=operations or DEFAULT_OPERATIONS)
+    own = context(epochs=15, search=search)
+    list(BASELINES[name](own))
+    found = operations_of(genotypes_trained)
+    assert found and found <= set(search.operations)
+    if name not in ("random features", "BM-NAS"):  # which train what a single search found
+        assert found == set(search.operations)
+
+
+def test_a_mutation_takes_a_registered_operation_only_if_the_search_has_it(product_operation):
+    random, chains = torch.Generator().manual_seed(0), []
+    start = random_genotype(("A", "B", "C"), 2, 2, random)
+    for operations in (DEFAULT_OPERATIONS, (*DEFAULT_OPERATIONS, product_operation)):
+        chain = [start]
+        for _ in range(100):
+            chain.append(mutated(chain[-1], random, operations))
+        assert operations_of(chain) == set(operations)
+        chains += chain
+    assert {name for g in chains for name in g.cells[1].inputs} == {"A", "B", "C", "C1"}
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_every_search_has_the_sizes_of_bm_nas(name, genotypes_trained):
+    search = SearchConfig(N=3, M=1, C=4, L=2, epochs=1)
+    config = TrainConfig(epochs=15, N=1, C=16)
+    own = BaselineContext(tiny_task(), config, 0, torch.device("cpu"), search)
+    nets = [net for _, nets in BASELINES[name](own) for net in nets]
+    assert {len(g.cells) for g in genotypes_trained} == {3}
+    assert {len(cell.steps) for g in genotypes_trained for cell in g.cells} == {1}
+    assert {net.L for net in nets} == {2}
+    assert {net.reshape.layers[0].conv.out_channels for net in nets} == {4}
+
+
+def test_random_genotypes_take_all_that_a_search_could_take():
+    random, own = torch.Generator().manual_seed(0), context(search=SearchConfig(N=3, M=2))
+    genotypes = [sample_genotype(own, random) for _ in range(200)]
+    assert operations_of(genotypes) == set(DEFAULT_OPERATIONS)
+    for i, earlier in enumerate([(), ("C1",), ("C1", "C2")]):
+        inputs = {name for genotype in genotypes for name in genotype.cells[i].inputs}
+        assert inputs == {*tiny_task().features, *earlier}
+    steps = [step for genotype in genotypes for step in genotype.cells[0].steps[1:]]
+    assert {name for step in steps for name in step.inputs} == {"X", "Y", "S1"}
+
+
+def test_a_search_of_bm_nas_has_the_settings_of_the_context():
+    own = context(search=SearchConfig(operations=("sum",), epochs=1, selection="perturbation"))
+    assert operations_of([own.searched()]) == {"sum"}
+    ((config, _),) = own._searched.items()
+    sizes = {"C": 8, "L": 4, "N": 2, "M": 2}
+    assert config == SearchConfig(
+        operations=("sum",), epochs=1, selection="perturbation", **sizes
+    ).with_defaults(own.task.search_config)
 
 
 def test_parts_of_a_genotype_are_replaced_alone():
@@ -239,29 +350,32 @@ def test_central_net_joins_modalities_of_other_depths_at_the_end():
 
 
 @pytest.fixture
-def tiny_registered(monkeypatch):
+def tiny_registered():
+    """The rules with which a task ``"tiny"`` is loaded, as a list that grows."""
     loaded = []
+    with TASKS.restored():
 
-    def load(rule="sum"):
-        loaded.append(rule)
-        return tiny_task()
+        @register_task("tiny")
+        def load(rule="sum"):
+            loaded.append(rule)
+            return tiny_task()
 
-    monkeypatch.setitem(TASKS, "tiny", load)
-    return loaded
+        yield loaded
 
 
 def test_the_table_goes_on_where_it_was_stopped(tiny_registered, tmp_path):
     out, names = tmp_path / "t.csv", ["single modalities", "BM-NAS"]
-    first = run_table("tiny", ("sum",), (0,), out, names=names, device="cpu")
+    first = run_baselines("tiny", ("sum",), (0,), out, names=names, device="cpu")
     assert tiny_registered == ["sum"] and len(first) == 3
-    whole = run_table("tiny", ("sum", "same"), (0, 1), out, names=names, device="cpu")
+    whole = run_baselines("tiny", ("sum", "same"), (0, 1), out, names=names, device="cpu")
     assert tiny_registered == ["sum", "same", "sum", "same"] and len(whole) == 12
-    read = read_table(out)
+    assert list(whole.columns) == list(COLUMNS)
+    read = read_baselines(out)
     pd.testing.assert_frame_equal(read, whole, rtol=1e-5, check_dtype=False)
     assert (read["search_seconds"] > 0).tolist() == (read["network"] == "BM-NAS").tolist()
     assert (read["seconds"] > read["search_seconds"]).all() and set(read["device"]) == {"cpu"}
     before = out.read_text()
-    run_table("tiny", ("sum",), (1,), out, names=names, device="cpu")
+    run_baselines("tiny", ("sum",), (1,), out, names=names, device="cpu")
     assert out.read_text() == before
 
 
@@ -272,7 +386,7 @@ def test_a_summary_pairs_seeds_and_puts_the_best_first():
         for name, pair in scores.items()
         for seed, score in enumerate(pair)
     ]
-    found = summary(pd.DataFrame(rows, columns=COLUMNS)).set_index("network")
+    found = summarize(pd.DataFrame(rows, columns=COLUMNS)).set_index("network")
     assert list(found.index) == ["A", "C", "B"]
     assert found["test"].tolist() == pytest.approx([0.85, 0.8, 0.7])
     assert found["behind"].tolist() == pytest.approx([0, 5, 15])
@@ -285,45 +399,60 @@ def test_a_summary_keeps_the_tables_order_of_rules():
         ("t", rule, 0, "A", "A", score, 10, 1.0, 3.0, "cpu")
         for rule, score in (("sum", 0.5), ("same", 0.9), ("also", 0.7))
     ]
-    assert summary(pd.DataFrame(rows, columns=COLUMNS))["rule"].tolist() == ["sum", "same", "also"]
+    found = summarize(pd.DataFrame(rows, columns=COLUMNS))
+    assert found["rule"].tolist() == ["sum", "same", "also"]
 
 
-def test_a_table_that_is_none_is_refused_and_left_alone(tiny_registered, tmp_path):
+OLD_COLUMNS = "task,rule,seed,rival,network,test,params,search_seconds,seconds,device"
+
+
+@pytest.mark.parametrize("columns", ["a,b", OLD_COLUMNS])
+def test_a_file_with_other_columns_is_refused_and_left_alone(columns, tiny_registered, tmp_path):
     out = tmp_path / "t.csv"
-    out.write_text("a,b\n1,2\n")
-    with pytest.raises(TableError, match="t.csv: found columns a, b; allowed: task, rule, seed"):
-        run_table("tiny", ("sum",), (0,), out, device="cpu")
-    assert out.read_text() == "a,b\n1,2\n" and tiny_registered == []
+    out.write_text(f"{columns}\n")
+    found = columns.replace(",", ", ")
+    message = f"t.csv: found columns {found}; allowed: task, rule, seed, baseline, network"
+    with pytest.raises(TableError, match=message):
+        run_baselines("tiny", ("sum",), (0,), out, device="cpu")
+    assert out.read_text() == f"{columns}\n" and tiny_registered == []
+    with pytest.raises(TableError, match=message):
+        read_baselines(out)
+
+
+def test_a_missing_table_is_refused(tmp_path):
     with pytest.raises(TableError, match="nothing.csv: found no table"):
-        read_table(tmp_path / "nothing.csv")
+        read_baselines(tmp_path / "nothing.csv")
 
 
 def committed(root, task):
     return root / "assets" / "results" / f"{task}_baselines.csv"
 
 
-def test_a_context_searches_at_its_own_sizes():
-    config = TrainConfig(epochs=1, N=1, C=4).with_defaults(tiny_task().config)
-    found = BaselineContext(tiny_task(), config, 0, torch.device("cpu")).searched()
-    assert len(found.cells) == 1
+def test_bm_nas_searches_at_the_sizes_of_the_recipe():
+    config = TrainConfig(epochs=1, N=1, C=4)
+    own = BaselineContext(tiny_task(), config, 0, torch.device("cpu"))
+    assert len(own.searched().cells) == 1
+    assert [config.C for config in own._searched] == [4]
 
 
 @pytest.mark.parametrize("task", ["avmnist", "digits"])
 def test_the_committed_tables_have_every_network_with_all_seeds_and_their_picture(root, task):
-    table = read_table(committed(root, task))
-    found = summary(table)
+    table = read_baselines(committed(root, task))
+    found = summarize(table)
     assert list(dict.fromkeys(found["rule"])) == ["sum", "same"] and set(table["task"]) == {task}
     assert found["seeds"].nunique() == 1 and found["seeds"][0] >= 3
     assert not table.duplicated(["rule", "seed", "network"]).any()
     if task == "avmnist":
         assert set(table["baseline"]) == set(BASELINES) and found["seeds"][0] == 5
-    picture = draw_results(found).svg
-    assert picture == committed(root, task).with_suffix(".svg").read_text()
+    picture = committed(root, task).with_suffix(".svg").read_text()
+    for row in found.to_dict("records"):
+        assert row["network"] in picture
+        assert f"{row['test']:.3f} ± {row['std']:.3f}" in picture
 
 
 def test_the_readme_has_the_committed_baselines(root, readme_tables):
     (table,) = (t for t in readme_tables if "search, s" in t[0])
-    found = summary(read_table(committed(root, "avmnist"))).set_index(["rule", "network"])
+    found = summarize(read_baselines(committed(root, "avmnist"))).set_index(["rule", "network"])
     assert len(table) > 8
     for name, *cells in table[2:]:
         rows = [found.loc[rule, name] for rule in ("sum", "same")]
@@ -349,6 +478,15 @@ def test_mfas_goes_depth_by_depth_and_trains_what_it_samples():
     assert MFASSearch(context(), SMALL_MFAS).run() == best
 
 
+def test_the_mfas_baseline_is_the_network_that_its_search_finds(monkeypatch):
+    small = partial(MFASSearch, config=SMALL_MFAS)
+    monkeypatch.setattr("bmnas_core.baselines.mfas.MFASSearch", small)
+    own = context()
+    ((label, (net,)),) = BASELINES["MFAS"](own)
+    assert label == "MFAS" and own.search_seconds > 0
+    assert net.configuration == small(context()).run()
+
+
 def test_mfas_shares_weights_between_configurations():
     search = MFASSearch(context(), SMALL_MFAS)
     search._train([((0, 1, 0),)])
@@ -356,11 +494,11 @@ def test_mfas_shares_weights_between_configurations():
     started = []
     fit = search.context.fit
 
-    def is_interactive(build, *args, **kwargs):
+    def recorded(build, *args, **kwargs):
         started.append(build().state_dict())
         return fit(build, *args, **kwargs)
 
-    search.context.fit = is_interactive
+    search.context.fit = recorded
     search._train([((1, 0, 0), (1, 1, 0)), ((0, 1, 1),)])
     ((first, state),) = [(key, kept[key]) for key in kept if key[-1] == "conv"]
     assert first == (0, state["weight"].shape[1], 0, "conv")
@@ -379,7 +517,7 @@ def test_the_mfas_surrogate_learns_and_its_temperature_falls():
     temperatures = [search.temperature(step) for step in range(12)]
     assert temperatures == sorted(temperatures, reverse=True)
     assert temperatures[0] == pytest.approx(0.2 + 9.8 * 0.9394, abs=1e-2)
-    cold = search._draw([(layer,) for layer in search.layers()], 0.01)
+    cold = search._sample([(layer,) for layer in search.layers()], 0.01)
     assert {layer[0] for (layer,) in cold[:4]} == {1}
 
 

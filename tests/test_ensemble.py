@@ -1,4 +1,4 @@
-"""Networks trained together are networks trained alone."""
+"""Networks that are trained together are the networks that are trained alone."""
 
 from itertools import combinations, product
 
@@ -22,7 +22,7 @@ def one_cell(pair, steps=AOA):
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "weighted_f1"])
-def test_each_network_of_a_stack_comes_out_as_it_does_alone(metric):
+def test_each_network_of_an_ensemble_is_as_trained_alone(metric):
     task, config = tiny_task(metric=metric), TrainConfig(data="train", epochs=4)
     genotypes = [one_cell(pair) for pair in (FEATURES[:2], FEATURES[1:3], FEATURES[2:])]
     nets = train_together(genotypes, task, config, **QUICK)
@@ -34,7 +34,7 @@ def test_each_network_of_a_stack_comes_out_as_it_does_alone(metric):
         assert evaluate(net, task, "test") == pytest.approx(evaluate(alone, task, "test"))
 
 
-def test_each_seed_of_a_stack_has_its_own_beginning_and_batches():
+def test_each_seed_of_an_ensemble_has_its_own_initial_weights_and_batches():
     task, config = tiny_task(), TrainConfig(data="train", epochs=3, dropout=0.0)
     seeds, glu = (3, 5, 8), (StepGenotype("linear_glu", ("X", "Y")),)
     genotypes = [one_cell(pair, glu) for pair in (FEATURES[:2], FEATURES[2:])]
@@ -49,15 +49,15 @@ def test_each_seed_of_a_stack_has_its_own_beginning_and_batches():
 
 
 @pytest.mark.parametrize(("groups", "distinct"), [(1, 1), (2, 4)])
-def test_one_seed_shares_its_dropout_masks_and_several_do_not(groups, distinct):
+def test_networks_share_dropout_masks_only_if_there_is_one_seed(groups, distinct):
     task, genotype = tiny_task(), one_cell(FEATURES[:2], (StepGenotype("linear_glu", ("X", "Y")),))
     config = TrainConfig(dropout=0.5).with_defaults(task.config)
-    stack = build_ensemble([genotype] * (4 // groups), task, config, (3,) * groups)
+    ensemble = build_ensemble([genotype] * (4 // groups), task, config, (3,) * groups)
     features, _ = FeatureBank(task).batch("train", torch.arange(24).expand(groups, -1))
-    assert len(stack(features).detach().unique(dim=0)) == distinct
+    assert len(ensemble(features).detach().unique(dim=0)) == distinct
 
 
-def test_two_cells_stack_too():
+def test_networks_of_two_cells_can_be_an_ensemble():
     task = tiny_task()
     genotypes = [
         Genotype(FEATURES, (CellGenotype(pair, AOA), CellGenotype(("C1", pair[1]), AOA[:1])))
@@ -69,14 +69,14 @@ def test_two_cells_stack_too():
     torch.testing.assert_close(nets[1](features), alone(features), rtol=0, atol=0.02)
 
 
-def test_what_tells_shapes_apart_is_all_but_the_features():
+def test_networks_of_one_shape_differ_only_in_their_features():
     a, b = one_cell(("Image_1", "Audio_2")), one_cell(("Image_2", "Audio_1"))
     assert shape_of(a) == shape_of(b)
     assert shape_of(a) != shape_of(one_cell(("Audio_2", "Image_1")))
     assert shape_of(a) != shape_of(one_cell(("Image_1", "Audio_2"), AOA[:1]))
 
 
-def test_what_cannot_be_stacked_is_refused():
+def test_networks_that_cannot_be_an_ensemble_are_refused():
     task = tiny_task()
     with pytest.raises(TrainError, match="found networks of 2 shapes; allowed: of one"):
         train_together([one_cell(FEATURES[:2]), one_cell(FEATURES[:2], AOA[:1])], task, **QUICK)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bmnas_core.errors import BmnasError
-from bmnas_core.experiments.run import (
+from bmnas_core.experiments import (
     BASELINE_FIELDS,
     RESULT_FIELDS,
     RESULT_FILES,
@@ -149,7 +149,7 @@ def test_a_missing_notebook_a_folder_and_another_file_are_refused(tmp_path):
 def test_an_unknown_parameter_is_refused_with_the_known_ones_and_their_defaults(notebook):
     with pytest.raises(ParameterError) as caught:
         run(notebook, {"epoch": 3}, notebook.parent / "out")
-    assert "no parameter 'epoch' (did you mean epochs?)" in str(caught.value)
+    assert "no parameter 'epoch' (did you mean 'epochs'?)" in str(caught.value)
     assert "allowed: rule = 'same', seed = 0, epochs = 5, lr = 0.1" in str(caught.value)
     assert not (notebook.parent / "out").exists()
 
@@ -308,7 +308,7 @@ def test_a_failing_cell_is_named_and_the_notebook_up_to_it_stays(tmp_path, capfd
 )
 def test_a_kernel_that_dies_or_hangs_fails_the_run(tmp_path, capfd, source, timeout, what):
     path = write_notebook(tmp_path / "nb.ipynb", source)
-    with pytest.raises(RunError, match=f"failed in cell 3 .*: {what}; as far as it came"):
+    with pytest.raises(RunError, match=f"failed in cell 3 .*: {what}; executed notebook: "):
         run(path, out=tmp_path / "out", timeout=timeout)
     assert (tmp_path / "out" / "nb.html").exists()
     assert capfd.readouterr() == ("", "")
@@ -357,11 +357,14 @@ def test_save_run_refuses_a_baseline_without(tmp_path, field):
     [
         ({"test": math.nan}, "result.test: found nan"),
         ({"test": None}, "result.test: found None"),
+        ({"protocol": 3}, "result.protocol: found 3"),
+        ({"seed": "0"}, "result.seed: found '0'"),
         ({"params": "12"}, "result.params: found '12'"),
         ({"train_seconds": math.inf}, "result.train_seconds: found inf"),
         ({"history": [0.5, {"loss": math.nan}]}, r"result.history\[1\].loss: found nan"),
         ({"device": object()}, "result.device: found <object .*>"),
         ({"counts": {1: 2}}, "result.counts: found key 1"),
+        ({"baselines": 3}, "result.baselines: found 3"),
         ({"baselines": []}, r"result.baselines: found \[\]"),
         ({"baselines": {"late": 0.3}}, r"result.baselines\['late'\]: found 0.3"),
     ],
@@ -389,7 +392,7 @@ def test_save_run_writes_nothing_unless_it_can_write_all(tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def test_save_run_leaves_no_part_of_a_file_when_atomic_write_breaks_off(tmp_path, monkeypatch):
+def test_save_run_leaves_no_part_of_a_file_when_writing_fails(tmp_path, monkeypatch):
     save_run(tmp_path, result=RESULT, genotype=GENOTYPE)
     before = (tmp_path / "result.json").read_text()
 

@@ -1,35 +1,39 @@
-"""The published relaxation, to the number: outputs, gradients, genotypes, parameter counts."""
+"""The relaxation "paper" against the numbers that the published code computed."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from bmnas_core.architecture import ArchitectureWeights
-from bmnas_core.genotype import CellGenotype, Genotype, StepGenotype
+from bmnas_core.genotype import (
+    DEFAULT_OPERATIONS,
+    CellGenotype,
+    Genotype,
+    StepGenotype,
+    step_predecessors,
+)
 from bmnas_core.networks import FusionNetwork, Hypernet, count_parameters
 from bmnas_core.selection import derive
 
-CONFIGURATIONS = ("m1", "m2", "m3")
-OPERATIONS = ("sum", "attention", "linear_glu", "concat_fc")
+FOLDER = Path(__file__).parent / "golden"
+META = json.loads((FOLDER / "meta.json").read_text())
 
 
-@pytest.fixture(scope="module", params=CONFIGURATIONS)
-def golden(request, shared):
-    folder = shared / "golden"
-    if not folder.is_dir():
-        pytest.skip("no ../shared/golden: the reference numbers are not distributed")
+@pytest.fixture(scope="module", params=META)
+def golden(request):
     name = request.param
     return {
-        "meta": json.loads((folder / "meta.json").read_text())[name],
-        "hypernet": load_file(folder / f"hypernet_{name}.safetensors"),
-        "found": load_file(folder / f"found_{name}.safetensors"),
+        "meta": META[name],
+        "hypernet": load_file(FOLDER / f"hypernet_{name}.safetensors"),
+        "found": load_file(FOLDER / f"found_{name}.safetensors"),
     }
 
 
 def ours(name: str) -> str:
-    """Our name of a reference weight: ``cell0.step1.sum.x`` → ``cells.0.steps.1.sum.x``."""
+    """This kit's name of a stored weight: ``cell0.step1.sum.x`` → ``cells.0.steps.1.sum.x``."""
     parts = name.split(".")
     if parts[0] == "ln":
         return "classifier." + name
@@ -44,7 +48,7 @@ def ours(name: str) -> str:
 
 
 def load(network, tensors, rename=ours):
-    """Copy the reference weights in and see that every weight of the fusion part is covered."""
+    """Load the stored weights; they must cover every weight of the fusion part, and no other."""
     skipped = ("inputs", "output", "cotangent", "grad.")
     weights = {rename(k): v for k, v in tensors.items() if not k.startswith(skipped)}
     missing, unexpected = network.load_state_dict(weights, strict=False)
@@ -57,11 +61,11 @@ def load(network, tensors, rename=ours):
 
 
 def genotype_of(meta, features):
-    """The reference genotype, positional, as ours."""
+    """The stored genotype, whose inputs are positions, as a Genotype."""
     released = meta["genotype_released_rule"]
     cells = []
     for i, steps in enumerate(released["steps"]):
-        inner = ["X", "Y", *(f"S{j + 1}" for j in range(len(steps["ops"])))]
+        inner = step_predecessors(len(steps["ops"]))
         cells.append(
             CellGenotype(
                 tuple(features[k] for k in released["edges"][2 * i : 2 * i + 2]),
@@ -95,7 +99,7 @@ def cells_parameters(network):
     )
 
 
-def test_hypernet_output_and_architecture_gradients_equal_the_reference(golden):
+def test_hypernet_output_and_architecture_gradients_equal_the_published_code(golden):
     net, tensors = build_hypernet(golden), golden["hypernet"]
     output = net.classifier.fuse(net.mix(list(tensors["inputs"])))
     torch.testing.assert_close(output, tensors["output"], rtol=1e-5, atol=1e-5)
@@ -107,13 +111,13 @@ def test_hypernet_output_and_architecture_gradients_equal_the_reference(golden):
             torch.testing.assert_close(grad, tensors[f"grad.cell{i}.{name}"], rtol=1e-5, atol=1e-5)
 
 
-def test_released_rule_derives_the_reference_genotype(golden):
+def test_released_selection_gives_the_genotype_of_the_published_code(golden):
     net = build_hypernet(golden)
-    weights = ArchitectureWeights.from_hypernet(net, OPERATIONS, "paper")
+    weights = ArchitectureWeights.from_hypernet(net, DEFAULT_OPERATIONS, "paper")
     assert derive(weights, "released") == genotype_of(golden["meta"], weights.features)
 
 
-def test_fusion_network_output_equals_the_reference(golden):
+def test_fusion_network_output_equals_the_published_code(golden):
     meta, tensors = golden["meta"], golden["found"]
     features = tuple(f"F_{i}" for i in range(meta["features"]))
     genotype = genotype_of(meta, features)
@@ -133,7 +137,7 @@ def test_fusion_network_output_equals_the_reference(golden):
     torch.testing.assert_close(output, tensors["output"], rtol=1e-5, atol=1e-5)
 
 
-def test_parameter_counts_equal_the_reference(golden):
+def test_parameter_counts_equal_the_published_code(golden):
     meta = golden["meta"]
     hypernet = build_hypernet(golden)
     searched = sum(p.numel() for p in hypernet.architecture_parameters())

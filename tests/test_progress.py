@@ -1,4 +1,4 @@
-"""Progress bars: shown to who watches, and full when what they follow has ended."""
+"""Progress bars: shown if somebody is looking, and full when their iterable ends."""
 
 import pytest
 
@@ -7,13 +7,15 @@ from bmnas_core import progress, progress_bar
 
 @pytest.mark.parametrize("is_interactive", [True, False])
 @pytest.mark.parametrize("total", [None, 3, 10])
-def test_a_bar_gives_what_it_follows_and_ends_with_it(is_interactive, total, monkeypatch, capsys):
+def test_a_bar_yields_its_items_and_is_full_at_their_end(
+    is_interactive, total, monkeypatch, capsys
+):
     monkeypatch.setattr(progress, "is_interactive", lambda: is_interactive)
     bar = progress_bar((n for n in range(3)), "counting", total)
     assert list(bar) == [0, 1, 2] and bar.total is None
     assert ("counting" in capsys.readouterr().err) == is_interactive
 
 
-def test_a_bar_knows_how_much_there_is(monkeypatch):
+def test_a_bar_knows_the_length_of_its_iterable(monkeypatch):
     monkeypatch.setattr(progress, "is_interactive", lambda: True)
     assert progress_bar(range(7), "counting").total == 7

@@ -1,24 +1,28 @@
-"""Strategies held against the benchmark."""
+"""Strategies: what they find, looked up in a tabular benchmark."""
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from bmnas_core import SearchConfig, TabularBenchmark
-from bmnas_core.baselines import TableError
-from bmnas_core.benchmark.strategies import (
+from bmnas_core import DEFAULT_OPERATIONS, SearchConfig
+from bmnas_core.benchmark import (
     STRATEGIES,
     StrategyError,
     StrategyResult,
+    TabularBenchmark,
     read_benchmark,
+    register_strategy,
     run_benchmark,
     run_strategy,
     search_strategy,
+    strategies,
     summarize,
+    tabulate,
 )
+from bmnas_core.storage import TableError
 
-PLAYED = ["random search", "best on validation"]
+SIMULATED = ["random search", "best on validation"]
 
 
 @pytest.fixture(scope="module")
@@ -26,15 +30,14 @@ def small_benchmark(small_table) -> TabularBenchmark:
     return TabularBenchmark(path=small_table)
 
 
-def test_strategies_holds_what_is_found_against_the_benchmark(small_task, small_benchmark):
+def test_what_a_strategy_finds_is_looked_up_in_the_benchmark(small_task, small_benchmark):
     benchmark = small_benchmark
-    believed = {genotype: float(-rank) for rank, genotype in enumerate(benchmark.table["genotype"])}
+    ratings = {genotype: float(-rank) for rank, genotype in enumerate(benchmark.table["genotype"])}
     worst = benchmark.table["genotype"].iloc[-1]
 
     def strategy(seed):
-        return StrategyResult(
-            benchmark.best() if seed else worst, seconds=1.5, belief=believed if seed else None
-        )
+        genotype = benchmark.best() if seed else worst
+        return StrategyResult(genotype, seconds=1.5, ratings=ratings if seed else None)
 
     found = run_strategy(strategy, benchmark, (0, 1))
     assert list(found["seed"]) == [0, 1] and list(found["seconds"]) == [1.5, 1.5]
@@ -59,60 +62,127 @@ def test_every_strategy_finds_an_architecture_of_the_space_by_its_seed(
     assert found["tau"].isna().all() == found["seconds"].isna().all()
 
 
+def scores_read(benchmark: TabularBenchmark, monkeypatch) -> list[tuple]:
+    """The simulated scores that are read, as a list that grows: score, genotype, epochs, seed."""
+    read, simulated_score = [], benchmark.simulated_score
+
+    def recorded(genotype, epochs, seed):
+        read.append((simulated_score(genotype, epochs, seed), genotype.canonical(), epochs, seed))
+        return read[-1][0]
+
+    monkeypatch.setattr(benchmark, "simulated_score", recorded)
+    return read
+
+
 @pytest.mark.parametrize(
-    ("name", "trials", "epochs"),
-    [("random search", 10, 15), ("random search, short trials", 50, 3)],
+    ("name", "count", "epochs"),
+    [
+        ("random search", 10, 15),
+        ("random search, short training", 50, 3),
+        ("regularised evolution", 50, 3),
+    ],
 )
-def test_random_search_takes_the_best_on_validation_of_what_it_drew(
-    name, trials, epochs, monkeypatch
+def test_a_simulated_search_takes_the_best_on_validation_that_it_scored(
+    name, count, epochs, monkeypatch
 ):
-    benchmark, rated = TabularBenchmark("digits", "sum"), []
-    trial = benchmark.trial
-
-    def is_interactive(genotype, epochs, seed):
-        rated.append((trial(genotype, epochs, seed), genotype.canonical(), epochs, seed))
-        return rated[-1][0]
-
-    monkeypatch.setattr(benchmark, "trial", is_interactive)
+    benchmark = TabularBenchmark("digits", "sum")
+    read = scores_read(benchmark, monkeypatch)
     found = STRATEGIES[name](None, benchmark, None)(7)
-    assert len(rated) == trials and {e for _, _, e, _ in rated} == {epochs}
-    assert len({seed for *_, seed in rated}) == 1
-    best = max(score for score, *_ in rated)
-    assert found.genotype.canonical() in {g for score, g, *_ in rated if score == best}
+    assert len(read) == count and {e for _, _, e, _ in read} == {epochs}
+    assert len({seed for *_, seed in read}) == 1
+    best = max(score for score, *_ in read)
+    assert found.genotype.canonical() in {g for score, g, *_ in read if score == best}
 
 
-def test_strategies_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
-    out, asked, build_one = tmp_path / "j.csv", [], STRATEGIES["random search"]
+def test_strategies_take_the_operations_of_the_benchmark(
+    product_operation, small_task, small_benchmark, tmp_path, monkeypatch
+):
+    path, operations = tmp_path / "t.parquet", ("sum", product_operation)
+    monkeypatch.setattr(strategies, "BUDGET", 50)  # enough for evolution to mutate
+    tabulate(small_task, path, (0,), operations=operations, device="cpu")
+    for benchmark, expected in (
+        (TabularBenchmark(path=path), set(operations)),
+        (small_benchmark, set(DEFAULT_OPERATIONS)),
+    ):
+        for name in ("random search", "regularised evolution"):
+            read = scores_read(benchmark, monkeypatch)
+            strategy = STRATEGIES[name](small_task, benchmark, torch.device("cpu"))
+            for seed in range(5):
+                strategy(seed)
+            assert {g.cells[0].steps[0].op for _, g, *_ in read} == expected, name
+        search = STRATEGIES["argmax"](small_task, benchmark, torch.device("cpu"))(0)
+        assert {g.cells[0].steps[0].op for g in search.ratings} == expected
 
-    def is_interactive(*args):
-        strategy = build_one(*args)
+
+def test_a_stopped_run_goes_on_where_it_was(tmp_path):
+    out, asked, build = tmp_path / "b.csv", [], STRATEGIES["random search"]
+
+    def recorded(*args):
+        strategy = build(*args)
         return lambda seed: asked.append(seed) or strategy(seed)
 
-    monkeypatch.setitem(STRATEGIES, "random search", is_interactive)
-    first = run_benchmark("digits", ("sum",), (0, 1), out, names=PLAYED, device="cpu")
-    assert asked == [0, 1] and len(first) == 4
-    whole = run_benchmark("digits", ("sum", "same"), (0, 1, 2), out, names=PLAYED, device="cpu")
-    assert asked == [0, 1, 2, 0, 1, 2] and len(whole) == 12
+    with STRATEGIES.restored():
+        del STRATEGIES["random search"]
+        register_strategy("random search")(recorded)
+        how = {"names": SIMULATED, "device": "cpu"}
+        first = run_benchmark("digits", ("sum",), (0, 1), out, **how)
+        assert asked == [0, 1] and len(first) == 4
+        whole = run_benchmark("digits", ("sum", "same"), (0, 1, 2), out, **how)
+        assert asked == [0, 1, 2, 0, 1, 2] and len(whole) == 12
+        before = out.read_text()
+        run_benchmark("digits", ("sum",), (2,), out, **how)
+        assert out.read_text() == before and len(asked) == 6
     benchmark = TabularBenchmark("digits", "same")
     mine = whole[(whole["rule"] == "same") & (whole["strategy"] == "best on validation")]
     assert set(mine["rank"]) == {benchmark.rank(benchmark.best("validation"))}
     assert set(mine["rank_validation"]) == {1} and mine["seconds"].isna().all()
-    before = out.read_text()
-    run_benchmark("digits", ("sum",), (2,), out, names=PLAYED, device="cpu")
-    assert out.read_text() == before
 
 
-def test_what_cannot_be_benchmark_is_refused(tmp_path):
-    out = tmp_path / "j.csv"
-    with pytest.raises(StrategyError, match="strategy: found 'luck'; allowed: default search, "):
-        run_benchmark("digits", ("sum",), (0,), out, names=["luck"])
+def test_an_unknown_strategy_is_refused_before_any_runs(tmp_path):
+    out = tmp_path / "b.csv"
+    message = r"strategy: found 'random serch' \(did you mean 'random search'\?\); allowed: default"
+    with pytest.raises(StrategyError, match=message):
+        run_benchmark("digits", ("sum",), (0,), out, names=["random search", "random serch"])
+    assert not out.exists()
+
+
+def test_a_file_with_other_columns_is_refused_and_left_alone(tmp_path):
+    out = tmp_path / "b.csv"
     out.write_text("a,b\n1,2\n")
-    with pytest.raises(TableError, match="j.csv: found columns a, b; allowed: task, rule"):
-        run_benchmark("digits", ("sum",), (0,), out, names=PLAYED)
+    with pytest.raises(TableError, match="b.csv: found columns a, b; allowed: task, rule"):
+        run_benchmark("digits", ("sum",), (0,), out, names=SIMULATED)
     assert out.read_text() == "a,b\n1,2\n"
 
 
-def test_a_summarize_has_medians_worst_and_means():
+def always_best(task, benchmark, device):
+    return lambda seed: StrategyResult(benchmark.best())
+
+
+def test_a_new_strategy_is_one_registered_function(small_task, small_benchmark):
+    with STRATEGIES.restored():
+        register_strategy("always the best")(always_best)
+        strategy = STRATEGIES["always the best"](small_task, small_benchmark, torch.device("cpu"))
+        assert run_strategy(strategy, small_benchmark, (0, 1))["regret"].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "message"),
+    [
+        ("mine", lambda seed: None, "strategy 'mine': found <function .*; allowed: a function of"),
+        ("mine", None, "strategy 'mine': found None"),
+        ("best on validation", always_best, "exists already: .*strategies.best_on_validation"),
+        ("random search", always_best, "strategy 'random search' exists already"),
+        ("\n", always_best, "strategy name: found '.n'; allowed: a printable name"),
+    ],
+)
+def test_a_strategy_that_cannot_work_is_refused(name, function, message):
+    before = dict(STRATEGIES)
+    with pytest.raises(StrategyError, match=message):
+        register_strategy(name)(function)
+    assert dict(STRATEGIES) == before
+
+
+def test_a_summary_has_medians_the_worst_and_means():
     rows = {
         "task": "t", "rule": "r", "strategy": ["A", "A", "A", "B"], "seed": [0, 1, 2, 0],
         "rank": [1, 5, 30, 2], "percentile": [10.0, 50.0, 300.0, 20.0],
@@ -129,16 +199,16 @@ def test_a_summarize_has_medians_worst_and_means():
 
 
 @pytest.mark.parametrize("rule", ["sum", "same"])
-def test_the_committed_summarize_is_of_ten_seeds_each(rule, root):
+def test_the_committed_table_has_ten_seeds_of_each_strategy(rule, root):
     table = read_benchmark(root / "assets" / "results" / "digits_benchmark.csv")
     found = summarize(table[table["rule"] == rule]).set_index("strategy")
     assert set(found["seeds"]) == {10}
-    names = {"default search", "best epoch", "paper relaxation", "random search"}
+    names = {"default search", "argmax", "paper relaxation", "random search"}
     assert names <= set(found.index) <= set(STRATEGIES)
     assert found.loc["default search", "regret"] < found.loc["random search", "regret"]
 
 
-def test_the_readme_has_the_committed_summarize(root, readme_tables):
+def test_the_readme_has_the_committed_table(root, readme_tables):
     (table,) = (t for t in readme_tables if "sum: rank" in t[0])
     found = summarize(read_benchmark(root / "assets" / "results" / "digits_benchmark.csv"))
     found = found.set_index(["strategy", "rule"])

@@ -35,7 +35,7 @@ class TinyBackbone(nn.Module):
 
 
 class TinyClassifier(TinyBackbone):
-    """The same with a classifier of its own, as the paper's backbones have."""
+    """The same with its own classifier, as the paper's backbones have."""
 
     def __init__(self, channels: tuple[int, ...], seed: int = 0, classes: int = 3):
         super().__init__(channels, seed)
@@ -55,7 +55,7 @@ def tiny_task(
     metric: str = "accuracy",
     settings: Settings = SETTINGS,
 ) -> Task:
-    """Item i of every modality belongs to sample i; each shows the label, in noise."""
+    """Item i of every modality belongs to sample i and shows its label in noise."""
     random = torch.Generator().manual_seed(0)
     n = sum(SIZES.values())
     labels = torch.randint(classes, (n,), generator=random)
@@ -98,7 +98,7 @@ class ReadNpy:
 
 
 def in_files(task: Task, folder: Path) -> Task:
-    """The same task with its inputs in files, one an item, and backbones that can classify."""
+    """The same task with one file for each input, and backbones that can classify."""
     modalities = []
     for m, modality in enumerate(task.modalities):
         place = folder / modality.name
@@ -114,13 +114,13 @@ def in_files(task: Task, folder: Path) -> Task:
 
 
 def recording_bank(task: Task) -> tuple[FeatureBank, list[tuple[str, Tensor]]]:
-    """A bank, and a list that grows with what is read of it: split and rows."""
+    """A bank, and a list of the splits and rows that have been read from it."""
     bank = FeatureBank(task)
     read, batch = [], bank.batch
 
-    def is_interactive(split, rows, then=None):
+    def recorded(split, rows, next_rows=None):
         read.append((split, rows))
-        return batch(split, rows, then)
+        return batch(split, rows, next_rows)
 
-    bank.batch = is_interactive
+    bank.batch = recorded
     return bank, read

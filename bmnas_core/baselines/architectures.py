@@ -24,7 +24,7 @@ from ..tasks.task import Task
 from .context import BaselineContext, register_baseline
 from .fusion_models import last_features
 
-#: How many networks the mean of random genotypes is of.
+#: How many random genotypes are trained; the table has their mean.
 RANDOM_GENOTYPES = 5
 
 

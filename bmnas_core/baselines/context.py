@@ -1,4 +1,4 @@
-"""How baselines are compared: one task, one recipe and one seed for all, each network tested once."""
+"""How baselines are compared: on the same task, recipe and seed, each network tested once."""
 
 from __future__ import annotations
 

@@ -39,9 +39,9 @@ class MFASConfig(Config):
     """Settings of the search; the defaults are those published for AV-MNIST.
 
     The search makes ``iterations`` passes over depths 1 … ``depth``. At each it trains ``samples``
-    configurations for ``epochs``. The temperature falls from ``hottest`` to ``coldest``, and
-    ``cooling`` is the number of steps by which it has fallen most of the way. At the end the best
-    ``finalists`` are trained in full, and the best of these is the result.
+    configurations for ``epochs``. The temperature falls from ``hottest`` to ``coldest``, the more
+    slowly the larger ``cooling`` is. At the end the best ``finalists`` are trained in full, and the
+    best of these is the result.
     """
 
     iterations: int = setting(3, ge=1)
@@ -100,10 +100,7 @@ class MFASNetwork(nn.Module):
         return self.linear(state[0].flatten(1))
 
     def shared(self) -> dict[tuple, nn.Module]:
-        """Parts of its layers that share weights with those of other networks, by what they agree in.
-
-        These are the depth, the number of input channels and the activation.
-        """
+        """Layers that networks share the weights of, by depth, input channels and activation."""
         parts: dict[tuple, nn.Module] = {}
         layers = zip(self.configuration, self.convs, self.norms, strict=True)
         for i, (layer, conv, norm) in enumerate(layers):
@@ -113,11 +110,7 @@ class MFASNetwork(nn.Module):
 
 
 class Surrogate(nn.Module):
-    """Predicts the score of a configuration: an embedding of each layer, an LSTM, a sigmoid.
-
-    Args:
-        numbers: how many numbers a layer of a configuration has.
-    """
+    """Predicts the score of a configuration from its layers: embedding, LSTM, sigmoid."""
 
     def __init__(self, numbers: int, size: int = 100):
         super().__init__()
@@ -132,11 +125,7 @@ class Surrogate(nn.Module):
 
 
 class MFASSearch:
-    """The search.
-
-    Attributes:
-        scores: the best validation score of every configuration trained so far.
-    """
+    """The search; ``scores`` holds the best validation score of each configuration so far."""
 
     def __init__(self, context: BaselineContext, config: MFASConfig | None = None):
         self.context, self.config = context, MFASConfig.from_optional(config)

@@ -117,7 +117,7 @@ def random_features(context: BaselineContext) -> Iterator[tuple[str, list[nn.Mod
 def best_sampled(
     sample: Callable[[], Genotype], score: Callable[[Genotype], float], evaluations: int, *_: object
 ) -> Genotype:
-    """Random search: the best of so many sampled genotypes. Takes the arguments of evolution."""
+    """Random search: the best of so many sampled genotypes. Called like :func:`evolve`."""
     return max((sample() for _ in range(evaluations)), key=score)
 
 

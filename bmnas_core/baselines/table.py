@@ -49,8 +49,8 @@ def run_baselines(
         missing = [name for name in names if not table.holds(**run, baseline=name)]
 
         def add(baseline: str, found: dict[str, dict], run=run) -> None:
-            run = {**run, "baseline": baseline, "device": device_name(device)}
-            table.add({**run, "network": network, **entry} for network, entry in found.items())
+            same = {**run, "baseline": baseline, "device": device_name(device)}
+            table.add({**same, "network": network, **entry} for network, entry in found.items())
 
         if missing:
             loaded = load_task(task, rule=rule)

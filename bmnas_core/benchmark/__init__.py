@@ -1,4 +1,4 @@
-"""Tabular benchmarks: every architecture of a small space trained, and strategies held against it."""
+"""Tabular benchmarks: every architecture of a small space, trained; and strategies to compare."""
 
 from .ensemble import ModelEnsemble, train_together
 from .strategies import (

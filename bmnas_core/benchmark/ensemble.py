@@ -2,8 +2,8 @@
 
 Networks of one shape differ only in which features they read. Their weights are stacked, and one
 pass computes all of them. Each sees the batches that it would see alone. If all have one seed, each
-also has the dropout masks that it would have alone, so it comes out as
-:func:`~bmnas_core.train.train` makes it, up to rounding.
+also has the dropout masks that it would have alone, and is then the network that
+:func:`~bmnas_core.train.train` gives, up to rounding.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..train import TrainConfig, TrainError, fit_by_epoch, fusion_network
 
 
 def shape_of(genotype: Genotype) -> Genotype:
-    """The genotype with its features named by their order: equal for networks of one shape."""
+    """The genotype with its features named by their order, which networks of one shape share."""
     slots = {name: f"slot {k}" for k, name in enumerate(genotype.used_features)}
     cells = [
         CellGenotype(tuple(slots.get(name, name) for name in cell.inputs), cell.steps)
@@ -42,11 +42,11 @@ class ModelEnsemble(nn.Module):
     read it, which therefore stay 0.
 
     Args:
-        nets: the networks; their weights are copied, and given back by :meth:`networks`.
-        channels: feature name → channels, of the batches that will come.
-        groups: how many groups of the same genotypes the networks are, one after the other, each
-            with batches of its own. In a single group all share their dropout masks, in several
-            each network has its own.
+        nets: the networks. Their weights are copied; :meth:`networks` copies them back.
+        channels: feature name → channels, of the batches that it will read.
+        groups: how many groups of the same genotypes ``nets`` consists of, one after the other,
+            each with its own batches. In a single group all networks share their dropout masks; in
+            several each has its own.
 
     Raises:
         TrainError: for networks of different shapes.
@@ -72,7 +72,7 @@ class ModelEnsemble(nn.Module):
         self.one = (padded[0].to("meta"),)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """Pooled features, (N, C_i, L) or a batch a group (groups, N, C_i, L) → (K, N, classes)."""
+        """Features (N, C_i, L), or of each group (groups, N, C_i, L) → logits (K, N, classes)."""
         (one,) = self.one
         one.train(self.training)
         each = len(self.nets) // self.groups
@@ -92,7 +92,7 @@ class ModelEnsemble(nn.Module):
         return call(self._state(), inputs)
 
     def networks(self) -> tuple[FusionNetwork, ...]:
-        """The networks of this ensemble, with the weights they have by now."""
+        """The networks, with their current weights."""
         state = self._state()
         for k, net in enumerate(self.nets):
             net.to(state[self.names[0][0]].device)
@@ -111,11 +111,11 @@ class ModelEnsemble(nn.Module):
 def build_ensemble(
     genotypes: Sequence[Genotype], task: Task, config: TrainConfig, seeds: Sequence[int] = (0,)
 ) -> ModelEnsemble:
-    """The untrained networks of genotypes of one shape, for each seed as :func:`train` begins them.
+    """The untrained networks of genotypes of one shape, with the initial weights of each seed.
 
     Raises:
         TrainError: for genotypes of different shapes or of other features than the task's, and
-            for backbones to be fine-tuned, which networks cannot share.
+            for ``finetune``, since networks cannot share a backbone that each of them trains.
     """
     if config.finetune:
         raise TrainError("finetune: found True; allowed: False, for networks trained together")
@@ -154,8 +154,8 @@ def train_together(
     """Train the fusion networks of genotypes of one shape at once, each as if it were alone.
 
     Returns:
-        All networks of the first seed, then those of the next. With several seeds their dropout
-        masks are others than those of each alone.
+        All networks of the first seed, then those of the next. With several seeds, their dropout
+        masks differ from those that each would have alone.
 
     Raises:
         TrainError: as :func:`build_ensemble`, and when a loss stops being finite.
@@ -169,7 +169,7 @@ def train_together(
 
 
 def _padded(net: FusionNetwork, width: int) -> FusionNetwork:
-    """A copy whose reshape layers read ``width`` channels, those added with weights of 0."""
+    """A copy whose reshape layers read ``width`` channels; the weights of those added are 0."""
     net = copy.deepcopy(net)
     net.reshape.channels = dict.fromkeys(net.reshape.channels, width)
     for layer in net.reshape.layers:

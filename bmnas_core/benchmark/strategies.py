@@ -1,13 +1,12 @@
-"""How good is the search? Strategies measured against a tabular benchmark, over many seeds.
+"""How good is the search? Strategies, run with many seeds and looked up in a tabular benchmark.
 
 A strategy is a function from a seed to a result. :data:`STRATEGIES` has the default search,
 variants of it with one thing changed, and other searches. Those that only score architectures one
-by one are simulated: the table says how each would have scored.
+by one are simulated: they train nothing, but read each score in the table.
 """
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import time
@@ -24,7 +23,7 @@ from ..baselines.searches import BUDGET, SHORT_EPOCHS, best_sampled, evolve
 from ..errors import BmnasError
 from ..genotype import Genotype
 from ..progress import progress_bar
-from ..registry import Registry
+from ..registry import Registry, takes
 from ..runtime import as_seed, device_name, generator, resolve_device
 from ..search import Search, SearchConfig
 from ..selection import RUNGS
@@ -41,21 +40,20 @@ class StrategyError(BmnasError):
 
 
 def _check(name: str, function: object) -> None:
-    try:
-        inspect.signature(function).bind(None, None, None)
-    except (TypeError, ValueError):
+    if not takes(function, 3):
         raise StrategyError(
             f"strategy {name!r}: found {function!r}; allowed: a function of task, benchmark and "
             "device"
-        ) from None
+        )
 
 
-#: Strategies by name, each a function of task, benchmark and device that returns a Strategy.
+#: Functions of task, benchmark and device that return a :data:`Strategy`, by its name. Filled by
+#: :func:`register_strategy`.
 STRATEGIES = Registry("strategy", StrategyError, check=_check)
 
 
 def register_strategy(name: str):
-    """Decorator: make a function of task, benchmark and device, which returns a strategy, known.
+    """Decorator: register a function of task, benchmark and device that returns a strategy.
 
     Raises:
         StrategyError: for a name that is taken or ill-formed, or anything but such a function.
@@ -69,8 +67,8 @@ class StrategyResult:
 
     Attributes:
         genotype: the architecture that it selected.
-        seconds: what it took; None for a strategy that was simulated.
-        ratings: how it rates architectures, higher being better; None if it rates none.
+        seconds: how long it took; None for a simulated strategy.
+        ratings: architecture → how it rates it, higher being better; None if it rates none.
     """
 
     genotype: Genotype
@@ -78,18 +76,20 @@ class StrategyResult:
     ratings: Mapping[Genotype, float] | None = None
 
 
+#: From a seed to a result.
 Strategy = Callable[[int], StrategyResult]
 
 
 def run_strategy(
     strategy: Strategy, benchmark: TabularBenchmark, seeds: Iterable[int]
 ) -> pd.DataFrame:
-    """Run a strategy over seeds and look up what it finds in the benchmark.
+    """Run a strategy with each seed and look up what it finds in the benchmark.
 
     Returns:
-        One row a seed: ``seed``, ``genotype``, ``rank``, ``percentile``, ``regret`` (points of
-        test score), the same three on validation, ``tau`` (Kendall's, between its ratings and the
-        mean test scores of the architectures that it rates) and ``seconds``.
+        One row per seed: ``seed``, ``genotype``, ``rank``, ``percentile``, ``regret`` (percentage
+        points of test score), the same three on validation (``rank_validation``, …), ``tau``
+        (Kendall's, between its ratings and the mean test scores of the architectures that it
+        rates) and ``seconds``.
     """
     rows = []
     for seed in seeds:
@@ -113,7 +113,7 @@ def _with_ranks(rows: pd.DataFrame, benchmark: TabularBenchmark) -> pd.DataFrame
 def search_strategy(
     task: Task, config: SearchConfig | None = None, *, device: str | torch.device = "auto"
 ) -> Strategy:
-    """A search for one Cell as a strategy, with the other settings of ``config``."""
+    """A search for one Cell as a strategy; its other settings are those of ``config``."""
     config = replace(SearchConfig.from_optional(config), N=1)
 
     def strategy(seed: int) -> StrategyResult:
@@ -151,16 +151,18 @@ for _name, _settings in {
 
 
 def _simulated(benchmark: TabularBenchmark, seed: int, stream: str, short: bool):
-    """A budget of trainings, simulated by the table, which says how each would have scored.
+    """The arguments of :func:`~bmnas_core.baselines.searches.evolve` for a simulated search.
 
-    Returns:
-        How to sample, how to score, how many architectures, and the random numbers. All share the
-        table's operations.
+    Its space and its scores are the table's, those of one random seed. Its budget is
+    :data:`~bmnas_core.baselines.searches.BUDGET`.
+
+    Args:
+        short: whether it reads scores of short trainings, and accordingly more of them.
     """
     random, recipe = generator(seed, stream), benchmark.recipe
     features, operations = tuple(recipe["features"]), tuple(recipe["operations"])
     counts = benchmark.runs["seed"].value_counts()
-    complete = sorted(counts.index[counts == len(benchmark)])  # seeds of all architectures
+    complete = sorted(counts.index[counts == len(benchmark)])  # seeds with all architectures
     run = complete[int(torch.randint(len(complete), (), generator=random))]
     epochs = min(SHORT_EPOCHS, benchmark.ends[-1]) if short else benchmark.ends[-1]
 
@@ -186,7 +188,7 @@ _register_simulated("regularised evolution", "evolution", evolve, short=True)
 
 @register_strategy("best on validation")
 def best_on_validation(task: Task, benchmark: TabularBenchmark, device: torch.device) -> Strategy:
-    """All architectures trained with all seeds of the table: the most that validation can tell."""
+    """The best mean validation score in the table: the most that validation can tell."""
     return lambda seed: StrategyResult(benchmark.best("validation"))
 
 
@@ -201,15 +203,18 @@ def run_benchmark(
 ) -> pd.DataFrame:
     """Run strategies for each rule and seed, and write every result to a CSV file.
 
-    What the file has already is not run again, whatever it was made with: after a change of
-    settings, begin another.
+    Results that the file already has are not computed again, even if settings have changed since;
+    begin a new file then.
 
     Args:
         names: of :data:`STRATEGIES`; all by default.
 
+    Returns:
+        The table as :func:`read_benchmark` reads it.
+
     Raises:
         StrategyError: for an unknown name.
-        TableError: if ``out`` is there and is no such table.
+        TableError: if ``out`` exists and is not such a table.
     """
     strategies = {name: STRATEGIES[name] for name in (STRATEGIES if names is None else names)}
     table = ResumableTable(out, COLUMNS)
@@ -225,17 +230,16 @@ def run_benchmark(
             tasks[rule], benchmarks[rule] = load_task(task, rule=rule), TabularBenchmark(task, rule)
         strategy = strategies[which["strategy"]](tasks[rule], benchmarks[rule], device)
         (row,) = run_strategy(strategy, benchmarks[rule], [which["seed"]]).to_dict("records")
-        text = json.dumps(json.loads(row["genotype"].to_json()))
-        row = {name: row[name] for name in COLUMNS if name in row}
+        text = json.dumps(json.loads(row["genotype"].to_json()))  # in one line
         table.add([{**row, **which, "device": device_name(device), "genotype": text}])
     return read_benchmark(out)
 
 
 def read_benchmark(path: str | os.PathLike) -> pd.DataFrame:
-    """The rows of such a table, with the rank, percentile and regret of each genotype.
+    """The rows of a table of strategies, with rank, percentile and regret of each genotype.
 
     Raises:
-        TableError: for a file that is missing or no such table.
+        TableError: for a file that is missing or not such a table.
     """
     table = read_table(path, COLUMNS)
     table["genotype"] = [Genotype.from_json(text) for text in table["genotype"]]
@@ -245,11 +249,12 @@ def read_benchmark(path: str | os.PathLike) -> pd.DataFrame:
 
 
 def summarize(table: pd.DataFrame) -> pd.DataFrame:
-    """Each strategy over its seeds, lowest regret first within a rule.
+    """Each strategy over its seeds, lowest mean regret first within a task and rule.
 
-    Columns: ``task``, ``rule``, ``strategy``, ``seeds``, ``median_rank``, ``worst_rank``,
-    ``median_percentile``, ``worst_percentile``, ``regret`` and ``regret_std`` (points), ``tau``,
-    ``seconds`` (means).
+    Returns:
+        Columns ``task``, ``rule``, ``strategy``, ``seeds``, ``median_rank``, ``worst_rank``,
+        ``median_percentile``, ``worst_percentile``, ``regret`` and ``regret_std`` (mean and
+        standard deviation, in percentage points), and the means ``tau`` and ``seconds``.
     """
     groups = table.groupby(["task", "rule", "strategy"], sort=False)
     found = groups.agg(

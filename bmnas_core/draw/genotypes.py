@@ -1,13 +1,13 @@
 """Genotypes as graphs, in the visual language of Yin et al. 2022.
 
-A column of blocks per modality, each in its own colour; Cells as boxes that hold X, Y, the inner
-steps and Z; blue edges for what the search decides and black ones for what is fixed. A picture
-has its own light background and is the same to the byte for the same genotype.
+Each modality is a column of blocks in its own colour; Cells are boxes that hold X, Y, the inner
+steps and Z; edges are blue if the search decides them and black if they are fixed. A picture has
+its own light background, and one genotype always gives the same bytes.
 """
 
 from __future__ import annotations
 
-from ..genotype import OPERATIONS, CellGenotype, Genotype
+from ..genotype import OPERATIONS, CellGenotype, Genotype, cell_name, step_name
 from .canvas import (
     BLOCK,
     CELL,
@@ -42,8 +42,8 @@ def graph(genotype: Genotype, against: Genotype | None = None) -> Canvas:
 
     Nodes are ``f0``, ``f1``, … (features), ``c1_x``, ``c1_y``, ``c1_s1``, …, ``c1_z`` (Cell 1)
     and ``out`` (classifier); the genotype's own names appear only in labels and tooltips, escaped.
-    A step takes its first input on the left; where its operation is not symmetric, the two are
-    named. To have graphviz lay it out anew, set the ``layout`` of the canvas's ``dot`` to ``"dot"``.
+    A step takes its first input on the left; the two are named unless its operation is symmetric.
+    For a layout by graphviz, set ``layout`` of the canvas's ``dot`` to ``"dot"``.
     """
     canvas = Canvas()
     right, _ = _draw_genotype(canvas, genotype, against)
@@ -60,7 +60,8 @@ def draw_comparison(
     does not count.
 
     Raises:
-        DrawError: for anything but genotypes, or an engine that is unknown, missing or fails.
+        DrawError: for anything but genotypes and two names, or an engine that is unknown, missing
+            or fails.
     """
     for genotype in (one, other):
         if not isinstance(genotype, Genotype):
@@ -82,7 +83,10 @@ def draw_comparison(
 
 
 def _draw_genotype(canvas: Canvas, genotype: Genotype, against: Genotype | None):
-    """Draw a genotype without its classifier from x = 0, about y = 0; returns its right and top."""
+    """Draw a genotype without its classifier; returns its right and top.
+
+    It begins at x = 0 and is centred on y = 0.
+    """
     changes = genotype.changes_from(against) if against else ()
     marks = {(change.cell, change.step, change.what) for change in changes}
     ids = {name: f"f{i}" for i, name in enumerate(genotype.features)}
@@ -95,12 +99,11 @@ def _draw_genotype(canvas: Canvas, genotype: Genotype, against: Genotype | None)
 
 
 def draw_features(canvas: Canvas, features: tuple[str, ...], used) -> tuple[float, float, float]:
-    """Draw a column per modality, about y = 0 from x = 0; returns their right, top and bottom.
+    """Draw a column per modality; returns their right, top and bottom.
 
-    Features are the nodes ``f0``, ``f1``, …; those that are not ``used`` are pale.
-
-    The columns are staggered: a level line from any feature to the right runs between the
-    features of the other columns.
+    They begin at x = 0 and are centred on y = 0. Features are the nodes ``f0``, ``f1``, …; those
+    that are not ``used`` are pale. The columns are staggered, so that a horizontal line from any
+    feature to the right passes between the features of the other columns.
     """
     ids = {name: f"f{i}" for i, name in enumerate(features)}
     columns: dict[str, list[str]] = {}
@@ -136,7 +139,7 @@ def draw_features(canvas: Canvas, features: tuple[str, ...], used) -> tuple[floa
 
 
 def _draw_cells(canvas: Canvas, genotype: Genotype, ids, turn: float, marks: set):
-    """Draw the Cells below each other, about y = 0; returns their right and top."""
+    """Draw the Cells below each other, centred on y = 0; returns their right and top."""
     cells = genotype.cells
     labels = [OPERATIONS[step.op].label for cell in cells for step in cell.steps]
     block = max(text_width(f"S1 {label}") for label in labels) + 20
@@ -160,7 +163,7 @@ def _draw_cells(canvas: Canvas, genotype: Genotype, ids, turn: float, marks: set
             spline = path_to_cell(canvas, ids, name, me, left, turn, gaps)
             style = MARKED_EDGE if {(i, None, port), (i, None, "")} & marks else {}
             canvas.edge(ids[name], me, f"{name} → Cell {i} {port}", spline, True, **style)
-        ids[f"C{i}"], gaps[f"C{i}"] = f"c{i}_z", bottom + GAP / 2
+        ids[cell_name(i - 1)], gaps[cell_name(i - 1)] = f"c{i}_z", bottom + GAP / 2
         top = bottom + GAP
     return right, start
 
@@ -168,15 +171,15 @@ def _draw_cells(canvas: Canvas, genotype: Genotype, ids, turn: float, marks: set
 def path_to_cell(canvas: Canvas, ids, name: str, me: str, left: float, turn: float, gaps) -> list:
     """Control points from a feature or an earlier Cell ``name`` to a Cell's input ``me``.
 
-    A feature's edges run level to x = ``turn`` and then swing to a Cell; an earlier Cell's run
-    through the gap below it, at y = ``gaps[name]``, and down a lane of its own to the left of all
-    Cells, which begin at x = ``left``.
+    A feature's edges are horizontal up to x = ``turn`` and then curve to a Cell. An earlier Cell's
+    run through the gap below it, at y = ``gaps[name]``, and down a lane of their own to the left
+    of all Cells, which begin at x = ``left``.
     """
     end = left + PAD, canvas.places[me][1]
     if name not in gaps:
         return swing(canvas.right_of(ids[name]), turn, end)
     x, y, _, high = canvas.places[ids[name]]
-    lane, gap = left - 2 - 6 * int(name[1:]), gaps[name]
+    lane, gap = left - 8 - 6 * list(gaps).index(name), gaps[name]
     return route((x, y + high / 2), (x, gap), (lane, gap), (lane, end[1]), end)
 
 
@@ -193,7 +196,7 @@ def draw_classifier(canvas: Canvas, cells: int, right: float) -> None:
 
 
 def _cell_title(i: int, cell: CellGenotype) -> str:
-    """``Cell 1 (X's source, Y's source) · motif``; without the sources where they are long."""
+    """``Cell 1 (X's source, Y's source) · motif``; without the sources if they are long."""
     sources = f" ({', '.join(cell.inputs)})"
     motif = f" · {cell.motif}" if cell.motif else ""
     return f"Cell {i}{sources if len(sources) <= WRAP else ''}{motif}"
@@ -202,8 +205,9 @@ def _cell_title(i: int, cell: CellGenotype) -> str:
 def _draw_cell(canvas: Canvas, cell: CellGenotype, i: int, left, right, top, block, marks) -> None:
     """Draw a Cell's nodes and inner edges between ``left`` and ``right`` from ``top`` down.
 
-    Every node has a row of its own, X, Y, S1, … from the top, and lies to the right of those
-    before it. What it gives runs to the right along its row: down into steps, on into Z.
+    Every node has a row of its own, X, Y, S1, … from the top, and steps follow each other to the
+    right. A node's output runs to the right along its row, and from there down into steps or on
+    into Z.
     """
     ids = {"X": f"c{i}_x", "Y": f"c{i}_y"}
     y = top + ROUND / 2
@@ -212,7 +216,7 @@ def _draw_cell(canvas: Canvas, cell: CellGenotype, i: int, left, right, top, blo
         centre = left + ROUND / 2, y + ROW * k
         canvas.node(ids[port], port, tip, *centre, ROUND, ROUND, shape="circle")
     for j, step in enumerate(cell.steps, 1):
-        me, op = f"S{j}", OPERATIONS[step.op]
+        me, op = step_name(j - 1), OPERATIONS[step.op]
         ids[me] = f"c{i}_s{j}"
         x = left + ROUND + 18 + block / 2 + _stride(block) * (j - 1)
         y = top + ROUND / 2 + ROW * (j + 1)
@@ -246,10 +250,10 @@ def _draw_cell(canvas: Canvas, cell: CellGenotype, i: int, left, right, top, blo
 
 
 def _port(block: float) -> float:
-    """How far from the middle of a step its inputs enter it."""
+    """Distance of a step's inputs from its middle."""
     return min(20, block / 4)
 
 
 def _stride(block: float) -> float:
-    """From one step to the next, such that the first's output can drop into the second."""
+    """Distance from one step to the next: the output of the first can go down into the second."""
     return block / 2 + _port(block) + 20

@@ -1,9 +1,12 @@
-"""The hypernet as a graph and as heatmaps: every choice with its current probability."""
+"""The hypernet as a graph and as heatmaps: every candidate with its current weight."""
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..architecture import ArchitectureWeights
-from ..genotype import OPERATIONS, Genotype
+from ..genotype import OPERATIONS, Genotype, cell_name, step_name, step_predecessors
+from ..search import SearchState
 from .canvas import (
     CARD,
     CELL,
@@ -17,6 +20,8 @@ from .canvas import (
     SEARCHED,
     TITLE,
     Canvas,
+    DrawError,
+    Picture,
     route,
     text_height,
     text_width,
@@ -24,14 +29,50 @@ from .canvas import (
 )
 from .genotypes import draw_classifier, draw_features, path_to_cell
 
-#: Heights of an operation in a step and of a step's title; the gap between a Cell's columns, and
-#: between the rails that run above and below its steps.
+#: Heights of an operation in a step and of a step's title; the gaps between a Cell's columns and
+#: between the rails above and below its steps.
 CHIP, HEAD, COLUMN, RAIL = 22, 20, 54, 9
 OTHER = "#7D848C"
 
 
+def draw_heatmaps(what: SearchState | ArchitectureWeights, *, engine: str = "wasi") -> Picture:
+    """α, β and γ of a hypernet as heatmaps of their softmaxes.
+
+    Args:
+        what: a state of a search, whose genotype is framed; or the weights alone.
+        engine: as in :func:`~bmnas_core.draw.draw`.
+
+    Raises:
+        DrawError: for anything else, an unknown engine, or one that is missing or fails.
+        BmnasError: for a relaxation or an operation that is not registered.
+    """
+    if isinstance(what, Genotype):
+        raise DrawError(
+            "draw_heatmaps: found a Genotype, which has no weights; allowed: a SearchState"
+        )
+    return _heatmaps(*weights_of(what)).picture(engine)
+
+
+def weights_of(what) -> tuple[ArchitectureWeights, Genotype | None]:
+    """α, β, γ of a state with its genotype; or weights as they are, without one.
+
+    Raises:
+        DrawError: for anything else, and for weights that are not finite.
+    """
+    state = isinstance(what, SearchState)
+    weights = what.weights if state else what
+    if not isinstance(weights, ArchitectureWeights):
+        raise DrawError(
+            f"draw: found {type(what).__name__}; allowed: a Genotype, a SearchState or "
+            "ArchitectureWeights"
+        )
+    if not all(np.isfinite(a).all() for a in (weights.alpha, *weights.beta, *weights.gamma)):
+        raise DrawError("weights: found NaN or infinity; allowed: finite numbers")
+    return weights, what.genotype if state else None
+
+
 def graph(weights: ArchitectureWeights, chosen: Genotype | None) -> Canvas:
-    """The hypernet: edges as wide as they weigh, operations as dark as their softmax(γ).
+    """The hypernet: edges as wide as their weights, operations as dark as their softmax(γ).
 
     Nodes are named as in a genotype's graph; operation k of a step is ``c1_s1_op0``, …. Edges of
     ``chosen`` are blue and its operations framed; all other edges are grey.
@@ -68,14 +109,14 @@ def graph(weights: ArchitectureWeights, chosen: Genotype | None) -> Canvas:
                 style = _weighted(p, not cell or name == taken)
                 tip = f"{name} → {title} {port}: {p:.3f}"
                 canvas.edge(ids[name], end, tip, spline, True, **style)
-        ids[f"C{i + 1}"], gaps[f"C{i + 1}"] = f"{me}_z", down + GAP / 2
+        ids[cell_name(i)], gaps[cell_name(i)] = f"{me}_z", down + GAP / 2
         top = down + GAP
     draw_classifier(canvas, cells, right)
     return canvas
 
 
 class _CellShape:
-    """How much room a mixed Cell needs: its rails above and below, its columns of operations."""
+    """The room that a mixed Cell needs: rails above and below its columns of operations."""
 
     def __init__(self, weights: ArchitectureWeights, i: int):
         self.steps, operations = weights.gamma[i].shape
@@ -89,10 +130,10 @@ class _CellShape:
         self.width = ROUND + self.steps * (COLUMN + self.column) + COLUMN + ROUND
 
     def rail(self, source: int) -> float:
-        """y of a source's rail from the top of the Cell's inside.
+        """y of a source's rail, from the top of the Cell's inside.
 
-        Sources X, Y, S1, S2, … are counted from 0. X, S1, S3, … run above and Y, S2, … below,
-        those that come first farthest out.
+        Sources X, Y, S1, S2, … are counted from 0. X, S1, S3, … run above the columns and Y, S2,
+        … below them, the first ones farthest out.
         """
         outward = RAIL * (source // 2) + RAIL / 2
         return self.inner - outward if source % 2 else outward
@@ -101,8 +142,8 @@ class _CellShape:
 def _draw_mixed_cell(canvas, weights, i, cell, shape, left, right, top) -> None:
     """Draw X and Y at the left, a column of operations for each step, and Z at the right.
 
-    An edge to the next column swings over; one that passes a column runs along a rail of its
-    source, above or below the columns.
+    An edge to the next column is a single curve; one that passes a column runs along its source's
+    rail, above or below the columns.
     """
     me, middle = f"c{i + 1}", top + shape.middle
     ids, x = [f"{me}_x", f"{me}_y"], left + ROUND / 2
@@ -122,7 +163,7 @@ def _draw_mixed_cell(canvas, weights, i, cell, shape, left, right, top) -> None:
             for source, (name, p) in enumerate(zip(names, values, strict=True)):
                 style = _weighted(p, not cell or name == taken[k])
                 spline = _path(canvas, ids, source, end, shape, columns, top)
-                tip = f"{name} → S{j + 1}, {('1st', '2nd')[k]} input: {p:.3f}"
+                tip = f"{name} → {step_name(j)}, {('1st', '2nd')[k]} input: {p:.3f}"
                 if symmetric:
                     tip += f" ({OPERATIONS[cell.steps[j].op].label}: the order does not count)"
                 own = f"{me}_s{j + 1}"
@@ -132,33 +173,33 @@ def _draw_mixed_cell(canvas, weights, i, cell, shape, left, right, top) -> None:
     tip = f"Cell {i + 1}, output: the steps' outputs, concatenated and reduced, plus X"
     z = right - ROUND / 2, top + shape.inner / 2
     canvas.node(f"{me}_z", "Z", tip, *z, ROUND, shape.inner)
-    for source, own in enumerate(ids):
-        if source == 1:
+    for source, (name, own) in enumerate(zip(step_predecessors(shape.steps), ids, strict=True)):
+        if name == "Y":
             continue
         last = source == len(ids) - 1
         y = middle if last else top + shape.rail(source)
         start = canvas.right_of(own)
         end = right - ROUND, y
         spline = route(start, end) if last else _along(start, y, end)
-        name = "X" if source == 0 else f"S{source - 1}"
         canvas.edge(own, f"{me}_z", f"{name} → Z", spline, False, penwidth="0.8", color=FIXED)
 
 
 def _draw_operations(canvas, weights, i, j, cell, left, middle, shape) -> None:
     """Draw step j of Cell i as a box of its operations, each with its weight."""
-    me, labels = f"c{i + 1}_s{j + 1}", [OPERATIONS[op].label for op in weights.operations]
+    me, name = f"c{i + 1}_s{j + 1}", step_name(j)
+    labels = [OPERATIONS[op].label for op in weights.operations]
     top = middle - shape.block / 2
-    tip = f"Cell {i + 1}, step S{j + 1}"
+    tip = f"Cell {i + 1}, step {name}"
     canvas.node(me, "", tip, left + shape.column / 2, middle, shape.column, shape.block)
     x = left + shape.column / 2
-    canvas.text(f"{me}_name", f"S{j + 1}", tip, x, top + HEAD / 2 + 1, size=12)
+    canvas.text(f"{me}_name", name, tip, x, top + HEAD / 2 + 1, size=12)
     for k, (label, p) in enumerate(zip(labels, weights.operation_weights(i)[j], strict=True)):
         y = top + HEAD + CHIP * (k + 0.5)
         picked = bool(cell) and weights.operations[k] == cell.steps[j].op
-        style = shaded(p) | {"fontsize": "12", "style": "filled"}
+        style = _shaded(p) | {"fontsize": "12", "style": "filled"}
         style |= {"color": INK if picked else CELL_LINE, "penwidth": "2" if picked else "0.6"}
-        text = f"{label} {number(p)}"
-        tip = f"S{j + 1} is {label}: {p:.3f}"
+        text = f"{label} {_number(p)}"
+        tip = f"{name} is {label}: {p:.3f}"
         canvas.node(f"{me}_op{k}", text, tip, x, y, shape.column - 12, CHIP - 4, **style)
 
 
@@ -173,7 +214,7 @@ def _path(canvas, ids, source, end, shape, columns, top) -> list:
 
 
 def _along(start, rail, *ends) -> list:
-    """Control points from ``start`` to a rail, along it, and where it does not end, down again."""
+    """Control points from ``start`` to a rail and along it, to its end or down to a node."""
     reach = COLUMN - 12
     on = start[0] + reach
     up = [start, (start[0] + reach / 2, start[1]), (start[0] + reach / 2, rail), (on, rail)]
@@ -185,10 +226,10 @@ def _along(start, rail, *ends) -> list:
     return [*up, (on, rail), level, level, (bend, rail), (bend, end[1]), end]
 
 
-def heatmaps(weights: ArchitectureWeights, chosen: Genotype | None) -> Canvas:
-    """α, β and γ as grids: a row for each candidate, a column for each choice to be made.
+def _heatmaps(weights: ArchitectureWeights, chosen: Genotype | None) -> Canvas:
+    """α, β and γ as grids: a row for each candidate, a column for each decision.
 
-    Where X and Y weigh their edges alike, as in the paper's relaxation, they share a column. What
+    X and Y share a column if the relaxation gives them the same weights, as the paper's does. What
     is in ``chosen`` is framed.
     """
     canvas = Canvas()
@@ -201,8 +242,8 @@ def heatmaps(weights: ArchitectureWeights, chosen: Genotype | None) -> Canvas:
         for j in range(len(gamma)):
             names, *edges = weights.step_edges(i, j)
             inputs = cell and cell.steps[j].inputs
-            grids.append((f"β, input of S{j + 1}", names, ("1st", "2nd"), edges, inputs))
-        steps = [f"S{j + 1}" for j in range(len(gamma))]
+            grids.append((f"β, input of {step_name(j)}", names, ("1st", "2nd"), edges, inputs))
+        steps = [step_name(j) for j in range(len(gamma))]
         picked = cell and [step.op for step in cell.steps]
         columns = list(weights.operation_weights(i))
         grids.append(("γ, operation", weights.operations, steps, columns, picked))
@@ -243,31 +284,31 @@ def _draw_grid(canvas, me, cell, left, top, shared, labels, title, rows, columns
                 canvas.text(f"{me}_r{r}", text, shown, end, middle, size=12, align="right")
             mark = row in marked
             style = {"fontsize": "12", "style": "filled", "color": INK if mark else CARD}
-            style |= {"penwidth": "2" if mark else "1"} | shaded(p)
+            style |= {"penwidth": "2" if mark else "1"} | _shaded(p)
             tip = f"{cell}, {title}, {name}: {shown} {p:.3f}"
             place = x, y + high[r] / 2, width - 4, high[r] - 4
-            canvas.node(f"{me}_{c}_{r}", number(p), tip, *place, **style)
+            canvas.node(f"{me}_{c}_{r}", _number(p), tip, *place, **style)
             y += high[r]
     right = max(left + label + 8 + width * len(pairs), left + text_width(title, 12))
     return right, top + 34 + sum(high)
 
 
 def _weighted(p: float, chosen: bool) -> dict[str, str]:
-    """Style of an edge that weighs ``p``."""
+    """Style of an edge of weight ``p``."""
     p = min(max(float(p), 0.0), 1.0)
     alpha = round(255 * (0.16 + 0.84 * p**0.7))
     colour = SEARCHED if chosen else OTHER
     return {"color": f"{colour}{alpha:02X}", "penwidth": f"{0.5 + 5.5 * p:.2f}", "arrowsize": "0.5"}
 
 
-def shaded(p: float) -> dict[str, str]:
-    """Fill and text colour of what weighs ``p``: white to the blue of searched edges."""
+def _shaded(p: float) -> dict[str, str]:
+    """Fill and text colour for weight ``p``: from white to the blue of searched edges."""
     p = min(max(float(p), 0.0), 1.0)
     ends = [[int(c[k : k + 2], 16) for k in (1, 3, 5)] for c in (CARD, SEARCHED)]
     fill = "".join(f"{round(a + (b - a) * p):02X}" for a, b in zip(*ends, strict=True))
     return {"fillcolor": f"#{fill}", "fontcolor": CARD if p > 0.7 else INK}
 
 
-def number(p: float) -> str:
+def _number(p: float) -> str:
     """A weight in two digits, without the zero before the point."""
     return f"{p:.2f}".removeprefix("0")

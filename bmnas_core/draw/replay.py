@@ -1,8 +1,8 @@
 """A search as one HTML file that plays without a kernel and without a network.
 
-All frames of a picture have the same elements, so the page holds the first one and, for each
-frame, only the attributes and texts that differ. Genotypes have other elements each time and are
-kept whole, each once. The lot is deflated.
+All frames of a picture have the same elements, so the page holds the first frame whole and of the
+others only the attributes and texts that differ. Genotypes differ in their elements and are kept
+whole, each once. All of this is compressed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TEMPLATE = Path(__file__).with_name("replay.html")
 
 
 def page(history, frames: int) -> str:
-    """The replay of a :class:`~bmnas_core.history.SearchHistory` with up to ``frames`` states, as HTML."""
+    """A :class:`~bmnas_core.history.SearchHistory` as HTML, with up to ``frames`` of its states."""
     chosen = np.unique(np.linspace(0, len(history) - 1, frames).round().astype(int)).tolist()
     pictures = {"hypernet": _Frames(), "heatmaps": _Frames(), "curves": _Frames()}
     genotypes: dict[str, int] = {}
@@ -37,7 +37,7 @@ def page(history, frames: int) -> str:
         svg, _ = _without_ids(draw(state.genotype, against=last).svg)
         changes = [str(change) for change in state.genotype.changes_from(last)]
         number = genotypes.setdefault(svg, len(genotypes))
-        shown.append({"text": summary(state), "genotype": number, "changes": changes})
+        shown.append({"text": str(state), "genotype": number, "changes": changes})
     payload = {
         "pictures": {name: {"svg": p.svg, "frames": p.frames} for name, p in pictures.items()},
         "genotypes": list(genotypes),
@@ -52,22 +52,11 @@ def page(history, frames: int) -> str:
     )
 
 
-def summary(state) -> str:
-    """A state in one line."""
-    parts = [f"step {state.step}"]
-    parts += [f"epoch {state.epoch}"] if state.epoch else ["before the first update"]
-    for name, value in (("training", state.train_loss), ("validation", state.val_loss)):
-        parts += [f"{name} loss {value:.3f}"] if value is not None else []
-    if state.val_score is not None:
-        parts.append(f"validation score {state.val_score:.3f}")
-    return " · ".join(parts)
-
-
 class _Frames:
-    """A picture's first frame, and what is other in each as [element, attribute, value, …].
+    """A picture's first frame, and what differs from it in each as [element, attribute, value, …].
 
-    Elements are counted in document order, the attribute ``""`` is an element's text, and a value
-    of None takes the attribute away.
+    Elements are numbered in document order, the attribute ``""`` is an element's text, and the
+    value None removes the attribute.
     """
 
     def __init__(self):

@@ -1,10 +1,21 @@
-from .run import *
-from .run import (
+"""Notebooks as experiments: set their parameters, run them unattended, keep what they found."""
+
+from .parameters import (
+    NotebookError,
+    Parameter,
+    ParameterError,
+    notebook_parameters,
+    parse_parameters,
+)
+from .results import (
+    BASELINE_FIELDS,
+    RESULT_FIELDS,
+    RESULT_FILES,
+    ResultError,
     collect,
     load_result,
     networks,
-    notebook_parameters,
-    parse_parameters,
-    run,
+    run_title,
     save_run,
 )
+from .run import RunError, run

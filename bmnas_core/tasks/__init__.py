@@ -1,6 +1,6 @@
 """Tasks: data, backbones, metric and settings, one file each.
 
-The kit's own tasks are imported when they are asked for.
+The kit's own tasks are imported on demand.
 """
 
 from .files import DATA_SETS

@@ -1,4 +1,4 @@
-"""From sound to log-mel spectrograms, and noise at a given level."""
+"""Log-mel spectrograms of sounds, and noise at a given level."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ FLOOR_DB = -60.0
 def mel_filters() -> Tensor:
     """Triangular filters, evenly spaced in mel from 0 to 4 kHz: (MELS, WINDOW // 2 + 1).
 
-    They are not normalised: at every frequency in between they add up to one, so that a
-    spectrogram's columns add up to the power of the sound.
+    They are not normalised: between the first and the last peak they add up to one at every
+    frequency, so a spectrogram's columns add up to the power of the sound.
     """
     top = 2595 * math.log10(1 + SAMPLE_RATE / 2 / 700)
     edges = 700 * (10 ** (torch.linspace(0, top, MELS + 2) / 2595) - 1)
@@ -28,25 +28,25 @@ def mel_filters() -> Tensor:
 
 
 def mel_power(wave: Tensor) -> Tensor:
-    """Power in each mel band, 20 ms a frame: (SAMPLES,) or (n, SAMPLES) → (…, MELS, FRAMES)."""
+    """Power in each mel band, 20 ms per frame: (SAMPLES,) or (n, SAMPLES) → (…, MELS, FRAMES)."""
     spectrum = torch.stft(wave, WINDOW, HOP, window=torch.hann_window(WINDOW), return_complex=True)
     return mel_filters() @ spectrum.abs().square()
 
 
 def fit_length(wave: Tensor) -> Tensor:
-    """The first 0.62 s of a sound, (samples,) → (SAMPLES,), with silence after a shorter one."""
+    """The first 0.62 s of a sound, padded with silence: (samples,) → (SAMPLES,)."""
     return torch.nn.functional.pad(wave[:SAMPLES], (0, max(0, SAMPLES - len(wave))))
 
 
 def add_noise(power: Tensor, snr_db: float, generator: torch.Generator) -> Tensor:
     """Add white noise to mel spectrograms at a signal-to-noise ratio.
 
-    The signal's level is its mean power over the frames within 40 dB of the loudest. Powers of
-    independent sounds add up in the mean, so noise spectrograms are added to the spectrograms.
+    The signal's level is its mean power over the frames within 40 dB of the loudest. The expected
+    power of two independent sounds is the sum of their powers, so spectrograms of noise are added.
 
     Args:
         power: (n, MELS, FRAMES).
-        snr_db: in decibels; infinity adds nothing.
+        snr_db: in decibels; infinity adds no noise.
     """
     if snr_db == math.inf:
         return power
@@ -59,7 +59,7 @@ def add_noise(power: Tensor, snr_db: float, generator: torch.Generator) -> Tenso
 
 
 def log_mel(power: Tensor) -> Tensor:
-    """Decibels below each spectrogram's peak, from -60 … 0 dB mapped to -1 … 1."""
+    """Decibels relative to each spectrogram's peak, with -60 … 0 dB mapped to -1 … 1."""
     peak = power.flatten(1).amax(1)[:, None, None].clamp(min=1e-12)
     decibels = 10 * torch.log10(power / peak + 1e-12)
     return decibels.clamp(min=FLOOR_DB) / -FLOOR_DB * 2 + 1

@@ -48,13 +48,15 @@ def avmnist(
 ) -> Task:
     """A written and a spoken digit: 6,000 training, 2,000 validation and 2,000 test pairs.
 
-    Splits share no image and no recording; the test recordings are the data set's own (index 0 to
-    4 of each speaker and digit), validation is index 5 to 9.
+    The splits share no image and no recording. The test recordings are the data set's own: index 0
+    to 4 of each speaker and digit; validation has index 5 to 9.
 
     Args:
         rule: ``"same"`` digit (10 classes) or ``"sum"`` of the two (19 classes).
-        image_energy: share of the images' variance that is kept; 0.25 for same, 0.75 for sum.
-        snr_db: speech against white noise in decibels; 0 for same, 20 for sum.
+        image_energy: share of the images' variance that is kept; by default 0.25 for same and 0.75
+            for sum.
+        snr_db: signal-to-noise ratio of the speech in white noise, in decibels; by default 0 for
+            same and 20 for sum.
 
     Raises:
         DataError: if a file is missing or damaged.
@@ -72,7 +74,7 @@ def avmnist(
             C=64, L=8, N=2, M=2, epochs=15, batch_size=96, dropout=0.1, max_lr=1e-3, min_lr=1e-6,
             weight_decay=1e-4, restart=1,
         ),
-        # On ``digits`` the looks find the right pair after three epochs as well as after seven.
+        # On ``digits`` a selection finds the right pair after three epochs as well as after seven.
         search_config=SearchSettings(epochs=3, selection="successive_halving"),
     )  # fmt: skip
 
@@ -110,7 +112,7 @@ def read_idx(path: Path) -> np.ndarray:
     """A gzipped IDX file of unsigned bytes, as MNIST is distributed.
 
     Raises:
-        DataError: if it is truncated or no such file.
+        DataError: for a file that is truncated or of another format.
     """
     try:
         content = gzip.decompress(path.read_bytes())
@@ -130,7 +132,7 @@ def read_wave(path: Path) -> Tensor:
     """A mono 16-bit WAV file at 8 kHz: (samples,) in -1 … 1.
 
     Raises:
-        DataError: if it is no such file.
+        DataError: for a file that is truncated or of another format.
     """
     try:
         with wave.open(str(path)) as file:

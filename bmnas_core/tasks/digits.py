@@ -1,6 +1,6 @@
 """``digits``: the embedded task, scikit-learn's handwriting with synthetic speech.
 
-The speech is not recorded from people: espeak-ng made it, with ``assets/digits/build_speech.py``.
+The speech is not a recording of people: ``assets/digits/build_speech.py`` made it with espeak-ng.
 """
 
 from __future__ import annotations
@@ -41,13 +41,15 @@ def digits(
 ) -> Task:
     """A written and a spoken digit, small enough to come with the kit and run in minutes.
 
-    3,000 training, 1,500 validation and 1,500 test pairs of 1,797 images and 1,200 clips; splits
-    share no image, and no voice.
+    3,000 training, 1,500 validation and 1,500 test pairs of 1,797 images and 1,200 clips. The
+    splits share no image and no voice.
 
     Args:
         rule: ``"same"`` digit (10 classes) or ``"sum"`` of the two (19 classes).
-        image_energy: share of the images' variance that is kept; 0.25 for same, 0.75 for sum.
-        snr_db: speech against white noise in decibels; -10 for same, 20 for sum.
+        image_energy: share of the images' variance that is kept; by default 0.25 for same and 0.75
+            for sum.
+        snr_db: signal-to-noise ratio of the speech in white noise, in decibels; by default -10 for
+            same and 20 for sum.
 
     Raises:
         TaskError: for an unknown rule or a knob out of range.
@@ -64,7 +66,7 @@ def digits(
             C=32, L=4, N=2, M=2, epochs=15, batch_size=64, dropout=0.1, max_lr=3e-3, min_lr=1e-6,
             weight_decay=1e-4, restart=1,
         ),
-        # Trained for longer a hypernet knows its samples by heart, and α turns from late features.
+        # A hypernet trained for longer memorises its samples, and α turns from late features.
         search_config=SearchSettings(
             epochs=3, selection="successive_halving", rungs=((24, 3), (8, 7))
         ),

@@ -23,18 +23,14 @@ from .inputs import DataError, DataWarning
 
 PACKAGE = Path(__file__).parents[1]
 
-#: The data sets of the kit's tasks, by the task's name.
-DATA_SETS = Registry(
-    "data set",
-    DataError,
-    on_demand={
-        "digits": "bmnas_core.tasks.digits",
-        "avmnist": "bmnas_core.tasks.avmnist",
-        "mmimdb": "bmnas_core.tasks.paper.mmimdb",
-        "ntu": "bmnas_core.tasks.paper.ntu",
-        "egogesture": "bmnas_core.tasks.paper.egogesture",
-    },
-)
+#: The kit's tasks: name → module that registers the task and its data set.
+MODULES = {
+    "digits": "bmnas_core.tasks.digits",
+    "avmnist": "bmnas_core.tasks.avmnist",
+    "mmimdb": "bmnas_core.tasks.paper.mmimdb",
+    "ntu": "bmnas_core.tasks.paper.ntu",
+    "egogesture": "bmnas_core.tasks.paper.egogesture",
+}
 
 
 def asset(name: str, *, missing_ok: bool = False) -> Path:
@@ -56,12 +52,12 @@ def data_root() -> Path:
 
 
 def cache_folder() -> Path:
-    """Folder of things that can be made again: ``$BMNAS_CACHE``, else ``~/.cache/bmnas``."""
+    """Folder of files that can be made again: ``$BMNAS_CACHE``, else ``~/.cache/bmnas``."""
     return Path(os.environ.get("BMNAS_CACHE") or Path.home() / ".cache" / "bmnas").expanduser()
 
 
 def package(name: str) -> ModuleType:
-    """A package that only the paper's tasks need, imported when it is.
+    """Import a package that only the paper's tasks need.
 
     Raises:
         DataError: if it is not installed, with the remedy.
@@ -76,9 +72,9 @@ def package(name: str) -> ModuleType:
 
 
 def cached_folder(name: str, make: Callable[..., None], *arguments) -> Path:
-    """A folder of files, made by ``make(folder, *arguments)`` at first and then kept in the cache.
+    """A folder in the cache, filled by ``make(folder, *arguments)`` unless it is there already.
 
-    Another version of the code that makes them, or other arguments, make another folder.
+    It is made anew if the source of ``make``'s module or the arguments change.
     """
     digest = hashlib.sha256(Path(sys.modules[make.__module__].__file__).read_bytes())
     digest.update(repr(arguments).encode())
@@ -102,11 +98,10 @@ class DataSet:
 
     Attributes:
         folder: below :func:`data_root`; None for files that come with the kit.
-        manifest: function to the expected files, path relative to ``root`` → SHA-256; None for
-            data sets of which everyone has another part, which are read instead.
-        url: function from such a path to where it is downloaded from; None where its owners give
-            it to those who ask.
-        read: function that puts the task together from the files, where there is no manifest.
+        manifest: returns the expected files, path relative to ``root`` → SHA-256. None for data
+            sets of which users may have parts; ``read`` checks those.
+        url: path of a file → its address; None for data sets that their owners give on request.
+        read: loads the task from the files. Used if there is no manifest.
     """
 
     name: str
@@ -128,14 +123,17 @@ class DataSet:
 
     @property
     def state(self) -> str:
-        """``"embedded"``, ``"missing"`` or ``"ready"``; a folder to read is not looked into."""
+        """``"embedded"``, ``"missing"`` or ``"ready"``.
+
+        Without a manifest, ``"ready"`` only means that the folder exists.
+        """
         if self.embedded:
             return "embedded"
         present = not self.check() if self.manifest else self.root.is_dir()
         return "ready" if present else "missing"
 
     def check(self) -> list[str]:
-        """Problems with the files, one line each: missing, or with the wrong contents."""
+        """Problems with the files, one line each, such as a file that is missing or damaged."""
         problems = []
         if self.manifest is None:
             with warnings.catch_warnings(record=True) as caught:
@@ -164,10 +162,10 @@ class DataSet:
         return problems
 
     def require(self) -> Path:
-        """The folder with the files, after :meth:`check`.
+        """The folder with the files, once they are checked.
 
         Raises:
-            DataError: naming the first files that are missing or wrong, and the remedy.
+            DataError: for files that are missing or wrong: the first ones, and the remedy.
         """
         problems = self.check()
         if problems:
@@ -180,17 +178,17 @@ class DataSet:
         return self.root
 
     def fetch(self) -> None:
-        """Download what is missing or wrong; every file is checked before it takes its place.
+        """Download the files that are missing or wrong. Each is checked before it is put in place.
 
         Raises:
-            DataError: if there is nothing to download from, or a download fails.
+            DataError: if the data set cannot be downloaded, or a download fails.
         """
         if self.embedded:
             raise DataError(f"data of task {self.name!r}: comes with the kit; nothing to fetch")
         if self.url is None:
             raise DataError(
-                f"data of task {self.name!r}: cannot be fetched, its owners give it to those who "
-                f"ask: {self.source}. Its files then go to {self.root}"
+                f"data of task {self.name!r}: cannot be fetched, its owners give it on request: "
+                f"{self.source}. Put its files into {self.root}"
             )
         import pooch
 
@@ -213,6 +211,10 @@ class DataSet:
             except (OSError, ValueError) as error:
                 pool.shutdown(cancel_futures=True)
                 raise DataError(f"data of task {self.name!r}: download failed: {error}") from None
+
+
+#: The data sets of the kit's tasks, by the task's name.
+DATA_SETS = Registry("data set", DataError, on_demand=MODULES)
 
 
 def read_manifest(path: Path) -> dict[str, str]:

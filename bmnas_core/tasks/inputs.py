@@ -1,4 +1,4 @@
-"""Inputs that are too large to keep: decoded from their files when they are asked for."""
+"""Inputs that do not fit in memory: decoded from their files on demand."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from ..runtime import generator
 
 
 class DataError(BmnasError):
-    """Data files that are missing or are not what they should be."""
+    """Data files that are missing or damaged."""
 
 
 class DataWarning(UserWarning):
-    """Samples that were left out because their files cannot be read."""
+    """Data that can be used but have a flaw, such as samples left out for unreadable files."""
 
 
 @dataclass(frozen=True, eq=False)
 class FileInputs:
-    """Inputs of one modality that are read from files one at a time; used like a tensor of them.
+    """Inputs of one modality, each read from its files on demand; indexed like a tensor.
 
     Attributes:
-        names: what errors and warnings call each item, such as a file.
-        read: item number, and a generator or None → one input as a float tensor, all of one
-            shape. With a generator it is augmented. It runs in worker processes too, and raises
-            DataError for an item that cannot be read.
+        names: what errors and warnings call each item, such as its file.
+        read: item number, and a generator or None → one input, a float tensor; all have one shape.
+            With a generator it is augmented. It also runs in worker processes. It raises DataError
+            for an item that cannot be read.
         version: hash of what determines the values, see :func:`files_version`.
     """
 
@@ -54,8 +54,8 @@ class FileInputs:
         return self.read(int(items), None)
 
 
-#: Most bytes of batches that workers read ahead, where their number is not given.
-READ_MAX_PREFETCH = 2 << 30
+#: Most bytes of batches that workers read ahead, if their number is not given.
+MAX_PREFETCH_BYTES = 2 << 30
 
 #: Inputs of a modality: in memory, (items, …), or in files.
 Inputs = Tensor | FileInputs
@@ -63,12 +63,12 @@ Inputs = Tensor | FileInputs
 
 @dataclass(frozen=True)
 class Loaded:
-    """A batch as it was read: what could be read of it.
+    """The part of a batch that could be read.
 
     Attributes:
-        inputs: for each modality (k, …), k at most the size of the batch; None where k is 0.
+        inputs: for each modality (k, …), k at most the size of the batch; None if k is 0.
         kept: (k,) positions in the batch.
-        failures: (modality, item) → why it cannot be read.
+        failures: (modality's position, item) → why it cannot be read.
     """
 
     inputs: list[Tensor] | None
@@ -89,31 +89,31 @@ def load(
     Args:
         columns: the inputs of each modality.
         batches: for each batch the samples' numbers (n,) and their items, (n, modalities).
-        random: seed and stream of augmentation, which with a sample's number fixes how it is
-            augmented, whatever the workers, and all its modalities alike; None for none.
-        workers: processes; as many as there are cores, up to eight, where None; 0 for none.
-        values: numbers in the largest batch, so that those read ahead take no more than
-            ``READ_MAX_PREFETCH`` bytes together.
+        random: seed and stream of augmentation; by default there is none. With a sample's number
+            they fix how it is augmented, the same for all its modalities and any ``workers``.
+        workers: number of worker processes; 0 reads in this process. By default one per core, at
+            most eight, and few enough to read ahead at most ``MAX_PREFETCH_BYTES``.
+        values: numbers in the largest batch.
 
     Raises:
-        DataError: for workers that are no number of processes, or that the system ends.
+        DataError: for ``workers`` out of range, or a worker that the system ended.
     """
     if workers is not None and (type(workers) is not int or workers < 0):
-        raise DataError(f"workers: found {workers!r}; allowed: an int, at least 0")
+        raise DataError(f"workers: found {workers!r}; allowed: an integer of 0 or more")
     if all(isinstance(column, Tensor) for column in columns):
         for _, items in batches:
             inputs = [column[items[:, m]] for m, column in enumerate(columns)]
             yield Loaded(inputs, torch.arange(len(items)), {})
         return
     if workers is None:
-        workers = max(1, min(default_workers(), READ_MAX_PREFETCH // max(1, 8 * values)))
+        workers = max(1, min(_cores(), MAX_PREFETCH_BYTES // max(1, 8 * values)))
     keys = [list(zip(numbers.tolist(), items.tolist(), strict=True)) for numbers, items in batches]
     loader = torch.utils.data.DataLoader(
         _Samples(columns, random),
         batch_sampler=keys,
         num_workers=min(workers, sum(map(len, keys))),
         collate_fn=_collate,
-        generator=torch.Generator(),  # or it would draw from the one that training draws from
+        generator=torch.Generator(),  # by default it draws from the one that training uses
     )
     try:
         yield from loader
@@ -122,12 +122,12 @@ def load(
             raise
         raise DataError(
             f"{workers} worker processes: {error}; allowed: as many as fit in memory and in shared "
-            "memory (/dev/shm), such as workers=0"
+            "memory (/dev/shm), or workers=0"
         ) from None
 
 
-def default_workers() -> int:
-    """Cores that this process may use, up to eight."""
+def _cores() -> int:
+    """Cores that this process may use, at most eight."""
     affinity = getattr(os, "sched_getaffinity", None)
     return min(len(affinity(0)) if affinity else os.cpu_count() or 1, 8)
 
@@ -160,7 +160,7 @@ def _collate(samples: list) -> Loaded:
 
 
 def warn_skipped(what: str, reasons: Sequence[str]) -> None:
-    """Warn once that some of ``what`` were left out: how many, and why the first three were."""
+    """Warn that some of ``what`` were left out: how many, and the first three reasons."""
     if reasons:
         more = f"; and {len(reasons) - 3:,} more" if len(reasons) > 3 else ""
         warnings.warn(
@@ -171,7 +171,7 @@ def warn_skipped(what: str, reasons: Sequence[str]) -> None:
 
 
 def files_version(paths: Sequence[Path], *reading: object) -> str:
-    """Hash of the files' names, sizes and times of change, and of how they are read.
+    """Hash of the files' names, sizes and times of modification, and of how they are read.
 
     Raises:
         DataError: for a file that is missing.

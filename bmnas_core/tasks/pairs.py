@@ -1,8 +1,8 @@
 """Tasks on pairs of a written and a spoken digit.
 
-Rule *same*: both show the same digit, which is the label. Rule *sum*: they are independent and
-their sum is the label, so that neither modality alone says much and fusion decides. Two knobs
-make it harder: how much of the images' energy is kept, and how much noise the speech is in.
+Rule *same*: both are the same digit, which is the label. Rule *sum*: the two are independent and
+their sum is the label, so neither modality alone says much and fusion decides. Two knobs make a
+task harder: the share of the images' variance that is kept, and the noise added to the speech.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..backbones.conv import ConvBackbone
-from ..backbones.pretrain import pretrain
+from ..backbones.item_training import SHIFT, train_on_items
 from ..config import SearchSettings, Settings
 from ..runtime import generator
 from ..storage import write_tensors
@@ -30,7 +30,8 @@ from .task import SPLITS, Modality, Split, Task, TaskError
 
 RULES = {"same": 10, "sum": 19}
 CHANNELS = (16, 32, 64)
-PRETRAINING = {"epochs": 12, "shift": 2}
+#: How each backbone is trained alone.
+PRETRAINING = Settings(epochs=12, batch_size=64, max_lr=3e-3, weight_decay=1e-2)
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def pair_task(
 
     Args:
         rule, image_energy, snr_db: as of ``load_task``.
-        defaults: rule → the two knobs where they are None.
+        defaults: rule → the two knobs' values by default.
         sizes: split name → number of pairs.
 
     Raises:
@@ -82,10 +83,10 @@ def pair_task(
     if type(image_energy) not in (int, float) or not 0 < image_energy <= 1:
         raise TaskError(f"image_energy: found {image_energy!r}; allowed: above 0, at most 1")
     if type(snr_db) not in (int, float) or not snr_db >= -100:
-        raise TaskError(f"snr_db: found {snr_db!r}; allowed: decibels from -100 up, or inf")
+        raise TaskError(f"snr_db: found {snr_db!r}; allowed: decibels of -100 or more, or inf")
     images = keep_energy(data.images, image_energy, data.image_split["train"])
     power = add_noise(data.speech, snr_db, generator(0, "noise"))
-    fusion_models = {
+    streams = {
         "Image": (images, data.image_digits),
         "Audio": (log_mel(power).unsqueeze(1), data.speech_digits),
     }
@@ -103,12 +104,13 @@ def pair_task(
                 inputs,
                 classes=digits,
             )
-            for stream, (inputs, digits) in fusion_models.items()
+            for stream, (inputs, digits) in streams.items()
         ),
         {split: make_pairs(data, split, rule, sizes[split]) for split in SPLITS},
         config,
         search_config,
         notes,
+        dict.fromkeys(streams, PRETRAINING),
     )
     _load_or_train(task)
     return task
@@ -136,11 +138,9 @@ def make_pairs(data: DigitData, split: str, rule: str, n: int) -> Split:
 
 
 def _in_turn(items: Tensor, n: int, random: torch.Generator) -> Tensor:
-    """``n`` of ``items``, shuffled anew each time all have had their turn: (n,)."""
-    turns = [
-        items[torch.randperm(len(items), generator=random)] for _ in range(-(-n // len(items)))
-    ]
-    return torch.cat(turns)[:n]
+    """``n`` of ``items``, each once before any comes again, shuffled in every round: (n,)."""
+    rounds = range(-(-n // len(items)))
+    return torch.cat([items[torch.randperm(len(items), generator=random)] for _ in rounds])[:n]
 
 
 def keep_energy(images: Tensor, share: float, train: Tensor) -> Tensor:
@@ -160,7 +160,7 @@ def keep_energy(images: Tensor, share: float, train: Tensor) -> Tensor:
 
 
 def backbones_file(task: Task) -> Path:
-    """Where the kit keeps the weights of a task's backbones."""
+    """The file of the kit with the weights of a task's backbones."""
     return asset(f"{task.name}/backbones_{task.rule}.safetensors", missing_ok=True)
 
 
@@ -176,7 +176,7 @@ def save_backbones(task: Task, path: str | os.PathLike) -> Path:
 
 
 def load_backbones(task: Task, path: str | os.PathLike) -> bool:
-    """Read weights into a task's backbones; False if they were trained on another task or knobs.
+    """Read weights into a task's backbones; False if they are of another task or other knobs.
 
     Raises:
         DataError: for a file that is damaged or holds other weights.
@@ -199,21 +199,14 @@ def load_backbones(task: Task, path: str | os.PathLike) -> bool:
 
 
 def _load_or_train(task: Task) -> None:
-    """Weights from the kit's assets, else from the cache, else trained now and cached."""
+    """Take weights from the kit's assets or the cache, or train them now and cache them."""
     key = hashlib.sha256(_header(task).encode()).hexdigest()[:16]
     cached = cache_folder() / "backbones" / f"{key}.safetensors"
     for path in (backbones_file(task), cached):
         if path.exists() and load_backbones(task, path):
             return
     for modality in task.modalities:
-        pretrain(
-            modality.backbone,
-            modality.inputs,
-            modality.classes,
-            task.items("train", modality.name),
-            name=modality.name,
-            **PRETRAINING,
-        )
+        train_on_items(task, modality, PRETRAINING)
     try:
         save_backbones(task, cached)
     except OSError as error:
@@ -221,6 +214,7 @@ def _load_or_train(task: Task) -> None:
 
 
 def _header(task: Task) -> str:
-    """What determines the weights: all that the backbones are trained on."""
-    described = {"task": task.name, "rule": task.rule, **task.notes, "pretraining": PRETRAINING}
+    """What determines the weights, as JSON."""
+    recipe = {"epochs": PRETRAINING.epochs, "shift": SHIFT}
+    described = {"task": task.name, "rule": task.rule, **task.notes, "pretraining": recipe}
     return json.dumps(described, sort_keys=True)

@@ -14,6 +14,7 @@ from ..config import SearchSettings, Settings
 from ..errors import BmnasError, near_miss
 from ..genotype import GenotypeError, check_features
 from ..registry import Registry
+from .files import MODULES
 from .inputs import FileInputs
 
 SPLITS = ("train", "validation", "test")
@@ -24,33 +25,22 @@ class TaskError(BmnasError):
 
 
 def _check_options(name: str, function: object) -> None:
-    """Refuse a task that is no function of named options."""
+    """Refuse anything but a function of named options."""
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     try:
-        kinds = {p.kind for p in inspect.signature(function).parameters.values()}
-        kinds = {None} if inspect.isclass(function) else kinds
+        kinds = [p.kind for p in inspect.signature(function).parameters.values()]
     except (TypeError, ValueError):
-        kinds = {None}
-    if not kinds <= {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}:
+        kinds = [None]
+    if inspect.isclass(function) or any(kind not in named for kind in kinds):
         raise TaskError(
-            f"task {name!r}: found {function!r}; allowed: a function whose parameters all have "
-            "names, its options"
+            f"task {name!r}: found {function!r}; allowed: a function whose parameters, the task's "
+            "options, all have names"
         )
 
 
 #: Functions from options to a task, by name, filled by :func:`register_task`. The kit's own are
-#: imported when they are asked for.
-TASKS = Registry(
-    "task",
-    TaskError,
-    check=_check_options,
-    on_demand={
-        "digits": "bmnas_core.tasks.digits",
-        "avmnist": "bmnas_core.tasks.avmnist",
-        "mmimdb": "bmnas_core.tasks.paper.mmimdb",
-        "ntu": "bmnas_core.tasks.paper.ntu",
-        "egogesture": "bmnas_core.tasks.paper.egogesture",
-    },
-)
+#: imported on demand.
+TASKS = Registry("task", TaskError, check=_check_options, on_demand=MODULES)
 
 
 def tensor_hash(tensor: Tensor) -> str:
@@ -61,7 +51,7 @@ def tensor_hash(tensor: Tensor) -> str:
 
 
 def _plain_settings(module: nn.Module) -> list[tuple]:
-    """Numbers, names and the like that a module and its parts keep beside their tensors."""
+    """Numbers, names and the like that a module and its parts hold besides their tensors."""
     plain = (bool, int, float, str, tuple, type(None))
     return [
         (name, type(part).__qualname__, key, value)
@@ -80,9 +70,9 @@ class Modality:
         backbone: module from a batch of inputs to its list of features, first block first.
         channels: feature name → channels, in the order in which the backbone gives them.
         inputs: (items, …), all items of all splits, or a
-            :class:`~bmnas_core.tasks.inputs.FileInputs`, which reads them when asked.
+            :class:`~bmnas_core.tasks.inputs.FileInputs`, which reads them on demand.
         pooling: how features are pooled to length L, see :func:`~bmnas_core.networks.pool`.
-        classes: (items,), each item's own class where it has one, such as the digit it shows.
+        classes: (items,), each item's own class if it has one, such as the digit it shows.
     """
 
     name: str
@@ -93,9 +83,9 @@ class Modality:
     classes: Tensor | None = None
 
     def fingerprint(self) -> str:
-        """Hash of what determines this modality's features, but for L.
+        """Hash of all that determines this modality's features, except L.
 
-        The backbone's weights are read anew each time; the inputs are not supposed to change.
+        Each call reads the backbone's weights; the inputs are hashed once and must not change.
         """
         digest = hashlib.sha256(f"{self.name} {self.channels} {self.pooling}".encode())
         digest.update(f"{_plain_settings(self.backbone)} {self._inputs_hash}".encode())
@@ -110,7 +100,7 @@ class Modality:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Samples as rows of item numbers, one column a modality, and their labels.
+    """Samples as rows of item numbers, one column per modality, and their labels.
 
     Attributes:
         index: (n, modalities), integers.
@@ -131,16 +121,16 @@ class Task:
 
     Attributes:
         name: e.g. ``"digits"``.
-        rule: what the label says of the inputs, e.g. ``"sum"``; None for a task without rules.
+        rule: how the label follows from the inputs, e.g. ``"sum"``; None for a task without rules.
         classes: number of logits.
         metric: a name in :data:`bmnas_core.metrics.METRICS`.
         splits: ``"train"``, ``"validation"`` and ``"test"``; no item is in two of them.
         config: the task's settings.
-        search_config: those that differ in a search; what is None is as in ``config``.
-        backbone_config: modality name → those that differ where its backbone is trained alone.
+        search_config: settings that differ in a search; a field that is None is as in ``config``.
+        backbone_config: modality name → settings that differ when its backbone is trained alone.
         notes: facts worth showing, such as the difficulty knobs.
-        protocol: how the splits were made, where the data set names several ways, e.g.
-            ``"cross-subject"``.
+        protocol: the data set's name for how it is split, e.g. ``"cross-subject"``; None if it has
+            none.
 
     Raises:
         TaskError: if a split is missing, empty or disagrees with the modalities.
@@ -160,7 +150,9 @@ class Task:
 
     def __post_init__(self):
         if len(self.modalities) < 2:
-            raise TaskError(f"{self.name}: found {len(self.modalities)} modality; allowed: two up")
+            raise TaskError(
+                f"{self.name}: found {len(self.modalities)} modality; allowed: two or more"
+            )
         for kind, names in (
             ("modality", [m.name for m in self.modalities]),
             ("feature", [f for m in self.modalities for f in m.channels]),
@@ -177,7 +169,9 @@ class Task:
                 raise TaskError(f"{self.name}: config.{f.name}: found None; allowed: a value")
         for split in SPLITS:
             if split not in self.splits or len(self.splits[split]) == 0:
-                raise TaskError(f"{self.name}: split {split!r} is empty; allowed: one sample up")
+                raise TaskError(
+                    f"{self.name}: split {split!r} is empty; allowed: at least one sample"
+                )
             self._check_split(self.splits[split])
         self._check_apart()
 
@@ -192,11 +186,6 @@ class Task:
             dtype = getattr(split, what).dtype
             if dtype != torch.int64:
                 raise TaskError(f"{place}: found {what} of {dtype}; allowed: torch.int64")
-        if split.labels.dim() not in (1, 2):
-            raise TaskError(
-                f"{place}: found labels of shape {tuple(split.labels.shape)}; allowed: (n,), or "
-                f"(n, {self.classes}) of 0 and 1"
-            )
         for column, modality in zip(split.index.T, self.modalities, strict=True):
             low, high = int(column.min()), int(column.max())
             if low < 0 or high >= len(modality.inputs):
@@ -204,19 +193,18 @@ class Task:
                     f"{place}: found {modality.name} items {low}…{high}; allowed: 0…"
                     f"{len(modality.inputs) - 1}"
                 )
-        if split.labels.dim() == 1 and not 0 <= int(split.labels.min()) <= int(
-            split.labels.max()
-        ) < max(self.classes, 1):
+        self._check_labels(place, split.labels)
+
+    def _check_labels(self, place: str, labels: Tensor) -> None:
+        if labels.shape[1:] not in ((), (self.classes,)):
             raise TaskError(
-                f"{place}: found labels {int(split.labels.min())}…{int(split.labels.max())}; "
-                f"allowed: 0…{self.classes - 1}"
+                f"{place}: found labels of shape {tuple(labels.shape)}; allowed: (n,), or (n, "
+                f"{self.classes}) of 0 and 1"
             )
-        if split.labels.dim() == 2 and split.labels.shape[1] != self.classes:
-            raise TaskError(
-                f"{place}: found {split.labels.shape[1]} label columns; allowed: {self.classes}"
-            )
-        if split.labels.dim() == 2 and not ((split.labels == 0) | (split.labels == 1)).all():
-            raise TaskError(f"{place}: found labels other than 0 and 1; allowed: those")
+        low, high, most = int(labels.min()), int(labels.max()), self.classes - 1
+        most = 1 if labels.dim() == 2 else most
+        if not 0 <= low <= high <= most:
+            raise TaskError(f"{place}: found labels {low}…{high}; allowed: 0…{most}")
 
     def _check_apart(self) -> None:
         for modality in self.modalities:
@@ -225,7 +213,7 @@ class Task:
             if int(times.max()) > 1:
                 raise TaskError(
                     f"{self.name}: {modality.name} item {int(found[times.argmax()])} is in more "
-                    "than one split; allowed: one, so that no score is of something learned from"
+                    "than one split; allowed: one, or it would be scored and learned from"
                 )
 
     @property
@@ -239,12 +227,12 @@ class Task:
 
     @property
     def variant(self) -> str:
-        """The rule or the protocol in words, e.g. ``"rule sum"``; empty if there is neither."""
+        """The rule and the protocol in words, e.g. ``"rule sum"``; empty if there is neither."""
         named = (("rule", self.rule), ("protocol", self.protocol))
         return ", ".join(f"{kind} {name}" for kind, name in named if name)
 
     def items(self, split: str, modality: str) -> Tensor:
-        """Numbers of the items of one modality that a split uses: (k,), in order.
+        """Numbers of the items of one modality that a split uses: (k,), ascending.
 
         Raises:
             TaskError: for a split or a modality that does not exist.
@@ -260,7 +248,7 @@ class Task:
         return self.modalities[names.index(name)]
 
     def split(self, name: str) -> Split:
-        """A split by name; ``"train+validation"`` is both, one after the other.
+        """A split by name; ``"train+validation"`` joins two.
 
         Raises:
             TaskError: for a split that does not exist.
@@ -291,10 +279,11 @@ def as_task(task: Task) -> Task:
 
 
 def register_task(name: str):
-    """Decorator: make a function of named options loadable as ``load_task(name, option=…)``.
+    """Decorator: make a function loadable as ``load_task(name, option=…)``.
 
     Raises:
-        TaskError: for a name that is taken or ill-formed, or anything but such a function.
+        TaskError: for a name that is taken or ill-formed, or anything but a function whose
+            parameters all have names.
     """
     return TASKS.register(name)
 
@@ -303,14 +292,15 @@ def load_task(name: str, **options) -> Task:
     """A task by name with its options, e.g. ``load_task("digits", rule="sum")``.
 
     Raises:
-        TaskError: for an unknown name or option, with the nearest one and all that there are.
+        TaskError: for an unknown name or option, with the nearest one and all that are known.
         DataError: for data files that are missing or damaged.
     """
-    known = tuple(inspect.signature(TASKS[name]).parameters)
+    function = TASKS[name]
+    known = tuple(inspect.signature(function).parameters)
     for option in options:
         if option not in known:
             raise TaskError(
                 f"task {name!r}: found option {option!r}{near_miss(option, known)}; allowed: "
                 f"{', '.join(known)}"
             )
-    return TASKS[name](**options)
+    return function(**options)

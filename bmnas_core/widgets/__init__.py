@@ -1,4 +1,4 @@
-"""The interactive search: step through it, edit genotypes, try by hand."""
+"""Widgets: step through a search, edit a genotype, move the numbers behind a picture."""
 
 from .base import side_by_side
 from .editor import GenotypeEditor

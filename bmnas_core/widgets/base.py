@@ -1,8 +1,8 @@
-"""Where widgets do their work: a thread for searches, one for trainings, the kernel for the rest.
+"""What all widgets share: worker threads, the browser's messages, errors, and their parts.
 
 A widget lives in the kernel's event loop and asks a worker thread for one step or epoch at a time,
-so that the interface answers in between. While a cell of the notebook runs, the workers wait: they
-would draw random numbers from the same generator. Callbacks of other widgets are not minded.
+so that the interface answers in between. While a cell of the notebook runs, the workers wait,
+because both draw from the same random generator. Other widgets' callbacks are not synchronised.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ import traitlets
 from ..errors import BmnasError
 from ..progress import is_interactive
 
-#: One thread for steps of searches and one for trainings, so that these do not wait for those.
+#: One thread for steps of searches and one for trainings, so that neither waits for the other.
 SEARCHES = ThreadPoolExecutor(1, thread_name_prefix="bmnas-search")
 TRAININGS = ThreadPoolExecutor(1, thread_name_prefix="bmnas-training")
 _RUNNING: set[asyncio.Task] = set()
 
 
 class BrowserBridge(anywidget.AnyWidget):
-    """What the browser tells of a widget: how often it is on the page, which frame was painted.
+    """Reports from the browser: how many views of a widget there are, which frame is painted.
 
-    With ``last`` at 0 or more it shows itself as a slider over frames 0 to ``last``. It asks for a
-    frame only when the one before is painted, however fast it is dragged.
+    If ``last`` is 0 or more, it is a slider over frames 0 to ``last``. However fast it is dragged,
+    it asks for a frame only once the one before is painted.
     """
 
     _esm = """
@@ -99,13 +99,13 @@ class BrowserBridge(anywidget.AnyWidget):
 
 
 class BaseWidget(ipw.VBox):
-    """Base of the widgets: runs jobs without blocking, shows errors, ends with its last view.
+    """Base of the widgets: runs jobs without blocking, shows errors, stops with its last view.
 
-    Clearing the output, running its cell again or deleting the cell ends what runs. Closing the
-    whole tab, or interrupting the kernel, does not: Pause does.
+    Clearing the output, running its cell again or deleting the cell stops what runs. Closing the
+    whole tab, or interrupting the kernel, does not; Pause does.
 
-    With nobody in front of the notebook (papermill, ``make notebooks``) it does not show itself as
-    a widget, but does what :meth:`demonstrate` says and leaves its :meth:`pictures`.
+    In a notebook that runs unattended (papermill, ``make notebooks``) it does not show itself as a
+    widget, but calls :meth:`demonstrate` and leaves its :meth:`pictures`.
     """
 
     def __init__(self):
@@ -113,26 +113,26 @@ class BaseWidget(ipw.VBox):
             self._loop = asyncio.get_running_loop()
         except RuntimeError:
             self._loop = None
-        self._error, self._ended = ipw.HTML(), threading.Event()
-        self._views: tuple[str | None, int] = None, 0
-        self._page = BrowserBridge()
-        self._page.on_msg(self._told)
-        _mind_running_cells()
+        self._error, self._stopped = ipw.HTML(), threading.Event()
+        self._views: tuple[str | None, int] = None, 0  # the page, and how many are on it
+        self._bridge = BrowserBridge()
+        self._bridge.on_msg(self._on_message)
+        _take_turns_with_cells()
         super().__init__()
 
     def demonstrate(self) -> None:
-        """What to do where nobody can press a button."""
+        """What to do in a notebook that runs unattended."""
 
     def pictures(self) -> list:
-        """What shows the widget's state without a browser: objects that show themselves."""
+        """The widget's state for a notebook without widgets: objects that IPython displays."""
         return []
 
     def stop(self) -> None:
-        """End what this widget has running; called when its last view is closed."""
-        self._ended.set()
+        """Stop what this widget has running; called when its last view is closed."""
+        self._stopped.set()
 
     def close(self) -> None:
-        if self.children:  # not where making it failed
+        if self.children:  # none if __init__ failed
             self.stop()
         super().close()
 
@@ -145,22 +145,21 @@ class BaseWidget(ipw.VBox):
         for picture in self.pictures():
             display(picture)
 
-    def _told(self, _, content, __) -> None:
+    def _on_message(self, _, content, __) -> None:
         if "views" in content:
             page = content.get("page")
-            if page != self._views[0]:  # loaded anew: what it showed before is gone
-                self._views = page, 0
-            self._views = page, max(0, self._views[1] + content["views"])
+            before = self._views[1] if page == self._views[0] else 0  # a reloaded page has none
+            self._views = page, max(0, before + content["views"])
             if not self._views[1]:
                 self._soon(self.stop)
         if "show" in content:
-            self._soon(lambda: self._slid(content["show"]))
+            self._soon(lambda: self._on_slider(content["show"]))
 
-    def _slid(self, frame: int) -> None:
-        """The slider of the page was moved to ``frame``."""
+    def _on_slider(self, frame: int) -> None:
+        """The slider was moved to ``frame``."""
 
     def _soon(self, call: Callable[[], object]) -> None:
-        """Call in the kernel's event loop, from whatever thread the browser's message came in."""
+        """Call in the kernel's event loop, whatever thread the browser's message came in."""
         try:
             here = asyncio.get_running_loop()
         except RuntimeError:
@@ -197,19 +196,12 @@ class BaseWidget(ipw.VBox):
         """The result of ``call`` in a worker thread."""
         return await asyncio.get_running_loop().run_in_executor(pool, call)
 
-    def _sent(self) -> None:
-        self._page.sent += 1
-
-    @property
-    def _painted(self) -> bool:
-        return self._page.painted >= self._page.sent
-
     def _fail(self, error: Exception) -> None:
-        """Show an error in the widget; of one that is not ours, also where it comes from."""
+        """Show an error in the widget, with a traceback unless it is one of ours."""
         text = html.escape(f"{type(error).__name__}: {error}")
         if not isinstance(error, BmnasError):
-            where = "".join(traceback.format_exception(error))
-            text += f"<details><summary>where</summary><pre>{html.escape(where)}</pre></details>"
+            where = html.escape("".join(traceback.format_exception(error)))
+            text += f"<details><summary>where</summary><pre>{where}</pre></details>"
         self._error.value = (
             '<div role="alert" style="border-left:4px solid #C44500;padding:4px 10px;'
             f'background:#FBE9E0;color:#1F2328;line-height:1.4">{text}</div>'
@@ -225,90 +217,92 @@ def button(text: str, tip: str, style: str = "", icon: str = "") -> ipw.Button:
 
 
 def path_field(what: str, path: str | os.PathLike, width: str) -> ipw.Text:
-    """Where the path of a file or a folder is written. Raises BmnasError for what is none."""
+    """A field for the path of a file or folder. Raises BmnasError if ``path`` is not a path."""
     if not isinstance(path, str | os.PathLike):
         raise BmnasError(f"{what}: found {path!r}; allowed: a path")
     return ipw.Text(os.fspath(path), layout=ipw.Layout(width=width), tooltip=what)
 
 
 def picture_box(basis: str) -> ipw.HTML:
-    """A place for a picture that takes ``basis`` of the width and wraps below where too narrow."""
+    """A place for a picture: ``basis`` wide, moved to the next line if that is too narrow."""
     return ipw.HTML(layout=ipw.Layout(flex=f"1 1 {basis}", min_width="0", overflow="auto"))
 
 
 def svg_in_box(title: str, svg: str) -> str:
-    """A picture with its heading on a white card, readable on light and dark pages."""
+    """A picture under its heading on a white card, readable on light and dark pages."""
     heading = f"<b>{html.escape(title)}</b><br>" if title else ""
     style = "background:#fff;color:#1F2328;border-radius:6px;padding:6px 8px;margin:3px"
     return f'<div style="{style};line-height:1.4">{heading}{svg}</div>'
 
 
-class _KernelLock:
-    """Lets jobs of the workers and cells of the notebook pass in turns.
+class KernelLock:
+    """Lets jobs of the workers and cells of the notebook take turns.
 
-    A cell waits until no job is under way, and jobs wait until no cell runs. Threads that a cell
-    starts are not held up.
+    A cell waits until no job runs, and jobs wait until no cell runs. Threads that a cell starts do
+    not wait.
     """
 
     def __init__(self):
-        self._turn, self._cells, self._jobs = threading.Condition(), threading.local(), 0
-        self._running = 0
+        self._changed, self._thread = threading.Condition(), threading.local()
+        self._cells = self._jobs = 0
 
     @contextmanager
     def job(self):
-        """Hold while a job draws random numbers."""
-        with self._turn:
-            self._turn.wait_for(lambda: not self._running)
+        """Held while a job draws random numbers."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._cells)
             self._jobs += 1
         try:
             yield
         finally:
-            with self._turn:
+            with self._changed:
                 self._jobs -= 1
-                self._turn.notify_all()
+                self._changed.notify_all()
 
     @contextmanager
     def open(self):
-        """Let jobs pass while the cell that this is called in waits for them."""
-        self.leave_cell()
+        """Let jobs run while the cell that calls this waits for them."""
+        in_cell = self.leave_cell()
         try:
             yield
         finally:
-            self.enter_cell()
+            if in_cell:
+                self.enter_cell()
 
     def enter_cell(self, *_) -> None:
-        with self._turn:
-            self._running += 1
-            self._cells.held = getattr(self._cells, "held", 0) + 1
-            self._turn.wait_for(lambda: not self._jobs)
+        with self._changed:
+            self._cells += 1
+            self._thread.held = getattr(self._thread, "held", 0) + 1
+            self._changed.wait_for(lambda: not self._jobs)
 
-    def leave_cell(self, *_) -> None:
-        """Give back all that this thread holds: also where a cell began before the widgets did."""
-        with self._turn:
-            self._running -= getattr(self._cells, "held", 0)
-            self._cells.held = 0
-            self._turn.notify_all()
-
-
-kernel_lock = _KernelLock()
-_minding = False
+    def leave_cell(self, *_) -> bool:
+        """Leave every cell that this thread has entered; returns whether there was any."""
+        with self._changed:
+            held, self._thread.held = getattr(self._thread, "held", 0), 0
+            self._cells -= held
+            self._changed.notify_all()
+        return held > 0
 
 
-def _mind_running_cells() -> None:
-    """Have cells and jobs take turns from the cell on that makes the first widget."""
-    global _minding
+kernel_lock = KernelLock()
+_taking_turns = False
+
+
+def _take_turns_with_cells() -> None:
+    """Have cells and jobs take turns, from the cell on that makes the first widget."""
+    global _taking_turns
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
-    if _minding or shell is None or not hasattr(shell, "kernel"):
+    if _taking_turns or shell is None or not hasattr(shell, "kernel"):
         return
     shell.events.register("pre_run_cell", kernel_lock.enter_cell)
     shell.events.register("post_run_cell", kernel_lock.leave_cell)
     kernel_lock.enter_cell()
-    _minding = True
+    _taking_turns = True
 
 
 def side_by_side(*widgets: BaseWidget) -> BaseWidget:
-    """Widgets beside each other where the page is wide enough, below each other where not.
+    """Widgets beside each other, or below each other on a narrow page.
 
     Raises:
         BmnasError: for anything but widgets of this kit.
@@ -316,10 +310,10 @@ def side_by_side(*widgets: BaseWidget) -> BaseWidget:
     for widget in widgets:
         if not isinstance(widget, BaseWidget):
             found = type(widget).__name__
-            raise BmnasError(f"side_by_side: found {found}; allowed: a SearchStepper, …")
+            raise BmnasError(f"side_by_side: found {found}; allowed: widgets of this kit")
     beside = BaseWidget()
     layout = ipw.Layout(flex_flow="row wrap", align_items="flex-start", grid_gap="12px")
-    beside.children = [ipw.HBox(list(widgets), layout=layout), beside._error, beside._page]
+    beside.children = [ipw.HBox(list(widgets), layout=layout), beside._error, beside._bridge]
     beside.demonstrate = lambda: [widget.demonstrate() for widget in widgets]
-    beside.pictures = lambda: [shown for widget in widgets for shown in widget.pictures()[:4]]
+    beside.pictures = lambda: [picture for widget in widgets for picture in widget.pictures()[:4]]
     return beside

@@ -1,37 +1,52 @@
-"""GenotypeEditor: build a genotype by menus that offer only what is legal."""
+"""GenotypeEditor: build a genotype with menus that offer only what is legal."""
 
 from __future__ import annotations
 
 import html
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 from ..baselines.architectures import fixed_genotype
 from ..draw import draw
-from ..errors import BmnasError
-from ..genotype import LARGEST, MOTIFS, OPERATIONS, CellGenotype, Genotype, StepGenotype
+from ..errors import BmnasError, near_miss, quoted
+from ..genotype import (
+    LARGEST,
+    MOTIFS,
+    OPERATIONS,
+    CellGenotype,
+    Genotype,
+    StepGenotype,
+    cell_name,
+    cell_predecessors,
+    step_name,
+    step_predecessors,
+)
 from ..tasks.task import Task, as_task
 from ..train import network_cost
 from .base import BaseWidget, button, ipw, path_field, picture_box, svg_in_box
 from .scoreboard import Scoreboard, train_with
 
-OWN = "its own"
+#: What the menu of motifs says of steps that are none of them.
+CUSTOM = "custom"
+#: The step that every new one starts as.
+NEW_STEP = StepGenotype("sum", step_predecessors(0))
 
 
 class GenotypeEditor(BaseWidget):
-    """A genotype with a menu for each of its choices.
+    """A genotype with a menu for each of its inputs and operations.
 
-    Every choice offered leads to a legal genotype, and every legal genotype of the task can be
-    reached: choosing for one input what the other one takes swaps the two.
+    Every entry of a menu leads to a legal genotype, and every legal genotype of the task can be
+    reached: choosing for one input what the other one has swaps the two.
 
     Args:
-        task: whose features are fused.
-        genotype: where to start; a ConcatFC Cell on the last features where None.
-        scoreboard: where trained genotypes go; the task's own where None.
+        task: the task whose features are fused.
+        genotype: where to start; by default ConcatFC on the last feature of each modality.
+        scoreboard: where trained genotypes are entered; defaults to the task's.
         path: where *Save* writes.
 
     Attributes:
-        genotype: what stands there now. Setting it redraws everything.
+        genotype: the genotype shown. Setting it redraws everything.
 
     Raises:
         BmnasError: for a genotype with other features than the task's.
@@ -60,8 +75,7 @@ class GenotypeEditor(BaseWidget):
     def genotype(self, genotype: Genotype) -> None:
         cost = network_cost(genotype, self.task, self.scoreboard.config)
         self._genotype = genotype
-        shape = [len(cell.steps) for cell in genotype.cells]
-        shape = shape, list(OPERATIONS)
+        shape = [len(cell.steps) for cell in genotype.cells], list(OPERATIONS)
         if shape != self._shape:
             self._shape = shape
             self._build_menus()
@@ -72,7 +86,7 @@ class GenotypeEditor(BaseWidget):
         self.scoreboard.add(self.genotype, self._name())
 
     def save(self, path: str | None = None) -> Path:
-        """Write the genotype to ``path``, the one in the field where None."""
+        """Write the genotype to ``path``; defaults to the path in the field."""
         return self.genotype.save(self._path.value if path is None else path)
 
     def pictures(self) -> list:
@@ -80,24 +94,24 @@ class GenotypeEditor(BaseWidget):
 
         return [HTML(self._cost.value), draw(self.genotype)]
 
-    # The choices
+    # Edits; Cells, steps and inputs are counted from 0
 
     def choices(self, cell: int, step: int | None = None) -> list[str]:
-        """What the inputs of a Cell, or of one of its steps, may be. Counted from 0."""
+        """What the inputs of a Cell, or of one of its steps, may be."""
         if step is None:
-            return [*self.genotype.features, *(f"C{k + 1}" for k in range(cell))]
-        return ["X", "Y", *(f"S{k + 1}" for k in range(step))]
+            return list(cell_predecessors(self.genotype.features, cell))
+        return list(step_predecessors(step))
 
     def choose_input(self, name: str, cell: int, which: int, step: int | None = None) -> None:
-        """Make ``name`` input ``which``, 0 or 1; where it is the other one, the two swap.
+        """Set input ``which``, 0 or 1, to ``name``; if the other input has it, the two swap.
 
         Raises:
             GenotypeError: for a name that is not among :meth:`choices`.
-            BmnasError: for a Cell or a step that is not there.
+            BmnasError: for a Cell, step or input that does not exist.
         """
         if which not in (0, 1):
-            raise BmnasError(f"which: found {which!r}; allowed: 0, 1")
-        self._there(cell, step)
+            raise BmnasError(f"which: found {quoted(which)}; allowed: 0, 1")
+        self._check(cell, step)
         part = self.genotype.cells[cell] if step is None else self._step(cell, step)
         inputs = list(part.inputs)
         if name == inputs[1 - which]:
@@ -107,47 +121,48 @@ class GenotypeEditor(BaseWidget):
         self._put(part, cell) if step is None else self._put_step(part, cell, step)
 
     def choose_operation(self, op: str, cell: int, step: int) -> None:
-        """Make ``op`` what a step does. Raises as :meth:`choose_input`."""
-        self._there(cell, step)
+        """Set the operation of a step. Raises as :meth:`choose_input`."""
+        self._check(cell, step)
         self._put_step(replace(self._step(cell, step), op=op), cell, step)
 
     def choose_motif(self, motif: str, cell: int) -> None:
-        """Give a Cell the inner steps of a known one, a name in ``MOTIFS``."""
-        self._there(cell)
+        """Give a Cell the inner steps of ``motif``, a name in ``MOTIFS``."""
+        self._check(cell)
         if motif not in MOTIFS:
-            raise BmnasError(f"motif: found {motif!r}; allowed: {', '.join(MOTIFS)}")
+            found = quoted(motif) + near_miss(motif, MOTIFS)
+            raise BmnasError(f"motif: found {found}; allowed: {', '.join(MOTIFS)}")
         steps = tuple(StepGenotype(op, inputs) for op, inputs in MOTIFS[motif])
         self._put(replace(self.genotype.cells[cell], steps=steps), cell)
 
     def add_step(self, cell: int) -> None:
-        """One more step, a Sum of X and Y."""
-        self._there(cell)
+        """Add a step, a Sum of X and Y."""
+        self._check(cell)
         part = self.genotype.cells[cell]
-        self._put(replace(part, steps=(*part.steps, StepGenotype("sum", ("X", "Y")))), cell)
+        self._put(replace(part, steps=(*part.steps, NEW_STEP)), cell)
 
     def remove_step(self, cell: int) -> None:
-        """Without the last step, which no other can take."""
-        self._there(cell)
+        """Remove the last step, the one that no other can take."""
+        self._check(cell)
         part = self.genotype.cells[cell]
         self._put(replace(part, steps=part.steps[:-1]), cell)
 
     def add_cell(self) -> None:
-        """One more Cell, a Sum of the last Cell before it and the last feature."""
-        inputs = f"C{len(self.genotype.cells)}", self.genotype.features[-1]
-        cell = CellGenotype(inputs, (StepGenotype("sum", ("X", "Y")),))
-        self.genotype = Genotype(self.genotype.features, (*self.genotype.cells, cell))
+        """Add a Cell, a Sum of the last Cell before it and the last feature."""
+        cells, features = self.genotype.cells, self.genotype.features
+        new = CellGenotype((cell_name(len(cells) - 1), features[-1]), (NEW_STEP,))
+        self.genotype = Genotype(features, (*cells, new))
 
     def remove_cell(self) -> None:
-        """Without the last Cell, which no other can take."""
+        """Remove the last Cell, the one that no other can take."""
         self.genotype = Genotype(self.genotype.features, self.genotype.cells[:-1])
 
-    def _there(self, cell: int, step: int | None = None) -> None:
+    def _check(self, cell: int, step: int | None = None) -> None:
         cells = self.genotype.cells
         if not isinstance(cell, int) or not 0 <= cell < len(cells):
-            raise BmnasError(f"cell: found {cell!r}; allowed: 0 to {len(cells) - 1}")
+            raise BmnasError(f"cell: found {quoted(cell)}; allowed: 0 to {len(cells) - 1}")
         steps = cells[cell].steps
         if step is not None and (not isinstance(step, int) or not 0 <= step < len(steps)):
-            raise BmnasError(f"step: found {step!r}; allowed: 0 to {len(steps) - 1}")
+            raise BmnasError(f"step: found {quoted(step)}; allowed: 0 to {len(steps) - 1}")
 
     def _step(self, cell: int, step: int) -> StepGenotype:
         return self.genotype.cells[cell].steps[step]
@@ -167,14 +182,14 @@ class GenotypeEditor(BaseWidget):
     def _build(self, path: str) -> None:
         self._menus, self._picture, self._cost = ipw.VBox(), picture_box("100%"), ipw.HTML()
         self._news = ipw.HTML()
-        self._more = button("+ Cell", "One more Cell")
-        self._fewer = button("− Cell", "Without the last Cell")
-        self._again = button("Reset", "The genotype to begin with", icon="refresh")
-        self._train = button("Train this one", "Train it, score on validation")
-        self._save = button("Save", "Write the genotype", icon="save")
+        self._more = button("+ Cell", "Add a Cell")
+        self._fewer = button("− Cell", "Remove the last Cell")
+        reset = button("Reset", "Go back to the first genotype", icon="refresh")
+        self._train = button("Train this one", "Train it and score it on validation")
+        save = button("Save", "Write the genotype", icon="save")
         self._path = path_field("file", path, "240px")
         row = ipw.Layout(flex_flow="row wrap", align_items="center", grid_gap="2px")
-        buttons = [self._more, self._fewer, self._again, self._train, self._save, self._path]
+        buttons = [self._more, self._fewer, reset, self._train, save, self._path]
         self.children = [
             self._menus,
             ipw.HBox(buttons, layout=row),
@@ -183,14 +198,14 @@ class GenotypeEditor(BaseWidget):
             self._picture,
             self._news,
             self.scoreboard,
-            self._page,
+            self._bridge,
         ]
         for press, call in (
             (self._more, self.add_cell),
             (self._fewer, self.remove_cell),
-            (self._again, lambda: setattr(self, "genotype", self._first)),
+            (reset, lambda: setattr(self, "genotype", self._first)),
             (self._train, self._train_pressed),
-            (self._save, self._save_pressed),
+            (save, self._save_pressed),
         ):
             press.on_click(lambda _, call=call: self._soon(call))
 
@@ -201,20 +216,21 @@ class GenotypeEditor(BaseWidget):
         rows = []
         for i, cell in enumerate(self.genotype.cells):
             head = [self._text(f"<b>Cell {i + 1}</b>", "58px")]
-            for k, port in enumerate("XY"):
+            for k, port in enumerate(step_predecessors(0)):
                 head += [self._text(port, "16px"), self._input_menu(i, k)]
             motif = self._menu(
-                [OWN, *(m for m in MOTIFS if all(op in OPERATIONS for op, _ in MOTIFS[m]))],
-                lambda g, i=i: g.cells[i].motif or OWN,
-                lambda name, i=i: self.choose_motif(name, i) if name != OWN else self._refresh(),
+                [CUSTOM, *(m for m in MOTIFS if all(op in OPERATIONS for op, _ in MOTIFS[m]))],
+                lambda g, i=i: g.cells[i].motif or CUSTOM,
+                lambda name, i=i: self._refresh() if name == CUSTOM else self.choose_motif(name, i),
                 "170px",
             )
-            more, fewer = button("+ step", "One more step"), button("− step", "Without the last")
+            more = button("+ step", "Add a step")
+            fewer = button("− step", "Remove the last step")
             more.on_click(lambda _, i=i: self._soon(lambda: self.add_step(i)))
             fewer.on_click(lambda _, i=i: self._soon(lambda: self.remove_step(i)))
             fewer.disabled = len(cell.steps) == 1
             more.disabled = len(cell.steps) == LARGEST
-            head += [self._text("steps as in", "74px"), motif, more, fewer]
+            head += [self._text("steps", "36px"), motif, more, fewer]
             lines = [self._line(head)]
             for j in range(len(cell.steps)):
                 operation = self._menu(
@@ -224,8 +240,7 @@ class GenotypeEditor(BaseWidget):
                     "120px",
                 )
                 menus = [self._input_menu(i, k, j) for k in (0, 1)]
-                name = self._text(f"S{j + 1} =", "44px")
-                of = self._text("of", "18px")
+                name, of = self._text(f"{step_name(j)} =", "44px"), self._text("of", "18px")
                 lines.append(self._line([self._text("", "40px"), name, operation, of, *menus]))
             rows.append(ipw.VBox(lines, layout=ipw.Layout(margin="0 0 8px 0")))
         self._menus.children = rows
@@ -240,7 +255,7 @@ class GenotypeEditor(BaseWidget):
         return self._menu(self.choices(i, j), shown, choose, width)
 
     def _menu(self, options: list, shown, choose, width: str) -> ipw.Dropdown:
-        """A menu that shows ``shown(genotype)`` and calls ``choose`` with what is picked."""
+        """A menu that shows ``shown(genotype)`` and calls ``choose`` with the entry picked."""
         menu = ipw.Dropdown(
             options=options, value=shown(self.genotype), layout=ipw.Layout(width=width)
         )
@@ -271,17 +286,14 @@ class GenotypeEditor(BaseWidget):
             return
         self._cost.value = (
             f'<div role="status"><b>{parameters:,}</b> parameters, <b>{operations:,}</b> '
-            "FLOPs a sample</div>"
+            "FLOPs per sample</div>"
         )
         self._picture.value = svg_in_box("", draw(self.genotype).svg)
         self._news.value = ""
 
     def _name(self) -> str:
         taken = {entry.name for entry in self.scoreboard.entries}
-        k = 1
-        while f"edited {k}" in taken:
-            k += 1
-        return f"edited {k}"
+        return next(name for k in count(1) if (name := f"edited {k}") not in taken)
 
     async def _train_pressed(self) -> None:
         self._clear_error()
@@ -294,7 +306,7 @@ class GenotypeEditor(BaseWidget):
 
 
 def _close(box: ipw.Box) -> None:
-    """Close all that is in a box, in the kernel and on the page."""
+    """Close everything in a box, in the kernel and on the page."""
     children, box.children = box.children, ()
     for child in children:
         if isinstance(child, ipw.Box):

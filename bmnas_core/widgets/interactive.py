@@ -1,4 +1,4 @@
-"""A picture whose numbers are moved by hand."""
+"""Sliders above a picture that is drawn from their values."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import io
 import math
 from collections.abc import Callable
 
-from ..errors import BmnasError
+from ..errors import BmnasError, quoted
 from .base import BaseWidget, ipw, picture_box, svg_in_box
 
 
 class Interactive(BaseWidget):
-    """Sliders above the picture that a function draws of their values."""
+    """Sliders above the picture that a function draws from their values."""
 
     def __init__(self, function: Callable, ranges: dict[str, tuple[float, float, float]]):
         super().__init__()
@@ -25,12 +25,12 @@ class Interactive(BaseWidget):
                 layout=ipw.Layout(width="420px"),
             )  # fmt: skip
             self._sliders[name].observe(lambda _: self._soon(self._draw), "value")
-        self.children = [*self._sliders.values(), self._error, self._box, self._page]
+        self.children = [*self._sliders.values(), self._error, self._box, self._bridge]
         self._draw()
 
     @property
     def values(self) -> dict[str, float]:
-        """Where the sliders stand."""
+        """The sliders' values by name."""
         return {name: slider.value for name, slider in self._sliders.items()}
 
     def pictures(self) -> list:
@@ -40,19 +40,20 @@ class Interactive(BaseWidget):
 
     def _svg(self) -> str:
         drawn = self._function(**self.values)
-        if not hasattr(drawn, "savefig") and not hasattr(drawn, "svg"):
+        if hasattr(drawn, "svg"):
+            return drawn.svg
+        figure = getattr(drawn, "figure", None)  # of Axes; a figure is its own
+        if not hasattr(figure, "savefig"):
             found = type(drawn).__name__
             raise BmnasError(
-                f"interactive: found a drawing of type {found}; allowed: a figure or Picture"
+                f"interactive: found a drawing of type {found}; allowed: a figure, Axes or Picture"
             )
-        if hasattr(drawn, "savefig"):
-            import matplotlib.pyplot as plt
+        import matplotlib.pyplot as plt
 
-            text = io.StringIO()
-            drawn.savefig(text, format="svg")
-            plt.close(drawn)
-            return text.getvalue()[text.getvalue().index("<svg") :]
-        return drawn.svg
+        text = io.StringIO()
+        figure.savefig(text, format="svg")
+        plt.close(figure)
+        return text.getvalue()[text.getvalue().index("<svg") :]
 
     def _draw(self) -> None:
         self._clear_error()
@@ -63,12 +64,13 @@ def interactive(function: Callable, /, **ranges: tuple[float, float, float]) -> 
     """Sliders for the arguments of a function that draws.
 
     Args:
-        function: called with a number for each name; returns a matplotlib figure or a
+        function: called with a number for each name; returns a matplotlib figure or Axes, or a
             :class:`~bmnas_core.Picture`.
-        ranges: for each name the least value, the most, and where to start.
+        ranges: (minimum, maximum, start) for each name.
 
     Raises:
-        BmnasError: for a function that is none or draws nothing, and ranges that are none.
+        BmnasError: if ``function`` is not a function of these names, or draws nothing, or a range
+            is not one.
     """
     if not callable(function):
         raise BmnasError(f"interactive: found {type(function).__name__}; allowed: a function")
@@ -80,12 +82,13 @@ def interactive(function: Callable, /, **ranges: tuple[float, float, float]) -> 
             fits = False
         if not fits:
             raise BmnasError(
-                f"interactive: {name}: found {limits!r}; allowed: (least, most, start) in order"
+                f"interactive: {name}: found {quoted(limits)}; allowed: finite (minimum, maximum, "
+                "start), the start in between"
             )
     try:
         inspect.signature(function).bind(**ranges)
     except TypeError as error:
         raise BmnasError(f"interactive: found ranges {', '.join(ranges)}; {error}") from None
     except ValueError:
-        pass  # a function that does not tell its arguments
+        pass  # a function without a signature, such as some builtins
     return Interactive(function, ranges)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from ..errors import BmnasError
+from ..errors import BmnasError, quoted
 from ..features import FeatureBank
 from ..genotype import OPERATIONS, Genotype
 from ..networks import count_parameters
@@ -23,16 +23,15 @@ from .base import TRAININGS, BaseWidget, ipw, kernel_lock
 _BOARDS: weakref.WeakKeyDictionary[Task, Scoreboard] = weakref.WeakKeyDictionary()
 
 
-class Stopped(BmnasError):
-    """A training that was broken off because nobody looks any more."""
+class TrainingStopped(BmnasError):
+    """Ends a training whose widget has no view left."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One trained genotype: ``score`` on validation, which training did not see.
+    """One trained genotype and its score on validation, which training did not see.
 
-    ``operations`` are the FLOPs of one sample, multiplications and additions, as
-    :func:`~bmnas_core.network_cost` counts them.
+    ``operations`` are the FLOPs per sample that :func:`~bmnas_core.network_cost` counts.
     """
 
     name: str
@@ -47,16 +46,16 @@ class Scoreboard(BaseWidget):
     """Genotypes trained on *train* and scored on *validation*, best first; test is not read.
 
     Args:
-        task: what they are trained on.
-        config: how; ``data`` is ``"train"`` whatever it says.
+        task: the task they are trained on.
+        config: how; its ``data`` is ignored.
         seed, device: of the trainings.
-        bank: features computed before.
+        bank: features computed before; defaults to the task's shared bank in memory.
 
     Attributes:
         entries: in the order they were trained.
 
     Raises:
-        BmnasError: for anything but a task, its settings and its bank.
+        BmnasError: for anything but a task, a training config and the task's bank.
     """
 
     def __init__(
@@ -76,17 +75,18 @@ class Scoreboard(BaseWidget):
         super().__init__()
         self.entries: list[Entry] = []
         self._table = ipw.HTML()
-        self.children = [self._table, self._error, self._page]
+        self.children = [self._table, self._error, self._bridge]
         self._show()
 
     @classmethod
     def shared(cls, task: Task, board: Scoreboard | None = None, **options) -> Scoreboard:
-        """The scoreboard that all widgets of ``task`` share; made with ``options`` if need be.
+        """``board``, or by default the one that all widgets of ``task`` share.
 
-        Where a ``board`` is given, it is taken instead.
+        Args:
+            options: for the shared scoreboard, if this call is the first to ask for it.
 
         Raises:
-            BmnasError: for a board that is none, or another task's.
+            BmnasError: for anything but a scoreboard of this task.
         """
         if board is not None:
             if not isinstance(board, cls) or board.task is not task:
@@ -98,10 +98,10 @@ class Scoreboard(BaseWidget):
         return _BOARDS[task]
 
     def add(self, genotype: Genotype, name: str) -> Entry:
-        """Train a genotype and enter its score; one that stands there already is not trained anew.
+        """Train a genotype and enter its score, unless this architecture has an entry already.
 
         Raises:
-            TrainError: if the genotype is not the task's, or training goes astray.
+            TrainError: if the genotype is not the task's, or training fails.
         """
         known = self.find(genotype)
         if known is None:
@@ -110,7 +110,7 @@ class Scoreboard(BaseWidget):
         return known
 
     def find(self, genotype: Genotype) -> Entry | None:
-        """The entry of this architecture, whatever order its parts are listed in."""
+        """The entry of this architecture, in whatever order its parts are listed; or None."""
         if not isinstance(genotype, Genotype):
             found = type(genotype).__name__
             raise BmnasError(f"genotype: found {found}; allowed: a Genotype")
@@ -118,57 +118,56 @@ class Scoreboard(BaseWidget):
         return next((e for e in self.entries if e.genotype.canonical() == canonical), None)
 
     async def add_in_worker(
-        self, genotype: Genotype, name: str, ended: threading.Event, tell: Callable[[str], None]
+        self,
+        genotype: Genotype,
+        name: str,
+        stopped: threading.Event,
+        on_progress: Callable[[str], None],
     ) -> None:
-        """:meth:`add` without blocking. ``tell`` hears how far it is, ``ended`` breaks it off."""
-        loop, epochs = (
-            asyncio.get_running_loop(),
-            self.config.with_defaults(self.task.config).epochs,
-        )
-
-        def on_epoch(record):
-            if ended.is_set():
-                raise Stopped(f"training of {name}: broken off in epoch {record['epoch']}")
-            text = f"epoch {record['epoch']} of {epochs}"
-            loop.call_soon_threadsafe(tell, text)
-            text += f", validation {record['validation_score']:.3f}"
-            loop.call_soon_threadsafe(self._show, f"training {name}: {text}")
+        """:meth:`add` without blocking; ends early once ``stopped`` is set."""
+        if (known := self.find(genotype)) is not None:
+            self._show(f"already in the table: {known.name}")
+            return
+        loop = asyncio.get_running_loop()
+        epochs = self.config.with_defaults(self.task.config).epochs
 
         def job():
-            if ended.is_set():
-                raise Stopped(f"training of {name}: broken off before it began")
+            if stopped.is_set():
+                raise TrainingStopped(f"training of {name} stopped before its first epoch")
             turn = ExitStack()
             turn.enter_context(kernel_lock.job())
 
-            def between(record):
+            def on_epoch(record):
                 turn.close()  # a cell that waits may run now
-                on_epoch(record)
+                if stopped.is_set():
+                    raise TrainingStopped(f"training of {name} stopped in epoch {record['epoch']}")
+                text = f"epoch {record['epoch']} of {epochs}"
+                loop.call_soon_threadsafe(on_progress, text)
+                text += f", validation {record['validation_score']:.3f}"
+                loop.call_soon_threadsafe(self._show, f"training {name}: {text}")
                 turn.enter_context(kernel_lock.job())
 
             with turn:
-                return self._trained(genotype, name, between)
+                return self._trained(genotype, name, on_epoch)
 
-        if (known := self.find(genotype)) is not None:
-            self._show(f"in the table already: {known.name}")
-            return
         self._show(f"training {name} …")
-        tell("training …")
-        news = ""
+        on_progress("training …")
+        message = ""
         try:
             entry = await self._work(job, TRAININGS)
             if self.find(genotype) is None:
                 self._enter(entry)
-        except Stopped as stopped:
-            news = str(stopped)
+        except TrainingStopped as stop:
+            message = str(stop)
         finally:
-            self._show(news)
+            self._show(message)
 
-    def forget_news(self) -> None:
-        """Without the line below the table."""
+    def clear_message(self) -> None:
+        """Draw the table anew, without the message below it."""
         self._show()
 
     def _enter(self, entry: Entry) -> Entry:
-        """Keep an entry, under a name that no other one has."""
+        """Keep an entry under a name that no other has."""
         taken, name, k = {e.name for e in self.entries}, entry.name, 1
         while entry.name in taken:
             k += 1
@@ -178,7 +177,7 @@ class Scoreboard(BaseWidget):
 
     def _trained(self, genotype: Genotype, name: str, on_epoch=None) -> Entry:
         if not isinstance(name, str):
-            raise BmnasError(f"name: found {name!r}; allowed: text")
+            raise BmnasError(f"name: found {quoted(name)}; allowed: text")
         _, operations = network_cost(genotype, self.task, self.config)
         start = time.perf_counter()
         net, history = train(
@@ -200,49 +199,51 @@ class Scoreboard(BaseWidget):
 
         return [HTML(self._table.value)]
 
-    def _show(self, news: str = "") -> None:
-        ranked = sorted(self.entries, key=lambda entry: -entry.score)
-        rows = "".join(
-            f"<tr><td>{k}</td><td style='text-align:left'>{html.escape(entry.name)}</td>"
-            f"<td style='text-align:left'>{html.escape(brief(entry.genotype))}</td>"
-            f"<td>{entry.score:.3f}</td><td>{entry.parameters:,}</td>"
-            f"<td>{entry.operations:,}</td><td>{entry.seconds:.1f}</td></tr>"
-            for k, entry in enumerate(ranked, 1)
-        )
-        left, right = (f"text-align:{side};padding:2px 10px" for side in ("left", "right"))
-        metric = html.escape(self.task.metric)
-        heads = f"<th style='{right}'></th><th style='{left}'>trained</th>"
-        heads += f"<th style='{left}'>what it is</th>"
-        for head in (f"validation {metric}", "parameters", "FLOPs", "seconds"):
-            heads += f"<th style='{right}'>{head}</th>"
-        rows = rows.replace("<td>", f"<td style='{right}'>")
-        rows = rows.replace("<td style='text-align:left'>", f"<td style='{left}'>")
-        if not rows:
-            rows = f"<tr><td colspan=7 style='{left}'>nothing trained yet</td></tr>"
+    def _show(self, message: str = "") -> None:
+        left, right = (f"style='text-align:{side};padding:2px 10px'" for side in ("left", "right"))
+
+        def row(tag: str, *cells: object) -> str:
+            sides = (right, left, left, right, right, right, right)
+            parts = (
+                f"<{tag} {side}>{html.escape(str(cell))}</{tag}>"
+                for side, cell in zip(sides, cells, strict=True)
+            )
+            return f"<tr>{''.join(parts)}</tr>"
+
+        score = f"validation {self.task.metric}"
+        heads = row("th", "", "name", "genotype", score, "parameters", "FLOPs", "seconds")
+        rows = [
+            row("td", k, e.name, brief(e.genotype), f"{e.score:.3f}", f"{e.parameters:,}",
+                f"{e.operations:,}", f"{e.seconds:.1f}")
+            for k, e in enumerate(sorted(self.entries, key=lambda entry: -entry.score), 1)
+        ]  # fmt: skip
+        rows = rows or [f"<tr><td colspan=7 {left}>nothing trained yet</td></tr>"]
         epochs = self.config.with_defaults(self.task.config).epochs
-        note = f"{epochs} epochs on train, scored on validation; test stays closed"
+        note = f"{epochs} epochs on train, scored on validation; test is not read"
         self._table.value = (
             f"<div style='line-height:1.5'><b>Scoreboard</b> ({note})<table "
-            f"style='border-collapse:collapse'><thead><tr>{heads}</tr></thead><tbody>{rows}"
-            f"</tbody></table><div role='status' style='min-height:1.5em'>{html.escape(news)}"
+            f"style='border-collapse:collapse'><thead>{heads}</thead><tbody>{''.join(rows)}"
+            f"</tbody></table><div role='status' style='min-height:1.5em'>{html.escape(message)}"
             "</div></div>"
         )
 
 
 async def train_with(press: ipw.Button, widget: BaseWidget, genotype: Genotype, name: str) -> None:
-    """Train from a button of ``widget``: it says how far that is, and works again afterwards."""
-    widget._ended, text = threading.Event(), press.description
+    """Train from a button of ``widget``, which is disabled and shows the progress meanwhile."""
+    widget._stopped, text = threading.Event(), press.description
+
+    def on_progress(text: str) -> None:
+        press.description = text
+
     press.disabled = True
     try:
-        await widget.scoreboard.add_in_worker(
-            genotype, name, widget._ended, lambda news: setattr(press, "description", news)
-        )
+        await widget.scoreboard.add_in_worker(genotype, name, widget._stopped, on_progress)
     finally:
         press.disabled, press.description = False, text
 
 
 def brief(genotype: Genotype) -> str:
-    """A genotype in one line: for each Cell its inputs and its motif or operations."""
+    """A genotype in one line: the inputs of each Cell, and its motif or operations."""
     cells = []
     for cell in genotype.cells:
         steps = ", ".join(OPERATIONS[step.op].label for step in cell.steps)

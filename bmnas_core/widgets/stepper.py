@@ -11,34 +11,34 @@ from pathlib import Path
 
 from ..cells import RELAXATIONS
 from ..draw import draw, draw_curves, draw_heatmaps
-from ..draw.replay import summary
-from ..errors import BmnasError
+from ..errors import BmnasError, quoted
 from ..history import SearchHistory
 from ..search import Search, SearchConfig
 from ..tasks.task import Task
 from .base import BaseWidget, button, ipw, kernel_lock, path_field, picture_box, svg_in_box
 from .scoreboard import Scoreboard, train_with
 
-#: Steps that a stepper makes by itself where nobody can press its buttons.
+#: Steps that a stepper makes by itself in a notebook that runs unattended.
 UNATTENDED_STEPS = 60
-#: Seconds between two frames of a run, and how long to wait for a browser to paint one.
+#: Seconds between two frames of a run, and at most until the browser has painted one.
 FRAME, PATIENCE = 0.2, 2.0
 
 
 class SearchStepper(BaseWidget):
-    """A search to step through, to run, and to travel back in.
+    """A search to step through, run and look back on.
 
     Buttons do what the methods :meth:`step`, :meth:`run`, :meth:`pause`, :meth:`reset`,
-    :meth:`train` and :meth:`save` do. The slider shows any earlier state; the search itself goes
-    on from where it stands. Settings take effect at Reset.
+    :meth:`train` and :meth:`save` do. The slider shows any earlier state; the search itself
+    continues from its last step. Settings take effect at Reset.
 
     Args:
-        search: the search, at any step; or a task, searched with its defaults.
-        scoreboard: where trained genotypes go; the task's own where None.
+        search: a search at any step; or a task, which is searched with its defaults.
+        scoreboard: where trained genotypes are entered; defaults to the task's.
         folder: where *Save* writes.
 
     Attributes:
-        search, history: the search and all it did since it was given or reset.
+        search: the search; Reset replaces it.
+        history: its states since it was given or reset.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class SearchStepper(BaseWidget):
             search.task, scoreboard, device=str(search.device), bank=bank
         )
         self._running, self._resetting, self._follow = False, False, True
-        self._wanted = 0  # steps to make when the reset is done
-        self._stepping: Search | None = None  # the search of which a step is being made
+        self._wanted = 0  # steps to make once the reset is done
+        self._stepping: Search | None = None  # the search that a worker is stepping
         self._state, self._before, self._drawn_at = self.history[0], None, 0.0
         self._build(folder)
         self._show(0)
@@ -69,31 +69,31 @@ class SearchStepper(BaseWidget):
     # What the buttons do
 
     def step(self, n: int = 1) -> None:
-        """Make up to ``n`` steps, now, and show where that leads.
+        """Make up to ``n`` steps now, and show the last state.
 
         Raises:
-            BmnasError: while a run is under way, or for a number that is none.
+            BmnasError: during a run, or for anything but a number of steps.
         """
         if not isinstance(n, int) or n < 0:
-            raise BmnasError(f"step: found {n!r}; allowed: an int, 0 up")
+            raise BmnasError(f"step: found {quoted(n)}; allowed: an integer of 0 or more")
         if self._stepping is self.search:
-            raise BmnasError("step: found a run under way; allowed: after Pause, in another cell")
+            raise BmnasError("step: found a run in progress; allowed: in a cell after pause()")
         for _, state in zip(range(n), self.search, strict=False):
             self.history.append(state)
         self._show(len(self.history) - 1)
 
     def run(self) -> None:
-        """Run to the end, or until :meth:`pause`. It begins when the cell has ended."""
+        """Run to the end, or until :meth:`pause`. It begins once the cell has ended."""
         self._soon(lambda: self._steps(len(self.search)))
 
     async def finished(self) -> None:
-        """What a cell awaits to go on once a run has ended: ``await stepper.finished()``."""
+        """Wait in a cell until a run has ended: ``await stepper.finished()``."""
         with kernel_lock.open():
             while self._stepping is self.search:
                 await asyncio.sleep(0.02)
 
     def pause(self) -> None:
-        """Stop after the step that is being made."""
+        """Stop a run after the current step."""
         self._running = False
         self._refresh_buttons()
 
@@ -102,15 +102,15 @@ class SearchStepper(BaseWidget):
         self.pause()
 
     def reset(self, **settings) -> None:
-        """Begin anew with the settings of the controls, or those given here by name.
+        """Start a new search with :attr:`settings`, or those given here by name.
 
         Args:
             settings: ``seed`` and fields of :class:`~bmnas_core.SearchConfig`.
 
         Raises:
-            ConfigError: for settings that do not exist or are not allowed; the search stays.
+            ConfigError: for settings that do not exist or are not allowed; the old search stays.
         """
-        self._take(self._new_search({**self._settings(), **settings}))
+        self._take(self._new_search({**self.settings, **settings}))
 
     def train(self) -> None:
         """Train the genotype that is shown and enter it into the scoreboard."""
@@ -119,12 +119,15 @@ class SearchStepper(BaseWidget):
     def save(self, folder: str | None = None) -> Path:
         """Write ``genotype.json`` and ``genotype.svg`` of the state shown, and the whole history.
 
+        Args:
+            folder: defaults to the path in the field.
+
         Returns:
             The folder.
         """
         folder = self._folder.value if folder is None else folder
         if not isinstance(folder, str | os.PathLike) or not str(folder):
-            raise BmnasError(f"save: found folder {folder!r}; allowed: the path of a folder")
+            raise BmnasError(f"save: found folder {quoted(folder)}; allowed: the path of a folder")
         folder, genotype = Path(folder), self.state.genotype
         picture = draw(genotype)
         genotype.save(folder / "genotype.json")
@@ -134,17 +137,22 @@ class SearchStepper(BaseWidget):
 
     @property
     def state(self):
-        """The state that is shown."""
+        """The state shown."""
         return self._state
 
+    @property
+    def settings(self) -> dict:
+        """The values of the controls by name: what Reset starts a search with."""
+        return {name: control.value for name, control in self._controls.items()}
+
     def show(self, step: int) -> None:
-        """Travel to the state at ``step``, or the last one kept before it.
+        """Show the state at ``step``, or the last one kept before it.
 
         Raises:
-            BmnasError: for anything but a number of steps.
+            BmnasError: for anything but an integer.
         """
         if not isinstance(step, int):
-            raise BmnasError(f"show: found {step!r}; allowed: an int, a step")
+            raise BmnasError(f"show: found {quoted(step)}; allowed: an integer")
         self._show(self.history.index(step))
 
     def demonstrate(self) -> None:
@@ -161,7 +169,7 @@ class SearchStepper(BaseWidget):
             draw(state),
             HTML("<b>α, β, γ as probabilities</b>"),
             draw_heatmaps(state),
-            HTML("<b>Derived at this step</b>: " + self._changes.value),
+            HTML("<b>Genotype at this step</b>: " + self._changes.value),
             draw(state.genotype, against=self._before),
             HTML("<b>So far</b>"),
             draw_curves(self.history, at=state.step),
@@ -170,51 +178,27 @@ class SearchStepper(BaseWidget):
     # The interface
 
     def _build(self, folder: str) -> None:
-        self._reset = button("Reset", "Begin anew with these settings", icon="refresh")
+        self._reset = button("Reset", "Start a new search with these settings", icon="refresh")
         self._step = button("Step", "One update of the weights, one of α, β, γ", "primary")
         self._step_10 = button("Step ×10", "Ten steps", "primary")
         self._run = button("Run", "Run to the end", "success", "play")
         self._pause = button("Pause", "Stop after this step", "warning", "pause")
         self._train = button("Train this one", "Train the genotype shown, score on validation")
-        self._save = button("Save", "Write genotype and history", icon="save")
+        save = button("Save", "Write genotype and history", icon="save")
         self._folder = path_field("folder", folder, "170px")
-        style = {"description_width": "initial"}
 
-        def setting(kind, width, **options):
-            return kind(style=style, layout=ipw.Layout(width=width), **options)
+        def setting(kind, description, width, **options):
+            layout, style = ipw.Layout(width=width), {"description_width": "initial"}
+            return kind(description=description, layout=layout, style=style, **options)
 
-        config = self.search.config
         self._controls = {
-            "relaxation": setting(
-                ipw.Dropdown,
-                "170px",
-                options=list(RELAXATIONS),
-                value=config.relaxation,
-                description="relaxation",
-            ),
-            "schedule": setting(
-                ipw.Dropdown,
-                "150px",
-                options=["batch", "epoch"],
-                value=config.schedule,
-                description="schedule",
-            ),
-            "max_lr": setting(
-                ipw.FloatText,
-                "180px",
-                value=config.max_lr,
-                step=0.001,
-                description="rate of weights",
-            ),
-            "arch_lr": setting(
-                ipw.FloatText,
-                "180px",
-                value=config.arch_lr,
-                step=0.001,
-                description="rate of α, β, γ",
-            ),
-            "seed": setting(ipw.IntText, "110px", value=self.search.seed, description="seed"),
+            "relaxation": setting(ipw.Dropdown, "relaxation", "170px"),
+            "schedule": setting(ipw.Dropdown, "schedule", "150px", options=["batch", "epoch"]),
+            "max_lr": setting(ipw.FloatText, "rate of weights", "180px", step=0.001),
+            "arch_lr": setting(ipw.FloatText, "rate of α, β, γ", "180px", step=0.001),
+            "seed": setting(ipw.IntText, "seed", "110px"),
         }
+        self._set_controls()
         self._note = ipw.HTML()
         self._status, self._changes, self._news = ipw.HTML(), ipw.HTML(), ipw.HTML()
         self._hypernet, self._curves = picture_box("100%"), picture_box("100%")
@@ -223,11 +207,11 @@ class SearchStepper(BaseWidget):
         genotype.layout.flex, genotype.layout.min_width = "1 1 440px", "0"
         row = ipw.Layout(flex_flow="row wrap", align_items="center", grid_gap="2px")
         buttons = [self._step, self._step_10, self._run, self._pause]
-        more = [self._train, self._save, self._folder]
+        more = [self._train, save, self._folder]
         self.children = [
             ipw.HBox(buttons + more, layout=row),
             ipw.HBox([*self._controls.values(), self._reset, self._note], layout=row),
-            self._page,
+            self._bridge,
             self._status,
             self._error,
             self._hypernet,
@@ -243,7 +227,7 @@ class SearchStepper(BaseWidget):
             (self._step_10, lambda: self._steps(10)),
             (self._run, lambda: self._steps(self.search.total_steps)),
             (self._train, self._train_pressed),
-            (self._save, self._save_pressed),
+            (save, self._save_pressed),
         ):
             press.on_click(lambda _, call=call: self._soon(call))
         self._pause.on_click(lambda _: self._soon(self.pause))
@@ -251,9 +235,9 @@ class SearchStepper(BaseWidget):
             control.observe(lambda _: self._soon(self._refresh_buttons), "value")
 
     def _steps(self, n: int) -> Coroutine | None:
-        """Begin to make up to n steps in the worker, unless some are being made.
+        """Begin up to n steps in the worker, unless it is stepping already.
 
-        Pressed while a reset is under way, they are made when it is done.
+        If a reset is in progress, they begin once it is done.
         """
         if self._resetting:
             self._wanted = n
@@ -266,7 +250,7 @@ class SearchStepper(BaseWidget):
         return self._step_on(self.search, n)
 
     async def _step_on(self, search: Search, n: int) -> None:
-        """Make the steps one at a time, and show them as fast as they paint."""
+        """Make the steps one at a time, and show them as fast as the browser paints."""
 
         def job():
             with kernel_lock.job():
@@ -288,15 +272,15 @@ class SearchStepper(BaseWidget):
         finally:
             if self._stepping is search:
                 self._stepping, self._running = None, False
-            try:  # what is shown first, so that who may press again sees where it stands
+            try:  # draw before the buttons are enabled, so that nobody presses them too early
                 if search is self.search and self._follow and self._state.step < search.step:
                     self._show(len(self.history) - 1)
             finally:
                 self._refresh_buttons()
 
     def _may_draw(self) -> bool:
-        waited = time.monotonic() - self._drawn_at
-        return waited > (FRAME if self._painted else PATIENCE)
+        painted = self._bridge.painted >= self._bridge.sent
+        return time.monotonic() - self._drawn_at > (FRAME if painted else PATIENCE)
 
     async def _reset_pressed(self) -> None:
         if self._resetting:
@@ -306,7 +290,7 @@ class SearchStepper(BaseWidget):
         self._resetting = True
         self._refresh_buttons()
         try:
-            settings = self._settings()
+            settings = self.settings
             search = await self._work(lambda: self._new_search(settings))
         finally:
             self._resetting = False
@@ -315,9 +299,6 @@ class SearchStepper(BaseWidget):
         self._take(search)
         if wanted:
             self._soon(lambda: self._steps(wanted))
-
-    def _settings(self) -> dict:
-        return {name: control.value for name, control in self._controls.items()}
 
     def _new_search(self, settings: dict) -> Search:
         old = self.search
@@ -329,11 +310,15 @@ class SearchStepper(BaseWidget):
     def _take(self, search: Search) -> None:
         self.pause()
         self.search, self.history, self._news.value = search, SearchHistory.from_search(search), ""
-        self.scoreboard.forget_news()
+        self.scoreboard.clear_message()
+        self._set_controls()
+        self._show(0)
+
+    def _set_controls(self) -> None:
+        """Set the controls to the search's settings."""
         self._controls["relaxation"].options = list(RELAXATIONS)
         for name, control in self._controls.items():
-            control.value = search.seed if name == "seed" else getattr(search.config, name)
-        self._show(0)
+            control.value = getattr(self.search if name == "seed" else self.search.config, name)
 
     async def _train_pressed(self) -> None:
         self._clear_error()
@@ -343,23 +328,24 @@ class SearchStepper(BaseWidget):
     def _save_pressed(self) -> None:
         self._clear_error()
         folder = self.save()
-        self._news.value = f"saved genotype of step {self.state.step}, and the history, in " + (
+        self._news.value = (
+            f"saved the genotype of step {self.state.step} and the history in "
             f"<code>{html.escape(str(folder))}</code>"
         )
 
-    def _slid(self, frame: int) -> None:
+    def _on_slider(self, frame: int) -> None:
         frame = min(max(frame, 0), len(self.history) - 1)
         self._follow = frame == len(self.history) - 1
         self._show(frame)
 
-    # What is seen
+    # What it shows
 
     def _name(self) -> str:
         config = self.search.config
         return f"step {self.state.step}, {config.relaxation}, seed {self.search.seed}"
 
     def _show(self, i: int) -> None:
-        """Draw state i of the history, and move the slider there."""
+        """Draw state i of the history and move the slider there."""
         state, last = self.history[i], self.history[i - 1] if i else None
         before = last.genotype if last else None
         self._state, self._before = state, before
@@ -367,7 +353,7 @@ class SearchStepper(BaseWidget):
         self._hypernet.value = svg_in_box("Hypernet", draw(state).svg)
         self._heatmaps.value = svg_in_box("α, β, γ as probabilities", draw_heatmaps(state).svg)
         self._curves.value = svg_in_box("So far", draw_curves(self.history, at=state.step).svg)
-        title = "Derived at this step" + (", changes marked" if changes else "")
+        title = "Genotype at this step" + (", changes marked" if changes else "")
         drawn = draw(state.genotype, against=before if changes else None)
         self._genotype.value = svg_in_box(title, drawn.svg)
         lines = "".join(f"<li>{html.escape(str(change))}</li>" for change in changes)
@@ -382,14 +368,14 @@ class SearchStepper(BaseWidget):
         self._show_status()
         self._refresh_buttons()
         self._drawn_at = time.monotonic()
-        self._sent()
+        self._bridge.sent += 1
 
     def _show_status(self) -> None:
         state, best = self.state, self.history.best
-        text = f"<b>{html.escape(summary(state))}</b>"
+        text = f"<b>{html.escape(str(state))}</b>"
         text += f" · {len(self.search)} of {self.search.total_steps} steps left"
         if state.step < self.search.step:
-            text += f" · <b>looking back</b>, the search stands at step {self.search.step}"
+            text += f" · <b>looking back</b>, the search is at step {self.search.step}"
         if best is not None:
             text += f" · best validation score {best.val_score:.3f} at step {best.step}"
         self._status.value = (
@@ -397,9 +383,9 @@ class SearchStepper(BaseWidget):
         )
 
     def _move_slider(self) -> None:
-        with self._page.hold_sync():
-            self._page.last = len(self.history) - 1
-            self._page.shown = self.history.index(self._state.step)
+        with self._bridge.hold_sync():
+            self._bridge.last = len(self.history) - 1
+            self._bridge.shown = self.history.index(self._state.step)
 
     def _refresh_buttons(self) -> None:
         busy = self._stepping is self.search or self._resetting
@@ -408,7 +394,6 @@ class SearchStepper(BaseWidget):
             press.disabled = busy or done
         self._pause.disabled = not self._running
         self._reset.disabled = self._resetting
-        config = self.search.config
-        now = {**config.to_dict(), "seed": self.search.seed}
-        waiting = [name for name, value in self._settings().items() if now[name] != value]
-        self._note.value = "<i>press Reset to begin anew with these</i>" if waiting else ""
+        now = {**self.search.config.to_dict(), "seed": self.search.seed}
+        changed = any(now[name] != value for name, value in self.settings.items())
+        self._note.value = "<i>press Reset to start a search with these</i>" if changed else ""

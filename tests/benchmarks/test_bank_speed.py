@@ -1,9 +1,9 @@
-"""How fast a bank on disk is beside one in memory, at the sizes of NTU RGB+D; printed only.
+"""Speed of a bank on disk and of one in memory, at the sizes of NTU RGB+D; printed only.
 
 .venv/bin/python -m pytest tests/benchmarks/test_bank_speed.py -s
 
-With BMNAS_BENCHMARK_ITEMS=250000 the bank takes 30 GB, more than the memory of most machines;
-there is then none in memory to stand beside it, and a small one does.
+With BMNAS_BENCHMARK_ITEMS=250000 the bank takes 30 GB, more than the memory of most machines. The
+bank in memory therefore has at most 1,024 items.
 """
 
 import os
@@ -28,8 +28,8 @@ SETTINGS = Settings(
 )  # fmt: skip
 
 
-class Drawn(nn.Module):
-    """Features that cost nothing: the same random ones for every 512 items."""
+class FreeFeatures(nn.Module):
+    """Features that cost nothing: the same random numbers for every 512 items."""
 
     def __init__(self, channels: tuple[int, ...]):
         super().__init__()
@@ -44,7 +44,7 @@ def task_of(items: int) -> Task:
     modalities = tuple(
         Modality(
             name,
-            Drawn(channels),
+            FreeFeatures(channels),
             {f"{name}_{i + 1}": c for i, c in enumerate(channels)},
             torch.randn(items, 1, generator=random),
             pooling="time",

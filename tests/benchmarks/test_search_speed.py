@@ -1,4 +1,4 @@
-"""How fast a search is, as ratios measured side by side. They are printed and never fail.
+"""Speed of a search, as ratios measured side by side; printed only.
 
 .venv/bin/python -m pytest tests/benchmarks -s
 """
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 
 def seconds(function, repeat: int) -> float:
-    """Median of the wall time of ``repeat`` calls, after one that does not count."""
+    """Median wall time of ``repeat`` calls, after one for warming up."""
     function()
     times = []
     for _ in range(repeat):
@@ -45,10 +45,10 @@ class Recomputed:
 
     def __init__(self, bank: FeatureBank, task):
         self.bank, self.raw, self.task = bank, RawInputs(task), task
-        for name in ("key", "identity", "source_hash", "precision", "device", "size"):
+        for name in ("content_hash", "source_hash", "precision", "device", "size"):
             setattr(self, name, getattr(bank, name))
 
-    def batch(self, split, rows, then=None):
+    def batch(self, split, rows, next_rows=None):
         inputs, labels = self.raw.batch(split, rows)
         features = {}
         with torch.no_grad():
@@ -116,7 +116,7 @@ def test_a_history_of_5000_steps(capsys, tmp_path):
     page = seconds(lambda: history.to_html(tmp_path / "replay.html"), 1)
     with capsys.disabled():
         print(
-            f"\ntrace of {len(history)} states with {len(history.genotypes)} genotypes: "
+            f"\nhistory of {len(history)} states with {len(history.genotypes)} genotypes: "
             f"{memory / 1e6:.1f} MB in memory, {path.stat().st_size / 1e6:.1f} MB on disk, "
             f"loaded in {load:.2f} s; 200 frames as HTML in {page:.1f} s, "
             f"{(tmp_path / 'replay.html').stat().st_size / 1e6:.2f} MB"

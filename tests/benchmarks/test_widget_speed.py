@@ -1,4 +1,4 @@
-"""How fast the stepper answers in a browser. Printed, never failing.
+"""How fast the stepper answers in a browser. Prints times, checks nothing.
 
 .venv/bin/python -m pytest tests/benchmarks/test_widget_speed.py -s
 """
@@ -6,39 +6,34 @@
 from statistics import median
 
 import pytest
-from lab import Lab, Notebook, Stepper
+from lab import Lab, Notebook, Stepper, open_browser
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-#: Milliseconds from a click on a button until the page shows what came of it and has painted it.
+#: Milliseconds from a click on a button until the page has painted the result.
 CLICK = """
 ([box, name, done]) => new Promise((answer, fail) => {
   const button = name =>
     [...box.querySelectorAll("button")].find(b => b.innerText.trim() === name);
   const text = () => box.querySelector("[role=status]").innerText;
   const before = text(), start = performance.now();
-  const came = { redrawn: () => text() !== before && !button("Step").disabled,
-                 stopped: () => button("Pause").disabled }[done];
-  const look = () => {
-    if (came()) requestAnimationFrame(() => setTimeout(() => answer(performance.now() - start)));
+  const isDone = { redrawn: () => text() !== before && !button("Step").disabled,
+                   stopped: () => button("Pause").disabled }[done];
+  const poll = () => {
+    if (isDone()) requestAnimationFrame(() => setTimeout(() => answer(performance.now() - start)));
     else if (performance.now() - start > 20000) fail(new Error("no answer"));
-    else setTimeout(look, 2);
+    else setTimeout(poll, 2);
   };
   button(name).click();
-  look();
+  poll();
 })
 """
 
 
 def test_step_and_pause_in_jupyterlab(root, chromium, tmp_path, capsys):
-    from playwright.sync_api import sync_playwright
-
     lab = Lab(tmp_path, root / "notebooks")
     try:
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
-            )
+        with open_browser(chromium) as browser:
             notebook = Notebook(lab, browser, "04_the_search", tmp_path)
             stepper = Stepper(notebook, "stepper = bm.SearchStepper")
             box = stepper.box.element_handle()
@@ -52,7 +47,6 @@ def test_step_and_pause_in_jupyterlab(root, chromium, tmp_path, capsys):
                 stepper.press("Run")
                 stepper.wait_beyond(40 + 30 * k)
                 pauses.append(click("Pause", "stopped"))
-            browser.close()
     finally:
         lab.close()
     with capsys.disabled():

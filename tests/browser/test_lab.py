@@ -1,11 +1,11 @@
-"""The widgets as a student meets them: notebooks 04 and 05 in a real JupyterLab in Chromium."""
+"""The widgets as a student meets them: notebooks 04 and 05 in JupyterLab in Chromium."""
 
 import json
 import re
 import time
 
 import pytest
-from lab import Lab, Notebook, Stepper
+from lab import HEADINGS, Lab, Notebook, Stepper, open_browser
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -19,14 +19,8 @@ def lab(root, tmp_path_factory, chromium):
 
 @pytest.fixture(scope="module")
 def browser(chromium):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
-        )
+    with open_browser(chromium) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +38,12 @@ def search(lab, browser, shots):
 
 
 STEPPER = "stepper = bm.SearchStepper"
+#: Prints the scoreboard's entries in the kernel.
+ENTRIES = """
+import json
+board = stepper.scoreboard.entries
+print(json.dumps([{"name": entry.name, "score": entry.score} for entry in board]))
+"""
 
 
 @pytest.fixture
@@ -61,28 +61,28 @@ def stepper(search):
     return stepper
 
 
-def until(true, seconds: float = 60) -> None:
+def until(condition, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "not in time"
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s"
         time.sleep(0.1)
 
 
 def set_rate(search, stepper, rate: str) -> None:
-    """Type a rate, and wait until the kernel has it: a busy kernel takes clicks before fields."""
+    """Type a rate and wait until the kernel has it: a click may overtake it in a busy kernel."""
     field = stepper.box.get_by_label("rate of α, β, γ")
     field.fill(rate)
     field.blur()
-    until(lambda: float(search.lab.kernel("print(stepper._settings()['arch_lr'])")) == float(rate))
+    until(lambda: float(search.lab.kernel("print(stepper.settings['arch_lr'])")) == float(rate))
 
 
-def test_a_step_changes_counter_graph_and_heatmaps(search, stepper):
+def test_a_step_changes_the_counter_the_hypernet_and_the_heatmaps(search, stepper):
     before = stepper.pictures()
     search.shot("step-0", stepper.box)
     stepper.press("Step")
     stepper.wait("step 1 ")
     after = stepper.pictures()
-    assert all(before[name] != after[name] for name in ("Hypernet", "α, β, γ as probabilities"))
+    assert all(before[heading] != after[heading] for heading in HEADINGS[:2])
     assert "training loss" in stepper.status and "328 of 329 steps left" in stepper.status
     stepper.press("Step ×10")
     stepper.wait("step 11 ")
@@ -103,7 +103,7 @@ def test_run_runs_and_pause_stops_it(search, stepper):
     search.shot("paused", stepper.box)
 
 
-def test_the_slider_dragged_back_shows_the_earlier_state_and_the_search_goes_on(search, stepper):
+def test_the_slider_dragged_back_shows_an_earlier_state_and_the_search_goes_on(search, stepper):
     seen = {}
     for step in range(1, 5):
         stepper.press("Step")
@@ -120,29 +120,31 @@ def test_the_slider_dragged_back_shows_the_earlier_state_and_the_search_goes_on(
     stepper.page.mouse.move(place["x"] + 8 + (place["width"] - 16) * 3 / 14, y, steps=8)
     stepper.page.mouse.up()
     stepper.wait("step 3 ")
-    assert "looking back" in stepper.status and "stands at step 14" in stepper.status
+    assert "looking back" in stepper.status and "is at step 14" in stepper.status
     search.shot("looking-back", stepper.box)
     shown = stepper.pictures()
-    for name in ("Hypernet", "α, β, γ as probabilities", "Derived at this step"):
-        assert shown[name] == seen[3][name]
+    for heading in HEADINGS[:3]:
+        assert shown[heading] == seen[3][heading]
     slider.press("ArrowRight")
     stepper.wait("step 4 ")
     stepper.press("Step")
     stepper.wait("step 15 ")
 
 
-def test_train_this_one_fills_the_scoreboard(search, stepper):
+def test_train_this_one_enters_the_score_into_the_scoreboard(search, stepper):
     stepper.press("Step ×10")
     stepper.wait("step 10 ")
     stepper.press("Train this one")
     board = stepper.box.get_by_text("Scoreboard").locator("xpath=ancestor::*[table][1]")
     board.get_by_role("cell", name="step 10, pair, seed 0").wait_for()
-    score = float(board.get_by_role("row").nth(1).get_by_role("cell").nth(3).inner_text())
-    assert 0.3 < score <= 1
+    shown = board.get_by_role("row").nth(1).get_by_role("cell").nth(3).inner_text()
+    (entry,) = json.loads(search.lab.kernel(ENTRIES))
+    assert entry["name"] == "step 10, pair, seed 0" and f"{entry['score']:.3f}" == shown
+    assert entry["score"] > 0.3
     search.shot("scoreboard", stepper.box)
 
 
-def test_reset_takes_the_settings_and_an_illegal_one_is_shown_and_harmless(search, stepper):
+def test_reset_takes_the_settings_and_an_illegal_one_is_shown_as_an_error(search, stepper):
     stepper.press("Step")
     stepper.wait("step 1 ")
     set_rate(search, stepper, "-1")
@@ -184,14 +186,14 @@ def test_save_writes_genotype_and_history(search, stepper, lab):
     stepper.press("Step")
     stepper.wait("step 1 ")
     stepper.press("Save")
-    stepper.box.get_by_text("saved genotype of step 1").wait_for()
+    stepper.box.get_by_text("saved the genotype of step 1").wait_for()
     folder = lab.folder / "runs" / "stepper"
     history = SearchHistory.load(folder / "history.safetensors")
     assert history.steps.tolist() == [0, 1]
     assert Genotype.load(folder / "genotype.json") == history[1].genotype
 
 
-def test_two_steppers_run_side_by_side_and_each_as_if_alone(search):
+def test_two_steppers_run_side_by_side_each_as_if_alone(search):
     pair = [Stepper(search, "bm.side_by_side", which) for which in (0, 1)]
     left, right = (stepper.box.bounding_box() for stepper in pair)
     assert left["x"] + left["width"] <= right["x"] + 1 and abs(left["y"] - right["y"]) < 5
@@ -202,7 +204,7 @@ def test_two_steppers_run_side_by_side_and_each_as_if_alone(search):
     for stepper in pair:
         stepper.press("Pause")
     search.shot("side-by-side", search.cell("bm.side_by_side"))
-    alone = """
+    same_alone = """
 same = []
 for stepper_ in both:
     old = stepper_.search
@@ -215,10 +217,10 @@ for stepper_ in both:
     same.append(history == stepper_.history)
 print(same)
 """
-    assert search.lab.kernel(alone).strip() == "[True, True]"
+    assert search.lab.kernel(same_alone).strip() == "[True, True]"
 
 
-def test_moving_two_numbers_interactive_redraws_the_maps(search):
+def test_a_moved_slider_redraws_the_maps(search):
     cell = search.cell("def paint(ax, data)")
     cell.scroll_into_view_if_needed()
     picture = cell.locator(".widget-html svg").first
@@ -230,10 +232,10 @@ def test_moving_two_numbers_interactive_redraws_the_maps(search):
         "([cell, before]) => cell.querySelector('.widget-html svg').outerHTML !== before",
         arg=[cell.element_handle(), before],
     )
-    search.shot("by-hand", cell)
+    search.shot("interactive", cell)
 
 
-def test_closing_the_output_stops_the_work(search):
+def test_clearing_the_output_stops_the_run(search):
     stepper = Stepper(search, STEPPER)
     stepper.press("Reset")
     stepper.wait("before the first update")
@@ -278,9 +280,10 @@ def test_the_editor_follows_every_menu(genotypes):
     assert offered == list(now().features)
     assert b1.evaluate("s => [...s.options].map(o => o.text)") == ["X", "Y"]
     parameters = cell.get_by_text(" parameters, ").inner_text()
-    x.select_option("Audio_3")  # what Y takes: the two swap
+    x.select_option("Audio_3")  # Y has it: the two swap
     wait_for("Cell 1 (Audio_3, Image_3) · attention on attention")
-    assert y.input_value() and now().cells[0].inputs == ("Audio_3", "Image_3")
+    chosen = [menu.evaluate("s => s.selectedOptions[0].text") for menu in (x, y)]
+    assert chosen == ["Audio_3", "Image_3"] and now().cells[0].inputs == ("Audio_3", "Image_3")
     press("+ Cell")
     wait_for("Cell 2 (C1, Audio_3) · Sum")
     assert cell.get_by_text(" parameters, ").inner_text() != parameters

@@ -1,9 +1,10 @@
-"""What a person sees: pages of executed notebooks and pictures, in a real browser, offline."""
+"""Pages of executed notebooks and pictures, in a real browser without network."""
 
 import pytest
+from lab import open_browser
 
 from bmnas_core import CellGenotype, Genotype, StepGenotype, draw
-from bmnas_core.experiments.run import run
+from bmnas_core.experiments import run
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -14,25 +15,15 @@ AOA = [StepGenotype("attention", ("X", "Y")), StepGenotype("linear_glu", ("X", "
 @pytest.fixture
 def page(chromium):
     """A browser page without network; fails the test on any error in the console."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-sync"]
-        )
+    with open_browser(chromium) as browser:
         context = browser.new_context(viewport={"width": 1000, "height": 800}, offline=True)
         page = context.new_page()
         errors = []
-        page.on("console", lambda message: errors.append(message.text) if bad(message) else None)
+        page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("requestfailed", lambda request: errors.append(request.url))
         yield page
-        browser.close()
-        assert not errors, errors
-
-
-def bad(message) -> bool:
-    return message.type == "error"
+    assert not errors, errors
 
 
 def test_the_page_of_a_notebook_needs_no_network_and_shows_equations_and_pictures(
@@ -54,7 +45,7 @@ def test_the_page_of_a_notebook_needs_no_network_and_shows_equations_and_picture
     page.screenshot(path=notebook_runs / "page.png")
 
 
-def test_a_genotype_is_legible_at_800_pixels(page, notebook_runs):
+def test_a_genotype_is_legible_in_800_pixels(page, notebook_runs):
     genotype = Genotype(
         FEATURES, [CellGenotype(("Image_3", "Audio_3"), AOA), CellGenotype(("C1", "Image_2"), AOA)]
     )

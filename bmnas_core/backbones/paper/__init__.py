@@ -1,4 +1,4 @@
-"""The backbones of the paper's tasks, under the names of the published checkpoints."""
+"""The backbones of the paper's tasks, with the parameter names of the published checkpoints."""
 
 from .checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from .hcn import HCN

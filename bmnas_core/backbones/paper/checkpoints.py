@@ -1,4 +1,4 @@
-"""Backbones' weights in files: the published ones, ImageNet's, and our own."""
+"""Backbones' weights in files: published ones, ImageNet's and our own."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ SHOWN = 3
 
 
 class CheckpointError(BmnasError):
-    """A file that holds no weights, or not those of this backbone."""
+    """A file without weights, or with weights that do not fit the backbone."""
 
 
 def load_checkpoint(backbone: Backbone, path: str | os.PathLike, *, head: bool = True) -> list[str]:
     """Read published weights into ``backbone``: all of them, or none.
 
-    The file is safetensors, or what ``torch.save`` wrote of a dictionary of tensors, which may
-    lie under ``"state_dict"`` or ``"model"`` and have names that begin with ``module.``. No code
-    in it is run. Two kinds fit:
+    The file is in safetensors format, or ``torch.save`` wrote it: a dictionary of tensors, or one
+    with such a dictionary under ``"state_dict"`` or ``"model"``. Names may begin with ``module.``.
+    No code in the file is run. Two kinds of weights fit:
 
-    - weights under the backbone's own names, those of the published checkpoints;
+    - weights under the backbone's own names, which are those of the published checkpoints;
     - for :class:`VGG19` and :class:`InflatedResNet50`, ImageNet's under torchvision's names for
-      ``vgg19`` and ``resnet50``. Their classifier is left aside, so the head keeps its values.
-      2D kernels become 3D ones, repeated over time and divided by its length: to a still video
-      they answer as to the image, but at its ends, where there is nothing before or after.
+      ``vgg19`` and ``resnet50``. Their classifier is not read, so the head keeps its values. 2D
+      kernels become 3D ones: they are repeated over time and divided by its length, so the
+      features of a still video are those of the image, except near its ends.
 
-    ``num_batches_tracked``, on which nothing here depends, may be missing.
+    ``num_batches_tracked``, which nothing here uses, may be missing.
 
     Args:
-        head: False leaves the file's head aside, such as one trained for other classes.
+        head: False does not read the file's head, for example one trained for other classes.
 
     Returns:
         The names that kept their values: the head's, or none.
 
     Raises:
         CheckpointError: for a file that cannot be read, holds no weights or does not fit. The
-            backbone is then as it was.
+            backbone then stays as it was.
     """
     if not isinstance(backbone, Backbone):
         raise CheckpointError(
@@ -73,7 +73,7 @@ def save_checkpoint(backbone: Backbone, path: str | os.PathLike) -> None:
 
     Raises:
         CheckpointError: for a path that does not end in ``.safetensors``.
-        FileError: where nothing can be written.
+        FileError: for a path that cannot be written.
     """
     check_target(path)
     header = {"format": "bmnas-backbone/1", "backbone": type(backbone).__name__}
@@ -81,10 +81,10 @@ def save_checkpoint(backbone: Backbone, path: str | os.PathLike) -> None:
 
 
 def check_target(path: str | os.PathLike) -> None:
-    """Raise what :func:`save_checkpoint` would for this path, before there is anything to save."""
+    """Raise what :func:`save_checkpoint` would raise for this path, before a long training."""
     if Path(path).suffix.lower() != ".safetensors":
         raise CheckpointError(
-            f"{path}: found suffix {Path(path).suffix!r}; allowed: '.safetensors', which is written"
+            f"{path}: found suffix {Path(path).suffix!r}; allowed: '.safetensors'"
         )
     with suppress(_Tried), atomic_write(path):
         raise _Tried
@@ -101,7 +101,7 @@ def _check(
     kept: list[str],
     in_head: tuple[str, ...],
 ) -> None:
-    """Raise CheckpointError, which begins with ``problem``, unless ``tensors`` fill ``own``."""
+    """Raise CheckpointError, beginning with ``problem``, unless ``tensors`` fill ``own``."""
     missing = [
         name
         for name in own
@@ -118,14 +118,14 @@ def _check(
     ]
     if found:
         only_head = not missing and not unexpected and all(n.startswith(in_head) for n in misshapen)
-        remedy = "; head=False leaves the head aside" if only_head else ""
+        remedy = "; head=False does not read the head" if only_head else ""
         raise CheckpointError(f"{problem}: {'; '.join(found)}{remedy}")
 
 
 def _from_imagenet(
     tensors: dict[str, Tensor], names: dict[str, str | None], own: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The tensors under our names, kernels inflated where ``own`` has 3D ones."""
+    """The tensors under our names, with kernels inflated if they are 3D in ``own``."""
     found = {}
     for name, tensor in tensors.items():
         old = next((old for old in names if name.startswith(old)), "")
@@ -141,7 +141,7 @@ def _from_imagenet(
 
 
 def _read(path: str | os.PathLike) -> dict[str, Tensor]:
-    """Tensors by name, without wrapping and without ``module.``."""
+    """A file's tensors by name, without wrapping and without ``module.``."""
     try:
         path = Path(path)
         with path.open("rb"):
@@ -158,7 +158,7 @@ def _read(path: str | os.PathLike) -> dict[str, Tensor]:
             tensors = load_file(path)
         else:
             tensors = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # a damaged pickle fails in as many ways as there are
+    except Exception as error:  # a damaged pickle can raise anything
         code = re.search(r"GLOBAL (\S+)", str(error))
         what = f"more than tensors ({code[1]})" if code else "no checkpoint, or a damaged one"
         raise CheckpointError(

@@ -14,15 +14,15 @@ FRAMES, JOINTS, BODIES = 32, 25, 2
 class HCN(Backbone):
     """Hierarchical co-occurrence network (Li et al. 2018, "Co-occurrence feature learning …").
 
-    Each body's positions and their motion, the differences of neighbouring frames, go through
-    convolutions of their own. The first two (``conv1``, ``conv2``) look at every joint alone.
-    Then joints become channels, so that ``conv3`` and ``conv4`` see all joints at once: their
-    co-occurrence. Positions and motion are joined for ``conv5`` and ``conv6``, of which the
-    maximum over the bodies is taken; two linear layers follow. Tapped are conv5 and conv6, each
-    as the maximum over the bodies, conv6 flattened, and ``fc7``.
+    Each body's positions and their motion, the differences of successive frames, go through
+    convolutions of their own. The first two (``conv1``, ``conv2``) see each joint alone. Then
+    joints become channels, so that ``conv3`` and ``conv4`` see all joints at once: their
+    co-occurrence. Positions and motion are concatenated for ``conv5`` and ``conv6``, whose maximum
+    over the bodies goes to two linear layers. Tapped are conv5 and conv6, each as the maximum over
+    the bodies, conv6 flattened, and ``fc7``.
 
-    ``x: (N, 3, 32, 25, 2)``: coordinates, frames, joints, bodies; zeros for a body that is not
-    there → features ``(N, 128, 4, 4)``, ``(N, 256, 2, 2)``, ``(N, 1024)`` and ``(N, 512)``.
+    ``x: (N, 3, 32, 25, 2)``: coordinates, frames, joints, bodies; zeros for a missing body →
+    features ``(N, 128, 4, 4)``, ``(N, 256, 2, 2)``, ``(N, 1024)`` and ``(N, 512)``.
 
     Args:
         classes: logits of ``classify``.

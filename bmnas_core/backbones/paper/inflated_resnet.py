@@ -1,4 +1,4 @@
-"""Inflated ResNet-50, the backbone of NTU RGB+D's videos, and the 3D bottleneck it is made of."""
+"""Inflated ResNet-50, the backbone of NTU RGB+D's videos, and its 3D bottleneck."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Bottleneck(nn.Module):
 
     Args:
         stride: of the middle convolution and of the shortcut.
-        groups: the middle convolution works in so many separate groups of channels.
-        projection: the shortcut is a 1×1×1 convolution; without one it is the input itself.
+        groups: separate groups of channels in the middle convolution.
+        projection: whether the shortcut is a 1×1×1 convolution; otherwise it is the identity.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ def stage(
     stride: tuple[int, int, int] = (1, 1, 1),
     groups: int = 1,
 ) -> nn.Sequential:
-    """Bottlenecks in a row. The first one changes channels and size; its shortcut projects."""
+    """A sequence of bottlenecks. The first changes channels and size; its shortcut projects."""
     return nn.Sequential(
         Bottleneck(before, middle, after, stride, groups, projection=True),
         *(Bottleneck(after, middle, after, groups=groups) for _ in range(blocks - 1)),
@@ -65,21 +65,21 @@ def stage(
 
 
 def average_pool(x: Tensor, kernel: tuple[int, int, int], stride: int | None = None) -> Tensor:
-    """Average pool of ``x: (N, C, T, H, W)``; the kernel is clipped to what is there."""
+    """Average pool of ``x: (N, C, T, H, W)``; the kernel is clipped to the size of ``x``."""
     return avg_pool3d(x, [min(k, n) for k, n in zip(kernel, x.shape[2:], strict=True)], stride)
 
 
 class InflatedResNet50(Backbone):
-    """ResNet-50 whose bottlenecks see time: "inflated" 3×3 kernels are 3×3×3.
+    """ResNet-50 whose 3×3 kernels are "inflated" to 3×3×3, so that its bottlenecks see time.
 
-    As in MFAS (Pérez-Rúa et al. 2019), after Carreira & Zisserman's I3D (2017). The first layers
-    stay two-dimensional, frame by frame: 7×7 convolution with stride 2, BatchNorm, ReLU, 3×3
-    max-pool. Then four stages of 3D bottlenecks, which halve height and width but keep every
-    frame, an average pool (8, 7, 7) and a linear classifier. Tapped are stages 2, 3, 4 and the
-    pooled vector.
+    As in MFAS (Pérez-Rúa et al. 2019), after I3D (Carreira & Zisserman 2017). The first layers
+    stay two-dimensional and see one frame at a time: 7×7 convolution with stride 2, BatchNorm,
+    ReLU, 3×3 max-pool. Then come four stages of 3D bottlenecks, which halve height and width but
+    keep every frame, an average pool (8, 7, 7) and a linear classifier. Tapped are stages 2, 3, 4
+    and the pooled vector.
 
     ``x: (N, T, H, W, 3)`` → features ``(N, 8·width, T, H/8, W/8)``, ``(N, 16·width, T, H/16,
-    W/16)``, ``(N, 32·width, T, H/32, W/32)`` and ``(N, 32·width)``. The paper has 8 frames of
+    W/16)``, ``(N, 32·width, T, H/32, W/32)`` and ``(N, 32·width)``. The paper uses 8 frames of
     256 × 256, normalised with ImageNet's mean and deviation.
 
     Args:

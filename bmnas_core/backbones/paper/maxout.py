@@ -23,9 +23,9 @@ class Maxout(nn.Module):
 
 
 class MaxoutMLP(Backbone):
-    """Two maxout layers, each with BatchNorm and dropout after it (Arevalo et al. 2017).
+    """Two maxout layers, each followed by BatchNorm and dropout (Arevalo et al. 2017).
 
-    Tapped are the two maxouts. ``x: (N, 300)``, the mean word2vec vector of a plot → two features
+    Tapped are both maxouts. ``x: (N, 300)``, the mean word2vec vector of a plot → two features
     ``(N, 64)`` and ``(N, 128)``.
     """
 

@@ -12,22 +12,22 @@ from .inflated_resnet import average_pool, stage
 class ResNeXt3D(Backbone):
     """ResNeXt-101 (Xie et al. 2017) in three dimensions (Hara et al. 2018).
 
-    The bottlenecks are those of :mod:`~bmnas_core.backbones.inflated_resnet` but for two things:
-    their middle convolution is twice as wide and works in ``cardinality`` separate groups, and
-    the stages halve time too. Before them come a convolution of stride (1, 2, 2), BatchNorm, ReLU
-    and a 3×3×3 max-pool of stride 2; after them an average pool (2, 4, 4) and a linear
+    The bottlenecks are those of :mod:`~bmnas_core.backbones.paper.inflated_resnet` with two
+    differences: the middle convolution is twice as wide and has ``cardinality`` separate groups,
+    and the stages halve time too. Before them come a convolution of stride (1, 2, 2), BatchNorm,
+    ReLU and a 3×3×3 max-pool of stride 2; after them an average pool (2, 4, 4) and a linear
     classifier. Tapped are stages 2, 3, 4 and the pooled feature.
 
     ``x: (N, colours, T, H, W)`` → features ``(N, 8·width, T/4, H/8, W/8)``, ``(N, 16·width, T/8,
     H/16, W/16)``, ``(N, 32·width, T/16, H/32, W/32)`` and ``(N, 32·width, 1, 1, 1)``. The paper
-    has 32 frames of 112 × 112.
+    uses 32 frames of 112 × 112.
 
     Args:
         classes: logits of ``classify``.
-        colours: 3 for colour, whose first kernel is 3×7×7, or 1 for depth, with 7×7×7.
+        colours: 3 for colour, with a first kernel of 3×7×7, or 1 for depth, with 7×7×7.
         width: channels of the first convolution.
         blocks: bottlenecks in each stage.
-        cardinality: groups; divides 2·width.
+        cardinality: number of groups; divides 2·width.
     """
 
     head = ("fc",)
@@ -45,14 +45,14 @@ class ResNeXt3D(Backbone):
             raise ConfigError(f"ResNeXt3D: colours: found {colours!r}; allowed: 1 or 3")
         if 2 * width % cardinality:
             raise ConfigError(
-                f"ResNeXt3D: cardinality: found {cardinality}; allowed: what divides 2 · width, "
+                f"ResNeXt3D: cardinality: found {cardinality}; allowed: divisors of 2 · width, "
                 f"{2 * width}"
             )
-        moments = 7 if colours == 1 else 3
+        length = 7 if colours == 1 else 3  # of the first kernel, in frames
         halve = (2, 2, 2)
         self.colours = colours
         self.conv1 = Conv3d(
-            colours, width, (moments, 7, 7), (1, 2, 2), (moments // 2, 3, 3), bias=False
+            colours, width, (length, 7, 7), (1, 2, 2), (length // 2, 3, 3), bias=False
         )
         self.bn1 = nn.BatchNorm3d(width)
         self.relu = nn.ReLU(inplace=True)

@@ -16,7 +16,7 @@ TAPS = (20, 26, 33, 36)
 class VGG19(Backbone):
     """VGG-19 (Simonyan & Zisserman 2015, configuration E), convolutions only.
 
-    Five blocks of 3×3 convolutions with ReLU, each closed by a 2×2 max-pool: 16 convolutions, 37
+    Five blocks of 3×3 convolutions with ReLU, each ending in a 2×2 max-pool: 16 convolutions, 37
     layers, no BatchNorm. Tapped are the first and the last ReLU of block 4 (layers 20 and
     26), the third ReLU of block 5 (33) and its max-pool (36).
 
@@ -25,7 +25,8 @@ class VGG19(Backbone):
     with ImageNet's mean and deviation.
 
     Args:
-        classes: logits of ``classify``: mean over the last feature's positions, BatchNorm, linear.
+        classes: logits of ``classify``, which takes the mean over the last feature's positions,
+            BatchNorm and a linear layer.
         width: channels of the first block.
     """
 
@@ -49,7 +50,7 @@ class VGG19(Backbone):
         self._check_input(x, "N", 3, "H", "W")
         if min(x.shape[2:]) < 32:
             raise FeatureError(
-                f"VGG19: found images of {x.shape[2]} × {x.shape[3]}; allowed: 32 × 32 and more"
+                f"VGG19: found images of {x.shape[2]} × {x.shape[3]}; allowed: 32 × 32 or more"
             )
         features = []
         for number, layer in enumerate(self.vgg):

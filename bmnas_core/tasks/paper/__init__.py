@@ -1,1 +1,1 @@
-"""The paper's three tasks, from the data sets' own files, and samples in their formats."""
+"""The paper's three tasks, from the data sets' files or from samples in the same formats."""

@@ -1,32 +1,35 @@
-"""What the paper's three tasks have in common: where their files are, backbones, modalities."""
+"""What the paper's three tasks share: where their files are, backbones, modalities."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ...backbones.backbone import Backbone
 from ...backbones.paper.checkpoints import load_checkpoint
-from ..files import cached_folder
-from ..files import data_root as default_root
-from ..inputs import Inputs
+from .. import files
+from ..inputs import DataError, Inputs
 from ..task import Modality, TaskError
+
+#: ImageNet's mean and standard deviation of red, green and blue in 0 … 1.
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def folder_of(
     name: str, data_root: str | os.PathLike | None, sample: bool, make: Callable[..., None], *how
 ) -> Path:
-    """``data_root``; where None that of the data set, or of the sample that ``make`` makes.
+    """``data_root``; by default the data set's folder, or the one of a sample written by ``make``.
 
     Raises:
-        TaskError: for what is no path.
+        TaskError: for anything but a path.
     """
     if not isinstance(data_root, str | os.PathLike | None):
         raise TaskError(f"data_root: found {data_root!r}; allowed: the path of a folder")
     if data_root is not None:
         return Path(data_root).expanduser()
-    return cached_folder(name, make, *how) if sample else default_root() / name
+    return files.cached_folder(name, make, *how) if sample else files.data_root() / name
 
 
 def modalities_of(
@@ -35,11 +38,11 @@ def modalities_of(
     weights: Mapping[str, str | os.PathLike] | None,
     pooling: str,
 ) -> tuple[Modality, ...]:
-    """Modalities with their features numbered from 1, and what weights there are read.
+    """Modalities with their features numbered from 1, after reading ``weights``.
 
     Raises:
         TaskError: for weights of a modality that does not exist.
-        CheckpointError: for those that do not fit.
+        CheckpointError: for weights that cannot be read or do not fit.
     """
     if not isinstance(weights, Mapping | None):
         raise TaskError(f"weights: found {weights!r}; allowed: a dict, modality → file")
@@ -57,3 +60,17 @@ def modalities_of(
         )
         for name, backbone in backbones.items()
     )
+
+
+def read_json(path: Path) -> object:
+    """What a JSON file holds.
+
+    Raises:
+        DataError: for a file that cannot be read or is no JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: found no JSON ({error})") from None

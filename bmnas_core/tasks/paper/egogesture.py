@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -20,21 +19,22 @@ from torch import Tensor
 
 from ...backbones.paper.resnext3d import ResNeXt3D
 from ...config import SearchSettings, Settings
+from ...errors import quoted, shortened
 from ...runtime import seeded
 from ..files import DATA_SETS, DataSet, package
 from ..inputs import DataError, DataWarning, FileInputs, files_version, warn_skipped
 from ..task import Split, Task, register_task
-from .common import folder_of, modalities_of
+from .common import folder_of, modalities_of, read_json
 from .samples import gestures as samples
 
 SUBSETS = {"training": "train", "validation": "validation", "testing": "test"}
 COLOURS = {"RGB": 3, "Depth": 1}
 
-#: What is subtracted from red, green and blue in 0 … 255, and the first of it from depth: the
-#: published checkpoints were trained so. There is no division.
+#: Subtracted from red, green and blue in 0 … 255, the first one also from depth. There is no
+#: division, since the published checkpoints were trained without.
 MEAN = (114.7748, 107.7354, 99.4750)
 
-#: Side of a random crop against the frame's shorter side.
+#: Side of a random crop relative to the frame's shorter side.
 SCALES = tuple(2 ** (-k / 4) for k in range(5))
 
 CLIP = re.compile(r"(?P<folder>(?P<subject>[^/]+)/[^/]+/Color/rgb\d+)(_\d+)?")
@@ -57,24 +57,25 @@ def egogesture(
     annotation: str | os.PathLike | None = None,
     weights: dict[str, str | os.PathLike] | None = None,
 ) -> Task:
-    """Hand gestures filmed from the wearer's eyes, RGB and depth: 83 classes, across subjects.
+    """Hand gestures filmed from the wearer's eyes, RGB and depth (Zhang et al. 2018): 83 classes.
 
     Inputs are ``RGB: (3, 32, 112, 112)`` and ``Depth: (1, 32, 112, 112)``, see
-    :class:`ReadFrames`. Gestures without a folder of frames are left out with a warning. There
-    are too many frames to look at each beforehand: features that are kept on disk do not notice
-    one that is overwritten in place.
+    :class:`FrameReader`. The splits are cross-subject. Gestures without a folder of frames are left
+    out with a warning. There are too many frames to check each of them, so a feature bank on disk
+    does not notice when a frame is overwritten in place.
 
     Args:
-        data_root: folder with ``SubjectNN/SceneM/{Color,Depth}/{rgb,depth}K/NNNNNN.jpg``; where
-            None, ``egogesture`` below ``$BMNAS_DATA``.
-        sample: 16 frames of 32×32 are read, for small backbones that train on a laptop; and
-            without ``data_root`` they are of hands that the kit renders in this format, 12 classes.
-        annotation: JSON of labels, subsets and first and last frames; where None, the only
+        data_root: folder with ``SubjectNN/SceneM/{Color,Depth}/{rgb,depth}K/NNNNNN.jpg``; by
+            default ``egogesture`` in the folder of data sets.
+        sample: read 16 frames of 32×32, for small backbones that train on a laptop. Without
+            ``data_root`` they show hands that the kit renders in this format, in 12 classes.
+        annotation: JSON file of labels, subsets, first and last frames; by default the only
             ``*.json`` in ``data_root``.
-        weights: modality → file with its backbone's weights.
+        weights: modality → file of weights for its backbone; a backbone without has random ones.
 
     Raises:
-        DataError: for files that are missing or are not what they should be.
+        DataError: for files that are missing or damaged.
+        CheckpointError: for weights that cannot be read or do not fit.
         TaskError: for weights of a modality that does not exist.
     """
     root = folder_of("egogesture", data_root, sample, samples.make)
@@ -118,7 +119,7 @@ def egogesture(
 
 @dataclass(frozen=True)
 class Scale:
-    """How large a task is: frames of size×size pixels, the backbones, all settings."""
+    """How large the task is: number and side of the frames, backbones, settings."""
 
     frames: int
     size: int
@@ -155,7 +156,7 @@ def _inputs(
     name: str, root: Path, path: Path, gestures: Sequence[Gesture], scale: Scale
 ) -> FileInputs:
     clips = tuple((gesture.folders[name], gesture.first, gesture.last) for gesture in gestures)
-    read = ReadFrames(root, clips, COLOURS[name], scale.frames, scale.size)
+    read = FrameReader(root, clips, COLOURS[name], scale.frames, scale.size)
     folders = sorted({folder for folder, _, _ in clips})
     files = [path, *(root / folder for folder in folders)]
     names = tuple(f"{folder}, frames {first}…{last}" for folder, first, last in clips)
@@ -163,14 +164,13 @@ def _inputs(
 
 
 @dataclass(frozen=True)
-class ReadFrames:
-    """Frames of a gesture as one tensor: item number → (colours, frames, size, size).
+class FrameReader:
+    """Item → frames of a gesture: (colours, frames, size, size), in 0 … 255 minus :data:`MEAN`.
 
-    Values are those of the pixels in 0 … 255 less :data:`MEAN`. In evaluation the gesture's
-    middle frames, their shorter side scaled to ``size``, the centre cut out. With a generator
-    frames from a random start, and of all of them one random square, its side one of
-    :data:`SCALES`; nothing is mirrored, since gestures have directions. A gesture that is too
-    short is repeated from its start.
+    In evaluation these are the gesture's middle frames, scaled so that the shorter side is
+    ``size``, and cropped to their centre. With a generator they start at a random frame and are all
+    cropped to one random square, whose side is one of :data:`SCALES`. They are never mirrored,
+    since gestures have directions. A gesture that is too short is repeated from its start.
 
     Attributes:
         clips: folder of frames relative to ``root``, first frame, last frame.
@@ -184,7 +184,7 @@ class ReadFrames:
     size: int
 
     def __call__(self, item: int, random: torch.Generator | None = None) -> Tensor:
-        """Raises DataError for a frame that is missing or cannot be decoded, naming the file."""
+        """Raises DataError for a frame that is missing or cannot be decoded, with its file."""
         folder, first, last = self.clips[item]
         n = last - first + 1
         start = max(0, n // 2 - self.frames // 2)
@@ -220,9 +220,9 @@ class ReadFrames:
 
 
 def _centre_box(width: int, height: int, size: int) -> tuple[float, float, float, float]:
-    """What the centre size×size holds once the shorter side is scaled to ``size``.
+    """What becomes the central size×size pixels of a frame whose shorter side is scaled to size.
 
-    Sides and offsets are rounded as they are when the whole frame is scaled first, and then cut.
+    Sides and offsets are rounded as if the whole frame were scaled first and then cropped.
     """
     shorter = min(width, height)
     edges = []
@@ -245,8 +245,10 @@ def _random_box(
 class Gesture(NamedTuple):
     """An entry of the annotation.
 
-    ``folders``: modality → folder of frames, relative to the data root; ``label``: number of
-    the class; ``first``, ``last``: numbers of frames.
+    Attributes:
+        folders: modality → folder of frames, relative to the data root.
+        label: number of the class.
+        first, last: numbers of frames.
     """
 
     name: str
@@ -262,22 +264,19 @@ def read_annotation(path: Path) -> tuple[list[str], list[Gesture]]:
     """Labels and gestures of an annotation file, in its order.
 
     ``{"labels": [names], "database": {"<colour folder>_<k>": {"subset": …, "annotations":
-    {"label": …, "start_frame": …, "end_frame": …}}}}``; a folder's first gesture may go without
+    {"label": …, "start_frame": …, "end_frame": …}}}}``. The first gesture of a folder may lack
     ``_<k>``, and frames may be text.
 
     Raises:
-        DataError: for anything else, naming the entry.
+        DataError: for anything else, with the entry.
     """
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: found no JSON ({error})") from None
+    content = read_json(path)
     labels = _member(content, "labels", list, f"{path}")
     for i, label in enumerate(labels):
         if not isinstance(label, str) or label in labels[:i]:
-            raise DataError(f"{path}: labels[{i}]: found {label!r}; allowed: names, each once")
+            raise DataError(
+                f"{path}: labels[{i}]: found {quoted(label)}; allowed: names, each once"
+            )
     classes = {label: i for i, label in enumerate(labels)}
     gestures = []
     for name, entry in _member(content, "database", dict, f"{path}").items():
@@ -307,13 +306,14 @@ def read_annotation(path: Path) -> tuple[list[str], list[Gesture]]:
 
 
 def _member(found: object, key: str, kind: type, place: str):
-    """``found[key]``, which must be of a kind."""
+    """``found[key]``, which must be of type ``kind``."""
     if not isinstance(found, dict) or key not in found:
         has = ", ".join(map(repr, found)) if isinstance(found, dict) else type(found).__name__
-        raise DataError(f"{place}: found {has[:200] or 'nothing'}; allowed: an object with {key!r}")
+        has = shortened(has, 200) or "nothing"
+        raise DataError(f"{place}: found {has}; allowed: an object with {key!r}")
     if not isinstance(found[key], kind):
         words = {list: "a list", dict: "an object", str: "a name"}
-        raise DataError(f"{place}: {key}: found {found[key]!r:.200}; allowed: {words[kind]}")
+        raise DataError(f"{place}: {key}: found {quoted(found[key])}; allowed: {words[kind]}")
     return found[key]
 
 
@@ -324,7 +324,9 @@ def _frame_number(about: dict, key: str, place: str) -> int:
     except (ValueError, OverflowError):
         number = math.nan
     if not number.is_integer() or not 0 <= number < 1e6:
-        raise DataError(f"{place}: found {key} {found!r}; allowed: a frame's number, 0 to 999999")
+        raise DataError(
+            f"{place}: found {key} {quoted(found)}; allowed: a frame's number, 0 to 999999"
+        )
     return int(number)
 
 
@@ -346,7 +348,7 @@ def _only_annotation(root: Path) -> Path:
 
 
 def _check_apart(path: Path, gestures: Sequence[Gesture]) -> None:
-    """Refuse frames that are in two subsets; warn of subjects that are."""
+    """Refuse frames that are in two subsets, and warn of subjects that are."""
 
     def place(gesture: Gesture) -> tuple[str, int]:
         return gesture.folders["RGB"], gesture.first
@@ -366,11 +368,11 @@ def _check_apart(path: Path, gestures: Sequence[Gesture]) -> None:
     subsets: dict[str, set[str]] = {}
     for gesture in gestures:
         subsets.setdefault(gesture.subject, set()).add(gesture.subset)
-    shared = sorted(subject for subject, of in subsets.items() if len(of) > 1)
+    shared = sorted(subject for subject, found in subsets.items() if len(found) > 1)
     if shared:
         warnings.warn(
             f"{path}: found subjects in more than one subset: {len(shared)}, such as {shared[0]}; "
-            "the data set's own lists keep them apart, and scores are better where they are not",
+            "in the data set's own lists there are none, and they make scores too high",
             DataWarning,
             stacklevel=3,
         )

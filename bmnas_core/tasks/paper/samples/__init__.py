@@ -1,1 +1,1 @@
-"""Samples: small data sets in the formats of the real ones, drawn by our own scripts."""
+"""Samples: small synthetic data sets in the formats of the real ones."""

@@ -1,9 +1,9 @@
 """A small data set in NTU RGB+D's format: people of sticks and discs, filmed and tracked.
 
-Synthetic throughout. An action is a motion with an object in the hand. The skeleton shows the
-motion well, and nothing of the object. The video, small, blurred and shaken, shows the object's
-colour and shape, and of the motion only roughly where the hand is. So either alone can tell half
-of what there is to tell.
+All of it is synthetic. An action is a motion with an object in the hand. The skeleton shows the
+motion well, and nothing of the object. The video is small, blurred and shaken: it shows the
+object's colour and shape, but of the motion only roughly where the hand is. So each modality alone
+shows one of the two parts of an action.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from ...files import package
 
-#: The data set's own codes and names of those of its actions that are acted here.
+#: Actions of the data set that are acted here: its codes → its names.
 ACTIONS = {
     "A001": "drink water",
     "A003": "brushing teeth",
@@ -29,7 +29,7 @@ ACTIONS = {
     "A031": "pointing",
     "A032": "taking a selfie",
 }
-#: How each is acted: motion, object.
+#: How each action is acted: motion, object.
 SCRIPT = {
     "A001": ("to mouth", "ball"),
     "A003": ("to mouth", "bar"),
@@ -45,7 +45,7 @@ SCRIPT = {
     "A032": ("forward", "ball"),
 }
 #: Where a motion takes the right hand, in metres to the left, up and back from the hips; how far
-#: the trunk bends, in radians; and whether both hands go.
+#: the trunk bends, in radians; and whether both hands move.
 MOTIONS = {
     "to mouth": ((-0.06, 0.62, -0.20), 0.0, False),
     "to head": ((-0.17, 0.70, -0.05), 0.0, False),
@@ -59,7 +59,7 @@ OBJECTS = {"box": (205, 45, 45), "bar": (40, 170, 60), "ball": (50, 80, 215)}
 #: Camera → the angle from which it films, in radians.
 CAMERAS = {1: 0.5, 2: 0.0, 3: -0.5}
 
-WIDTH, HEIGHT, SCALE = 160, 90, 12  # and how many of the colour camera's pixels one is
+WIDTH, HEIGHT, SCALE = 160, 90, 12  # a pixel here is SCALE of the camera's
 RATE = 30
 MARGIN = 16
 
@@ -92,7 +92,7 @@ def make(folder: Path, shares: dict[tuple[int, ...], int]) -> None:
     """Write samples of 12 actions: ``nturgb+d_rgb/*.avi`` and ``nturgb+d_skeletons/*.skeleton``.
 
     Args:
-        shares: subjects → how many samples of each action they share out.
+        shares: subjects → how many samples of each action they act together.
     """
     for name in ("nturgb+d_rgb", "nturgb+d_skeletons"):
         (folder / name).mkdir()
@@ -124,7 +124,7 @@ def _sample(folder: Path, subject: int, action: str, repetition: int) -> None:
 
 
 class _Person:
-    """What makes one person's samples alike: size, clothes, the hand that acts."""
+    """What all samples of one person have in common: size, clothes, the hand that acts."""
 
     def __init__(self, random: np.random.Generator):
         self.size = random.uniform(0.88, 1.08)
@@ -139,7 +139,7 @@ class _Person:
         return REST * self.size + sway[:, None]
 
     def acts(self, random: np.random.Generator, motion: str, frames: int) -> np.ndarray:
-        """Joints of the person in motion: the hand goes there, stays, and comes back."""
+        """Joints of the person in motion: the hand moves to its target, stays, and comes back."""
         target, bend, both = MOTIONS[motion]
         time = np.linspace(0, 1, frames)
         there, back = random.uniform(0.15, 0.35), random.uniform(0.7, 0.95)
@@ -178,7 +178,7 @@ def _reach(joints: np.ndarray, arm: tuple[int, ...], target, done, side: int) ->
     upper, fore = 0.28, 0.26
     start = joints[:, wrist]
     goal = start + done[:, None] * (target * (side, 1, 1) - start)
-    goal[:, 2] -= 0.15 * np.sin(np.pi * done)  # on its way it passes before the body
+    goal[:, 2] -= 0.15 * np.sin(np.pi * done)  # it passes in front of the body
     line = goal - joints[:, shoulder]
     length = np.clip(np.linalg.norm(line, axis=1, keepdims=True), 0.06, upper + fore - 0.01)
     line /= np.linalg.norm(line, axis=1, keepdims=True)
@@ -196,7 +196,7 @@ def _reach(joints: np.ndarray, arm: tuple[int, ...], target, done, side: int) ->
 
 
 def _placed(joints: np.ndarray, turn: float, place) -> np.ndarray:
-    """The joints as the camera sees them: turned about the upright, then moved to a place."""
+    """The joints as the camera sees them: turned about the vertical, then moved to a place."""
     cos, sin = np.cos(turn), np.sin(turn)
     return joints @ np.array([[cos, 0, -sin], [0, 1, 0], [sin, 0, cos]]) + place
 
@@ -268,9 +268,9 @@ def _rgb(colour: np.ndarray) -> tuple[int, ...]:
 
 
 class _Picture:
-    """One frame: the room as a shaken camera sees it, and who and what is drawn on it.
+    """One frame: the room as a shaken camera sees it, with people and an object drawn on it.
 
-    Points are pixels, ``metre`` is how many of them a metre is.
+    Points are in pixels; ``metre`` is the number of pixels in a metre.
     """
 
     def __init__(self, room, shake: np.ndarray):
@@ -302,7 +302,7 @@ class _Picture:
 
 
 def _track(path: Path, random: np.random.Generator, bodies: list[np.ndarray]) -> None:
-    """Write what a sensor makes of the bodies, which is not all and sometimes more."""
+    """Write the bodies as a sensor tracks them: with gaps, and sometimes with one too many."""
     frames = len(bodies[0])
     seen = [random.random(frames) > 0.02]
     seen += [random.random(frames) > random.uniform(0.05, 0.4) for _ in bodies[1:]]
@@ -324,7 +324,7 @@ def _track(path: Path, random: np.random.Generator, bodies: list[np.ndarray]) ->
 
 
 def _blocks(body_id: int, joints: np.ndarray, inferred: bool) -> list[str]:
-    """For each frame the lines of one body: what it is, and 25 joints of 12 values."""
+    """For each frame the lines of one body: a header, and 25 joints of 12 values."""
     frames = len(joints)
     x, y, z = np.moveaxis(joints, -1, 0)
     depth = np.stack([256 + 365 * x / z, 208 - 365 * y / z], -1)

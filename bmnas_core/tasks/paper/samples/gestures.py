@@ -1,10 +1,10 @@
 """A small data set in EgoGesture's format: rendered hands, filmed in colour and in depth.
 
-Synthetic throughout. A gesture is a hand's shape, a movement along the line of sight and one
-across it. Colour shows the shape, and not the movement along the line of sight, since the hand is
-always drawn at about one size and the light flickers; depth shows that movement, and not the
-shape, since its hand is a blob; both show the movement across. So either alone can tell half of
-what there is to tell.
+All of it is synthetic. A gesture is a hand's shape, a movement along the line of sight and one
+across it. Colour shows the shape but not the movement along the line of sight, since the hand is
+always drawn at about the same size and the light flickers. Depth shows that movement but not the
+shape, since its hand is a blob. Both show the movement across. So either modality alone
+confuses each class with one other.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SHAPES = ("open_hand", "fist")
 WAYS = {"towards_left": (-1, 0), "towards_right": (1, 0), "upward": (0, -1)}
 LABELS = tuple("_".join(parts) for parts in product(AXES, SHAPES, WAYS))
 
-#: Subset → subjects; each makes two scenes of two videos of five gestures.
+#: Subset → number of subjects; each has two scenes of two videos of five gestures.
 SUBJECTS = {"training": 14, "validation": 5, "testing": 5}
 SCENES, VIDEOS, GESTURES = 2, 2, 5
 
@@ -70,13 +70,13 @@ def make(folder: Path) -> None:
 
 
 def _turns(random: np.random.Generator):
-    """Labels without end, all equally often."""
+    """Endless labels, all equally often."""
     while True:
         yield from random.permutation(LABELS).tolist()
 
 
 class _Subject:
-    """What makes one person's videos alike: skin, sleeve, the size of the hand."""
+    """What all videos of one person have in common: skin, sleeve, the size of the hand."""
 
     def __init__(self, random: np.random.Generator):
         light = random.uniform(0.75, 1.1)
@@ -104,7 +104,7 @@ class _Subject:
         time = np.arange(-rest, n) / (n - 1)
         onset, end = random.uniform(0.05, 0.25), random.uniform(0.75, 0.95)
         done = np.clip((time - onset) / (end - onset), 0, 1)
-        done = (3 - 2 * done) * done**2 - 0.5  # from -0.5 to 0.5
+        done = (3 - 2 * done) * done**2 - 0.5  # -0.5 to 0.5
 
         shake = _walk(random, len(time), 0.5)
         far = random.uniform(7, 16)
@@ -115,7 +115,7 @@ class _Subject:
         x, y, cos, sin = (_per_frame(a) for a in (x, y, np.cos(tilt), np.sin(tilt)))
         across = np.arange(WIDTH, dtype=np.float32) - x
         along = np.arange(HEIGHT, dtype=np.float32)[:, None] - y
-        # In units of the hand's size, the fingers pointing to negative v.
+        # In units of the hand's size; the fingers point to negative v.
         u = (across * cos + along * sin) / size
         v = (along * cos - across * sin) / size
 
@@ -144,7 +144,7 @@ class _Subject:
         return _bytes(picture + _noise(random, 7, picture.shape))
 
     def _depth(self, random, nearer, u, v, arm, size, room) -> np.ndarray:
-        """Brighter is nearer; a pixel without a reading is 0."""
+        """Nearer is brighter; a pixel without a reading is 0."""
         frames = len(u)
         blob = _cover(np.hypot(u, v / 1.15) - 1.1, size)
         level = random.uniform(120, 160) + random.uniform(8, 42) * nearer

@@ -1,9 +1,9 @@
 """A small MM-IMDB of drawn posters and made-up plots, in the format of the real one.
 
-Nothing in it comes from a film. Each has one to four of sixteen genres, the common ones more often
-than the rare ones. Some genres show mainly in the poster, as a heart or a planet, some mainly in
-the words of the plot, and two in either; now and then one does not show where it should, and
-another does where it should not.
+Nothing in it comes from a real film. Each film has one to four of sixteen genres, common ones more
+often than rare ones. Some genres show mainly in the poster, as a heart or a planet, some mainly in
+the words of the plot, and two in either. Sometimes a genre does not show where it should, or shows
+where it should not.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from ... import files
 
 SIZES = {"train": 700, "dev": 200, "test": 200}
 WIDTH, HEIGHT, VECTOR = 160, 256, 300
-#: Deviation of the numbers of a word's vector.
+#: Standard deviation of the numbers of a word's vector.
 SPREAD = 0.16
-#: Where the band with the title begins.
+#: Row at which the band with the title begins.
 FLOOR = 228
 
 #: Genre → how many of the real data's 25,959 films have it.
@@ -36,7 +36,7 @@ GENRES = tuple(COUNTS)
 #: Share of films with 1, 2, 3 and 4 genres.
 HOW_MANY = (0.18, 0.36, 0.30, 0.16)
 
-#: Genre → words of its plots. The sample has no films of the others, so as to have enough of each.
+#: Genre → words of its plots. The sample has no films of other genres, so that each has enough.
 WORDS = {
     "Drama": "mother father divorce illness grief funeral debt alcohol regret marriage",
     "Comedy": "prank wedding mishap roommate neighbour blunder joke party disguise quarrel",
@@ -55,7 +55,7 @@ WORDS = {
     "Western": "sheriff outlaw saloon cattle ranch cowboy canyon duel",
     "Film-Noir": "cigarette femme shadow nightclub informer widow trenchcoat raincoat",
 }
-#: Kind → other words of plots; nouns make the titles too.
+#: Kind → other words of plots. Titles are made of the nouns.
 OTHERS = {
     "N": "town city house road night morning man woman friend stranger boy girl doctor teacher job "
     "summer winter train street letter phone door window dog river village group company boss "
@@ -64,18 +64,19 @@ OTHERS = {
     "V": "finds meets leaves follows helps loses wants remembers protects sees hides needs",
     "L": "when after because while before until although",
 }
-#: Sentences as kinds of words; the place of a noun may be taken by a genre's word.
+#: Sentences as kinds of words. A genre's word may take the place of a noun.
 PATTERNS = (
     "a A N V the N L a N V the N", "the N and the N must face a A N", "in a A N the N V a N",
     "L the N V a A N nothing is as it was for the N", "with the N of a N the A N V the N",
 )  # fmt: skip
 
-#: Genres that show mainly in posters, and those that show in posters and plots; others in plots.
+#: Genres that show mainly in posters, and those that show in posters and plots. The others show
+#: mainly in plots.
 SEEN = ("Romance", "Action", "Horror", "Sci-Fi", "Animation", "Musical", "Western", "Film-Noir")
 EITHER = ("Comedy", "Adventure")
-#: How often a genre shows where it mainly does, where it may, and where it hardly does.
+#: How often a genre shows where it mainly shows, where it may show, and where it hardly shows.
 MAINLY, MAYBE, HARDLY = 0.92, 0.7, 0.12
-#: How often a poster or a plot shows a genre that the film has not.
+#: How often a poster or a plot shows a genre that the film does not have.
 STRAY_SIGN, STRAY_WORD = 0.10, 0.25
 
 
@@ -84,7 +85,8 @@ def make(folder: Path) -> None:
 
     The HDF5 file has ``images``, ``features``, ``genres``, ``imdb_ids`` and ``split`` as the real
     one: posters of 256×160, red, green and blue in 0 … 255, and plots as means of word vectors. The
-    real file has no text; ``plots.json`` is ours, to be read. Every call writes the same films.
+    real file has no text; ``plots.json`` is an addition for people to read. Every call writes the
+    same films.
 
     Raises:
         DataError: without the packages h5py and Pillow.
@@ -123,7 +125,7 @@ def make(folder: Path) -> None:
 
 
 def _split_rows(h5py, sources: list[str]) -> np.ndarray:
-    """Where each split of each source begins and ends, as Fuel keeps it."""
+    """Where each split of each source begins and ends, as Fuel stores it."""
     kinds = [
         ("split", "S5"), ("source", "S8"), ("start", "i8"), ("stop", "i8"),
         ("indices", h5py.special_dtype(ref=h5py.Reference)), ("available", "?"), ("comment", "S1"),
@@ -152,9 +154,10 @@ def _shown(
     """Genres that a poster or a plot shows.
 
     Args:
-        film: (23,), those it has.
-        seen, told: how often those show that are mainly in posters, and mainly in plots.
-        stray: how often another one does.
+        film: (23,), the film's genres.
+        seen: how often a genre shows that is mainly in posters.
+        told: how often a genre shows that is mainly in plots.
+        stray: how often another genre shows.
     """
     often = {g: seen if g in SEEN else MAYBE if g in EITHER else told for g in GENRES}
     shown = [g for g, has in zip(GENRES, film, strict=True) if has and random.random() < often[g]]
@@ -171,7 +174,7 @@ def _words(plot: str) -> list[str]:
 
 
 def _plot(film: np.ndarray, random: np.random.Generator) -> str:
-    """Four sentences, in which each genre that shows takes the place of one to three nouns."""
+    """Four sentences, in which words of each genre that shows replace one to three nouns."""
     kinds = [PATTERNS[i].split() for i in random.integers(len(PATTERNS), size=4)]
     text = [[str(random.choice(OTHERS.get(kind, kind).split())) for kind in line] for line in kinds]
     places = [(i, k) for i, line in enumerate(kinds) for k, kind in enumerate(line) if kind == "N"]
@@ -186,7 +189,7 @@ def _plot(film: np.ndarray, random: np.random.Generator) -> str:
 
 
 def _word_vectors() -> dict[str, np.ndarray]:
-    """A vector (300,) for each word; those of a genre lie about a common one."""
+    """A vector (300,) for each word; the vectors of a genre are spread around a common one."""
     random = np.random.default_rng(3)
     plain = {word for pattern in PATTERNS for word in pattern.split()} - set(OTHERS) | {"an"}
     vocabulary = sorted(plain.union(*(words.split() for words in OTHERS.values())))

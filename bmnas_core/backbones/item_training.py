@@ -1,0 +1,121 @@
+"""Train a backbone without a classifier of its own on what each item shows."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ..config import Settings
+from ..errors import BmnasError
+from ..progress import progress_bar
+from ..runtime import epoch_batches, seeded
+
+if TYPE_CHECKING:
+    from ..tasks.task import Modality, Task
+
+#: Most pixels by which a batch of images (N, C, H, W) is shifted along H and W. A search is misled
+#: by features that memorise the training items it learns from.
+SHIFT = 2
+
+
+def train_on_items(
+    task: Task,
+    modality: Modality,
+    config: Settings,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+    on_epoch: Callable[[dict], None] | None = None,
+) -> tuple[nn.Module, list[dict]]:
+    """Train a modality's backbone from scratch to tell the classes of its items.
+
+    It learns from the training split's items, under a linear classifier on the mean of its last
+    feature, by AdamW with one cycle of the learning rate (Smith and Topin 2019).
+
+    Args:
+        modality: its ``classes`` are what is learned. Its backbone is trained in place and left in
+            evaluation mode.
+        config: ``epochs``, ``batch_size``, ``max_lr`` and ``weight_decay`` are read.
+        on_epoch: called with each epoch's record as it ends.
+
+    Returns:
+        The backbone under its classifier, inputs → logits (N, item classes), and one record an
+        epoch. Their ``validation_score`` is the accuracy on the validation split's items.
+
+    Raises:
+        BmnasError: when the loss stops being finite.
+    """
+    inputs, classes, history = modality.inputs, modality.classes, []
+    train, held_out = (task.items(split, modality.name) for split in ("train", "validation"))
+    stream = ("pretrain", modality.name)
+    with seeded(seed, *stream, device=torch.device(device)):
+        for module in modality.backbone.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+        last = nn.LazyLinear(len(classes.unique()))
+        classifier = nn.Sequential(modality.backbone, _LastFeatureMean(), last).to(device)
+        classifier(inputs[train[:2]].to(device))  # gives the lazy layer its size
+        optimizer = torch.optim.AdamW(classifier.parameters(), weight_decay=config.weight_decay)
+        steps = -(-len(train) // config.batch_size) * config.epochs
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.max_lr, steps)
+        for epoch in progress_bar(range(config.epochs), f"{modality.name} alone", show=progress):
+            start, losses = time.perf_counter(), []
+            classifier.train()
+            for rows in epoch_batches(len(train), config.batch_size, seed, *stream, epoch):
+                batch = train[rows]
+                logits = classifier(_shifted(inputs[batch]).to(device))
+                loss = nn.functional.cross_entropy(logits, classes[batch].to(device))
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                losses.append(loss.detach())
+            mean = float(torch.stack(losses).mean())
+            if not math.isfinite(mean):
+                raise BmnasError(
+                    f"training loss in epoch {epoch + 1}: found {mean}; allowed: finite"
+                )
+            history.append(
+                {
+                    "epoch": epoch + 1,
+                    "lr": schedule.get_last_lr()[0],
+                    "train_loss": mean,
+                    "validation_score": _accuracy(classifier, inputs, classes, held_out, device),
+                    "seconds": time.perf_counter() - start,
+                }
+            )
+            if on_epoch:
+                with torch.random.fork_rng(devices=[]):  # it may draw random numbers
+                    on_epoch(history[-1])
+    return classifier.eval(), history
+
+
+def _accuracy(classifier: nn.Module, inputs, classes: Tensor, items: Tensor, device) -> float:
+    classifier.eval()
+    with torch.no_grad():
+        answers = [classifier(inputs[part].to(device)).argmax(1) for part in items.split(256)]
+    return float((torch.cat(answers).cpu() == classes[items]).double().mean())
+
+
+def _shifted(inputs: Tensor) -> Tensor:
+    """Images moved together by a random number of pixels, their border repeated."""
+    if inputs.dim() != 4:
+        return inputs
+    height, width = inputs.shape[-2:]
+    down, right = torch.randint(2 * SHIFT + 1, (2,)).tolist()
+    padded = nn.functional.pad(inputs, (SHIFT,) * 4, mode="replicate")
+    return padded[..., down : down + height, right : right + width]
+
+
+class _LastFeatureMean(nn.Module):
+    """The last feature's mean over its positions: (N, C) or (N, C, …) → (N, C)."""
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        last = features[-1]
+        return last.flatten(2).mean(2) if last.dim() > 2 else last

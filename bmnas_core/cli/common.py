@@ -1,0 +1,67 @@
+"""What several commands share: options, ``-p NAME VALUE`` pairs, tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+from typer.core import TyperCommand
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, …")]
+
+
+def out_option(help: str):
+    """``-o FILE``, ``--out FILE``."""
+    return typer.Option("-o", "--out", metavar="FILE", help=help)
+
+
+def repeated_option(name: str, help: str, metavar: str | None = None):
+    """An option that may be given several times."""
+    return typer.Option(name, metavar=metavar, help=f"{help}; may be repeated.", show_default=False)
+
+
+class ParameterCommand(TyperCommand):
+    """Takes ``-p NAME VALUE`` as ``-p NAME=VALUE``: a repeated option of typer has one word."""
+
+    def parse_args(self, ctx, args):
+        words = list(args)
+        for i in reversed(range(1, len(words) - 1)):
+            if words[i - 1] == "-p" and "=" not in words[i]:
+                words[i : i + 2] = [f"{words[i]}={words[i + 1]}"]
+        return super().parse_args(ctx, words)
+
+
+def pairs(words: list[str] | None) -> list[tuple[str, str]]:
+    """``NAME=VALUE`` words as pairs. Raises :class:`ParameterError` for a word without a value."""
+    from ..experiments import ParameterError
+
+    for word in words or ():
+        if "=" not in word:
+            raise ParameterError(f"parameter {word}: found no value; allowed: -p NAME VALUE")
+    return [tuple(word.split("=", 1)) for word in words or ()]
+
+
+def table(rows: Iterable[tuple], head: tuple[str, ...] = (), *, numbers: int = 0) -> str:
+    """Rows as lines of plain text, however long; the last columns are ``numbers``."""
+    from rich.console import Console
+    from rich.table import Table
+
+    rows = [tuple(map(str, row)) for row in rows]
+    columns = head or rows[0]
+    drawn = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=bool(head))
+    for i, name in enumerate(columns):
+        drawn.add_column(name, justify="right" if i >= len(columns) - numbers else "left")
+    for row in rows:
+        drawn.add_row(*row)
+    plain = {"color_system": None, "markup": False, "emoji": False, "highlight": False}
+    console = Console(width=1_000_000, **plain)
+    with console.capture() as captured:
+        console.print(drawn)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def mean_and_std(mean: float, std: float) -> str:
+    """``0.9200 ± 0.0283``; without the spread if there is only one run."""
+    return f"{mean:.4f}" if math.isnan(std) else f"{mean:.4f} ± {std:.4f}"

@@ -1,0 +1,107 @@
+"""Commands on notebooks, their results and the genotypes that they find."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import mean_and_std, out_option, pairs, repeated_option, table
+
+Notebook = Annotated[Path, typer.Argument(metavar="NOTEBOOK", help="An .ipynb file.")]
+
+
+def run(
+    notebook: Notebook,
+    parameters: Annotated[
+        list[str] | None, repeated_option("-p", "Set a parameter", "NAME VALUE")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder for the results.", show_default=False),
+    ] = None,
+    timeout: Annotated[
+        int | None, typer.Option(metavar="SECONDS", min=1, help="The most one cell may take.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+) -> None:
+    """Run a notebook with parameters and keep what it finds.
+
+    Writes the executed notebook, the same as HTML and its result to DIR (runs/NAME by default).
+    `bmnas parameters NOTEBOOK` lists what can be set.
+    """
+    from .. import experiments
+
+    values = experiments.parse_parameters(notebook, pairs(parameters))
+    folder = experiments.run(notebook, values, out, progress=not quiet, timeout=timeout)
+    page = f"{notebook.stem}.html"
+    for name in (notebook.name, page, *reversed(experiments.RESULT_FILES)):
+        if (folder / name).exists():
+            typer.echo(folder / name)
+    if (folder / "result.json").exists():
+        typer.echo("\n" + _result_table(experiments.load_result(folder)))
+
+
+def _result_table(result: dict) -> str:
+    """The learned network and its baselines, best first."""
+    from ..experiments import networks, run_title
+
+    entries = sorted(networks(result).items(), key=lambda item: -item[1]["test"])
+    rows = [
+        (name, f"{e['test']:.4f}", f"{e['params']:,}", f"{e['seconds']:.1f}") for name, e in entries
+    ]
+    head = ("", f"test {result['metric']}", "parameters", "seconds")
+    return f"{run_title(result)}, {result['device']}\n{table(rows, head, numbers=3)}"
+
+
+def parameters(notebook: Notebook) -> None:
+    """List a notebook's parameters, with their defaults and meanings."""
+    from ..experiments import notebook_parameters
+
+    found = [p for p in notebook_parameters(notebook).values() if p.name != "out"]
+    rows = [(f"{p.name} = {p.default!r}", p.help) for p in found]
+    typer.echo(table(rows) if rows else f"{notebook} has no parameters to set.")
+
+
+def draw(
+    genotype: Annotated[Path, typer.Argument(metavar="GENOTYPE", help="A genotype.json.")],
+    out: Annotated[
+        Path | None, out_option("The picture; by default, GENOTYPE's name with .svg.")
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(help="The layout engine: wasi (built in) or dot (graphviz's program).")
+    ] = "wasi",
+) -> None:
+    """Draw a genotype as a graph."""
+    from .. import ops  # noqa: F401  (registers the operations a genotype may name)
+    from ..draw import draw
+    from ..errors import BmnasError
+    from ..genotype import Genotype
+
+    picture = draw(Genotype.load(genotype), engine=engine)
+    path = out or genotype.with_suffix(".svg")
+    if path.exists() and path.samefile(genotype):
+        raise BmnasError(f"picture: found {path}, the genotype's own file; allowed: -o another one")
+    typer.echo(picture.save(path))
+
+
+def collect(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.")],
+    out: Annotated[Path | None, out_option("Write the table as CSV.")] = None,
+) -> None:
+    """Put runs with several seeds into one table: mean and standard deviation."""
+    from ..experiments import collect
+    from ..storage import atomic_write
+
+    found = collect(runs)
+    if out is not None:
+        with atomic_write(out) as beside:
+            found.to_csv(beside, index=False, float_format="%.6g")
+    rows = []
+    for row in found.itertuples():
+        variant = next((name for name in (row.rule, row.protocol) if isinstance(name, str)), "–")
+        numbers = mean_and_std(row.test, row.std), f"{row.params:,}", f"{row.seconds:.1f}"
+        rows.append((row.task, variant, row.network, row.runs, *numbers))
+    head = ("task", "rule", "network", "runs", "test", "parameters", "seconds")
+    typer.echo(table(rows, head, numbers=4))

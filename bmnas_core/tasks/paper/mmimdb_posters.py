@@ -1,0 +1,160 @@
+"""MM-IMDB's posters: how they are stored, and the reader that normalises and augments them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..files import package
+from ..inputs import DataError, FileInputs, files_version
+from .common import DEVIATION, MEAN
+
+SHAPE = (3, 256, 160)
+#: What the data set's authors subtracted from blue, green and red in 0 … 255.
+SUBTRACTED = (103.939, 116.779, 123.68)
+#: Most pixels by which a poster is shifted in training.
+SHIFT = 8
+#: What h5py and NumPy raise for damaged files.
+UNREADABLE = (OSError, EOFError, ValueError, TypeError, KeyError, RuntimeError, MemoryError)
+
+
+@dataclass(frozen=True)
+class Hdf5Posters:
+    """Posters as rows of a data set in an HDF5 file.
+
+    The file is opened for each of them, since an open HDF5 file must not be sent to another
+    process.
+    """
+
+    path: Path
+    rows: tuple[int, ...]
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return (self.path,)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def name(self, item: int) -> str:
+        return f"{self.path}: images[{self.rows[item]}]"
+
+    def read(self, item: int) -> np.ndarray:
+        """Raises what is in :data:`UNREADABLE`."""
+        with package("h5py").File(self.path) as file:
+            return file["images"][self.rows[item]]
+
+
+@dataclass(frozen=True)
+class NpyPosters:
+    """Posters in one file each."""
+
+    paths: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def name(self, item: int) -> str:
+        return str(self.paths[item])
+
+    def read(self, item: int) -> np.ndarray:
+        """Raises what :func:`read_npy` raises."""
+        return read_npy(self.paths[item])
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """An array from a .npy file.
+
+    Raises:
+        DataError: for Python objects, since reading them would run code.
+        OSError, ValueError, EOFError, MemoryError: for a damaged file.
+    """
+    with path.open("rb") as file:
+        try:
+            return np.lib.format.read_array(file, allow_pickle=False)
+        except ValueError as error:
+            if "pickle" not in str(error):
+                raise
+    raise DataError(f"{path}: found Python objects; allowed: an array of numbers")
+
+
+@dataclass(frozen=True)
+class PosterReader:
+    """Item → poster ``(3, 256 / shrink, 160 / shrink)``, normalised as ImageNet is.
+
+    Files hold red, green and blue in 0 … 255. If some numbers are negative, they hold what the data
+    set's authors wrote: blue, green and red minus 103.939, 116.779 and 123.68. With a generator the
+    poster is mirrored half of the time and shifted by up to 8 pixels along each axis, its border
+    repeated. This augmentation is ours; the paper names none.
+
+    Attributes:
+        source: where posters are read from.
+        subtracted: whether the numbers are those that the authors wrote.
+        shrink: side of the square of pixels whose mean becomes one pixel.
+        raw: whether the numbers stay as they are in the file.
+    """
+
+    source: Hdf5Posters | NpyPosters
+    subtracted: bool
+    shrink: int = 1
+    raw: bool = False
+
+    @classmethod
+    def from_source(cls, source: Hdf5Posters | NpyPosters, **how) -> PosterReader:
+        """The reader of a source. About sixteen of its posters show how the numbers are written."""
+        negative = []
+        for item in range(0, len(source), -(-len(source) // 16)):
+            with suppress(*UNREADABLE):  # reported when the item itself is read
+                negative.append(bool((source.read(item) < 0).any()))
+        return cls(source, 2 * sum(negative) > len(negative), **how)
+
+    def inputs(self) -> FileInputs:
+        names = tuple(map(self.source.name, range(len(self.source))))
+        how = getattr(self.source, "rows", ()), self.subtracted, self.shrink, self.raw
+        return FileInputs(names, self, files_version(self.source.paths, *how))
+
+    def __call__(self, item: int, random: torch.Generator | None = None) -> Tensor:
+        """Raises DataError for a poster that cannot be read, or of another shape or range."""
+        place = self.source.name(item)
+        try:
+            found = self.source.read(item)
+        except DataError:
+            raise
+        except UNREADABLE as error:
+            raise DataError(f"{place}: cannot be read ({error})") from None
+        if found.shape != SHAPE or found.dtype.kind not in "iuf":
+            raise DataError(
+                f"{place}: found shape {found.shape} of {found.dtype}; allowed: {SHAPE} of numbers"
+            )
+        offsets = SUBTRACTED if self.subtracted else (0, 0, 0)
+        low = min(c.min() + offset for c, offset in zip(found, offsets, strict=True))
+        high = max(c.max() + offset for c, offset in zip(found, offsets, strict=True))
+        if not -1 < low <= high < 256:
+            raise DataError(f"{place}: found numbers {low:.0f} … {high:.0f}; allowed: 0 … 255")
+        poster = torch.from_numpy(found.astype(np.float32))
+        if self.shrink > 1:
+            poster = torch.nn.functional.avg_pool2d(poster, self.shrink)
+        if not self.raw:
+            poster = (poster + _by_colour(offsets)) / 255
+            poster = poster.flip(0) if self.subtracted else poster
+            poster = (poster - _by_colour(MEAN)) / _by_colour(DEVIATION)
+        return poster if random is None else _augmented(poster, SHIFT // self.shrink, random)
+
+
+def _by_colour(values: Sequence[float]) -> Tensor:
+    return torch.tensor(values).view(3, 1, 1)
+
+
+def _augmented(poster: Tensor, shift: int, random: torch.Generator) -> Tensor:
+    if torch.rand((), generator=random) < 0.5:
+        poster = poster.flip(2)
+    down, right = torch.randint(2 * shift + 1, (2,), generator=random).tolist()
+    height, width = poster.shape[1:]
+    padded = torch.nn.functional.pad(poster, (shift,) * 4, mode="replicate")
+    return padded[:, down : down + height, right : right + width]
