@@ -115,7 +115,7 @@ class EdgeRelaxation:
 class Temperature(nn.Module):
     """Divides α, β, γ by a temperature before their softmax; 1, the identity, by default.
 
-    Below 1 the mixture approaches a choice of one. With ``gumbel`` the logits get Gumbel noise,
+    Below 1 the mixture approaches a single candidate. With ``gumbel`` the logits get Gumbel noise,
     anew at each call in training mode: each pass then mixes as if architectures were sampled by
     their probability (SNAS, Xie et al. 2019).
     """

@@ -136,12 +136,12 @@ def _panel(canvas, me, left, title, lines, end, ylim=None, *, at=None, named=Fal
         return left + WIDE * float(x) / end, 24 + height
 
     canvas.text(f"{me}_t", title, title, left, 6, size=12, color=INK, align="left")
-    for k, tick in enumerate(ticks(least, most)):
+    for k, tick in enumerate(_ticks(least, most)):
         x, y = place(0, tick)
         canvas.line(f"{me}_y{k}", [(x, y), (x + WIDE, y)], f"{tick:g}", "#E4E8EC", 0.8)
         label = f"{tick:g}"
         canvas.text(f"{me}_v{k}", label, label, x - 5, y, size=11, color=MUTED, align="right")
-    for k, tick in enumerate(ticks(0, end, whole=True)):
+    for k, tick in enumerate(_ticks(0, end, whole=True)):
         x, y = place(tick, least)
         label = f"{tick:g}"
         canvas.text(f"{me}_x{k}", label, label, x, y + 10, size=11, color=MUTED)
@@ -183,7 +183,7 @@ def evenly(n: int) -> np.ndarray:
     return np.unique(np.linspace(0, n - 1, min(n, POINTS)).round().astype(int))
 
 
-def ticks(low: float, high: float, whole: bool = False) -> list[float]:
+def _ticks(low: float, high: float, whole: bool = False) -> list[float]:
     """Three to six round numbers in [low, high]."""
     rough = (high - low) / 4 or 1
     scale = 10 ** math.floor(math.log10(rough))
