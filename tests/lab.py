@@ -23,8 +23,8 @@ SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},
     "docmanager-extension/plugin": {"autosave": False},
 }
-#: Where JupyterLab shows the traceback of a cell.
-ERROR = '[data-mime-type="application/vnd.jupyter.error"]'
+#: Where JupyterLab shows tracebacks, and what cells print to stderr.
+STDERR = '[data-mime-type="application/vnd.jupyter.stderr"]'
 #: The pictures of a stepper.
 HEADINGS = ("Hypernet", "α, β, γ as probabilities", "Genotype at this step", "So far")
 #: Parameters of the notebooks that the tests replace with quicker ones.
@@ -133,13 +133,16 @@ class Notebook:
         self.page.wait_for_function("() => document.body.innerText.includes('| Idle')")
         self.menu("Run", "Run All Cells")
         self.page.wait_for_function(
-            """error => document.querySelector(error) ||
-                 [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].every(
-                   prompt => /\\[\\d+\\]/.test(prompt.innerText))""",
-            arg=ERROR,
+            """stderr => {
+                 const every = selector => [...document.querySelectorAll(selector)];
+                 return every('.jp-CodeCell .jp-InputPrompt').every(
+                     prompt => /\\[\\d+\\]/.test(prompt.innerText))
+                   || every(stderr).some(output => output.innerText.includes("Traceback"));
+               }""",
+            arg=STDERR,
             timeout=180_000,
         )
-        for error in self.page.locator(ERROR).all_inner_texts():
+        for error in self.page.locator(STDERR, has_text="Traceback").all_inner_texts():
             pytest.fail(f"{name}: {error}")
 
     def _on_console(self, message) -> None:

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from bmnas_core import BmnasError, ConfigError, FeatureError, Modality, pool
-from bmnas_core.backbones import (
+from bmnas_core.backbones.conv import ConvBackbone
+from bmnas_core.backbones.paper import (
     HCN,
     VGG19,
     CheckpointError,
@@ -24,7 +25,6 @@ from bmnas_core.backbones import (
     load_checkpoint,
     save_checkpoint,
 )
-from bmnas_core.backbones.conv import ConvBackbone
 
 #: Reference name → backbone at full size, seed of the input, pooling, length, whether it is slow.
 GOLDEN = {
@@ -36,7 +36,7 @@ GOLDEN = {
     "ego_depth": (ResNeXt3D, {"colours": 1}, 1003, "time", 8, True),
 }
 
-#: Small backbones and the shape of an input, as the samples have them.
+#: Small backbones, as for the samples, and the shape of an input.
 SMALL = {
     "VGG19": (lambda: VGG19(5, width=8), (3, 64, 40)),
     "MaxoutMLP": (lambda: MaxoutMLP(5), (300,)),
@@ -49,7 +49,7 @@ small = pytest.mark.parametrize("name", SMALL)
 
 
 def made(name, seed=0):
-    """A small backbone in evaluation mode, BatchNorms' statistics drawn too."""
+    """A small backbone in evaluation mode with random statistics in its BatchNorms."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone = SMALL[name][0]()
@@ -87,7 +87,7 @@ def reference(root):
 
 
 def reference_weights(shapes):
-    """The weights that the reference features were made with."""
+    """The weights with which the reference features were computed."""
     weights = {}
     for k, name in enumerate(sorted(shapes)):
         r = np.asarray(np.random.RandomState(k).standard_normal(shapes[name]), np.float32)
@@ -121,7 +121,7 @@ def test_names_shapes_and_parameters_are_the_published_ones(name, reference):
 )
 def test_features_and_logits_are_the_published_ones(name, reference):
     meta, folder = reference[0](name), reference[1]
-    build, arguments, seed, over, L, _ = GOLDEN[name]
+    build, arguments, seed, pooling, L, _ = GOLDEN[name]
     with torch.device("meta"):
         backbone = build(**arguments)
     backbone.load_state_dict(reference_weights(meta["state_dict"]), assign=True)
@@ -130,7 +130,7 @@ def test_features_and_logits_are_the_published_ones(name, reference):
     assert [list(f.shape) for f in features] == meta["raw_feature_shapes"]
     assert backbone.channels == tuple(f.shape[1] for f in features)
     expected = load_file(folder / f"{name}.safetensors")
-    found = {f"feature{i + 1}": pool(f, L, over) for i, f in enumerate(features)}
+    found = {f"feature{i + 1}": pool(f, L, pooling) for i, f in enumerate(features)}
     assert expected.keys() == found.keys() | {"logits"}
     for key, value in (found | {"logits": logits}).items():
         scale = float(expected[key].abs().max())
@@ -174,7 +174,7 @@ def test_images_of_any_size_give_features_of_the_declared_channels(width, height
     assert logits.shape == (2, 3)
 
 
-def test_the_average_pool_at_the_end_is_the_mean_of_what_is_there():
+def test_the_last_average_pool_is_the_mean_of_a_smaller_input():
     video, motion = made("InflatedResNet50"), made("ResNeXt3D")
     with torch.no_grad():
         *_, last, pooled = video(example("InflatedResNet50"))
@@ -207,7 +207,7 @@ def test_only_the_classifier_depends_on_the_head(name):
     assert not torch.equal(logits, before[-1])
 
 
-def test_a_second_body_counts_as_much_as_the_first():
+def test_bodies_may_be_swapped():
     backbone, x = made("HCN"), example("HCN")
     swapped = outputs(backbone, x.flip(-1))
     for one, other in zip(outputs(backbone, x), swapped, strict=True):
@@ -220,7 +220,7 @@ def test_initial_values_keep_the_scale_through_sixteen_convolutions_without_batc
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         backbone = VGG19(5, width=16)
-        for module in backbone.modules():  # as `pretrain` does
+        for module in backbone.modules():  # as training on items does
             if hasattr(module, "reset_parameters"):
                 module.reset_parameters()
     for feature in outputs(backbone.eval(), x):
@@ -230,7 +230,7 @@ def test_initial_values_keep_the_scale_through_sixteen_convolutions_without_batc
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in SMALL if n != "MaxoutMLP"])
 def test_a_small_backbone_learns_from_scratch(name):
-    """Which of four bumps there is: in a quarter of the image, or in joints of the body."""
+    """The class is the place of a bump: a quarter of the image, or some joints of the body."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         backbone = SMALL[name][0]()
@@ -264,7 +264,7 @@ def test_a_small_backbone_learns_from_scratch(name):
     "name, shape, allowed",
     [
         ("VGG19", (2, 1, 64, 40), r"\(N, 3, H, W\)"),
-        ("VGG19", (2, 3, 31, 40), "32 × 32 and more"),
+        ("VGG19", (2, 3, 31, 40), "32 × 32 or more"),
         ("MaxoutMLP", (2, 299), r"\(N, 300\)"),
         ("InflatedResNet50", (2, 3, 4, 48, 48), r"\(N, T, H, W, 3\)"),
         ("InflatedResNet50", (2, 0, 48, 48, 3), r"\(N, T, H, W, 3\)"),
@@ -278,7 +278,7 @@ def test_an_input_of_another_shape_is_refused(name, shape, allowed):
         made(name)(torch.zeros(shape))
 
 
-def test_a_resnext_that_cannot_be_is_refused():
+def test_a_resnext_of_impossible_sizes_is_refused():
     with pytest.raises(ConfigError, match="colours: found 2; allowed: 1 or 3"):
         ResNeXt3D(colours=2)
     with pytest.raises(ConfigError, match="cardinality: found 32; allowed: .* 16"):
@@ -289,7 +289,7 @@ def test_a_resnext_that_cannot_be_is_refused():
 
 
 @small
-def test_what_was_saved_comes_back_bit_for_bit(name, tmp_path):
+def test_saved_weights_are_read_back_bit_for_bit(name, tmp_path):
     one, other = made(name), made(name, seed=1)
     channels = {f"A_{i}": c for i, c in enumerate(one.channels)}
     assert one._origin == other._origin == "initial values"
@@ -299,10 +299,10 @@ def test_what_was_saved_comes_back_bit_for_bit(name, tmp_path):
     x = example(name)
     assert all(map(torch.equal, outputs(one, x), outputs(other, x)))
     fingerprints = {Modality("A", b, channels, x).fingerprint() for b in (one, other)}
-    assert len(fingerprints) == 1, "a bank must not depend on where equal weights came from"
+    assert len(fingerprints) == 1, "a bank must not depend on the origin of equal weights"
 
 
-def test_a_saved_file_says_whose_weights_it_holds(tmp_path):
+def test_a_saved_file_names_the_backbone(tmp_path):
     save_checkpoint(made("HCN"), tmp_path / "a.safetensors")
     with safe_open(tmp_path / "a.safetensors", "pt") as file:
         header = json.loads(file.metadata()["bmnas"])
@@ -348,7 +348,7 @@ def test_weights_trained_for_other_classes_are_read_without_their_head(name, oth
     backbone, path = made(name), tmp_path / "kinetics.safetensors"
     save_checkpoint(other, path)
     before = values(backbone)
-    with pytest.raises(CheckpointError, match=r"misshapen .*\(9.* for \(5.*head=False leaves"):
+    with pytest.raises(CheckpointError, match=r"misshapen .*\(9.* for \(5.*head=False does"):
         load_checkpoint(backbone, path)
     assert same(before, values(backbone)) and backbone._origin == "initial values"
     kept = load_checkpoint(backbone, path, head=False)
@@ -444,7 +444,9 @@ def test_imagenet_weights_of_vgg19_fill_all_but_the_head(head, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_imagenet_weights_of_resnet50_see_a_still_video_as_they_saw_the_image(suffix, tmp_path):
+def test_imagenet_weights_of_resnet50_give_a_still_video_the_features_of_its_image(
+    suffix, tmp_path
+):
     backbone, weights = made("InflatedResNet50"), torchvision_resnet50()
     path = tmp_path / f"resnet50{suffix}"
     (torch.save if suffix == ".pth" else save_file)(weights, path)
@@ -458,7 +460,7 @@ def test_imagenet_weights_of_resnet50_see_a_still_video_as_they_saw_the_image(su
     with torch.no_grad():
         found, expected = backbone(video)[:3], image_features(weights, image)
     for feature, flat in zip(found, expected, strict=True):
-        middle = feature[:, :, 4]  # as far from the ends as four 3×3×3 kernels see
+        middle = feature[:, :, 4]  # four 3×3×3 kernels do not reach from here to the ends
         torch.testing.assert_close(middle, flat, rtol=1e-4, atol=1e-5)
 
 
@@ -531,7 +533,7 @@ class Code:
 
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
 @pytest.mark.parametrize("damage", ["missing", "folder", "empty", "text", "truncated"])
-def test_a_file_that_is_no_checkpoint_is_refused_in_one_sentence(name, damage, tmp_path):
+def test_a_file_that_is_no_checkpoint_is_refused_in_one_line(name, damage, tmp_path):
     backbone, path = made("HCN"), tmp_path / name
     before = values(backbone)
     if damage == "folder":
@@ -577,7 +579,7 @@ def test_code_in_a_checkpoint_is_not_run(zipped, tmp_path):
     assert not trap.exists()
 
 
-def test_what_is_no_path_or_no_backbone_of_the_paper_is_refused(tmp_path):
+def test_anything_but_a_path_and_a_backbone_with_published_names_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="None: cannot be read"):
         load_checkpoint(made("HCN"), None)
     (tmp_path / "a.npz").write_bytes(b"")

@@ -1,4 +1,4 @@
-"""EgoGesture: the annotation, what a frame becomes, what is left out, and the rendered sample."""
+"""EgoGesture: the annotation, the frames, what is left out, and the synthetic sample."""
 
 import json
 import pickle
@@ -18,7 +18,7 @@ from bmnas_core.tasks.paper.egogesture import (
     PAPER,
     SAMPLE,
     SCALES,
-    ReadFrames,
+    FrameReader,
     egogesture,
     read_annotation,
 )
@@ -26,7 +26,7 @@ from bmnas_core.tasks.paper.samples import gestures as sample
 
 
 def write_frames(folder, numbers, picture=None, size=(32, 24), quality=95):
-    """JPEG files; frame k is grey of level 2k where there is no picture."""
+    """Write JPEG files. Without a picture frame k is grey of level 2k."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in numbers:
         frame = picture or Image.new("RGB", size, (2 * number,) * 3)
@@ -47,7 +47,7 @@ def annotate(root, database, labels=("Wave_hand", "Knock")):
 
 @pytest.fixture
 def root(tmp_path):
-    """Four gestures of three subjects, in the true format, with few and small frames."""
+    """Four gestures of three subjects, in the real format, with few and small frames."""
     for subject in ("Subject01", "Subject02", "Subject03"):
         write_frames(tmp_path / subject / "Scene1" / "Color" / "rgb1", range(1, 41))
         write_frames(tmp_path / subject / "Scene1" / "Depth" / "depth1", range(1, 41))
@@ -65,7 +65,7 @@ def root(tmp_path):
 
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory):
-    """The sample with one subject a subset. Not to be written to."""
+    """The sample with one subject per subset. Tests must not write to it."""
     folder = tmp_path_factory.mktemp("rendered")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sample, "SUBJECTS", dict.fromkeys(sample.SUBJECTS, 1))
@@ -79,7 +79,8 @@ def rendered(tmp_path_factory):
 def test_the_full_size_task_has_the_papers_inputs_features_and_settings(rendered):
     task = egogesture(rendered)
     assert [len(task.splits[s]) for s in ("train", "validation", "test")] == [20, 20, 20]
-    assert (task.classes, task.metric, task.rule) == (12, "accuracy", "cross-subject")
+    assert (task.classes, task.metric) == (12, "accuracy")
+    assert (task.rule, task.protocol) == (None, "cross-subject")
     assert task.modality("RGB").inputs[3].shape == (3, 32, 112, 112)
     assert task.modality("Depth").inputs[3].shape == (1, 32, 112, 112)
     assert task.channels == {
@@ -102,7 +103,7 @@ def test_the_small_task_reads_the_same_files_smaller(rendered):
     assert (task.config.L, task.config.N, task.config.M) == (8, 2, 3)
 
 
-def test_gestures_go_to_the_split_and_class_that_the_annotation_says(root):
+def test_gestures_have_the_split_and_class_of_the_annotation(root):
     task = egogesture(root, sample=True)
     assert task.splits["train"].index.tolist() == [[0, 0], [1, 1]]
     assert task.splits["train"].labels.tolist() == [0, 1]
@@ -128,7 +129,7 @@ def test_other_frames_or_another_annotation_give_other_fingerprints(root):
     assert egogesture(root, sample=True).modalities[1].inputs.version != after[1]
 
 
-def test_no_frame_is_opened_before_it_is_asked_for(root):
+def test_no_frame_is_opened_before_its_gesture_is_read(root):
     for path in root.rglob("*.jpg"):
         path.unlink()
     task = egogesture(root, sample=True)
@@ -136,7 +137,7 @@ def test_no_frame_is_opened_before_it_is_asked_for(root):
         task.modality("RGB").inputs[0]
 
 
-def test_weights_are_read_into_the_backbone_that_they_are_of(root, tmp_path):
+def test_weights_are_read_into_the_backbone_of_their_modality(root, tmp_path):
     trained = ResNeXt3D(classes=2, colours=1, **SAMPLE.backbone)
     save_checkpoint(trained, tmp_path / "depth.safetensors")
     task = egogesture(root, sample=True, weights={"Depth": tmp_path / "depth.safetensors"})
@@ -150,7 +151,7 @@ def test_weights_are_read_into_the_backbone_that_they_are_of(root, tmp_path):
 
 
 def shown(values, colour=0):
-    """Frame numbers that a clip of frames of level 2·number shows."""
+    """The numbers of a clip's frames, which have level 2·number."""
     return ((values[colour, :, 0, 0] + MEAN[colour]) / 2).round().int().tolist()
 
 
@@ -167,15 +168,15 @@ def shown(values, colour=0):
     ],
 )
 def test_evaluation_reads_the_middle_frames_and_repeats_a_short_gesture(tmp_path, n, expected):
-    """As do the loaders that the published checkpoints were trained with."""
+    """Like the loaders with which the published checkpoints were trained."""
     write_frames(tmp_path / "clip", range(10, 10 + n))
-    read = ReadFrames(tmp_path, (("clip", 10, 9 + n),), 3, 32, 8)
+    read = FrameReader(tmp_path, (("clip", 10, 9 + n),), 3, 32, 8)
     assert shown(read(0)) == list(expected)
 
 
 def test_a_random_start_lies_anywhere_in_the_gesture(tmp_path):
     write_frames(tmp_path / "clip", range(10, 30))
-    read = ReadFrames(tmp_path, (("clip", 10, 29),), 1, 16, 8)
+    read = FrameReader(tmp_path, (("clip", 10, 29),), 1, 16, 8)
     random = torch.Generator().manual_seed(0)
     starts = set()
     for _ in range(60):
@@ -195,10 +196,10 @@ def scene(size):
 
 
 @pytest.mark.parametrize("size", [(320, 240), (240, 320), (112, 112), (64, 48), (641, 97)])
-def test_evaluation_scales_the_shorter_side_and_cuts_out_the_centre(tmp_path, size):
-    """To the bit (but for rounding) as when the whole frame is scaled and then cut."""
+def test_evaluation_scales_the_shorter_side_and_crops_the_centre(tmp_path, size):
+    """Up to rounding as if the whole frame were scaled and then cropped."""
     write_frames(tmp_path / "clip", [1], scene(size))
-    found = ReadFrames(tmp_path, (("clip", 1, 1),), 3, 32, 112)(0)
+    found = FrameReader(tmp_path, (("clip", 1, 1),), 3, 32, 112)(0)
     with Image.open(tmp_path / "clip" / "000001.jpg") as image:
         width, height = (112 * side // min(size) for side in size)
         scaled = image.resize((width, height), Image.Resampling.BILINEAR)
@@ -209,19 +210,19 @@ def test_evaluation_scales_the_shorter_side_and_cuts_out_the_centre(tmp_path, si
     assert (difference.abs() > 0.5).float().mean() < 0.01
 
 
-def test_pixels_are_in_0_to_255_less_the_published_mean(tmp_path):
+def test_pixels_are_in_0_to_255_minus_the_published_mean(tmp_path):
     write_frames(tmp_path / "clip", [1], Image.new("RGB", (32, 24), (200, 100, 50)))
-    colour = ReadFrames(tmp_path, (("clip", 1, 1),), 3, 4, 8)(0)
+    colour = FrameReader(tmp_path, (("clip", 1, 1),), 3, 4, 8)(0)
     expected = torch.tensor((200, 100, 50)) - torch.tensor((114.7748, 107.7354, 99.4750))
     assert (colour.mean((1, 2, 3)) - expected).abs().max() < 1.5
-    grey = ReadFrames(tmp_path, (("clip", 1, 1),), 1, 4, 8)(0)
+    grey = FrameReader(tmp_path, (("clip", 1, 1),), 1, 4, 8)(0)
     luma = 0.299 * 200 + 0.587 * 100 + 0.114 * 50
     assert grey.shape == (1, 4, 8, 8) and abs(float(grey.mean()) - (luma - 114.7748)) < 1.5
 
 
-def test_a_random_crop_is_one_square_for_the_whole_clip_and_never_mirrored(tmp_path):
+def test_all_frames_of_a_clip_have_the_same_random_crop_and_are_not_mirrored(tmp_path):
     write_frames(tmp_path / "clip", range(1, 5), scene((320, 240)))
-    read = ReadFrames(tmp_path, (("clip", 1, 4),), 3, 4, 28)
+    read = FrameReader(tmp_path, (("clip", 1, 4),), 3, 4, 28)
     random = torch.Generator().manual_seed(0)
     widths, lefts = set(), set()
     for _ in range(40):
@@ -246,7 +247,7 @@ def test_a_generator_fixes_the_augmentation(root):
 def test_frames_may_be_of_any_size(tmp_path):
     write_frames(tmp_path / "clip", [1], scene((320, 240)))
     write_frames(tmp_path / "clip", [2], scene((90, 90)))
-    read = ReadFrames(tmp_path, (("clip", 1, 2),), 3, 2, 16)
+    read = FrameReader(tmp_path, (("clip", 1, 2),), 3, 2, 16)
     assert read(0).isfinite().all()
     assert read(0, torch.Generator().manual_seed(0)).shape == (3, 2, 16, 16)
 
@@ -256,7 +257,7 @@ def test_inputs_can_be_sent_to_another_process(root):
     assert torch.equal(pickle.loads(pickle.dumps(inputs))[2], inputs[2])
 
 
-# --- files that are not right
+# --- missing and malformed files
 
 
 def damage(path, how):
@@ -314,7 +315,7 @@ def test_a_gesture_with_a_bad_frame_is_left_out_of_its_batch_alone(root, how, me
         (b'{"labels": ["a"], "database": {}}', "found none of the folders of the 0 gestures"),
     ],
 )
-def test_a_file_that_is_no_annotation_is_refused(root, content, message):
+def test_a_malformed_annotation_is_refused(root, content, message):
     (root / "annotation.json").write_bytes(content)
     with pytest.raises(DataError, match=message):
         egogesture(root, sample=True)
@@ -346,14 +347,14 @@ NAME = "Subject01/Scene1/Color/rgb1_4"
         ("../../Scene1/Color/rgb1/x", entry(), "allowed: SubjectNN/SceneM/Color/rgbK"),
     ],
 )
-def test_an_entry_that_is_not_right_is_refused_by_its_name(root, name, changed, message):
+def test_a_malformed_entry_is_refused_with_its_name(root, name, changed, message):
     annotate(root, {"Subject02/Scene1/Color/rgb1": entry("validation"), name: changed})
     with pytest.raises(DataError, match=f"annotation.json: '{name}': {message}"):
         egogesture(root, sample=True)
 
 
 @pytest.mark.parametrize("missing", ["Color/rgb1", "Depth/depth1"])
-def test_gestures_without_both_folders_are_left_out_with_a_count(root, missing):
+def test_gestures_without_both_folders_are_left_out_and_counted(root, missing):
     write_frames(root / "Subject01" / "Scene2" / "Color" / "rgb12", range(1, 21))
     write_frames(root / "Subject01" / "Scene2" / "Depth" / "depth12", range(1, 21))
     database = json.loads((root / "annotation.json").read_text())["database"]
@@ -367,7 +368,7 @@ def test_gestures_without_both_folders_are_left_out_with_a_count(root, missing):
     assert len(task.splits["train"]) == 1 and task.notes["left out"] == 2
 
 
-def test_frames_in_two_subsets_are_refused_naming_both_gestures(root):
+def test_frames_in_two_subsets_are_refused_with_both_gestures(root):
     one, two = "Subject01/Scene1/Color/rgb1", "Subject01/Scene1/Color/rgb1_8"
     annotate(root, {two: entry("testing", start=20, end=25), one: entry(end=20)})
     message = f"'{one}' in 'training' and '{two}' in 'testing' share frames 20…20; allowed: each"
@@ -375,7 +376,7 @@ def test_frames_in_two_subsets_are_refused_naming_both_gestures(root):
         egogesture(root, sample=True)
 
 
-def test_overlap_is_found_behind_a_shorter_gesture_between(root):
+def test_an_overlap_is_found_even_if_a_shorter_gesture_comes_between(root):
     names = [f"Subject01/Scene1/Color/rgb1_{k}" for k in range(3)]
     database = {
         names[0]: entry(end=30),
@@ -387,14 +388,14 @@ def test_overlap_is_found_behind_a_shorter_gesture_between(root):
         egogesture(root, sample=True)
 
 
-def test_a_subject_in_two_subsets_is_warned_of(root):
+def test_a_subject_in_two_subsets_gives_a_warning(root):
     database = json.loads((root / "annotation.json").read_text())["database"]
     annotate(root, {**database, "Subject02/Scene1/Color/rgb1_1": entry(start=31, end=40)})
     with pytest.warns(DataWarning, match="in more than one subset: 1, such as Subject02"):
         egogesture(root, sample=True)
 
 
-def test_an_empty_or_missing_folder_says_what_was_looked_for(tmp_path, monkeypatch):
+def test_an_empty_or_missing_folder_is_refused_with_what_was_looked_for(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"found no \*.json; looked for SubjectNN/SceneM/.*jpg and"):
         egogesture(tmp_path)
     monkeypatch.setenv("BMNAS_DATA", str(tmp_path))
@@ -402,7 +403,7 @@ def test_an_empty_or_missing_folder_says_what_was_looked_for(tmp_path, monkeypat
         egogesture()
 
 
-def test_frames_that_are_nowhere_are_said_to_be(root, tmp_path):
+def test_an_annotation_without_any_of_its_folders_is_refused(root, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     with pytest.raises(DataError, match="elsewhere: found none of the folders of the 4 gestures"):
         egogesture(tmp_path / "elsewhere", annotation=root / "annotation.json")
@@ -448,7 +449,7 @@ def test_the_sample_is_the_same_each_time(rendered, tmp_path, monkeypatch):
 
 
 def test_only_depth_of_the_sample_tells_push_from_pull(rendered):
-    """By the simplest measure there is: whether the hand, the brightest, becomes brighter."""
+    """By a simple measure: whether the hand, the brightest part, becomes brighter."""
     task = egogesture(rendered, sample=True)
     share = {}
     for modality in task.modalities:

@@ -1,4 +1,4 @@
-"""MM-IMDB: the sample, both layouts of the real data, and files that are not right."""
+"""MM-IMDB: both layouts of the real data, malformed files, and the synthetic sample."""
 
 import json
 import pickle
@@ -11,12 +11,14 @@ import pytest
 import torch
 
 from bmnas_core import DataError, TaskError, load_task
-from bmnas_core.backbones import CheckpointError, save_checkpoint
+from bmnas_core.backbones.paper import CheckpointError, save_checkpoint
 from bmnas_core.metrics import weighted_f1
 from bmnas_core.runtime import generator
 from bmnas_core.tasks import DataWarning, files
 from bmnas_core.tasks.inputs import load
-from bmnas_core.tasks.paper import mmimdb
+from bmnas_core.tasks.paper.common import DEVIATION, MEAN
+from bmnas_core.tasks.paper.mmimdb_films import HDF5, SPLIT, SPLITS, read_films
+from bmnas_core.tasks.paper.mmimdb_posters import SUBTRACTED, PosterReader
 from bmnas_core.tasks.paper.samples import posters
 
 GENRES = list(posters.GENRES)
@@ -26,7 +28,7 @@ N = sum(SIZES.values())
 
 @pytest.fixture(scope="session")
 def sample_folder(tmp_path_factory):
-    """The sample's files. Not to be written to."""
+    """The sample's files. Tests must not write to them."""
     folder = tmp_path_factory.mktemp("posters")
     posters.make(folder)
     return folder
@@ -52,7 +54,7 @@ def contents() -> dict[str, np.ndarray]:
 
 
 def split_table(**changes) -> np.ndarray:
-    """Where each split lies, as Fuel keeps it; ``changes`` are split → (start, stop)."""
+    """Where each split is, as Fuel stores it; ``changes``: split → (start, stop)."""
     kinds = [
         ("split", "S5"), ("source", "S12"), ("start", "i8"), ("stop", "i8"),
         ("indices", h5py.special_dtype(ref=h5py.Reference)), ("available", "?"), ("comment", "S1"),
@@ -75,14 +77,14 @@ def ids_by_split() -> dict[str, list[str]]:
 
 def write_hdf5(folder, data=None, *, names=GENRES, table=None, split=None):
     folder.mkdir(exist_ok=True)
-    with h5py.File(folder / mmimdb.HDF5, "w") as file:
+    with h5py.File(folder / HDF5, "w") as file:
         for name, values in (contents() if data is None else data).items():
             file[name] = values
         if names is not None and "genres" in file:
             file["genres"].attrs["target_names"] = json.dumps(names)
         file.attrs["split"] = split_table() if table is None else table
     if split is not None:
-        (folder / mmimdb.SPLIT).write_text(split if isinstance(split, str) else json.dumps(split))
+        (folder / SPLIT).write_text(split if isinstance(split, str) else json.dumps(split))
     return folder
 
 
@@ -98,13 +100,9 @@ def write_npy(folder, data=None):
     return folder
 
 
-def read(folder):
-    return mmimdb.read_films(folder)
-
-
 def normalised(image: np.ndarray) -> torch.Tensor:
     rgb = torch.tensor(image) / 255
-    mean, deviation = (torch.tensor(v)[:, None, None] for v in (mmimdb.MEAN, mmimdb.DEVIATION))
+    mean, deviation = (torch.tensor(v)[:, None, None] for v in (MEAN, DEVIATION))
     return (rgb - mean) / deviation
 
 
@@ -125,7 +123,7 @@ def test_a_task_is_the_same_from_either_layout(tmp_path, layout):
     assert len(image.inputs) == len(text.inputs) == N
     row = 0
     for split, size in SIZES.items():
-        found = task.split(mmimdb.SPLITS[split])
+        found = task.split(SPLITS[split])
         assert found.index.tolist() == [[row + i] * 2 for i in range(size)]
         assert found.labels.tolist() == data["genres"][row : row + size].tolist()
         row += size
@@ -145,10 +143,10 @@ def test_the_full_task_has_the_papers_settings_and_backbones(tmp_path):
     assert task.modalities[0].inputs[0].shape == (3, 256, 160)
 
 
-def test_the_splits_of_split_json_are_taken_before_the_files_own_in_its_order(tmp_path):
+def test_split_json_replaces_the_files_own_splits_and_fixes_the_order(tmp_path):
     ids = ids_by_split()
     ids["dev"], ids["test"] = ids["test"][::-1], ids["dev"]
-    films = read(write_hdf5(tmp_path / "data", split=ids))
+    films = read_films(write_hdf5(tmp_path / "data", split=ids))
     assert films.sizes == (6, 4, 3)
     assert films.posters.rows == (0, 1, 2, 3, 4, 5, 12, 11, 10, 9, 6, 7, 8)
     assert torch.equal(films.plots[6], torch.from_numpy(contents()["features"][12]))
@@ -156,14 +154,14 @@ def test_the_splits_of_split_json_are_taken_before_the_files_own_in_its_order(tm
 
 def test_a_split_may_be_a_list_of_rows(tmp_path):
     folder = write_hdf5(tmp_path / "data")
-    with h5py.File(folder / mmimdb.HDF5, "a") as file:
+    with h5py.File(folder / HDF5, "a") as file:
         file["dev_rows"] = np.array([8, 6])
         table = split_table()
         for entry in table:
             if entry["split"] == b"dev":
                 entry["indices"] = file["dev_rows"].ref
         file.attrs["split"] = table
-    assert read(folder).posters.rows[6:8] == (8, 6)
+    assert read_films(folder).posters.rows[6:8] == (8, 6)
 
 
 def test_of_27_genres_the_papers_23_are_kept(tmp_path):
@@ -171,56 +169,56 @@ def test_of_27_genres_the_papers_23_are_kept(tmp_path):
     names = ["News", *GENRES[:5], "Adult", "Talk-Show", *GENRES[5:], "Reality-TV"]
     wide = np.ones((N, 27), "int32")
     wide[:, [names.index(genre) for genre in GENRES]] = data["genres"]
-    films = read(write_hdf5(tmp_path / "data", data | {"genres": wide}, names=names))
+    films = read_films(write_hdf5(tmp_path / "data", data | {"genres": wide}, names=names))
     assert films.genres.tolist() == data["genres"].tolist() and films.names == tuple(GENRES)
 
 
-def test_a_film_of_no_genre_is_fine(tmp_path):
-    assert read(write_hdf5(tmp_path / "data")).genres[1].sum() == 0
+def test_a_film_may_have_no_genre(tmp_path):
+    assert read_films(write_hdf5(tmp_path / "data")).genres[1].sum() == 0
 
 
 def test_a_plot_may_be_the_vectors_of_its_words(tmp_path):
     folder = write_npy(tmp_path / "data")
     words = np.random.default_rng(1).normal(size=(7, 300))
     np.save(folder / "train" / "text_000002.npy", words)
-    np.testing.assert_allclose(read(folder).plots[2], words.mean(0), atol=1e-6)
+    np.testing.assert_allclose(read_films(folder).plots[2], words.mean(0), atol=1e-6)
 
 
 # --- posters
 
 
 def as_the_authors_wrote(images: np.ndarray) -> np.ndarray:
-    less = np.array(mmimdb.SUBTRACTED)[:, None, None]
+    less = np.array(SUBTRACTED)[:, None, None]
     return (images[:, ::-1] - less).astype("int32")
 
 
 @pytest.mark.parametrize("write", [write_hdf5, write_npy])
-def test_posters_in_blue_green_red_less_their_means_are_found_out_and_restored(tmp_path, write):
+def test_posters_in_blue_green_red_minus_their_means_are_recognised_and_restored(tmp_path, write):
     data = contents()
     folder = write(tmp_path / "data", data | {"images": as_the_authors_wrote(data["images"])})
-    reader = mmimdb.PosterReader.from_source(read(folder).posters)
+    reader = PosterReader.from_source(read_films(folder).posters)
     assert reader.subtracted
     for item in (0, 12):
         found, wanted = reader(item), normalised(data["images"][item])
-        assert (found - wanted).abs().max() < 1 / 255 / min(mmimdb.DEVIATION)
+        assert (found - wanted).abs().max() < 1 / 255 / min(DEVIATION)
 
 
-def test_raw_posters_are_the_numbers_of_the_file(tmp_path):
+def test_raw_posters_are_the_numbers_in_the_file(tmp_path):
     images = as_the_authors_wrote(contents()["images"])
     folder = write_hdf5(tmp_path / "data", contents() | {"images": images})
     task = load_task("mmimdb", data_root=folder, raw=True)
     assert torch.equal(task.modalities[0].inputs[3], torch.tensor(images[3]).float())
 
 
-def test_a_shrunken_poster_is_the_mean_of_its_pixels(tmp_path):
-    films = read(write_hdf5(tmp_path / "data"))
-    small = mmimdb.PosterReader.from_source(films.posters, shrink=4)(2)
+def test_each_pixel_of_a_shrunken_poster_is_a_mean(tmp_path):
+    films = read_films(write_hdf5(tmp_path / "data"))
+    small = PosterReader.from_source(films.posters, shrink=4)(2)
     whole = normalised(contents()["images"][2])
     torch.testing.assert_close(small, whole.reshape(3, 64, 4, 40, 4).mean((2, 4)))
 
 
-def test_augmentation_mirrors_and_shifts_and_is_fixed_by_its_generator(tmp_path):
-    reader = mmimdb.PosterReader.from_source(read(write_hdf5(tmp_path / "data")).posters)
+def test_augmentation_mirrors_and_shifts_and_depends_on_its_generator_alone(tmp_path):
+    reader = PosterReader.from_source(read_films(write_hdf5(tmp_path / "data")).posters)
     whole, mirrored, shifts = reader(0), 0, set()
     for seed in range(20):
         poster = reader(0, generator(seed, "augmentation"))
@@ -238,8 +236,8 @@ def test_augmentation_mirrors_and_shifts_and_is_fixed_by_its_generator(tmp_path)
     assert max(abs(s) for pair in shifts for s in pair) <= 8
 
 
-def test_posters_are_read_in_other_processes_and_the_reader_can_be_sent_to_one(tmp_path):
-    inputs = mmimdb.PosterReader.from_source(read(write_hdf5(tmp_path / "data")).posters).inputs()
+def test_posters_are_read_in_other_processes_even_after_the_file_was_opened_here(tmp_path):
+    inputs = PosterReader.from_source(read_films(write_hdf5(tmp_path / "data")).posters).inputs()
     inputs[0]  # the file was open here before
     batches = [(torch.tensor(n), torch.tensor(n)[:, None]) for n in ([1, 2], [3])]
     for found, (_, items) in zip(load([inputs], batches, workers=2), batches, strict=True):
@@ -247,16 +245,16 @@ def test_posters_are_read_in_other_processes_and_the_reader_can_be_sent_to_one(t
     assert torch.equal(pickle.loads(pickle.dumps(inputs))[4], inputs[4])
 
 
-def test_inputs_are_told_apart_by_what_determines_them(tmp_path):
+def test_the_version_of_inputs_depends_on_all_that_determines_them(tmp_path):
     folder = write_hdf5(tmp_path / "data", split=ids_by_split())
 
     def version(**how):
-        return mmimdb.PosterReader.from_source(read(folder).posters, **how).inputs().version
+        return PosterReader.from_source(read_films(folder).posters, **how).inputs().version
 
     found = {version(), version(shrink=4), version(raw=True)}
     ids = ids_by_split()
     ids["dev"].reverse()
-    (folder / mmimdb.SPLIT).write_text(json.dumps(ids))
+    (folder / SPLIT).write_text(json.dumps(ids))
     assert len(found | {version()}) == 4 and version() == version()
 
 
@@ -267,17 +265,17 @@ def test_inputs_are_told_apart_by_what_determines_them(tmp_path):
         (lambda images: images * 1.0 * np.nan, r"images\[0\]: found numbers nan … nan; allowed"),
     ],
 )
-def test_a_poster_with_other_numbers_is_refused_when_it_is_read(tmp_path, change, message):
+def test_a_poster_with_numbers_out_of_range_is_refused_when_it_is_read(tmp_path, change, message):
     data = contents()
     folder = write_hdf5(tmp_path / "data", data | {"images": change(data["images"])})
-    inputs = mmimdb.PosterReader.from_source(read(folder).posters).inputs()
+    inputs = PosterReader.from_source(read_films(folder).posters).inputs()
     with pytest.raises(DataError, match=message):
         inputs[0]
 
 
 def test_a_damaged_poster_of_an_hdf5_file_fails_alone(tmp_path):
     folder = write_hdf5(tmp_path / "data", contents() | {"images": np.zeros((0, 3, 256, 160))})
-    path = folder / mmimdb.HDF5
+    path = folder / HDF5
     with h5py.File(path, "a") as file:
         del file["images"]
         chunks = {"chunks": (1, 3, 256, 160), "compression": "gzip"}
@@ -286,14 +284,14 @@ def test_a_damaged_poster_of_an_hdf5_file_fails_alone(tmp_path):
     with path.open("r+b") as file:
         file.seek(where.byte_offset)
         file.write(b"\0" * where.size)
-    inputs = mmimdb.PosterReader.from_source(read(folder).posters).inputs()
+    inputs = PosterReader.from_source(read_films(folder).posters).inputs()
     with pytest.raises(DataError, match=r"multimodal_imdb.hdf5: images\[5\]: cannot be read"):
         inputs[5]
     batch = next(load([inputs], [(torch.tensor([4, 5]), torch.tensor([[4], [5]]))], workers=0))
     assert batch.kept.tolist() == [0] and list(batch.failures) == [(0, 5)]
 
 
-# --- HDF5 files that are not right
+# --- malformed HDF5 files
 
 
 @pytest.mark.parametrize("name", ["images", "features", "genres", "imdb_ids"])
@@ -301,7 +299,7 @@ def test_a_file_without_a_data_set_is_refused(tmp_path, name):
     data = contents()
     del data[name]
     with pytest.raises(DataError, match=f"imdb.hdf5: found no data set '{name}' among .*vgg_feat"):
-        read(write_hdf5(tmp_path / "data", data))
+        read_films(write_hdf5(tmp_path / "data", data))
 
 
 @pytest.mark.parametrize("name", ["features", "genres", "imdb_ids"])
@@ -309,7 +307,7 @@ def test_data_sets_of_different_length_are_refused(tmp_path, name):
     data = contents()
     data[name] = data[name][:-2]
     with pytest.raises(DataError, match=f"found 13 rows of 'images' and 11 of '{name}'; allowed"):
-        read(write_hdf5(tmp_path / "data", data))
+        read_films(write_hdf5(tmp_path / "data", data))
 
 
 @pytest.mark.parametrize(
@@ -331,22 +329,22 @@ def test_data_sets_of_different_length_are_refused(tmp_path, name):
 )
 def test_data_sets_of_another_shape_are_refused(tmp_path, name, values, message):
     with pytest.raises(DataError, match=message):
-        read(write_hdf5(tmp_path / "data", contents() | {name: values}, names=None))
+        read_films(write_hdf5(tmp_path / "data", contents() | {name: values}, names=None))
 
 
 @pytest.mark.parametrize(
     "columns, names, message",
     [
-        (27, None, "found 27 columns and 23 names; allowed: as many"),
-        (23, GENRES[:-1], "found 23 columns and 22 names; allowed: as many"),
-        (24, [*GENRES, "Adult-Western"], "found 24 genres beside News, Adult, .*; allowed: 23"),
+        (27, None, "found 27 columns and 23 names; allowed: the same"),
+        (23, GENRES[:-1], "found 23 columns and 22 names; allowed: the same"),
+        (24, [*GENRES, "Adult-Western"], "found 24 genres besides News, Adult, .*; allowed: 23"),
         (23, 7, "target_names: found '7'; allowed: a JSON list of names"),
     ],
 )
-def test_genres_that_cannot_be_told_apart_are_refused(tmp_path, columns, names, message):
+def test_columns_without_the_names_of_23_genres_are_refused(tmp_path, columns, names, message):
     data = contents() | {"genres": np.zeros((N, columns), "int32")}
     with pytest.raises(DataError, match=f"data set 'genres': {message}"):
-        read(write_hdf5(tmp_path / "data", data, names=names))
+        read_films(write_hdf5(tmp_path / "data", data, names=names))
 
 
 @pytest.mark.parametrize("wrong", [2, -1])
@@ -355,7 +353,7 @@ def test_labels_other_than_0_and_1_are_refused(tmp_path, wrong):
     data["genres"][4, 7] = wrong
     message = rf"genres\[4\]: found {wrong} for Horror; allowed: 0 and 1"
     with pytest.raises(DataError, match=message):
-        read(write_hdf5(tmp_path / "data", data))
+        read_films(write_hdf5(tmp_path / "data", data))
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, 1e200])
@@ -364,7 +362,7 @@ def test_films_without_a_finite_plot_are_left_out_and_counted(tmp_path, wrong):
     data["features"] = data["features"].astype("float64" if wrong == 1e200 else "float32")
     data["features"][[2, 7], 11] = wrong
     with pytest.warns(DataWarning, match=r"films: 2 left out: .*features\[2\] \(film 0000102\)"):
-        films = read(write_hdf5(tmp_path / "data", data))
+        films = read_films(write_hdf5(tmp_path / "data", data))
     assert films.sizes == (5, 2, 4) and films.left_out == 2
     assert films.posters.rows == (0, 1, 3, 4, 5, 6, 8, 9, 10, 11, 12)
     assert torch.equal(films.genres[2], torch.from_numpy(data["genres"][3]).long())
@@ -374,7 +372,7 @@ def test_films_that_are_not_in_the_file_are_left_out_and_counted(tmp_path):
     ids = ids_by_split()
     ids["dev"] += ["9999998", "9999999"]
     with pytest.warns(DataWarning, match=r"films: 2 left out: .*split.json: dev: '9999998' is not"):
-        films = read(write_hdf5(tmp_path / "data", split=ids))
+        films = read_films(write_hdf5(tmp_path / "data", split=ids))
     assert films.sizes == (6, 3, 4)
 
 
@@ -388,19 +386,19 @@ def test_films_that_are_not_in_the_file_are_left_out_and_counted(tmp_path):
         (lambda s: {"train": [], "val": []}, "found 'train', 'val'; allowed: an object with train"),
         (lambda s: [1], "split.json: found list; allowed: an object with train, dev, test"),
         (lambda s: "{", "split.json: found no JSON"),
-        (lambda s: s | {"dev": []}, "imdb.hdf5: found no film of 'dev' to be read; allowed: one"),
+        (lambda s: s | {"dev": []}, "imdb.hdf5: found no film of 'dev' that can be read"),
     ],
 )
 def test_a_split_json_that_does_not_hold_together_is_refused(tmp_path, change, message):
     with pytest.raises(DataError, match=message):
-        read(write_hdf5(tmp_path / "data", split=change(ids_by_split())))
+        read_films(write_hdf5(tmp_path / "data", split=change(ids_by_split())))
 
 
 def test_an_id_of_two_rows_is_refused(tmp_path):
     data = contents()
     data["imdb_ids"][8] = data["imdb_ids"][3]
     with pytest.raises(DataError, match="imdb_ids: found '0000103' in rows 3 and 8; allowed: once"):
-        read(write_hdf5(tmp_path / "data", data, split=ids_by_split()))
+        read_films(write_hdf5(tmp_path / "data", data, split=ids_by_split()))
 
 
 def with_field(table, split, source, field, value):
@@ -429,17 +427,17 @@ def with_field(table, split, source, field, value):
 )
 def test_a_split_table_that_does_not_hold_together_is_refused(tmp_path, table, message):
     with pytest.raises(DataError, match=message):
-        read(write_hdf5(tmp_path / "data", table=table))
+        read_films(write_hdf5(tmp_path / "data", table=table))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "no HDF5"])
 def test_a_damaged_file_is_refused_with_the_layouts_that_are_allowed(tmp_path, damage):
-    path = write_hdf5(tmp_path / "data") / mmimdb.HDF5
+    path = write_hdf5(tmp_path / "data") / HDF5
     content = path.read_bytes()
     path.write_bytes({"truncated": content[:-1000], "empty": b"", "no HDF5": b"x" * 999}[damage])
     message = r"data.multimodal_imdb.hdf5: found no whole HDF5 file.*allowed: .*image_000000.npy"
     with pytest.raises(DataError, match=message):
-        read(path.parent)
+        read_films(path.parent)
 
 
 @pytest.mark.parametrize("folder, found", [("empty", "neither layout"), ("none", "no such folder")])
@@ -453,7 +451,7 @@ def test_a_folder_without_films_is_refused_with_the_layouts_that_are_allowed(
         load_task("mmimdb")
 
 
-# --- folders that are not right
+# --- malformed folders
 
 
 @pytest.mark.parametrize("part", ["image", "text", "label"])
@@ -461,7 +459,7 @@ def test_a_film_with_a_file_missing_is_left_out_and_counted(tmp_path, part):
     folder = write_npy(tmp_path / "data")
     (folder / "dev" / f"{part}_000001.npy").unlink()
     with pytest.warns(DataWarning, match=f"films: 1 left out: .*dev.{part}_000001.npy: missing"):
-        films = read(folder)
+        films = read_films(folder)
     assert films.sizes == (6, 2, 4)
     assert torch.equal(films.genres[7], torch.from_numpy(contents()["genres"][8]).long())
     assert films.posters.paths[7].name == "image_000002.npy"
@@ -493,7 +491,7 @@ def test_a_film_with_a_damaged_file_is_left_out_and_counted(tmp_path, part, dama
     folder = write_npy(tmp_path / "data")
     damage(folder / "train" / f"{part}_000003.npy")
     with pytest.warns(DataWarning, match=f"films: 1 left out: .*{part}_000003.npy: .*{message}"):
-        assert read(folder).sizes == (5, 3, 4)
+        assert read_films(folder).sizes == (5, 3, 4)
 
 
 @pytest.mark.parametrize(
@@ -511,7 +509,7 @@ def test_a_film_with_a_damaged_file_is_left_out_and_counted(tmp_path, part, dama
 )
 def test_a_damaged_poster_fails_when_it_is_read(tmp_path, damage, message):
     folder = write_npy(tmp_path / "data")
-    inputs = mmimdb.PosterReader.from_source(read(folder).posters).inputs()
+    inputs = PosterReader.from_source(read_films(folder).posters).inputs()
     damage(folder / "train" / "image_000003.npy")
     with pytest.raises(DataError, match=f"train.image_000003.npy: .*{message}"):
         inputs[3]
@@ -524,19 +522,19 @@ class Harmful:
 
 
 @pytest.mark.parametrize("part", ["text", "label"])
-def test_files_of_python_objects_are_refused_and_never_run(tmp_path, part):
+def test_files_of_python_objects_are_refused_without_running_their_code(tmp_path, part):
     folder = write_npy(tmp_path / "data")
     path = folder / "train" / f"{part}_000002.npy"
     np.save(path, np.array([Harmful()], object), allow_pickle=True)
     with pytest.raises(DataError, match=f"{path.name}: found Python objects; allowed: an array"):
-        read(folder)
+        read_films(folder)
 
 
 def test_labels_of_a_folder_other_than_0_and_1_are_refused(tmp_path):
     folder = write_npy(tmp_path / "data")
     np.save(folder / "test" / "label_000001.npy", np.full(23, 3))
     with pytest.raises(DataError, match="label_000001.npy: found 3; allowed: 0 and 1"):
-        read(folder)
+        read_films(folder)
 
 
 @pytest.mark.parametrize("empty", [False, True])
@@ -546,20 +544,20 @@ def test_a_folder_that_lacks_a_split_is_refused(tmp_path, empty):
     message = f"{folder / 'dev'}: cannot be read.*allowed: multimodal_imdb.hdf5"
     if empty:
         (folder / "dev").mkdir()
-        message = f"{folder}: found no film of 'dev' to be read; allowed: one up"
+        message = f"{folder}: found no film of 'dev' that can be read; allowed: at least one"
     with pytest.raises(DataError, match=message):
-        read(folder)
+        read_films(folder)
 
 
 # --- options
 
 
-def test_weights_of_unknown_modalities_are_refused():
+def test_weights_of_unknown_modalities_are_refused(sample_task):
     with pytest.raises(TaskError, match="weights: found 'Audio'; allowed: Image, Text"):
         load_task("mmimdb", sample=True, weights={"Audio": "x.safetensors"})
 
 
-def test_files_of_ones_own_can_be_read_as_small_as_the_sample(sample_task):
+def test_own_files_can_be_read_as_small_as_the_sample(sample_task):
     task = load_task("mmimdb", sample=True, data_root=sample_task.notes["root"])
     for one, other in zip(task.modalities, sample_task.modalities, strict=True):
         assert torch.equal(one.inputs[3], other.inputs[3])
@@ -580,8 +578,8 @@ def test_weights_are_read_into_the_backbones(sample_task, tmp_path):
 # --- the sample
 
 
-def test_the_sample_is_a_file_like_the_real_one(sample_folder):
-    with h5py.File(sample_folder / mmimdb.HDF5) as file:
+def test_the_sample_has_the_format_of_the_real_file(sample_folder):
+    with h5py.File(sample_folder / HDF5) as file:
         n = sum(posters.SIZES.values())
         assert file["images"].shape == (n, 3, 256, 160) and file["images"].dtype == "int32"
         assert file["images"].chunks == (1, 3, 256, 160) and file["images"].compression == "gzip"
@@ -594,26 +592,26 @@ def test_the_sample_is_a_file_like_the_real_one(sample_folder):
         assert set(file.attrs["split"].dtype.names) >= {"split", "source", "start", "stop"}
     size = sum(path.stat().st_size for path in sample_folder.iterdir())
     assert size < 20e6
-    split = json.loads((sample_folder / mmimdb.SPLIT).read_text())
+    split = json.loads((sample_folder / SPLIT).read_text())
     assert {name: len(ids) for name, ids in split.items()} == posters.SIZES
     plots = json.loads((sample_folder / "plots.json").read_text())
     assert list(plots) == [i for ids in split.values() for i in ids]
 
 
-def test_the_samples_own_table_of_splits_agrees_with_its_split_json(sample_folder, tmp_path):
-    shutil.copyfile(sample_folder / mmimdb.HDF5, tmp_path / mmimdb.HDF5)
-    by_table, by_id = read(tmp_path), read(sample_folder)
+def test_the_samples_table_of_splits_agrees_with_its_split_json(sample_folder, tmp_path):
+    shutil.copyfile(sample_folder / HDF5, tmp_path / HDF5)
+    by_table, by_id = read_films(tmp_path), read_films(sample_folder)
     assert by_table.sizes == by_id.sizes and by_table.posters.rows == by_id.posters.rows
 
 
-def test_the_sample_is_cached_folder_and_read_small(tmp_path, monkeypatch):
+def test_the_sample_is_made_once_and_read_small(tmp_path, monkeypatch):
     monkeypatch.setenv("BMNAS_CACHE", str(tmp_path))
     monkeypatch.setattr(posters, "SIZES", {"train": 20, "dev": 8, "test": 8})
     task = load_task("mmimdb", sample=True)
     made = next((tmp_path / "made").glob("mmimdb-*"))
-    before = (made / mmimdb.HDF5).stat()
+    before = (made / HDF5).stat()
     again = load_task("mmimdb", sample=True)
-    assert (made / mmimdb.HDF5).stat() == before
+    assert (made / HDF5).stat() == before
     assert [m.fingerprint() for m in task.modalities] == [m.fingerprint() for m in again.modalities]
     assert task.modalities[0].inputs[0].shape == (3, 64, 40)
     assert task.channels["Image_4"] == 64 and task.config.C < 64
@@ -628,7 +626,7 @@ def test_the_sample_is_the_same_each_time(tmp_path, monkeypatch):
     for name in "ab":
         (tmp_path / name).mkdir()
         posters.make(tmp_path / name)
-        films.append(read(tmp_path / name))
+        films.append(read_films(tmp_path / name))
     assert torch.equal(films[0].plots, films[1].plots)
     for item in range(5):
         a, b = (f.posters.read(item) for f in films)
@@ -642,7 +640,7 @@ def test_common_genres_are_common_and_rare_ones_rare_in_every_split(sample_task)
         assert {genre for genre, s in share.items() if s} == set(posters.WORDS)
 
 
-def test_no_film_of_the_sample_is_in_it_twice(sample_task):
+def test_no_two_films_of_the_sample_have_the_same_plot(sample_task):
     plots = sample_task.modality("Text").inputs
     assert len(plots.unique(dim=0)) == len(plots)
 
@@ -664,8 +662,8 @@ def linear_score(inputs: torch.Tensor, task) -> float:
     return weighted_f1(linear(x[test.index[:, 0]]).detach(), test.labels)
 
 
-def test_the_samples_plots_tell_some_of_its_genres(sample_task):
-    """The floor is what a network scores that calls every film a drama."""
+def test_the_samples_plots_show_some_of_its_genres(sample_task):
+    """The floor is the score of calling every film a drama."""
     test = sample_task.split("test").labels
     dramas = torch.full((len(test), 23), -9.0)
     dramas[:, 0] = 9
@@ -675,7 +673,7 @@ def test_the_samples_plots_tell_some_of_its_genres(sample_task):
 
 @pytest.mark.slow
 def test_the_sample_needs_both_modalities(sample_task):
-    """Each backbone alone learns something, and the two together far more."""
+    """Each backbone alone learns something; both together know more."""
     from bmnas_core.train import evaluate, train_backbone
 
     alone, features = {}, []
@@ -690,8 +688,8 @@ def test_the_sample_needs_both_modalities(sample_task):
     assert max(alone.values()) + 0.03 < both < 0.95
 
 
-def test_readers_warn_of_nothing_where_all_is_well(tmp_path):
+def test_well_formed_files_are_read_without_a_warning(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        read(write_hdf5(tmp_path / "a", split=ids_by_split()))
-        read(write_npy(tmp_path / "b"))
+        read_films(write_hdf5(tmp_path / "a", split=ids_by_split()))
+        read_films(write_npy(tmp_path / "b"))

@@ -1,4 +1,4 @@
-"""NTU RGB+D: which samples there are, its readers, malformed files, and the made sample."""
+"""NTU RGB+D: which samples are used, the readers, malformed files, and the synthetic sample."""
 
 import os
 import pickle
@@ -23,19 +23,17 @@ from bmnas_core.tasks.paper.ntu import (
     TEST_SUBJECTS,
     TRAIN_SUBJECTS,
     VALIDATION_SUBJECTS,
-    SkeletonReader,
-    VideoReader,
     ntu,
-    read_skeleton,
-    read_video,
 )
+from bmnas_core.tasks.paper.ntu_skeletons import SkeletonReader, read_skeleton
+from bmnas_core.tasks.paper.ntu_videos import VideoReader, read_video
 from bmnas_core.tasks.paper.samples import actions
 
 ID = "72057594037931101"
 
 
 def skeleton_text(frames, *, header=None, joints=25) -> str:
-    """A file of frames, each a dictionary from body id to its (25, 3) joints."""
+    """A skeleton file's text. ``frames``: for each, body id → its (25, 3) joints."""
     lines = [str(len(frames) if header is None else header)]
     for bodies in frames:
         lines.append(str(len(bodies)))
@@ -61,7 +59,7 @@ def walking(frames: int, speed: float = 0.1, at: float = 0.0) -> list[np.ndarray
 
 
 def video(path: Path, frames: int, size=(64, 48), codec="mpeg4", noise=0) -> Path:
-    """A film whose frame t is grey 4·t on the left half and red on the right."""
+    """A video whose frame t is grey of level 4·t on the left half and red on the right."""
     av = package("av")
     with av.open(str(path), "w") as file:
         stream = file.add_stream(codec, rate=30)
@@ -87,7 +85,7 @@ def name_of(subject: int, camera: int = 1, action: int = 1, repetition: int = 1)
 
 
 def tree(root: Path, names, kinds=("_rgb.avi", ".skeleton")) -> Path:
-    """Empty files in the data set's own folders."""
+    """Write empty files to the data set's own folders."""
     folders = {"_rgb.avi": root / "nturgb+d_rgb", ".skeleton": root / "nturgb+d_skeletons"}
     for kind in kinds:
         folders[kind].mkdir(parents=True, exist_ok=True)
@@ -98,7 +96,7 @@ def tree(root: Path, names, kinds=("_rgb.avi", ".skeleton")) -> Path:
 
 @pytest.fixture(autouse=True)
 def small_backbones(monkeypatch, request):
-    """Most tests here are about files: they need no network of 47 million weights."""
+    """A small network where a test is about files and needs none of 47 million weights."""
     if "paper_backbones" not in request.fixturenames:
         from bmnas_core.tasks.paper import ntu as module
 
@@ -112,12 +110,12 @@ def small_backbones(monkeypatch, request):
 
 @pytest.fixture
 def paper_backbones():
-    """Asked for by what builds the paper's own backbones."""
+    """For tests that build the paper's own backbones."""
 
 
 @pytest.fixture(scope="session")
 def sample_folder() -> Path:
-    """The sample's files, made once into the cache. Not to be written to."""
+    """The sample's files in the cache. Tests must not write to it."""
     return cached_folder("ntu", actions.make, SAMPLE_SHARES)
 
 
@@ -128,7 +126,7 @@ EVERYONE = sorted(name_of(s, c, a) for s in range(1, 41) for c in (1, 2, 3) for 
 
 
 def people(task, split: str) -> set[tuple[int, int]]:
-    """Subject and camera of every sample of a split, read off the names of its files."""
+    """Subject and camera of every sample of a split, from the names of its files."""
     names = task.modalities[0].inputs.names
     found = [re.search(r"C(\d{3})P(\d{3})", names[i]).groups() for i in task.items(split, "Video")]
     return {(int(subject), int(camera)) for camera, subject in found}
@@ -136,7 +134,8 @@ def people(task, split: str) -> set[tuple[int, int]]:
 
 def test_subjects_are_split_as_in_the_paper(tmp_path):
     task = ntu(str(tree(tmp_path, EVERYONE)))
-    assert task.rule == "cross-subject" and task.classes == 60 and task.metric == "accuracy"
+    assert task.protocol == "cross-subject" and task.rule is None
+    assert task.classes == 60 and task.metric == "accuracy"
     cameras = (1, 2, 3)
     for split, subjects in {
         "train": (1, 4, 8, 13, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38),
@@ -149,14 +148,14 @@ def test_subjects_are_split_as_in_the_paper(tmp_path):
 
 def test_in_the_cross_view_protocol_camera_1_tests_and_held_out_subjects_validate(tmp_path):
     task = ntu(str(tree(tmp_path, EVERYONE)), protocol="view")
-    assert task.rule == "cross-view"
+    assert task.protocol == "cross-view" and task.variant == "protocol cross-view"
     assert people(task, "test") == {(s, 1) for s in range(1, 41)}
     assert people(task, "validation") == {(s, c) for s in (2, 5, 9, 14) for c in (2, 3)}
     rest = set(range(1, 41)) - {2, 5, 9, 14}
     assert people(task, "train") == {(s, c) for s in rest for c in (2, 3)}
 
 
-def test_a_search_may_train_on_fewer_subjects_and_then_reads_no_others(tmp_path):
+def test_a_task_with_fewer_training_subjects_reads_no_others(tmp_path):
     task = ntu(str(tree(tmp_path, EVERYONE)), train_subjects=SEARCH_SUBJECTS)
     assert {s for s, _ in people(task, "train")} == set(SEARCH_SUBJECTS) < set(TRAIN_SUBJECTS)
     assert len(task.modalities[0].inputs) == 6 * (8 + len(VALIDATION_SUBJECTS + TEST_SUBJECTS))
@@ -192,7 +191,7 @@ def test_weights_that_do_not_fit_are_refused_by_the_name_of_their_file(tmp_path)
         ntu(str(tree(tmp_path, EVERYONE)), weights={"Video": str(tmp_path / "video.pt")})
 
 
-def test_weights_are_read_into_the_backbone_that_they_are_named_for(tmp_path):
+def test_weights_are_read_into_the_backbone_of_their_modality(tmp_path):
     from bmnas_core.backbones.paper.checkpoints import save_checkpoint
 
     root = str(tree(tmp_path / "data", EVERYONE))
@@ -209,8 +208,8 @@ def test_weights_are_read_into_the_backbone_that_they_are_named_for(tmp_path):
 # --- which files there are
 
 
-def test_halves_are_paired_by_name_and_lonely_ones_left_out_with_a_count(tmp_path):
-    """In sorted order the first video has no skeleton, so pairs by position would all be wrong."""
+def test_halves_are_paired_by_name_and_single_ones_left_out_and_counted(tmp_path):
+    """The first video has no skeleton, so pairs by position would all be wrong."""
     tree(tmp_path, EVERYONE)
     (tmp_path / f"nturgb+d_skeletons/{EVERYONE[0]}.skeleton").unlink()
     (tmp_path / f"nturgb+d_rgb/{EVERYONE[-1]}_rgb.avi").unlink()
@@ -218,8 +217,8 @@ def test_halves_are_paired_by_name_and_lonely_ones_left_out_with_a_count(tmp_pat
         task = ntu(str(tmp_path))
     (message,) = (str(warning.message) for warning in caught)
     assert message.startswith("samples: 2 left out: ")
-    assert f"{EVERYONE[0]}_rgb.avi: no {EVERYONE[0]}.skeleton to go with it" in message
-    assert f"{EVERYONE[-1]}.skeleton: no {EVERYONE[-1]}_rgb.avi to go with it" in message
+    assert f"{EVERYONE[0]}_rgb.avi: found no {EVERYONE[0]}.skeleton" in message
+    assert f"{EVERYONE[-1]}.skeleton: found no {EVERYONE[-1]}_rgb.avi" in message
     assert task.notes["unpaired"] == 2
     videos, skeletons = (modality.inputs.names for modality in task.modalities)
     stem = re.compile(r"S\d+C\d+P\d+R\d+A\d+")
@@ -231,7 +230,7 @@ def test_halves_are_paired_by_name_and_lonely_ones_left_out_with_a_count(tmp_pat
         assert actions_read == (split.labels + 1).tolist()
 
 
-def test_samples_whose_skeletons_are_known_to_be_missing_are_left_out_and_counted(tmp_path):
+def test_samples_whose_skeletons_the_authors_miss_are_left_out_and_counted(tmp_path):
     missing = asset("ntu/missing_skeletons.txt").read_text().splitlines()
     assert len(missing) == 302 == len(set(missing)) and missing == sorted(missing)
     tree(tmp_path, EVERYONE + missing, ["_rgb.avi"])
@@ -243,14 +242,14 @@ def test_samples_whose_skeletons_are_known_to_be_missing_are_left_out_and_counte
     assert not any(name in path for name in missing for path in task.modalities[0].inputs.names)
 
 
-def test_what_belongs_to_ntu_120_is_left_out_and_counted(tmp_path):
+def test_samples_of_ntu_120_are_left_out_and_counted(tmp_path):
     others = [name_of(1, action=61), name_of(1, action=120), name_of(106, action=3)]
     task = ntu(str(tree(tmp_path, EVERYONE + others)))
     assert task.notes["ntu120"] == 3
     assert len(task.modalities[0].inputs) == len(EVERYONE)
 
 
-def test_files_lie_anywhere_below_the_folder_and_other_files_do_not_matter(tmp_path):
+def test_files_may_be_anywhere_below_the_folder_beside_other_files(tmp_path):
     for i, name in enumerate(EVERYONE):
         folder = tmp_path / "deep" / f"part {i % 7}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -274,7 +273,7 @@ def test_two_files_for_the_same_half_of_a_sample_are_refused_with_both_places(tm
 
 
 @pytest.mark.parametrize("kinds, counts", [((), (0, 0)), ((".skeleton",), (0, 240))])
-def test_a_folder_without_both_kinds_of_files_says_what_was_looked_for_and_where(
+def test_a_folder_without_both_kinds_of_files_is_refused_with_what_was_found(
     tmp_path, monkeypatch, kinds, counts
 ):
     monkeypatch.setenv("BMNAS_DATA", str(tmp_path))
@@ -293,8 +292,8 @@ def test_a_split_without_samples_is_refused(tmp_path):
         ntu(str(tree(tmp_path, names)))
 
 
-def test_a_large_folder_is_put_together_without_opening_a_file(tmp_path):
-    """The files are empty: to read any would fail."""
+def test_a_task_of_many_samples_is_loaded_without_opening_a_file(tmp_path):
+    """The files are empty, so reading any would fail."""
     names = [
         name_of(s, c, a, r)
         for s in range(1, 41)
@@ -306,14 +305,14 @@ def test_a_large_folder_is_put_together_without_opening_a_file(tmp_path):
     known = len({*names} & {*asset("ntu/missing_skeletons.txt").read_text().split()})
     start = time.process_time()
     task = ntu(str(tmp_path))
-    assert time.process_time() - start < 4  # seconds of this process; 0.3 where it was written
+    assert time.process_time() - start < 4  # seconds; it takes 0.3
     assert len(names) == 5040 and sum(map(len, task.splits.values())) == 5040 - known
     for modality in task.modalities:
         with pytest.raises(DataError):
             modality.inputs[0]
 
 
-def test_a_file_that_changes_changes_the_version_of_its_modality_alone(tmp_path):
+def test_a_changed_file_changes_the_version_of_its_modality_alone(tmp_path):
     root = tree(tmp_path, EVERYONE)
     before = ntu(str(root)).modalities
     os.utime(root / f"nturgb+d_rgb/{EVERYONE[0]}_rgb.avi", (1, 1))
@@ -335,7 +334,7 @@ def test_joints_are_metres_from_joint_2_of_the_first_body_in_every_frame(tmp_pat
     assert np.allclose(skeleton[1:, :, :, 0], 0) and not skeleton[..., 1].any()
 
 
-def test_of_several_bodies_those_in_most_frames_then_those_that_move_most_are_kept(tmp_path):
+def test_of_several_bodies_the_most_frequent_and_then_the_most_moving_are_kept(tmp_path):
     still, moving, brief = walking(6, 0, 1.0), walking(6, 0.5, 2.0), walking(6, 9.0, 3.0)
     frames = [
         {"1": still[t], "2": moving[t]} | ({"3": brief[t]} if t < 5 else {}) for t in range(6)
@@ -346,7 +345,7 @@ def test_of_several_bodies_those_in_most_frames_then_those_that_move_most_are_ke
     assert np.allclose(skeleton[1, :, 1, 1], [-0.5 * t for t in range(6)])
 
 
-def test_bodies_keep_their_places_come_and_go_and_are_zeros_when_away(tmp_path):
+def test_bodies_keep_their_places_and_are_zeros_when_missing(tmp_path):
     first, second = walking(6, 0.5), walking(6, 0.25, 1.0)
     frames = [
         {"8": second[0]},
@@ -356,9 +355,11 @@ def test_bodies_keep_their_places_come_and_go_and_are_zeros_when_away(tmp_path):
         {"9": first[4]},
         {"9": first[5], "8": second[5]},
     ]
-    frames.append({"7": walking(1)[0]})  # in one frame only, so it is neither of the two
+    frames.append({"7": walking(1)[0]})  # in one frame only, so it is not kept
     skeleton = read_skeleton(written(tmp_path, skeleton_text(frames)))
-    assert skeleton.shape[1] == 5  # without the frame that has no body and that of another
+    assert (
+        skeleton.shape[1] == 5
+    )  # without the frame that has no body and the one with another body
     there = skeleton.any((0, 2))
     assert there.tolist() == [
         [False, True],
@@ -367,7 +368,7 @@ def test_bodies_keep_their_places_come_and_go_and_are_zeros_when_away(tmp_path):
         [True, False],
         [True, True],
     ]
-    # The first one is not there at first; the origin is where it first appears, at height 0.5.
+    # The first body is missing at first; the origin is where it first appears, at height 0.5.
     assert np.allclose(skeleton[1, 0, :, 1], 0 - 0.5)
     assert np.allclose(skeleton[1, [1, 2, 4], 1, 1], [0.25 - 0.5, 0.75 - 1.5, 1.25 - 2.5])
 
@@ -401,7 +402,7 @@ def test_a_body_that_goes_away_does_not_shrink_on_the_way(tmp_path):
     assert (widths[~there] == 0).all()
 
 
-def test_augmented_skeletons_are_stretches_of_half_the_clip_up_or_64_frames(tmp_path):
+def test_augmented_skeletons_are_stretches_of_at_least_half_the_clip_and_64_frames(tmp_path):
     bodies = [{ID: b} for b in walking(200, 0)]
     for t, body in enumerate(bodies):
         body[ID] = body[ID].copy()
@@ -416,7 +417,7 @@ def test_augmented_skeletons_are_stretches_of_half_the_clip_up_or_64_frames(tmp_
     length = (last - first) * 32 / 31
     assert 100 <= length.min() < 115 and 175 < length.max() <= 200
     assert first.min() < 10 and first.max() > 40
-    first, last = spans(SkeletonReader((path,), ge=190)).T
+    first, last = spans(SkeletonReader((path,), min_frames=190)).T
     assert ((last - first) * 32 / 31 >= 189).all()
     reader = SkeletonReader((path,))
     assert torch.equal(reader(0, generator(0, 1)), reader(0, generator(0, 1)))
@@ -461,8 +462,8 @@ JOINT = "0.1 0.2 3.0 277.4 191.8 1036.2 519.1 -0.2 0.05 0.96 -0.1 2"
         (with_line(1, "three"), "line 1: found 'three'; allowed: the number of frames"),
         (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "found byte 0x89; allowed: text"),
         (bytes(300), "line 1: found .*; allowed: the number of frames"),
-        (skeleton_text([{}] * 4), "found no body in 4 frames; allowed: one up"),
-        ("0\n", "found no body in 0 frames; allowed: one up"),
+        (skeleton_text([{}] * 4), "found no body in 4 frames; allowed: at least one"),
+        ("0\n", "found no body in 0 frames; allowed: at least one"),
         (
             skeleton_text([{ID: walking(1)[0]}]).replace("\n1\n", "\n2\n", 1)
             + skeleton_text([{ID: walking(1)[0]}]).split("\n1\n")[1],
@@ -476,13 +477,13 @@ def test_a_malformed_skeleton_is_refused_with_its_line(tmp_path, text, message):
         SkeletonReader((str(path),))(0, None)
 
 
-def test_lines_may_end_as_on_windows_and_columns_that_are_not_read_may_be_anything(tmp_path):
+def test_lines_may_end_as_on_windows_and_unused_columns_may_hold_anything(tmp_path):
     text = GOOD.replace("1036.2", "-1.#IND").replace("277.4", "NaN").replace("\n", "\r\n")
     read = read_skeleton(written(tmp_path, text))
     assert np.array_equal(read, read_skeleton(written(tmp_path, GOOD, "b.skeleton")))
 
 
-def test_a_skeleton_file_that_is_not_there_is_a_data_error(tmp_path):
+def test_a_missing_skeleton_file_is_refused(tmp_path):
     with pytest.raises(DataError, match="none.skeleton: cannot be read"):
         read_skeleton(tmp_path / "none.skeleton")
 
@@ -491,7 +492,7 @@ def test_a_skeleton_file_that_is_not_there_is_a_data_error(tmp_path):
 
 
 def levels(frames: np.ndarray) -> list[float]:
-    """Which frames they are, by the grey of their left half."""
+    """The frames' numbers, from the grey level of their left half."""
     return (frames[:, 8:-8, 4:-40].mean((1, 2, 3)) / 4).tolist()
 
 
@@ -506,12 +507,12 @@ def test_frames_are_spread_evenly_over_a_video(tmp_path, codec, suffix):
     assert np.allclose(red, (200, 20, 20), atol=12)
 
 
-def test_a_video_of_few_frames_has_some_of_them_twice(tmp_path):
+def test_frames_of_a_short_video_are_repeated(tmp_path):
     frames = read_video(video(tmp_path / "a.avi", 3), 8, 64)
     assert np.allclose(levels(frames), [0, 0, 0, 0, 1, 1, 1, 2], atol=1)
 
 
-def test_videos_are_normalised_as_imagenet_is_and_may_come_blue_first(tmp_path):
+def test_videos_are_normalised_as_imagenet_is_and_may_have_blue_first(tmp_path):
     path = str(video(tmp_path / "a.avi", 10))
     item = VideoReader((path,))(0, None)
     assert item.shape == (8, 256, 256, 3) and item.dtype == torch.float32
@@ -523,7 +524,7 @@ def test_videos_are_normalised_as_imagenet_is_and_may_come_blue_first(tmp_path):
     assert VideoReader((path,), frames=4, size=20)(0, None).shape == (4, 20, 20, 3)
 
 
-def test_augmented_videos_are_central_parts_of_half_the_clip_up(tmp_path):
+def test_augmented_videos_are_central_parts_of_at_least_half_the_clip(tmp_path):
     path = str(video(tmp_path / "a.avi", 60, size=(64, 64)))
     reader = VideoReader((path,), frames=2, size=64)
     mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -537,7 +538,7 @@ def test_augmented_videos_are_central_parts_of_half_the_clip_up(tmp_path):
     assert torch.equal(reader(0, generator(0, 3)), reader(0, generator(0, 3)))
 
 
-def test_a_video_whose_header_claims_no_frames_is_counted(tmp_path):
+def test_frames_are_counted_if_the_header_claims_none(tmp_path):
     path = video(tmp_path / "a.avi", 20)
     content = bytearray(path.read_bytes())
     for tag, offset in ((b"avih", 8 + 16), (b"strh", 8 + 32)):
@@ -603,10 +604,10 @@ def test_a_damaged_video_is_refused_by_the_name_of_its_file(tmp_path, how, messa
         VideoReader((str(path),))(0, None)
 
 
-# --- the whole
+# --- the task as a whole
 
 
-def test_readers_travel_to_other_processes(tmp_path):
+def test_readers_can_be_sent_to_other_processes(tmp_path):
     path = str(written(tmp_path, GOOD))
     inputs = pickle.loads(pickle.dumps(SkeletonReader((path,)).inputs()))
     assert torch.equal(inputs[0], SkeletonReader((path,))(0, None)) and inputs.names == (path,)
@@ -633,8 +634,8 @@ def test_the_sample_is_in_the_data_sets_format_and_split_by_its_protocols(sample
 
 
 @pytest.mark.slow
-def test_of_the_sample_skeletons_tell_the_motion_and_videos_the_object(sample_folder):
-    """Which by design are never enough: every motion has two actions, every object four."""
+def test_in_the_sample_skeletons_show_the_motion_and_videos_the_object(sample_folder):
+    """Neither is enough by design: every motion has two actions, every object four."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -650,7 +651,7 @@ def test_of_the_sample_skeletons_tell_the_motion_and_videos_the_object(sample_fo
         labels = task.splits[split].labels.tolist()
         scenes[split] = np.array([actions.SCRIPT[f"A{label + 1:03d}"] for label in labels])
         bodies[split] = task.modalities[1].inputs[rows][:, :, ::4, :, 0].flatten(1).numpy()
-        # How much of the frames is clearly red, green, blue.
+        # Share of the pixels that are clearly red, green, blue.
         frames = task.modalities[0].inputs[rows].flatten(1, 3)
         others = torch.stack([frames[..., [1, 2]], frames[..., [0, 2]], frames[..., [0, 1]]])
         hues[split] = (frames - others.amax(-1).movedim(0, -1) > 1).float().mean(1).numpy()
@@ -660,13 +661,13 @@ def test_of_the_sample_skeletons_tell_the_motion_and_videos_the_object(sample_fo
         classifier.fit(inputs["train"], scenes["train"][:, part])
         return classifier.score(inputs["test"], scenes["test"][:, part])
 
-    # Who knows the motion guesses the object right in half of all cases, by the script alone.
+    # The motion alone fixes the object in half of all cases, by the script.
     assert score(bodies, 0) > 0.9 and score(bodies, 1) < 0.67
     assert score(hues, 1) > 0.85 and score(hues, 0) < 0.5
 
 
 @pytest.mark.slow
-def test_the_sample_is_made_the_same_whatever_was_drawn_before(tmp_path):
+def test_the_sample_does_not_depend_on_the_state_of_global_generators(tmp_path):
     for folder in ("a", "b"):
         np.random.seed(len(list(tmp_path.iterdir())))
         for kind in ("nturgb+d_rgb", "nturgb+d_skeletons"):
@@ -683,7 +684,7 @@ def test_the_sample_is_made_the_same_whatever_was_drawn_before(tmp_path):
 def test_the_sample_is_read_smaller_by_smaller_backbones(sample_folder):
     task = ntu(sample=True)
     assert (task.config.L, task.config.N, task.config.M) == (8, 2, 2)
-    assert task.search_config.choice == "trials" and task.classes == 60
+    assert task.search_config.selection == "successive_halving" and task.classes == 60
     assert task.notes["actions"]["A028"] == "phone call" and task.notes["sample"]
     video, skeleton = task.modalities
     assert set(task.backbone_config) == {"Video", "Skeleton"}
@@ -712,4 +713,4 @@ def test_the_papers_pipeline_runs_on_the_samples_files(sample_folder, paper_back
     }  # fmt: skip
     video, skeleton = task.modalities
     assert video.inputs[0].shape == (8, 256, 256, 3) and skeleton.inputs[0].shape == (3, 32, 25, 2)
-    assert not video.backbone.training and {video.over, skeleton.over} == {"time"}
+    assert not video.backbone.training and {video.pooling, skeleton.pooling} == {"time"}

@@ -1,4 +1,4 @@
-"""Tasks: what they are made of, the two embedded rules, and data files that are not right."""
+"""Tasks: their parts, the two rules of digits, and data files that are missing or damaged."""
 
 import dataclasses
 import gzip
@@ -13,15 +13,17 @@ import torch
 from tiny import tiny_task
 
 from bmnas_core import (
+    BmnasError,
     ConfigError,
     DataError,
-    Modality,
     Search,
     Split,
     Task,
     TaskError,
+    TrainConfig,
     load_task,
     register_task,
+    train_backbone,
 )
 from bmnas_core.config import Settings
 from bmnas_core.tasks import DATA_SETS, TASKS, audio, avmnist, digits, pairs
@@ -64,7 +66,10 @@ RANGE = torch.arange(48, 72)[:, None].expand(-1, 2)
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"modalities": tiny_task().modalities[:1]}, "tiny: found 1 modality; allowed: two up"),
+        (
+            {"modalities": tiny_task().modalities[:1]},
+            "tiny: found 1 modality; allowed: two or more",
+        ),
         ({"modalities": tiny_task().modalities[:1] * 2}, "modality 'Image' twice"),
         (with_channels({"Image_1": 5, "Audio_1": 6}), "feature 'Audio_1' twice"),
         (
@@ -82,8 +87,11 @@ RANGE = torch.arange(48, 72)[:, None].expand(-1, 2)
         (split_with(RANGE - 60), "split 'validation': found Image items -12…11; allowed: 0…95"),
         (split_with(RANGE - 30), "Image item 18 is in more than one split; allowed: one"),
         (split_with(labels=torch.full((24,), 3)), "found labels 3…3; allowed: 0…2"),
-        (split_with(labels=torch.zeros(24, 5).long()), "found 5 label columns; allowed: 3"),
-        (split_with(labels=torch.full((24, 3), 2)), "found labels other than 0 and 1"),
+        (
+            split_with(labels=torch.zeros(24, 5).long()),
+            r"found labels of shape \(24, 5\); allowed: \(n,\), or \(n, 3\)",
+        ),
+        (split_with(labels=torch.full((24, 3), 2)), "found labels 2…2; allowed: 0…1"),
         (split_with(labels=torch.zeros(24)), "found labels of torch.float32; allowed: torch.int64"),
         (split_with(labels=torch.zeros(24, 3, 1).long()), r"found labels of shape \(24, 3, 1\)"),
         (split_with(RANGE.float()), "found index of torch.float32; allowed: torch.int64"),
@@ -115,19 +123,19 @@ def test_a_task_lists_its_features_items_and_splits():
         task.items("train", "Text")
 
 
-def test_unknown_tasks_and_options_are_refused_with_those_there_are():
-    with pytest.raises(TaskError, match="task: found 'mnist'; allowed: avmnist, digits"):
+def test_unknown_tasks_and_options_are_refused_with_the_nearest_and_the_known_ones():
+    message = r"task: found 'mnist' \(did you mean 'avmnist'\?\); allowed: digits, avmnist, mmimdb"
+    with pytest.raises(TaskError, match=message):
         load_task("mnist")
-    with pytest.raises(TaskError, match="found option 'snr'; allowed: rule, image_energy, snr_db"):
+    message = r"found option 'snr' \(did you mean 'snr_db'\?\); allowed: rule, image_energy, snr_db"
+    with pytest.raises(TaskError, match=message):
         load_task("digits", snr=3)
 
 
-def test_a_task_of_ones_own_is_one_function():
-    try:
-        register_task("mine")(lambda rule="x": tiny_task())
-        assert load_task("mine", rule="y").classes == 3
-    finally:
-        del TASKS["mine"]
+def test_an_own_task_is_one_function():
+    with TASKS.restored():
+        register_task("mine")(lambda rule="x": task_with(rule=rule))
+        assert load_task("mine", rule="y").rule == "y"
 
 
 # --- digits and avmnist
@@ -155,15 +163,15 @@ def test_labels_follow_the_rule_and_splits_share_nothing(name, rule, classes):
         assert len(split.labels.unique()) == classes
 
 
-def test_every_item_of_a_split_is_used_about_equally_often(name):
+def test_items_of_a_split_are_used_equally_often_or_once_more(name):
     task = load_task(name, rule="sum")
     for column in task.split("train").index.T:
         times = column.unique(return_counts=True)[1]
         assert times.max() - times.min() <= 1
 
 
-def test_inputs_are_sound_and_backbones_frozen_and_shipped(name, monkeypatch):
-    monkeypatch.setattr(pairs, "pretrain", None)  # weights come from the kit's assets
+def test_inputs_are_finite_and_backbones_come_with_the_kit_in_evaluation_mode(name, monkeypatch):
+    monkeypatch.setattr(pairs, "train_on_items", None)  # weights come from the kit's assets
     task = load_task(name, rule="same")
     for modality in task.modalities:
         assert modality.inputs.isfinite().all() and not modality.backbone.training
@@ -200,7 +208,7 @@ def test_speakers_do_not_cross_splits():
         ({"image_energy": 0}, "image_energy: found 0; allowed: above 0, at most 1"),
         ({"image_energy": 1.5}, "image_energy: found 1.5; allowed"),
         ({"image_energy": "half"}, "image_energy: found 'half'; allowed"),
-        ({"snr_db": math.nan}, "snr_db: found nan; allowed: decibels from -100 up, or inf"),
+        ({"snr_db": math.nan}, "snr_db: found nan; allowed: decibels of -100 or more, or inf"),
         ({"snr_db": -math.inf}, "snr_db: found -inf; allowed"),
         ({"snr_db": -4000}, "snr_db: found -4000; allowed"),
         ({"image_energy": True}, "image_energy: found True; allowed"),
@@ -236,15 +244,54 @@ def test_components_are_fitted_on_training_images_alone():
 
 def test_other_knobs_train_backbones_once_and_keep_them(tmp_path, monkeypatch):
     monkeypatch.setenv("BMNAS_CACHE", str(tmp_path))
-    monkeypatch.setitem(pairs.PRETRAINING, "epochs", 1)
+    monkeypatch.setattr(pairs, "PRETRAINING", dataclasses.replace(pairs.PRETRAINING, epochs=1))
     task = load_task("digits", image_energy=0.9)
     assert len(list((tmp_path / "backbones").iterdir())) == 1
-    monkeypatch.setattr(pairs, "pretrain", None)
+    monkeypatch.setattr(pairs, "train_on_items", None)
     again = load_task("digits", image_energy=0.9)
     assert [m.fingerprint() for m in again.modalities] == [m.fingerprint() for m in task.modalities]
 
 
-def test_weights_are_taken_only_for_the_very_task_they_were_trained_on(tmp_path):
+def test_train_backbone_trains_as_the_weights_of_the_task_were_trained(tmp_path, monkeypatch):
+    monkeypatch.setenv("BMNAS_CACHE", str(tmp_path))
+    monkeypatch.setattr(pairs, "PRETRAINING", dataclasses.replace(pairs.PRETRAINING, epochs=2))
+    task, other = load_task("digits", image_energy=0.9), load_task("digits")
+    image = dataclasses.replace(other.modality("Image"), inputs=task.modality("Image").inputs)
+    other = dataclasses.replace(other, modalities=(image, other.modality("Audio")))
+
+    def draws(record):
+        torch.rand(3)  # changes nothing of what follows
+        seen.append(record)
+
+    seen = []
+    classifier, history = train_backbone(
+        other, "Image", device="cpu", progress=False, on_epoch=draws
+    )
+    trained, expected = image.backbone, task.modality("Image").backbone
+    assert not trained.training
+    for found, wanted in zip(trained.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(found, wanted)
+    assert seen == history and [record["epoch"] for record in history] == [1, 2]
+    assert history[1]["train_loss"] < history[0]["train_loss"] and history[1]["seconds"] > 0
+    items = task.items("validation", "Image")
+    right = classifier(image.inputs[items]).argmax(1) == image.classes[items]
+    assert history[1]["validation_score"] == pytest.approx(float(right.double().mean()))
+
+
+def test_a_backbone_learns_the_classes_of_items_in_any_shape():
+    task = tiny_task()
+    audio = dataclasses.replace(task.modality("Audio"), classes=task.modality("Audio").classes % 2)
+    task = dataclasses.replace(task, modalities=(task.modalities[0], audio))
+    config = TrainConfig(epochs=8, max_lr=0.05)
+    classifier, history = train_backbone(task, "Audio", config, device="cpu", progress=False)
+    assert classifier(audio.inputs[:3]).shape == (3, 2)
+    assert len(history) == 8 and history[-1]["train_loss"] < 0.6 < history[0]["train_loss"]
+    with pytest.raises(BmnasError, match="training loss in epoch 1: found nan; allowed: finite"):
+        config = TrainConfig(epochs=1, max_lr=1e30)
+        train_backbone(task, "Audio", config, device="cpu", progress=False)
+
+
+def test_weights_are_read_only_into_the_task_they_were_trained_on(tmp_path):
     task = load_task("digits", rule="sum")
     path = pairs.save_backbones(task, tmp_path / "weights.safetensors")
     assert pairs.load_backbones(task, path)
@@ -273,7 +320,7 @@ def test_a_tone_is_loud_in_its_band():
     assert loudest == sorted(loudest) and loudest[0] < 6 and loudest[2] > 26
 
 
-def test_noise_has_the_level_asked_for():
+def test_noise_has_the_signal_to_noise_ratio_that_was_given():
     time = torch.arange(audio.SAMPLES) / audio.SAMPLE_RATE
     power = audio.mel_power(torch.sin(2 * math.pi * 1000 * time).expand(64, -1))
     for snr in (-10.0, 0.0, 20.0):
@@ -334,7 +381,7 @@ def test_a_task_with_a_wrong_file_is_refused_by_its_name(copy, damage):
         load_task("avmnist")
 
 
-def test_missing_data_are_counted_and_the_remedy_is_named(tmp_path, monkeypatch):
+def test_missing_files_are_counted_and_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("BMNAS_DATA", str(tmp_path))
     with pytest.raises(DataError, match=r"and 2999 more\). Set BMNAS_DATA to .*'avmnist', or run"):
         load_task("avmnist")
@@ -352,13 +399,13 @@ def test_missing_data_are_counted_and_the_remedy_is_named(tmp_path, monkeypatch)
         ),
     ],
 )
-def test_a_file_that_is_no_idx_is_refused(tmp_path, content, message):
+def test_a_file_that_is_not_in_idx_format_is_refused(tmp_path, content, message):
     (tmp_path / "x.gz").write_bytes(content)
     with pytest.raises(DataError, match=f"x.gz: {message}"):
         avmnist.read_idx(tmp_path / "x.gz")
 
 
-def test_a_file_that_is_no_recording_is_refused(tmp_path):
+def test_a_file_that_is_not_a_mono_recording_is_refused(tmp_path):
     path = tmp_path / "x.wav"
     path.write_bytes(b"RIFF")
     with pytest.raises(DataError, match="x.wav: found no WAV file"):
@@ -372,7 +419,7 @@ def test_a_file_that_is_no_recording_is_refused(tmp_path):
         avmnist.read_wave(path)
 
 
-def test_embedded_speech_that_was_tampered_with_is_refused(tmp_path, monkeypatch):
+def test_embedded_speech_that_was_changed_is_refused(tmp_path, monkeypatch):
     shutil.copytree(asset("digits"), tmp_path / "digits")
     (tmp_path / "digits" / "speech.npz").write_bytes(b"PK")
     monkeypatch.setattr("bmnas_core.tasks.files.asset", lambda name: tmp_path / name)
@@ -384,8 +431,8 @@ def test_embedded_speech_that_was_tampered_with_is_refused(tmp_path, monkeypatch
         digits._read.cache_clear()
 
 
-def test_fetching_checks_each_file_before_it_takes_its_place(tmp_path, monkeypatch):
-    """From a folder instead of the net: one right file, one that is not what it should be."""
+def test_fetching_checks_each_file_before_it_is_put_in_place(tmp_path, monkeypatch):
+    """From a folder on this machine: one right file, one with other contents, one missing."""
     source, target = tmp_path / "source", tmp_path / "data"
     source.mkdir()
     (source / "right.bin").write_bytes(b"right")
@@ -434,13 +481,13 @@ def test_the_papers_data_sets_are_checked_by_reading_them(name, tmp_path, monkey
     assert entry.state == "missing"
     (problem,) = entry.check()
     assert str(tmp_path / name) in problem and "BMNAS_DATA" in problem
-    with pytest.raises(DataError, match=f"cannot be fetched, .* go to {tmp_path / name}"):
+    with pytest.raises(DataError, match=f"cannot be fetched, .* into {tmp_path / name}"):
         entry.fetch()
     (tmp_path / name).mkdir()
     assert entry.state == "ready" and len(entry.check()) == 1
 
 
-def test_what_reading_leaves_out_is_a_problem(tmp_path, monkeypatch):
+def test_a_check_reports_samples_that_reading_leaves_out(tmp_path, monkeypatch):
     monkeypatch.setenv("BMNAS_DATA", str(tmp_path))
     for name in ("S001C002P001R001A001", "S001C002P002R001A001", "S001C002P003R001A001"):
         for kind in ("_rgb.avi", ".skeleton"):
@@ -490,6 +537,6 @@ def test_settings_of_a_task_are_checked():
         Settings(C=0)
 
 
-def test_a_modality_may_have_features_of_any_kind():
-    task = tiny_task(("A", "B"), channels=(2, 3, 4))
-    assert isinstance(task.modalities[0], Modality) and len(task.features) == 6
+def test_a_task_may_have_any_number_of_modalities_and_features():
+    task = tiny_task(("A", "B", "C"), channels=(2,))
+    assert task.channels == {"A_1": 2, "B_1": 2, "C_1": 2}

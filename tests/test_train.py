@@ -190,9 +190,11 @@ def test_a_backbone_learns_alone_from_its_own_modality_and_the_training_split(tm
         (tmp_path / "Audio" / f"{item}.npy").unlink()
     with pytest.warns(DataWarning), pytest.raises(TrainError, match="none of 48 samples can be r"):
         train_backbone(task, "Audio", device="cpu", progress=False)
+    modalities = [replace(modality, classes=None) for modality in tiny_task().modalities]
+    unlabelled = replace(tiny_task(), modalities=tuple(modalities))
     for found, error, message in (
         ((task, "Video"), TaskError, "modality: found 'Video'; allowed: Image, Audio"),
-        ((tiny_task(), "Image"), TrainError, "found TinyBackbone; allowed: one with classify"),
+        ((unlabelled, "Image"), TrainError, "found TinyBackbone; allowed: one with classify"),
     ):
         with pytest.raises(error, match=message):
             train_backbone(*found, device="cpu")
