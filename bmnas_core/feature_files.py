@@ -33,7 +33,7 @@ FORMAT = "bmnas-features/3"
 #: Items after which an extraction is flushed to disk.
 FLUSH_EVERY = 512
 
-#: Batches that are prefetched at most, for all readers of a bank together.
+#: At most this many batches are prefetched, for all readers of a bank together.
 MAX_PREFETCH = 4
 
 #: Give up after this many unreadable items in a row.
@@ -52,7 +52,7 @@ class Part(NamedTuple):
     skipped: dict[int, str]  # item → why it cannot be read
 
 
-#: From a modality and its first item to extract to the features, in order.
+#: Called with a modality and an item, it yields the features from that item on, in order.
 Extract = Callable[[Modality, int], Iterator[Part]]
 
 
@@ -70,7 +70,7 @@ class DiskFeatures:
     Args:
         folder: for one folder a modality.
         device: where batches are served.
-        extract: extracts features of a modality from an item on.
+        extract: yields the features of a modality from an item on.
 
     Attributes:
         features: feature name → (items, C_i, L), in half precision.
@@ -145,7 +145,7 @@ class MemmapFeatures:
             with FileLock(lock):
                 if not finished.is_file():
                     self._make(extract)
-                lock.unlink(missing_ok=True)  # whoever waits for it finds the features
+                lock.unlink(missing_ok=True)  # a process that waits for it finds the features
         self._values = self._load()
         self._rows = torch.from_numpy(self._values)
         self.features = self._by_name(self._rows)
@@ -261,8 +261,8 @@ class MemmapFeatures:
 def _create(path: Path, shape: tuple[int, int, int]) -> None:
     """Create a file of features with all its blocks.
 
-    A map is written to without calls that could fail, so on a full disk a file with holes would end
-    the process (SIGBUS).
+    Writing to a memory map cannot fail with an error: where a file has holes and the disk is full,
+    it kills the process (SIGBUS).
     """
     needed, free = 2 * math.prod(shape), shutil.disk_usage(path.parent).free
     if needed > free:

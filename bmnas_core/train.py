@@ -104,7 +104,7 @@ def train_backbone(
 ) -> tuple[nn.Module, list[dict]]:
     """Train the backbone of one modality alone, before it is frozen.
 
-    A backbone with a ``classify`` method learns the task's labels, starting from its current weights
+    A backbone with a ``classify`` method learns the task's labels, starting from the weights it has
     (:func:`~bmnas_core.backbones.paper.checkpoints.load_checkpoint` reads published ones); inputs
     from files are augmented. Any other backbone learns each item's own class, starting from
     scratch, see :func:`~bmnas_core.backbones.item_training.train_on_items`. Both learn from the
@@ -117,9 +117,9 @@ def train_backbone(
         on_epoch: called with each epoch's record as it ends.
 
     Returns:
-        The classifier and one record an epoch, with the keys that :func:`train` describes. A
-        classifier of labels is one for :func:`evaluate`; one of items maps inputs to logits (N,
-        item classes), and its validation score is the accuracy on the validation split's items.
+        The backbone under its classifier and one record an epoch, as of :func:`train`. One that
+        learned labels can be given to :func:`evaluate`. One that learned items maps inputs to
+        logits (N, item classes), and its validation score is the accuracy on validation items.
 
     Raises:
         TaskError: for a modality that does not exist.

@@ -278,17 +278,18 @@ def test_train_backbone_trains_as_the_weights_of_the_task_were_trained(tmp_path,
     assert history[1]["validation_score"] == pytest.approx(float(right.double().mean()))
 
 
-def test_a_backbone_learns_the_classes_of_items_in_any_shape():
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_a_backbone_learns_the_classes_of_items_of_any_shape(device):
     task = tiny_task()
     audio = dataclasses.replace(task.modality("Audio"), classes=task.modality("Audio").classes % 2)
     task = dataclasses.replace(task, modalities=(task.modalities[0], audio))
     config = TrainConfig(epochs=8, max_lr=0.05)
-    classifier, history = train_backbone(task, "Audio", config, device="cpu", progress=False)
-    assert classifier(audio.inputs[:3]).shape == (3, 2)
+    classifier, history = train_backbone(task, "Audio", config, device=device, progress=False)
+    assert classifier(audio.inputs[:3].to(device)).shape == (3, 2)
     assert len(history) == 8 and history[-1]["train_loss"] < 0.6 < history[0]["train_loss"]
     with pytest.raises(BmnasError, match="training loss in epoch 1: found nan; allowed: finite"):
         config = TrainConfig(epochs=1, max_lr=1e30)
-        train_backbone(task, "Audio", config, device="cpu", progress=False)
+        train_backbone(task, "Audio", config, device=device, progress=False)
 
 
 def test_weights_are_read_only_into_the_task_they_were_trained_on(tmp_path):

@@ -81,14 +81,14 @@ def cached_folder(name: str, make: Callable[..., None], *arguments) -> Path:
     folder = cache_folder() / "made" / f"{name}-{digest.hexdigest()[:12]}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(".part", f".{folder.name}.", folder.parent))
+        unfinished = Path(tempfile.mkdtemp(".part", f".{folder.name}.", folder.parent))
         try:
-            make(beside, *arguments)
-            beside.chmod(0o755)
+            make(unfinished, *arguments)
+            unfinished.chmod(0o755)
             with suppress(OSError):  # another process was first
-                beside.rename(folder)
+                unfinished.rename(folder)
         finally:
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(unfinished, ignore_errors=True)
     return folder
 
 

@@ -129,8 +129,7 @@ class Task:
         search_config: settings that differ in a search; a field that is None is as in ``config``.
         backbone_config: modality name → settings that differ when its backbone is trained alone.
         notes: facts worth showing, such as the difficulty knobs.
-        protocol: the data set's name for how it is split, e.g. ``"cross-subject"``; None if it has
-            none.
+        protocol: name of the protocol that fixes the splits, e.g. ``"cross-subject"``, or None.
 
     Raises:
         TaskError: if a split is missing, empty or disagrees with the modalities.
@@ -201,10 +200,10 @@ class Task:
                 f"{place}: found labels of shape {tuple(labels.shape)}; allowed: (n,), or (n, "
                 f"{self.classes}) of 0 and 1"
             )
-        low, high, most = int(labels.min()), int(labels.max()), self.classes - 1
-        most = 1 if labels.dim() == 2 else most
-        if not 0 <= low <= high <= most:
-            raise TaskError(f"{place}: found labels {low}…{high}; allowed: 0…{most}")
+        low, high = int(labels.min()), int(labels.max())
+        limit = 1 if labels.dim() == 2 else self.classes - 1
+        if not 0 <= low <= high <= limit:
+            raise TaskError(f"{place}: found labels {low}…{high}; allowed: 0…{limit}")
 
     def _check_apart(self) -> None:
         for modality in self.modalities:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from torch import Tensor
 from ..files import package
 from ..inputs import DataError, warn_skipped
 from .common import read_json
-from .mmimdb_posters import SHAPE, UNREADABLE, Hdf5Posters, NpyPosters, read_npy
+from .mmimdb_posters import SHAPE, UNREADABLE, Posters, read_npy
 from .samples import posters
 
 HDF5, SPLIT = "multimodal_imdb.hdf5", "split.json"
@@ -45,7 +44,7 @@ class Films:
         left_out: number of films that cannot be read.
     """
 
-    posters: Hdf5Posters | NpyPosters
+    posters: Posters
     plots: Tensor
     genres: Tensor
     names: tuple[str, ...]
@@ -71,33 +70,24 @@ def read_films(root: Path) -> Films:
 
 
 def _films(
-    root: Path,
+    place: Path,
     films: dict[str, list],
-    source: Callable[[tuple], Hdf5Posters | NpyPosters],
+    posters: Posters,
     plots: np.ndarray,
     genres: np.ndarray,
     names: Sequence[str],
     reasons: Sequence[str],
 ) -> Films:
-    """Put the parts together.
-
-    Args:
-        films: split → rows or files of its posters; ``source`` takes those of all splits.
-    """
+    """Put the parts together, and warn of films left out. ``films``: split → its films."""
     warn_skipped("films", reasons)
     for split, found in films.items():
         if not found:
             raise DataError(
-                f"{root}: found no film of {split!r} that can be read; allowed: at least one"
+                f"{place}: found no film of {split!r} that can be read; allowed: at least one"
             )
-    return Films(
-        source(tuple(one for found in films.values() for one in found)),
-        torch.from_numpy(plots),
-        torch.from_numpy(genres.astype(np.int64)),
-        tuple(names),
-        tuple(map(len, films.values())),
-        len(reasons),
-    )
+    plots, genres = torch.from_numpy(plots), torch.from_numpy(genres.astype(np.int64))
+    sizes = tuple(map(len, films.values()))
+    return Films(posters, plots, genres, tuple(names), sizes, len(reasons))
 
 
 def _as_floats(vectors: np.ndarray) -> np.ndarray:
@@ -154,7 +144,7 @@ def _read_hdf5(path: Path) -> Films:
         ]
     rows = {split: [row for row in found if finite[row]] for split, found in rows.items()}
     order = [row for found in rows.values() for row in found]
-    source = partial(Hdf5Posters, path)
+    source = Posters((path,), tuple(order))
     return _films(path, rows, source, plots[order], genres[order], names, reasons)
 
 
@@ -307,7 +297,8 @@ def _read_npy_folders(root: Path) -> Films:
             found[split].append(there["image"])
     plots = np.array(plots, np.float32).reshape(-1, VECTOR)
     genres = np.array(genres, np.int64).reshape(-1, CLASSES)
-    return _films(root, found, NpyPosters, plots, genres, posters.GENRES, reasons)
+    source = Posters(tuple(path for paths in found.values() for path in paths))
+    return _films(root, found, source, plots, genres, posters.GENRES, reasons)
 
 
 class _LeftOut(Exception):

@@ -25,47 +25,29 @@ UNREADABLE = (OSError, EOFError, ValueError, TypeError, KeyError, RuntimeError, 
 
 
 @dataclass(frozen=True)
-class Hdf5Posters:
-    """Posters as rows of a data set in an HDF5 file.
+class Posters:
+    """Posters in one .npy file each; or, with ``rows``, in the data set ``images`` of an HDF5 file.
 
-    The file is opened for each of them, since an open HDF5 file must not be sent to another
-    process.
+    The HDF5 file is opened for each poster, since an open one must not be sent to another process.
     """
 
-    path: Path
-    rows: tuple[int, ...]
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        return (self.path,)
+    paths: tuple[Path, ...]
+    rows: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.paths if self.rows is None else self.rows)
 
     def name(self, item: int) -> str:
-        return f"{self.path}: images[{self.rows[item]}]"
+        if self.rows is None:
+            return str(self.paths[item])
+        return f"{self.paths[0]}: images[{self.rows[item]}]"
 
     def read(self, item: int) -> np.ndarray:
         """Raises what is in :data:`UNREADABLE`."""
-        with package("h5py").File(self.path) as file:
+        if self.rows is None:
+            return read_npy(self.paths[item])
+        with package("h5py").File(self.paths[0]) as file:
             return file["images"][self.rows[item]]
-
-
-@dataclass(frozen=True)
-class NpyPosters:
-    """Posters in one file each."""
-
-    paths: tuple[Path, ...]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def name(self, item: int) -> str:
-        return str(self.paths[item])
-
-    def read(self, item: int) -> np.ndarray:
-        """Raises what :func:`read_npy` raises."""
-        return read_npy(self.paths[item])
 
 
 def read_npy(path: Path) -> np.ndarray:
@@ -100,13 +82,13 @@ class PosterReader:
         raw: whether the numbers stay as they are in the file.
     """
 
-    source: Hdf5Posters | NpyPosters
+    source: Posters
     subtracted: bool
     shrink: int = 1
     raw: bool = False
 
     @classmethod
-    def from_source(cls, source: Hdf5Posters | NpyPosters, **how) -> PosterReader:
+    def from_source(cls, source: Posters, **how) -> PosterReader:
         """The reader of a source. About sixteen of its posters show how the numbers are written."""
         negative = []
         for item in range(0, len(source), -(-len(source) // 16)):
@@ -116,7 +98,7 @@ class PosterReader:
 
     def inputs(self) -> FileInputs:
         names = tuple(map(self.source.name, range(len(self.source))))
-        how = getattr(self.source, "rows", ()), self.subtracted, self.shrink, self.raw
+        how = self.source.rows, self.subtracted, self.shrink, self.raw
         return FileInputs(names, self, files_version(self.source.paths, *how))
 
     def __call__(self, item: int, random: torch.Generator | None = None) -> Tensor:
