@@ -17,9 +17,9 @@ Data flows one way: task → backbones → :class:`FeatureBank` → :class:`Sear
 from importlib import import_module as _import_module
 from inspect import ismodule as _ismodule
 
-from .architecture import ArchitectureWeights, SelectionError
+from .architecture import ArchitectureWeights, SelectionError, most_probable
 from .cells import RELAXATIONS, Cell, MixedCell, RelaxationError, register_relaxation
-from .config import ConfigError, __version__
+from .config import ConfigError, SearchSettings, Settings, __version__
 from .draw import (
     DrawError,
     Picture,
@@ -50,7 +50,7 @@ from .ops import register_operation
 from .progress import progress_bar
 from .runtime import DeviceError, resolve_device
 from .search import Search, SearchConfig, SearchError, SearchState
-from .selection import SELECTIONS, Selection, derive, register_selection
+from .selection import SELECTIONS, SearchView, Selection, derive, register_selection
 from .tasks import (
     TASKS,
     DataError,

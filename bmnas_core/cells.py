@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import ConfigError
-from .errors import BmnasError
+from .errors import BmnasError, quoted
 from .genotype import CellGenotype, step_name, step_predecessors
 from .ops import Conv1x1, make_operation
 from .registry import Registry
@@ -29,26 +29,31 @@ class RelaxationError(BmnasError):
 
 
 def _try_out(name: str, cls: object) -> None:
-    """Refuse a relaxation whose weights of three edges are no weights for X and for Y."""
+    """Refuse a relaxation whose ``weights`` gives no weights for X and for Y."""
     columns = getattr(cls, "columns", ())
     if len(columns) != 2 or not all(isinstance(column, str) for column in columns):
         raise RelaxationError(
             f"relaxation {name!r}: found columns {columns!r}; allowed: two names, those of the "
             "columns of α and β"
         )
-    try:
-        weights = [w.detach() for w in cls.weights(torch.tensor([[0.0, 1.0], [2.0, 0.5], [1, 1]]))]
-        fits = [w.shape == (3,) and bool((w >= 0).all() and w.isfinite().all()) for w in weights]
-    except Exception as error:
-        raise RelaxationError(
-            f"relaxation {name!r}: weights(logits) called on a tensor of shape (3, 2) raised "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    if fits != [True, True]:
-        raise RelaxationError(
-            f"relaxation {name!r}: found weights {weights!r}; allowed: two tensors of shape (3,), "
-            "finite and not negative"
-        )
+    for edges in (2, 5):
+        logits = torch.linspace(-3, 3, 2 * edges).reshape(edges, 2).requires_grad_()
+        try:
+            weights = tuple(cls.weights(logits))
+            fits = len(weights) == 2 and all(
+                w.shape == (edges,) and w.dtype == logits.dtype and bool((w >= 0).all())
+                for w in weights
+            )
+        except Exception as error:
+            raise RelaxationError(
+                f"relaxation {name!r}: weights(logits) called on a tensor of shape {edges, 2} "
+                f"raised {type(error).__name__}: {error}"
+            ) from error
+        if not fits:
+            raise RelaxationError(
+                f"relaxation {name!r}: found weights {quoted(weights, 200)}; allowed: two tensors "
+                f"of shape ({edges},) and {logits.dtype}, not negative"
+            )
 
 
 #: Relaxations by name, filled by :func:`register_relaxation`.
@@ -59,7 +64,7 @@ def register_relaxation(name: str):
     """Class decorator: make a class with ``columns`` and ``weights`` a relaxation.
 
     ``columns`` names the two columns of α and β; ``weights`` is a static method as in
-    :class:`PaperRelaxation`. It is tried once on three edges before it is accepted.
+    :class:`PaperRelaxation`. It is tried on two and on five edges before it is accepted.
 
     Raises:
         RelaxationError: for a name that is taken or ill-formed, or a class that does not work.

@@ -62,8 +62,10 @@ def register_metric(name: str, loss: Callable[[Tensor, Tensor], Tensor]):
         loss: what networks minimise for it.
 
     Raises:
-        TaskError: for a name that is taken or ill-formed, or functions that do not work.
+        TaskError: for a name that is taken or ill-formed, or a loss that does not work.
     """
+
+    METRICS.check_name(name)
 
     def decorate(score):
         METRICS.add(name, Metric(name, loss, score))

@@ -37,8 +37,8 @@ def pool(feature: Tensor, L: int, pooling: str = "grid") -> Tensor:
     Args:
         feature: (N, C), (N, C, T), (N, C, H, W) or (N, C, T, H, W).
         L: length of the inner representation.
-        pooling: ``"grid"`` keeps L positions of an image in reading order, in the most nearly square
-            grid of L; ``"time"`` keeps L moments of the first axis and pools all others away.
+        pooling: ``"grid"`` keeps L positions of an image in reading order, in the squarest grid
+            of L; ``"time"`` keeps L moments of the first axis and pools all others away.
 
     Returns:
         (N, C, L).

@@ -38,6 +38,8 @@ def register_operation(name: str, *, label: str | None = None, symmetric: bool =
         OperationError: if the name is taken or ill-formed, or the class does not do its part.
     """
 
+    OPERATIONS.check_name(name)
+
     def decorate(cls):
         OPERATIONS.add(name, cls, check=_try_out)
         cls.label, cls.symmetric = label or name, symmetric
@@ -68,18 +70,27 @@ def make_operation(name: str, C: int, L: int, dropout: float) -> nn.Module:
 def _try_out(name: str, cls: type) -> None:
     if not (inspect.isclass(cls) and issubclass(cls, nn.Module)):
         raise OperationError(f"operation {name!r}: found {cls!r}; allowed: an nn.Module class")
-    x = torch.zeros(2, 4, 3)
-    with RNG_LOCK, torch.random.fork_rng(devices=[]):
-        try:
-            out = cls(4, 3, 0.0)(x, x)
-        except Exception as error:
+    for N, C, L in ((2, 4, 3), (3, 6, 1)):
+        with RNG_LOCK, torch.random.fork_rng(devices=[]):
+            x, y = torch.randn(2, N, C, L)
+            before = x.clone(), y.clone()
+            try:
+                out = cls(C, L, 0.0)(x, y)
+            except Exception as error:
+                raise OperationError(
+                    f"operation {name!r}: cls(C={C}, L={L}, dropout=0.0) called on two tensors of "
+                    f"shape {N, C, L} raised {type(error).__name__}: {error}"
+                ) from error
+        shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        if shape != (N, C, L):
+            raise OperationError(f"operation {name!r}: found output {shape}; allowed: {N, C, L}")
+        if out.dtype != x.dtype or not out.isfinite().all():
+            found = f"of {out.dtype}" if out.dtype != x.dtype else "with NaN or infinity"
             raise OperationError(
-                f"operation {name!r}: cls(C=4, L=3, dropout=0.0) called on two tensors of shape "
-                f"(2, 4, 3) raised {type(error).__name__}: {error}"
-            ) from error
-    shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-    if shape != (2, 4, 3):
-        raise OperationError(f"operation {name!r}: found output {shape}; allowed: (2, 4, 3)")
+                f"operation {name!r}: found an output {found}; allowed: finite, of {x.dtype}"
+            )
+        if not (torch.equal(x, before[0]) and torch.equal(y, before[1])):
+            raise OperationError(f"operation {name!r}: found changed inputs; allowed: to read them")
 
 
 @register_operation("zero", label="Zero", symmetric=True)

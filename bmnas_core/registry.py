@@ -45,11 +45,19 @@ class Registry(Mapping):
                 work.
         """
 
+        self.check_name(name)
+
         def decorate(part):
             self.add(name, part)
             return part
 
         return decorate
+
+    def check_name(self, name: str) -> None:
+        """Raise BmnasError for an ill-formed name, such as the part itself: ``@register`` alone."""
+        pattern, words = self._pattern or (r"(?=.*\S).*", "a printable name")
+        if not isinstance(name, str) or not name.isprintable() or not re.fullmatch(pattern, name):
+            raise self._error(f"{self.kind} name: found {quoted(name)}; allowed: {words}")
 
     def add(self, name: str, part: object, check: Callable[[str, object], None] | None = None):
         """Make any object the part called ``name``. Raises as :meth:`register`.
@@ -58,9 +66,7 @@ class Registry(Mapping):
             check: the registry's own by default.
         """
         check = check or self._check
-        pattern, words = self._pattern or (r"(?=.*\S).*", "a printable name")
-        if not isinstance(name, str) or not name.isprintable() or not re.fullmatch(pattern, name):
-            raise self._error(f"{self.kind} name: found {quoted(name)}; allowed: {words}")
+        self.check_name(name)
         known = self._parts.get(name)
         if known is not None and _owner(known) != _owner(part):
             raise self._error(f"{self.kind} {name!r} exists already: {_owner(known)}")

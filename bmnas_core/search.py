@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from .architecture import ArchitectureWeights
+from .architecture import ArchitectureWeights, SelectionError
 from .cells import RELAXATIONS
 from .config import ConfigError, SearchSettings, setting
-from .errors import BmnasError
+from .errors import BmnasError, quoted
 from .features import FeatureBank
 from .genotype import DEFAULT_OPERATIONS, OPERATIONS, Genotype
 from .metrics import metric_of
@@ -28,7 +29,7 @@ from .runtime import (
     resolve_device,
     seeded,
 )
-from .selection import RUNGS, SELECTIONS, derive, selection_for
+from .selection import RUNGS, SELECTIONS, check_genotype, derive, selection_for
 from .storage import read_tensors, write_tensors
 from .tasks.task import Task, as_task
 from .train import cosine_restarts, score, scores
@@ -274,17 +275,42 @@ class Search:
     def _select(self) -> SearchState:
         """One step of the final selection. After a resume, the steps made before are repeated."""
         if self._selecting is None:
-            self._selecting = self.selection.run()
-            for _ in range(self.step - self.updates):
-                next(self._selecting, None)
-        made = next(self._selecting, None)
-        if made is None:  # repeated where numbers round differently, it may end earlier
+            self._selecting = iter(self.selection.run())
+            for k in range(self.updates, self.step):
+                self._select_next(k)
+        made = self._select_next(self.step)
+        if made is None and self.step > self.updates:
+            # Repeated where numbers round differently, it may end earlier.
             self.selection.steps = self.step - self.updates
             raise StopIteration
-        self.best_genotype, self.best_score = made
+        self.best_genotype, self.best_score = self._checked(made)
         self.step += 1
+        if self.step == self.total_steps and self._select_next(self.step) is not None:
+            raise SearchError(
+                f"selection {self.config.selection!r}: found more than {self.selection.steps} "
+                "steps; allowed: at most its attribute steps"
+            )
         rate = self.weight_optimizer.param_groups[0]["lr"]
         return self._state("selection", rate, None, None, self.best_score, self.best_genotype)
+
+    def _select_next(self, step: int) -> object:
+        """What the rule yields next, on the random numbers of this step; None at its end."""
+        self.hypernet.eval()
+        with seeded(self.seed, "selection", step, device=self.device):
+            return next(self._selecting, None)
+
+    def _checked(self, made: object) -> tuple[Genotype, float]:
+        """What a rule yielded. Raises SelectionError unless it is a genotype and its score."""
+        rule = self.config.selection
+        if not isinstance(made, tuple) or len(made) != 2 or type(made[1]) not in (int, float):
+            raise SelectionError(
+                f"selection {rule!r}: found {quoted(made)}; allowed: (genotype, score) from run"
+            )
+        genotype, score = made
+        check_genotype(rule, genotype, self.task.features, self.config.N)
+        if not math.isfinite(score):
+            raise SelectionError(f"selection {rule!r}: found score {score}; allowed: finite")
+        return genotype, float(score)
 
     def _next(self) -> SearchState:
         epoch, position = divmod(self.step, self.steps_per_epoch)

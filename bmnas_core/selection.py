@@ -32,6 +32,7 @@ from .architecture import (
     sample_candidates,
 )
 from .config import Config
+from .errors import quoted
 from .features import FeatureBank
 from .genotype import CellGenotype, Genotype, StepGenotype, free_pairs, is_free
 from .networks import Hypernet
@@ -75,9 +76,9 @@ SELECTIONS = Registry("selection", SelectionError, check=_check)
 def register_selection(name: str):
     """Decorator: make a function or a :class:`Selection` a rule that searches can end with.
 
-    A function maps :class:`~bmnas_core.architecture.ArchitectureWeights` to a genotype. It is
-    called after every step, so the search shows what it gives, and ends with what it gives in the
-    epoch with the best validation score.
+    A function maps :class:`~bmnas_core.architecture.ArchitectureWeights` to a genotype. The search
+    ends with what it gives in the epoch with the best validation score, and a state's ``genotype``
+    is what it gives at that step.
 
     Raises:
         SelectionError: for a name that is taken or ill-formed, or something else.
@@ -95,8 +96,22 @@ def derive(weights: ArchitectureWeights, selection: str = "argmax") -> Genotype:
     Raises:
         SelectionError: for an unknown rule, or if no legal pair of predecessors is left.
     """
+    if not isinstance(weights, ArchitectureWeights):
+        found = type(weights).__name__
+        raise SelectionError(f"weights: found {found}; allowed: ArchitectureWeights, state.weights")
     rule = SELECTIONS[selection]
-    return (argmax if inspect.isclass(rule) else rule)(weights)
+    found = (argmax if inspect.isclass(rule) else rule)(weights)
+    return check_genotype(selection, found, weights.features, len(weights.gamma))
+
+
+def check_genotype(selection: str, found: object, features: tuple[str, ...], N: int) -> Genotype:
+    """``found`` itself. Raises SelectionError unless it is a genotype of the searched space."""
+    if isinstance(found, Genotype) and found.features == features and len(found.cells) == N:
+        return found
+    raise SelectionError(
+        f"selection {selection!r}: found {quoted(found)}; allowed: a Genotype of {N} Cells on "
+        f"{', '.join(features)}"
+    )
 
 
 # --- functions of α, β and γ
@@ -194,11 +209,22 @@ class SearchView(Protocol):
 
 
 class Selection:
-    """Final selection of one architecture, after the search's last update.
+    """Final selection of one architecture, after the search's last update. ::
+
+        @bm.register_selection("best_of_ten")
+        class BestOfTen(bm.Selection):
+            def run(self):
+                weights, search = self.search.state.weights, self.search
+                scores = {g: search.score_of(g) for g in most_probable(weights, 10)}
+                best = max(scores, key=scores.get)
+                yield best, scores[best]
+
+    Random numbers follow the search's seed. A resumed search repeats :meth:`run` from its start.
+    The hypernet is in evaluation mode.
 
     Attributes:
-        search: the search that ends.
-        steps: the most steps that :meth:`run` makes.
+        search: the search that ends, a :class:`SearchView`.
+        steps: the most steps that :meth:`run` makes; set it in ``__init__`` if it is not 1.
     """
 
     steps = 1
@@ -207,7 +233,10 @@ class Selection:
         self.search = search
 
     def run(self) -> Iterator[tuple[Genotype, float]]:
-        """Yield after each step the best genotype so far, and its score on validation."""
+        """Yield after each step the best genotype so far, and its score on validation.
+
+        Each genotype must have the task's features and the search's number of Cells.
+        """
         raise NotImplementedError
 
 
@@ -226,8 +255,17 @@ class BestEpoch(Selection):
 
 def selection_for(search: SearchView) -> Selection:
     """The last part of a search, by the rule that its config names."""
-    rule = SELECTIONS[search.config.selection]
-    return rule(search) if inspect.isclass(rule) else BestEpoch(search)
+    name = search.config.selection
+    rule = SELECTIONS[name]
+    if not inspect.isclass(rule):
+        return BestEpoch(search)
+    found = rule(search)
+    if type(found.steps) is not int or found.steps < 1:
+        allowed = "an integer of 1 or more"
+        raise SelectionError(
+            f"selection {name!r}: steps: found {found.steps!r}; allowed: {allowed}"
+        )
+    return found
 
 
 @register_selection("perturbation")

@@ -348,7 +348,9 @@ def evaluate(
     Read ``"test"`` once, for the number you report; choose by ``"validation"``.
     """
     as_task(task)
-    device = next(net.parameters()).device
+    if not isinstance(net, nn.Module):
+        raise TrainError(f"net: found {type(net).__name__}; allowed: a network, as train gives")
+    device = next((p.device for p in net.parameters()), torch.device("cpu"))
     if modalities := getattr(net, "reads_inputs", None):
         return score(net, task, RawInputs(task, device=device, modalities=modalities), split)
     bank = FeatureBank.shared(task, getattr(net, "L", None), device, bank)

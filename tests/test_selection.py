@@ -15,6 +15,7 @@ from bmnas_core import (
     Hypernet,
     Search,
     SearchConfig,
+    SearchError,
     Selection,
     SelectionError,
     derive,
@@ -220,3 +221,89 @@ def test_what_is_no_rule_is_refused_when_it_is_registered(rule):
     with pytest.raises(SelectionError, match="selection 'mine': found .*; allowed: a function of "):
         register_selection("mine")(rule)
     assert "mine" not in SELECTIONS
+
+
+def selected_by(rule, **config):
+    with SELECTIONS.restored():
+        register_selection("mine")(rule)
+        search = Search(tiny_task(), SearchConfig(selection="mine", **config), device="cpu")
+        states = list(search)
+    return search, states
+
+
+OTHER = tiny_task(channels=(5,))
+
+
+@pytest.mark.parametrize(
+    "found",
+    [None, "text", {}, iter(()), derive(weights()), Search(OTHER, device="cpu").state.genotype],
+)
+def test_a_function_that_gives_no_genotype_of_the_space_is_refused(found):
+    with pytest.raises(
+        SelectionError, match="selection 'mine': found .*; allowed: a Genotype of 2"
+    ):
+        selected_by(lambda weights: found)
+
+
+GENOTYPE = Search(tiny_task(), device="cpu").state.genotype
+
+
+@pytest.mark.parametrize(
+    ("yielded", "message"),
+    [
+        ([], "found None; allowed: \\(genotype, score\\)"),
+        ([GENOTYPE], "found Genotype.*; allowed: \\(genotype, score\\)"),
+        ([(0.5, GENOTYPE)], "found .*; allowed: \\(genotype, score\\)"),
+        ([(GENOTYPE, None)], "found .*; allowed: \\(genotype, score\\)"),
+        ([(GENOTYPE, float("nan"))], "found score nan; allowed: finite"),
+        ([(derive(weights()), 0.5)], "found .*; allowed: a Genotype of 2 Cells on Image_1"),
+        ([(GENOTYPE, 0.1), (GENOTYPE, 0.9)], "found more than 1 steps"),
+    ],
+)
+def test_a_selection_that_yields_something_else_is_refused_in_one_line(yielded, message):
+    class Mine(Selection):
+        def run(self):
+            yield from yielded
+
+    with pytest.raises((SelectionError, SearchError), match=f"selection 'mine': {message}"):
+        selected_by(Mine)
+
+
+@pytest.mark.parametrize("steps", [0, -3, None, "3"])
+def test_a_selection_has_at_least_one_step(steps):
+    mine = type("Mine", (FixedSelection,), {"steps": steps})
+    with pytest.raises(
+        SelectionError, match="selection 'mine': steps: found .*; allowed: an integer"
+    ):
+        selected_by(mine)
+
+
+def test_a_selection_that_draws_random_numbers_follows_the_seed_and_resumes(tmp_path):
+    class Random(Selection):
+        steps = 3
+
+        def run(self):
+            for _ in range(3):
+                assert not self.search.hypernet.training
+                yield GENOTYPE, float(torch.rand(()))
+
+    scores = []
+    for noise in (1, 2):
+        torch.manual_seed(noise)
+        search, states = selected_by(Random)
+        scores.append([state.val_score for state in states[-3:]])
+    assert scores[0] == scores[1] and len(set(scores[0])) == 3
+    with SELECTIONS.restored():
+        register_selection("mine")(Random)
+        broken = Search(tiny_task(), SearchConfig(selection="mine"), device="cpu")
+        for _ in range(broken.updates + 1):
+            next(broken)
+        broken.save(tmp_path / "s")
+        resumed = Search.resume(tmp_path / "s", tiny_task(), device="cpu")
+        assert [state.val_score for state in resumed] == scores[0][1:]
+
+
+@pytest.mark.parametrize("what", [None, 3, "state"])
+def test_only_weights_are_derived_from(what):
+    with pytest.raises(SelectionError, match="weights: found .*; allowed: ArchitectureWeights"):
+        derive(what)

@@ -5,5 +5,3 @@ Those of the paper's tasks are in :mod:`~bmnas_core.backbones.paper`, imported o
 
 from .backbone import Backbone
 from .conv import ConvBackbone
-
-__all__ = ["Backbone", "ConvBackbone"]

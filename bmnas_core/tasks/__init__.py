@@ -6,17 +6,3 @@ The kit's own tasks are imported on demand.
 from .files import DATA_SETS
 from .inputs import DataError, DataWarning, FileInputs
 from .task import TASKS, Modality, Split, Task, TaskError, load_task, register_task
-
-__all__ = [
-    "DATA_SETS",
-    "TASKS",
-    "DataError",
-    "DataWarning",
-    "FileInputs",
-    "Modality",
-    "Split",
-    "Task",
-    "TaskError",
-    "load_task",
-    "register_task",
-]

@@ -19,7 +19,7 @@ from .audio import fit_length, mel_power
 from .files import DATA_SETS, DataSet, asset, read_manifest
 from .inputs import DataError
 from .pairs import DigitData, pair_task
-from .task import Task, register_task
+from .task import SPLITS, Task, register_task
 
 IMAGES, LABELS = "mnist/t10k-images-idx3-ubyte.gz", "mnist/t10k-labels-idx1-ubyte.gz"
 URLS = {
@@ -63,13 +63,7 @@ def avmnist(
         TaskError: for an unknown rule or a knob out of range.
     """
     return pair_task(
-        "avmnist",
-        _read(DATA.require()),
-        rule=rule,
-        image_energy=image_energy,
-        snr_db=snr_db,
-        defaults=DEFAULTS,
-        sizes=SIZES,
+        "avmnist", _read(DATA.require()), rule, image_energy, snr_db, DEFAULTS, SIZES,
         config=Settings(
             C=64, L=8, N=2, M=2, epochs=15, batch_size=96, dropout=0.1, max_lr=1e-3, min_lr=1e-6,
             weight_decay=1e-4, restart=1,
@@ -88,55 +82,38 @@ def _read(root: Path) -> DigitData:
     waves = torch.stack([fit_length(read_wave(root / name)) for name in names])
     spoken = [Path(name).stem.split("_") for name in names]
     take = torch.tensor([int(index) for _, _, index in spoken])
-    train, held_out = SIZES["train"], SIZES["train"] + SIZES["validation"]
+    parts = take >= 10, (take >= 5) & (take < 10), take < 5
     return DigitData(
         images=images,
         image_digits=digits,
-        image_split={
-            "train": order[:train],
-            "validation": order[train:held_out],
-            "test": order[held_out:],
-        },
+        image_split=dict(zip(SPLITS, order.split(list(SIZES.values())), strict=True)),
         speech=mel_power(waves),
         speech_digits=torch.tensor([int(digit) for digit, _, _ in spoken]),
-        speech_split={
-            "train": (take >= 10).nonzero()[:, 0],
-            "validation": ((take >= 5) & (take < 10)).nonzero()[:, 0],
-            "test": (take < 5).nonzero()[:, 0],
-        },
+        speech_split={name: p.nonzero()[:, 0] for name, p in zip(SPLITS, parts, strict=True)},
         version=hashlib.sha256(repr(sorted(DATA.manifest().items())).encode()).hexdigest()[:16],
     )
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """A gzipped IDX file of unsigned bytes, as MNIST is distributed.
-
-    Raises:
-        DataError: for a file that is truncated or of another format.
-    """
+    """A gzipped IDX file of unsigned bytes, as MNIST is distributed. Raises DataError."""
     try:
         content = gzip.decompress(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: found no gzip file ({error})") from None
     if len(content) < 4 or content[:3] != b"\x00\x00\x08" or len(content) < 4 + 4 * content[3]:
         raise DataError(f"{path}: found no IDX file of bytes")
-    dims = content[3]
-    shape = tuple(np.frombuffer(content[4 : 4 + 4 * dims], ">u4").tolist())
-    data = np.frombuffer(content[4 + 4 * dims :], np.uint8)
+    shape = tuple(np.frombuffer(content, ">u4", content[3], offset=4).tolist())
+    data = np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape))
     if len(data) != np.prod(shape):
         raise DataError(f"{path}: found {len(data)} values; allowed: {shape}")
     return data.reshape(shape).copy()
 
 
 def read_wave(path: Path) -> Tensor:
-    """A mono 16-bit WAV file at 8 kHz: (samples,) in -1 … 1.
-
-    Raises:
-        DataError: for a file that is truncated or of another format.
-    """
+    """A mono 16-bit WAV file at 8 kHz: (samples,) in -1 … 1. Raises DataError."""
     try:
         with wave.open(str(path)) as file:
-            kind = (file.getnchannels(), file.getsampwidth(), file.getframerate())
+            kind = file.getnchannels(), file.getsampwidth(), file.getframerate()
             frames = file.getnframes()
             content = file.readframes(frames)
     except (OSError, EOFError, wave.Error) as error:

@@ -15,9 +15,8 @@ from ..config import SearchSettings, Settings
 from ..runtime import generator
 from .audio import FRAMES, MELS
 from .files import DATA_SETS, DataSet, asset, read_manifest
-from .inputs import DataError
 from .pairs import DigitData, pair_task
-from .task import Task, register_task
+from .task import SPLITS, Task, register_task
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 DECIBELS = 80.0
@@ -55,13 +54,7 @@ def digits(
         TaskError: for an unknown rule or a knob out of range.
     """
     return pair_task(
-        "digits",
-        _read(),
-        rule=rule,
-        image_energy=image_energy,
-        snr_db=snr_db,
-        defaults=DEFAULTS,
-        sizes=SIZES,
+        "digits", _read(), rule, image_energy, snr_db, DEFAULTS, SIZES,
         config=Settings(
             C=32, L=4, N=2, M=2, epochs=15, batch_size=64, dropout=0.1, max_lr=3e-3, min_lr=1e-6,
             weight_decay=1e-4, restart=1,
@@ -81,32 +74,21 @@ def _read() -> DigitData:
     small = torch.from_numpy(written.images).float().unsqueeze(1) / 16
     images = torch.nn.functional.interpolate(small, (16, 16), mode="bilinear")
     order = torch.randperm(len(images), generator=generator(0, "digits images"))
-    train, held_out = int(0.6 * len(images)), int(0.8 * len(images))
+    parts = order.tensor_split((int(0.6 * len(images)), int(0.8 * len(images))))
     path = DATA.require() / "speech.npz"
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            speech = {key: file[key] for key in file.files}
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: found no speech ({error})") from None
+    with np.load(path, allow_pickle=False) as file:
+        speech = dict(file)
     decibels = torch.from_numpy(speech["decibels"]).float() / 255 * DECIBELS - DECIBELS
     voices = torch.randperm(len(speech["voices"]), generator=generator(0, "digits voices"))
     part = torch.empty_like(voices)
-    part[voices] = torch.arange(len(voices)) * 5 // len(voices)
+    part[voices] = (torch.arange(len(voices)) * 5 // len(voices) - 2).clamp(min=0)
     part = part[torch.from_numpy(speech["voice"]).long()]
     return DigitData(
         images=images,
         image_digits=torch.from_numpy(written.target).long(),
-        image_split={
-            "train": order[:train],
-            "validation": order[train:held_out],
-            "test": order[held_out:],
-        },
+        image_split=dict(zip(SPLITS, parts, strict=True)),
         speech=10 ** (decibels.reshape(-1, MELS, FRAMES) / 10),
         speech_digits=torch.from_numpy(speech["digit"]).long(),
-        speech_split={
-            "train": (part < 3).nonzero()[:, 0],
-            "validation": (part == 3).nonzero()[:, 0],
-            "test": (part == 4).nonzero()[:, 0],
-        },
+        speech_split={name: (part == i).nonzero()[:, 0] for i, name in enumerate(SPLITS)},
         version=hashlib.sha256(path.read_bytes()).hexdigest()[:16],
     )

@@ -36,14 +36,12 @@ MODULES = {
 def asset(name: str, *, missing_ok: bool = False) -> Path:
     """A file that comes with the kit: inside an installed wheel, else in the checkout.
 
-    Raises:
-        DataError: if it is not there and must be.
+    Raises DataError if it is not there, unless that is ok.
     """
-    places = [PACKAGE / "assets" / name, PACKAGE.parent / "assets" / name]
-    for place in places:
-        if place.exists() or missing_ok and place is places[-1]:
-            return place
-    raise DataError(f"asset {name!r}: not found; looked at {places[0]} and {places[1]}")
+    wheel, checkout = PACKAGE / "assets" / name, PACKAGE.parent / "assets" / name
+    if not (wheel.exists() or checkout.exists() or missing_ok):
+        raise DataError(f"asset {name!r}: not found; looked at {wheel} and {checkout}")
+    return wheel if wheel.exists() else checkout
 
 
 def data_root() -> Path:
@@ -57,11 +55,7 @@ def cache_folder() -> Path:
 
 
 def package(name: str) -> ModuleType:
-    """Import a package that only the paper's tasks need.
-
-    Raises:
-        DataError: if it is not installed, with the remedy.
-    """
+    """Import a package that only the paper's tasks need. Raises DataError with the remedy."""
     try:
         return import_module(name)
     except ImportError as error:
@@ -97,7 +91,7 @@ class DataSet:
     """The files of a task: what they are, where they lie, and where they come from.
 
     Attributes:
-        folder: below :func:`data_root`; None for files that come with the kit.
+        folder: below :func:`data_root`, or None for files that come with the kit.
         manifest: returns the expected files, path relative to ``root`` → SHA-256. None for data
             sets of which users may have parts; ``read`` checks those.
         url: path of a file → its address; None for data sets that their owners give on request.
@@ -123,10 +117,7 @@ class DataSet:
 
     @property
     def state(self) -> str:
-        """``"embedded"``, ``"missing"`` or ``"ready"``.
-
-        Without a manifest, ``"ready"`` only means that the folder exists.
-        """
+        """``"embedded"``, ``"missing"`` or ``"ready"``: checked, or without a manifest, there."""
         if self.embedded:
             return "embedded"
         present = not self.check() if self.manifest else self.root.is_dir()
@@ -134,41 +125,21 @@ class DataSet:
 
     def check(self) -> list[str]:
         """Problems with the files, one line each, such as a file that is missing or damaged."""
+        if self.manifest:
+            hashes = self.manifest().items()
+            return [p for path, digest in hashes if (p := _problem(self.root / path, digest))]
         problems = []
-        if self.manifest is None:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", DataWarning)
-                try:
-                    self.read()
-                except BmnasError as error:
-                    problems.append(str(error))
-            left_out = [w for w in caught if issubclass(w.category, DataWarning)]
-            return problems + [str(warning.message) for warning in left_out]
-        for path, expected in self.manifest().items():
-            file = self.root / path
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", DataWarning)
             try:
-                found = hashlib.sha256(file.read_bytes()).hexdigest()
-            except FileNotFoundError:
-                problems.append(f"{file}: missing")
-                continue
-            except OSError as error:
-                problems.append(f"{file}: cannot be read ({error.strerror})")
-                continue
-            if found != expected:
-                problems.append(
-                    f"{file}: found {file.stat().st_size} bytes with SHA-256 {found[:16]}…; "
-                    f"allowed: {expected[:16]}…"
-                )
-        return problems
+                self.read()
+            except BmnasError as error:
+                problems.append(str(error))
+        return problems + [str(w.message) for w in caught if issubclass(w.category, DataWarning)]
 
     def require(self) -> Path:
-        """The folder with the files, once they are checked.
-
-        Raises:
-            DataError: for files that are missing or wrong: the first ones, and the remedy.
-        """
-        problems = self.check()
-        if problems:
+        """The folder with the files. Raises DataError for missing or wrong ones, with the remedy."""
+        if problems := self.check():
             more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
             raise DataError(
                 f"data of task {self.name!r}: {'; '.join(problems[:3])}{more}. "
@@ -193,24 +164,30 @@ class DataSet:
         import pooch
 
         hashes = self.manifest()
-
-        def download(path: str) -> None:
-            target = self.root / path
-            pooch.retrieve(
-                self.url(path),
-                known_hash=f"sha256:{hashes[path]}",
-                fname=target.name,
-                path=target.parent,
-            )
-
+        urls = {path: self.url(path) for path in hashes}
+        files = pooch.create(self.root, base_url="", registry=hashes, urls=urls)
         pooch.get_logger().setLevel("WARNING")
         with ThreadPoolExecutor(8) as pool:
             try:
-                for _ in progress_bar(pool.map(download, hashes), self.name, len(hashes)):
-                    pass
+                list(progress_bar(pool.map(files.fetch, hashes), self.name, len(hashes)))
             except (OSError, ValueError) as error:
                 pool.shutdown(cancel_futures=True)
                 raise DataError(f"data of task {self.name!r}: download failed: {error}") from None
+
+
+def _problem(file: Path, expected: str) -> str | None:
+    """What is wrong with a file of this SHA-256."""
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        return f"{file}: missing"
+    except OSError as error:
+        return f"{file}: cannot be read ({error.strerror})"
+    found = hashlib.sha256(content).hexdigest()
+    if found == expected:
+        return None
+    allowed = f"allowed: {expected[:16]}…"
+    return f"{file}: found {len(content)} bytes with SHA-256 {found[:16]}…; {allowed}"
 
 
 #: The data sets of the kit's tasks, by the task's name.

@@ -57,24 +57,22 @@ class DigitData:
 def pair_task(
     name: str,
     data: DigitData,
-    *,
     rule: str,
     image_energy: float | None,
     snr_db: float | None,
     defaults: dict[str, tuple[float, float]],
     sizes: dict[str, int],
+    *,
     config: Settings,
     search_config: SearchSettings,
 ) -> Task:
-    """The task on ``data``.
+    """The task on ``data``, with the options of ``load_task``.
 
     Args:
-        rule, image_energy, snr_db: as of ``load_task``.
-        defaults: rule → the two knobs' values by default.
+        defaults: rule → ``image_energy`` and ``snr_db`` by default.
         sizes: split name → number of pairs.
 
-    Raises:
-        TaskError: for an unknown rule or a knob out of range.
+    Raises TaskError for an unknown rule or a knob out of range.
     """
     if not isinstance(rule, str) or rule not in RULES:
         raise TaskError(f"rule: found {rule!r}; allowed: {', '.join(map(repr, RULES))}")
@@ -86,55 +84,41 @@ def pair_task(
         raise TaskError(f"snr_db: found {snr_db!r}; allowed: decibels of -100 or more, or inf")
     images = keep_energy(data.images, image_energy, data.image_split["train"])
     power = add_noise(data.speech, snr_db, generator(0, "noise"))
-    streams = {
-        "Image": (images, data.image_digits),
-        "Audio": (log_mel(power).unsqueeze(1), data.speech_digits),
-    }
-    notes = {"image_energy": float(image_energy), "snr_db": float(snr_db), "data": data.version}
-    task = Task(
-        name,
-        rule,
-        RULES[rule],
-        "accuracy",
-        tuple(
-            Modality(
-                stream,
-                ConvBackbone(CHANNELS).eval(),
-                {f"{stream}_{i + 1}": c for i, c in enumerate(CHANNELS)},
-                inputs,
-                classes=digits,
-            )
-            for stream, (inputs, digits) in streams.items()
-        ),
-        {split: make_pairs(data, split, rule, sizes[split]) for split in SPLITS},
-        config,
-        search_config,
-        notes,
-        dict.fromkeys(streams, PRETRAINING),
+    modalities = (
+        _modality("Image", images, data.image_digits),
+        _modality("Audio", log_mel(power).unsqueeze(1), data.speech_digits),
     )
+    splits = {split: make_pairs(data, split, rule, sizes[split]) for split in SPLITS}
+    notes = {"image_energy": float(image_energy), "snr_db": float(snr_db), "data": data.version}
+    alone = {modality.name: PRETRAINING for modality in modalities}
+    task = Task(
+        name, rule, RULES[rule], "accuracy", modalities, splits, config, search_config, notes, alone
+    )  # fmt: skip
     _load_or_train(task)
     return task
+
+
+def _modality(name: str, inputs: Tensor, digits: Tensor) -> Modality:
+    channels = {f"{name}_{i + 1}": c for i, c in enumerate(CHANNELS)}
+    return Modality(name, ConvBackbone(CHANNELS).eval(), channels, inputs, classes=digits)
 
 
 def make_pairs(data: DigitData, split: str, rule: str, n: int) -> Split:
     """``n`` random pairs within a split, each image and each recording about equally often."""
     random = generator(0, "pairs", split, rule)
     images, speech = data.image_split[split], data.speech_split[split]
-    if not len(images) or not len(speech):
-        raise TaskError(f"split {split!r} is empty: {len(images)} images, {len(speech)} recordings")
     chosen = _in_turn(images, n, random)
     digits = data.image_digits[chosen]
     if rule == "same":
-        partners = torch.empty(n, dtype=torch.long)
+        partners = torch.empty_like(chosen)
         for digit in range(10):
             rows = (digits == digit).nonzero()[:, 0]
             fitting = speech[data.speech_digits[speech] == digit]
             partners[rows] = _in_turn(fitting, len(rows), random)
-        labels = digits
     else:
         partners = _in_turn(speech, n, random)
-        labels = digits + data.speech_digits[partners]
-    return Split(split, torch.stack([chosen, partners], dim=1), labels)
+        digits = digits + data.speech_digits[partners]
+    return Split(split, torch.stack([chosen, partners], dim=1), digits)
 
 
 def _in_turn(items: Tensor, n: int, random: torch.Generator) -> Tensor:
@@ -178,8 +162,7 @@ def save_backbones(task: Task, path: str | os.PathLike) -> Path:
 def load_backbones(task: Task, path: str | os.PathLike) -> bool:
     """Read weights into a task's backbones; False if they are of another task or other knobs.
 
-    Raises:
-        DataError: for a file that is damaged or holds other weights.
+    Raises DataError for a file that is damaged or holds other weights.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -191,10 +174,8 @@ def load_backbones(task: Task, path: str | os.PathLike) -> bool:
             own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
             modality.backbone.load_state_dict(own)
     except (SafetensorError, RuntimeError, OSError) as error:
-        raise DataError(
-            f"{path}: found no weights of this task's backbones ({error}); delete the file to have "
-            "them trained again"
-        ) from None
+        found, remedy = f"no weights of this task's backbones ({error})", "delete the file to have"
+        raise DataError(f"{path}: found {found}; {remedy} them trained again") from None
     return True
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -31,15 +32,14 @@ def _check_options(name: str, function: object) -> None:
         kinds = [p.kind for p in inspect.signature(function).parameters.values()]
     except (TypeError, ValueError):
         kinds = [None]
-    if inspect.isclass(function) or any(kind not in named for kind in kinds):
+    if inspect.isclass(function) or not set(kinds) <= set(named):
         raise TaskError(
             f"task {name!r}: found {function!r}; allowed: a function whose parameters, the task's "
             "options, all have names"
         )
 
 
-#: Functions from options to a task, by name, filled by :func:`register_task`. The kit's own are
-#: imported on demand.
+#: Functions from options to a task, by name. The kit's own are imported on demand.
 TASKS = Registry("task", TaskError, check=_check_options, on_demand=MODULES)
 
 
@@ -72,7 +72,7 @@ class Modality:
         inputs: (items, …), all items of all splits, or a
             :class:`~bmnas_core.tasks.inputs.FileInputs`, which reads them on demand.
         pooling: how features are pooled to length L, see :func:`~bmnas_core.networks.pool`.
-        classes: (items,), each item's own class if it has one, such as the digit it shows.
+        classes: (items,), each item's own class, such as the digit it shows, or None.
     """
 
     name: str
@@ -148,72 +148,61 @@ class Task:
     protocol: str | None = None
 
     def __post_init__(self):
+        for problem in self._problems():
+            raise TaskError(f"{self.name}: {problem}")
+
+    def _problems(self) -> Iterator[str]:
+        """What does not hold together; each check needs those before it to have passed."""
         if len(self.modalities) < 2:
-            raise TaskError(
-                f"{self.name}: found {len(self.modalities)} modality; allowed: two or more"
-            )
-        for kind, names in (
-            ("modality", [m.name for m in self.modalities]),
-            ("feature", [f for m in self.modalities for f in m.channels]),
-        ):
-            for name in names:
-                if names.count(name) > 1:
-                    raise TaskError(f"{self.name}: {kind} {name!r} twice; allowed: each name once")
+            yield f"found {len(self.modalities)} modality; allowed: two or more"
+        names = {
+            "modality": [m.name for m in self.modalities],
+            "feature": [f for m in self.modalities for f in m.channels],
+        }
+        for kind, found in names.items():
+            for name in found:
+                if found.count(name) > 1:
+                    yield f"{kind} {name!r} twice; allowed: each name once"
         try:
             check_features(self.features)
         except GenotypeError as error:
-            raise TaskError(f"{self.name}: {error}") from None
-        for f in fields(Settings):
-            if getattr(self.config, f.name) is None:
-                raise TaskError(f"{self.name}: config.{f.name}: found None; allowed: a value")
-        for split in SPLITS:
-            if split not in self.splits or len(self.splits[split]) == 0:
-                raise TaskError(
-                    f"{self.name}: split {split!r} is empty; allowed: at least one sample"
-                )
-            self._check_split(self.splits[split])
-        self._check_apart()
-
-    def _check_split(self, split: Split) -> None:
-        place = f"{self.name}: split {split.name!r}"
-        expected = (len(split.labels), len(self.modalities))
-        if tuple(split.index.shape) != expected:
-            raise TaskError(
-                f"{place}: found index of shape {tuple(split.index.shape)}; allowed: {expected}"
-            )
-        for what in ("index", "labels"):
-            dtype = getattr(split, what).dtype
-            if dtype != torch.int64:
-                raise TaskError(f"{place}: found {what} of {dtype}; allowed: torch.int64")
-        for column, modality in zip(split.index.T, self.modalities, strict=True):
-            low, high = int(column.min()), int(column.max())
-            if low < 0 or high >= len(modality.inputs):
-                raise TaskError(
-                    f"{place}: found {modality.name} items {low}…{high}; allowed: 0…"
-                    f"{len(modality.inputs) - 1}"
-                )
-        self._check_labels(place, split.labels)
-
-    def _check_labels(self, place: str, labels: Tensor) -> None:
-        if labels.shape[1:] not in ((), (self.classes,)):
-            raise TaskError(
-                f"{place}: found labels of shape {tuple(labels.shape)}; allowed: (n,), or (n, "
-                f"{self.classes}) of 0 and 1"
-            )
-        low, high = int(labels.min()), int(labels.max())
-        limit = 1 if labels.dim() == 2 else self.classes - 1
-        if not 0 <= low <= high <= limit:
-            raise TaskError(f"{place}: found labels {low}…{high}; allowed: 0…{limit}")
-
-    def _check_apart(self) -> None:
+            yield str(error)
+        for name, value in vars(self.config).items():
+            if value is None:
+                yield f"config.{name}: found None; allowed: a value"
+        for name in SPLITS:
+            if name not in self.splits or len(self.splits[name]) == 0:
+                yield f"split {name!r} is empty; allowed: at least one sample"
+            for problem in self._problems_of(self.splits[name]):
+                yield f"split {name!r}: {problem}"
         for modality in self.modalities:
             items = torch.cat([self.items(split, modality.name) for split in SPLITS])
             found, times = items.unique(return_counts=True)
             if int(times.max()) > 1:
-                raise TaskError(
-                    f"{self.name}: {modality.name} item {int(found[times.argmax()])} is in more "
-                    "than one split; allowed: one, or it would be scored and learned from"
+                yield (
+                    f"{modality.name} item {int(found[times.argmax()])} is in more than one split; "
+                    "allowed: one, or it would be scored and learned from"
                 )
+
+    def _problems_of(self, split: Split) -> Iterator[str]:
+        index, labels = split.index, split.labels
+        if index.shape != (len(labels), len(self.modalities)):
+            allowed = (len(labels), len(self.modalities))
+            yield f"found index of shape {tuple(index.shape)}; allowed: {allowed}"
+        for what, found in {"index": index, "labels": labels}.items():
+            if found.dtype != torch.int64:
+                yield f"found {what} of {found.dtype}; allowed: torch.int64"
+        for column, modality in zip(index.T, self.modalities, strict=True):
+            low, high, n = int(column.min()), int(column.max()), len(modality.inputs)
+            if low < 0 or high >= n:
+                yield f"found {modality.name} items {low}…{high}; allowed: 0…{n - 1}"
+        if labels.shape[1:] not in ((), (self.classes,)):
+            allowed = f"(n,), or (n, {self.classes}) of 0 and 1"
+            yield f"found labels of shape {tuple(labels.shape)}; allowed: {allowed}"
+        low, high = int(labels.min()), int(labels.max())
+        limit = 1 if labels.dim() == 2 else self.classes - 1
+        if low < 0 or high > limit:
+            yield f"found labels {low}…{high}; allowed: 0…{limit}"
 
     @property
     def channels(self) -> dict[str, int]:
@@ -231,30 +220,22 @@ class Task:
         return ", ".join(f"{kind} {name}" for kind, name in named if name)
 
     def items(self, split: str, modality: str) -> Tensor:
-        """Numbers of the items of one modality that a split uses: (k,), ascending.
-
-        Raises:
-            TaskError: for a split or a modality that does not exist.
-        """
+        """Item numbers of a modality that a split uses: (k,), ascending. Raises as both do."""
         column = self.modalities.index(self.modality(modality))
         return self.split(split).index[:, column].unique()
 
     def modality(self, name: str) -> Modality:
-        """A modality by name. Raises :class:`TaskError` for one that does not exist."""
-        names = [m.name for m in self.modalities]
-        if name not in names:
-            raise TaskError(f"modality: found {name!r}; allowed: {', '.join(names)}")
-        return self.modalities[names.index(name)]
+        """A modality by name. Raises TaskError for an unknown one."""
+        named = {m.name: m for m in self.modalities}
+        if name not in named:
+            raise TaskError(f"modality: found {name!r}; allowed: {', '.join(named)}")
+        return named[name]
 
     def split(self, name: str) -> Split:
-        """A split by name; ``"train+validation"`` joins two.
-
-        Raises:
-            TaskError: for a split that does not exist.
-        """
-        parts = [self.splits[part] for part in name.split("+") if part in self.splits]
-        if len(parts) != len(name.split("+")):
+        """A split by name; ``"train+validation"`` joins two. Raises TaskError for an unknown one."""
+        if not set(name.split("+")) <= set(self.splits):
             raise TaskError(f"split: found {name!r}; allowed: {', '.join(self.splits)}")
+        parts = [self.splits[part] for part in name.split("+")]
         if len(parts) == 1:
             return parts[0]
         index, labels = (torch.cat([getattr(p, k) for p in parts]) for k in ("index", "labels"))
@@ -262,27 +243,23 @@ class Task:
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{len(self.splits[s])} {s}" for s in SPLITS)
-        which = f" ({self.variant})" if self.variant else ""
-        return (
-            f"Task {self.name!r}{which}: {self.classes} classes, {self.metric}; "
-            f"{sizes}; features {', '.join(self.features)}"
-        )
+        name = f"{self.name!r} ({self.variant})" if self.variant else repr(self.name)
+        scored = f"{self.classes} classes, {self.metric}"
+        return f"Task {name}: {scored}; {sizes}; features {', '.join(self.features)}"
 
 
 def as_task(task: Task) -> Task:
-    """``task`` itself. Raises :class:`TaskError` for anything but a task."""
-    if not isinstance(task, Task):
-        found = type(task).__name__
-        raise TaskError(f"task: found {found}; allowed: a Task, as load_task gives")
-    return task
+    """``task`` itself. Raises TaskError for anything but a task."""
+    if isinstance(task, Task):
+        return task
+    raise TaskError(f"task: found {type(task).__name__}; allowed: a Task, as load_task gives")
 
 
 def register_task(name: str):
     """Decorator: make a function loadable as ``load_task(name, option=…)``.
 
-    Raises:
-        TaskError: for a name that is taken or ill-formed, or anything but a function whose
-            parameters all have names.
+    Raises TaskError for a name that is taken or ill-formed, or anything but a function of named
+    parameters.
     """
     return TASKS.register(name)
 
@@ -298,8 +275,6 @@ def load_task(name: str, **options) -> Task:
     known = tuple(inspect.signature(function).parameters)
     for option in options:
         if option not in known:
-            raise TaskError(
-                f"task {name!r}: found option {option!r}{near_miss(option, known)}; allowed: "
-                f"{', '.join(known)}"
-            )
+            found = f"option {option!r}{near_miss(option, known)}"
+            raise TaskError(f"task {name!r}: found {found}; allowed: {', '.join(known)}")
     return function(**options)

@@ -6,14 +6,3 @@ from .inflated_resnet import InflatedResNet50
 from .maxout import MaxoutMLP
 from .resnext3d import ResNeXt3D
 from .vgg import VGG19
-
-__all__ = [
-    "HCN",
-    "VGG19",
-    "CheckpointError",
-    "InflatedResNet50",
-    "MaxoutMLP",
-    "ResNeXt3D",
-    "load_checkpoint",
-    "save_checkpoint",
-]
