@@ -531,3 +531,37 @@ def test_an_mfas_network_is_the_formula():
     h = net.norms[1](net.convs[1](second)).sigmoid()
     torch.testing.assert_close(net(features), net.linear(h.flatten(1)))
     assert Surrogate(3)(torch.zeros(4, 2, 3)).shape == (4,)
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ([None], "found None; allowed: .label, .networks"),
+        ([("mine", torch.nn.Linear(2, 2))], "found .*; allowed: .label, .networks"),
+        ([("mine", [])], "found .*; allowed"),
+        ([(5, [torch.nn.Linear(2, 2)])], "found .*; allowed"),
+        ([("mine", [3])], "found .*; allowed"),
+        ([("late fusion, averaged", None)], "found .*; allowed"),
+    ],
+)
+def test_what_a_baseline_yields_is_checked(entries, message):
+    with BASELINES.restored():
+
+        @register_baseline("mine")
+        def mine(context):
+            yield from entries
+
+        with pytest.raises(BaselineError, match=f"baseline 'mine': {message}"):
+            compare(tiny_task(), ["mine"], device="cpu", progress=False)
+
+
+def test_a_label_that_another_baseline_has_is_refused():
+    with BASELINES.restored():
+
+        @register_baseline("mine")
+        def mine(context):
+            yield "GMU", [context.train(fixed_genotype(context.task, "Sum"))]
+
+        recipe = TrainConfig(epochs=1)
+        with pytest.raises(BaselineError, match="baseline 'mine': found label 'GMU' a second time"):
+            compare(tiny_task(), ["GMU", "mine"], config=recipe, device="cpu", progress=False)

@@ -48,8 +48,7 @@ def train_on_items(
         The backbone under its classifier, inputs → logits (N, item classes), and one record an
         epoch. Their ``validation_score`` is the accuracy on the validation split's items.
 
-    Raises:
-        BmnasError: when the loss stops being finite.
+    Raises BmnasError when the loss stops being finite.
     """
     inputs, classes, history = modality.inputs, modality.classes, []
     train, held_out = (task.items(split, modality.name) for split in ("train", "validation"))
@@ -69,7 +68,8 @@ def train_on_items(
             classifier.train()
             for rows in epoch_batches(len(train), config.batch_size, seed, *stream, epoch):
                 batch = train[rows]
-                logits = classifier(_shifted(inputs[batch]).to(device))
+                shown = inputs[batch] if inputs.dim() != 4 else random_shift(inputs[batch], SHIFT)
+                logits = classifier(shown.to(device))
                 loss = nn.functional.cross_entropy(logits, classes[batch].to(device))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
@@ -78,18 +78,11 @@ def train_on_items(
                 losses.append(loss.detach())
             mean = float(torch.stack(losses).mean())
             if not math.isfinite(mean):
-                raise BmnasError(
-                    f"training loss in epoch {epoch + 1}: found {mean}; allowed: finite"
-                )
-            history.append(
-                {
-                    "epoch": epoch + 1,
-                    "lr": schedule.get_last_lr()[0],
-                    "train_loss": mean,
-                    "validation_score": _accuracy(classifier, inputs, classes, held_out, device),
-                    "seconds": time.perf_counter() - start,
-                }
-            )
+                place = f"training loss in epoch {epoch + 1}"
+                raise BmnasError(f"{place}: found {mean}; allowed: finite")
+            record = {"epoch": epoch + 1, "lr": schedule.get_last_lr()[0], "train_loss": mean}
+            record["validation_score"] = _accuracy(classifier, inputs, classes, held_out, device)
+            history.append(record | {"seconds": time.perf_counter() - start})
             if on_epoch:
                 with torch.random.fork_rng(devices=[]):  # it may draw random numbers
                     on_epoch(history[-1])
@@ -103,13 +96,11 @@ def _accuracy(classifier: nn.Module, inputs, classes: Tensor, items: Tensor, dev
     return float((torch.cat(answers).cpu() == classes[items]).double().mean())
 
 
-def _shifted(inputs: Tensor) -> Tensor:
-    """Images moved together by a random number of pixels, their border repeated."""
-    if inputs.dim() != 4:
-        return inputs
-    height, width = inputs.shape[-2:]
-    down, right = torch.randint(2 * SHIFT + 1, (2,)).tolist()
-    padded = nn.functional.pad(inputs, (SHIFT,) * 4, mode="replicate")
+def random_shift(images: Tensor, most: int, random: torch.Generator | None = None) -> Tensor:
+    """Images (…, C, H, W) moved together by up to ``most`` pixels, their border repeated."""
+    height, width = images.shape[-2:]
+    down, right = torch.randint(2 * most + 1, (2,), generator=random).tolist()
+    padded = nn.functional.pad(images, (most,) * 4, mode="replicate")
     return padded[..., down : down + height, right : right + width]
 
 

@@ -12,7 +12,7 @@ from statistics import fmean
 import torch
 from torch import nn
 
-from ..errors import BmnasError
+from ..errors import BmnasError, quoted
 from ..features import FeatureBank
 from ..genotype import Genotype
 from ..networks import count_parameters
@@ -155,6 +155,8 @@ def register_baseline(name: str, *, quick: bool = False):
         BaselineError: for a name that is taken or ill-formed, or anything but such a function.
     """
 
+    BASELINES.check_name(name)
+
     def decorate(function):
         BASELINES.add(name, function)
         function.quick = quick
@@ -190,7 +192,8 @@ def compare(
         (mean), ``seconds`` (all together) and of those ``search_seconds``.
 
     Raises:
-        BaselineError: for an unknown name.
+        BaselineError: for an unknown name, and for what a baseline yields if it is not (label,
+            networks) or has a label that is taken.
     """
     if names is None:
         names = [name for name, baseline in BASELINES.items() if baseline.quick]
@@ -204,7 +207,9 @@ def compare(
     for name in bar:
         bar.set_postfix_str(name)
         part = {}
-        for label, nets, seconds in _timed(context, baselines[name](context)):
+        for label, nets, seconds in _timed(context, name, baselines[name](context)):
+            if label in found or label in part:
+                raise BaselineError(f"baseline {name!r}: found label {label!r} a second time")
             scores = [evaluate(net, task, "test", bank=bank) for net in nets]
             part[label] = {
                 "test": fmean(scores),
@@ -219,13 +224,21 @@ def compare(
 
 
 def _timed(
-    context: BaselineContext, entries: Iterator[tuple[str, list[nn.Module]]]
+    context: BaselineContext, name: str, entries: Iterator[tuple[str, list[nn.Module]]]
 ) -> Iterator[tuple[str, list, dict[str, float]]]:
+    """What a baseline yields, checked, with its seconds."""
     while True:
         start = time.perf_counter()
         context.search_seconds = context.saved_seconds = 0.0
-        entry = next(entries, None)
-        if entry is None:
+        try:
+            entry = next(entries)
+        except StopIteration:
             return
         spent = time.perf_counter() - start + context.saved_seconds
-        yield *entry, {"seconds": spent, "search_seconds": context.search_seconds}
+        match entry:
+            case (str(label), [*nets]) if nets and all(isinstance(n, nn.Module) for n in nets):
+                yield label, nets, {"seconds": spent, "search_seconds": context.search_seconds}
+            case _:
+                raise BaselineError(
+                    f"baseline {name!r}: found {quoted(entry)}; allowed: (label, [networks])"
+                )

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +23,11 @@ class DataError(BmnasError):
 
 class DataWarning(UserWarning):
     """Data that can be used but have a flaw, such as samples left out for unreadable files."""
+
+
+def wrong(place: object, found: object, allowed: object) -> DataError:
+    """The error for what a file holds at ``place``."""
+    return DataError(f"{place}: found {found}; allowed: {allowed}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +51,9 @@ class FileInputs:
 
     def __getitem__(self, items: int | slice | Tensor) -> Tensor:
         """One input, or several stacked. Raises DataError for one that cannot be read."""
-        if isinstance(items, slice):
-            items = torch.arange(len(self))[items]
-        if isinstance(items, Tensor) and items.dtype == torch.bool:
-            items = items.nonzero()[:, 0]
-        if isinstance(items, Tensor) and items.dim():
-            return torch.stack([self.read(int(item), None) for item in items])
+        items = torch.arange(len(self))[items]
+        if items.dim():
+            return torch.stack([self.read(item, None) for item in items.tolist()])
         return self.read(int(items), None)
 
 
@@ -61,8 +64,7 @@ MAX_PREFETCH_BYTES = 2 << 30
 Inputs = Tensor | FileInputs
 
 
-@dataclass(frozen=True)
-class Loaded:
+class Loaded(NamedTuple):
     """The part of a batch that could be read.
 
     Attributes:
@@ -102,7 +104,7 @@ def load(
         raise DataError(f"workers: found {workers!r}; allowed: an integer of 0 or more")
     if all(isinstance(column, Tensor) for column in columns):
         for _, items in batches:
-            inputs = [column[items[:, m]] for m, column in enumerate(columns)]
+            inputs = [column[rows] for column, rows in zip(columns, items.T, strict=True)]
             yield Loaded(inputs, torch.arange(len(items)), {})
         return
     if workers is None:
@@ -120,10 +122,8 @@ def load(
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        raise DataError(
-            f"{workers} worker processes: {error}; allowed: as many as fit in memory and in shared "
-            "memory (/dev/shm), or workers=0"
-        ) from None
+        allowed = "as many as fit in memory and in shared memory (/dev/shm), or workers=0"
+        raise DataError(f"{workers} worker processes: {error}; allowed: {allowed}") from None
 
 
 def _cores() -> int:
@@ -141,11 +141,9 @@ class _Samples(torch.utils.data.Dataset):
         inputs, failures = [], {}
         for m, (column, item) in enumerate(zip(self.columns, items, strict=True)):
             try:
-                if isinstance(column, Tensor):
-                    inputs.append(column[item])
-                else:
-                    random = self.random and generator(*self.random, number)
-                    inputs.append(column.read(item, random))
+                random = self.random and generator(*self.random, number)
+                in_memory = isinstance(column, Tensor)
+                inputs.append(column[item] if in_memory else column.read(item, random))
             except DataError as error:
                 failures[m, item] = str(error)
         return inputs, failures
@@ -163,21 +161,17 @@ def warn_skipped(what: str, reasons: Sequence[str]) -> None:
     """Warn that some of ``what`` were left out: how many, and the first three reasons."""
     if reasons:
         more = f"; and {len(reasons) - 3:,} more" if len(reasons) > 3 else ""
-        warnings.warn(
-            f"{what}: {len(reasons):,} left out: {'; '.join(reasons[:3])}{more}",
-            DataWarning,
-            stacklevel=3,
-        )
+        text = f"{what}: {len(reasons):,} left out: {'; '.join(reasons[:3])}{more}"
+        warnings.warn(text, DataWarning, stacklevel=3)
 
 
-def files_version(paths: Sequence[Path], *reading: object) -> str:
+def files_version(paths: Sequence[str | os.PathLike], *reading: object) -> str:
     """Hash of the files' names, sizes and times of modification, and of how they are read.
 
-    Raises:
-        DataError: for a file that is missing.
+    Raises DataError for a file that is missing.
     """
     digest = hashlib.sha256(repr(reading).encode())
-    for path in paths:
+    for path in map(Path, paths):
         try:
             stat = path.stat()
         except OSError as error:

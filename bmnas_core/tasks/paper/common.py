@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from ...backbones.backbone import Backbone
 from ...backbones.paper.checkpoints import load_checkpoint
 from .. import files
 from ..inputs import DataError, Inputs
-from ..task import Modality, TaskError
+from ..task import Modality, Split, TaskError
 
 #: ImageNet's mean and standard deviation of red, green and blue in 0 … 1.
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -22,8 +25,7 @@ def folder_of(
 ) -> Path:
     """``data_root``; by default the data set's folder, or the one of a sample written by ``make``.
 
-    Raises:
-        TaskError: for anything but a path.
+    Raises TaskError for anything but a path.
     """
     if not isinstance(data_root, str | os.PathLike | None):
         raise TaskError(f"data_root: found {data_root!r}; allowed: the path of a folder")
@@ -62,12 +64,14 @@ def modalities_of(
     )
 
 
-def read_json(path: Path) -> object:
-    """What a JSON file holds.
+def paired_split(name: str, items: Sequence[int], labels: Tensor | Sequence[int]) -> Split:
+    """A split whose samples have the same item number in both modalities."""
+    index = torch.tensor(items, dtype=torch.long)[:, None].expand(-1, 2)
+    return Split(name, index, torch.as_tensor(labels, dtype=torch.long))
 
-    Raises:
-        DataError: for a file that cannot be read or is no JSON.
-    """
+
+def read_json(path: Path) -> object:
+    """What a JSON file holds. Raises DataError for a file that cannot be read or is no JSON."""
     try:
         return json.loads(path.read_bytes())
     except OSError as error:

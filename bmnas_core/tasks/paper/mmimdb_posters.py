@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...backbones.item_training import random_shift
 from ..files import package
-from ..inputs import DataError, FileInputs, files_version
+from ..inputs import DataError, FileInputs, files_version, wrong
 from .common import DEVIATION, MEAN
 
 SHAPE = (3, 256, 160)
@@ -53,9 +54,8 @@ class Posters:
 def read_npy(path: Path) -> np.ndarray:
     """An array from a .npy file.
 
-    Raises:
-        DataError: for Python objects, since reading them would run code.
-        OSError, ValueError, EOFError, MemoryError: for a damaged file.
+    Raises DataError for Python objects, since reading them would run code, and what is in
+    :data:`UNREADABLE` for a damaged file.
     """
     with path.open("rb") as file:
         try:
@@ -111,14 +111,14 @@ class PosterReader:
         except UNREADABLE as error:
             raise DataError(f"{place}: cannot be read ({error})") from None
         if found.shape != SHAPE or found.dtype.kind not in "iuf":
-            raise DataError(
-                f"{place}: found shape {found.shape} of {found.dtype}; allowed: {SHAPE} of numbers"
-            )
+            shape = f"shape {found.shape} of {found.dtype}"
+            raise wrong(place, shape, f"{SHAPE} of numbers")
         offsets = SUBTRACTED if self.subtracted else (0, 0, 0)
-        low = min(c.min() + offset for c, offset in zip(found, offsets, strict=True))
-        high = max(c.max() + offset for c, offset in zip(found, offsets, strict=True))
+        limits = zip(found.min((1, 2)), found.max((1, 2)), offsets, strict=True)
+        low, high = zip(*((a + offset, b + offset) for a, b, offset in limits), strict=True)
+        low, high = min(low), max(high)
         if not -1 < low <= high < 256:
-            raise DataError(f"{place}: found numbers {low:.0f} … {high:.0f}; allowed: 0 … 255")
+            raise wrong(place, f"numbers {low:.0f} … {high:.0f}", "0 … 255")
         poster = torch.from_numpy(found.astype(np.float32))
         if self.shrink > 1:
             poster = torch.nn.functional.avg_pool2d(poster, self.shrink)
@@ -126,17 +126,12 @@ class PosterReader:
             poster = (poster + _by_colour(offsets)) / 255
             poster = poster.flip(0) if self.subtracted else poster
             poster = (poster - _by_colour(MEAN)) / _by_colour(DEVIATION)
-        return poster if random is None else _augmented(poster, SHIFT // self.shrink, random)
+        if random is None:
+            return poster
+        if torch.rand((), generator=random) < 0.5:
+            poster = poster.flip(2)
+        return random_shift(poster, SHIFT // self.shrink, random)
 
 
 def _by_colour(values: Sequence[float]) -> Tensor:
     return torch.tensor(values).view(3, 1, 1)
-
-
-def _augmented(poster: Tensor, shift: int, random: torch.Generator) -> Tensor:
-    if torch.rand((), generator=random) < 0.5:
-        poster = poster.flip(2)
-    down, right = torch.randint(2 * shift + 1, (2,), generator=random).tolist()
-    height, width = poster.shape[1:]
-    padded = torch.nn.functional.pad(poster, (shift,) * 4, mode="replicate")
-    return padded[:, down : down + height, right : right + width]
