@@ -224,23 +224,27 @@ class MixedCell(nn.Module):
 
     def forward_path(self, genotype: CellGenotype, x: Tensor, y: Tensor) -> Tensor:
         """One architecture of this Cell alone, with its weights: ``(N, C, L)`` → ``(N, C, L)``."""
-        operations = [
-            functools.partial(self._on_part, step[s.op])
-            for s, step in zip(genotype.steps, self.steps, strict=True)
-        ]
+        operations = [step[s.op] for s, step in zip(genotype.steps, self.steps, strict=True)]
+        if self.partial > 1:
+            operations = [functools.partial(self._partial, op) for op in operations]
         return forward_path(genotype, operations, self.output, x, y)
 
+    def _partial(self, op: nn.Module, a: Tensor, b: Tensor) -> Tensor:
+        return self._with_the_rest(op(self._part(a), self._part(b)), a, b)
+
     def _mix_operations(self, step: nn.ModuleDict, gamma: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        def mixture(a: Tensor, b: Tensor) -> Tensor:
-            return sum(g * op(a, b) for g, op in zip(gamma, step.values(), strict=True))
+        # Each operation slices for itself: one slice for all would add gradients in another order.
+        pairs = zip(gamma, step.values(), strict=True)
+        mixed = sum(g * op(self._part(a), self._part(b)) for g, op in pairs)
+        return mixed if self.partial == 1 else self._with_the_rest(mixed, a, b)
 
-        return self._on_part(mixture, a, b)
+    def _part(self, x: Tensor) -> Tensor:
+        return x[:, : x.shape[1] // self.partial]
 
-    def _on_part(self, operation: Callable, a: Tensor, b: Tensor) -> Tensor:
-        """``operation`` on the first channels, 1 in ``partial``; the rest summed, put in front."""
-        size = a.shape[1] // self.partial
-        out = operation(a[:, :size], b[:, :size])
-        return out if self.partial == 1 else torch.cat([a[:, size:] + b[:, size:], out], dim=1)
+    def _with_the_rest(self, out: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        """The channels that no operation works on, summed, and then ``out``."""
+        size = out.shape[1]
+        return torch.cat([a[:, size:] + b[:, size:], out], dim=1)
 
 
 class Cell(nn.Module):
