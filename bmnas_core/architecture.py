@@ -63,15 +63,11 @@ class ArchitectureWeights:
 
     def cell_edges(self, i: int) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
         """Predecessors of Cell i (from 0) and their weights for X and for Y, each (P,)."""
-        names = cell_predecessors(self.features, i)
-        start = sum(len(cell_predecessors(self.features, k)) for k in range(i))
-        return names, *self._weights(self.alpha[start : start + len(names)])
+        return self._edges(self.alpha, [cell_predecessors(self.features, k) for k in range(i + 1)])
 
     def step_edges(self, i: int, j: int) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
         """Predecessors of step j of Cell i (from 0) and their weights, each (P,)."""
-        names = step_predecessors(j)
-        start = sum(len(step_predecessors(k)) for k in range(j))
-        return names, *self._weights(self.beta[i][start : start + len(names)])
+        return self._edges(self.beta[i], [step_predecessors(k) for k in range(j + 1)])
 
     def operation_weights(self, i: int) -> np.ndarray:
         """softmax(γ) of Cell i: (M, operations)."""
@@ -83,9 +79,13 @@ class ArchitectureWeights:
         x, y = RELAXATIONS[self.relaxation].weights(torch.zeros(2, 2))
         return x is y
 
-    def _weights(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        x, y = RELAXATIONS[self.relaxation].weights(torch.from_numpy(logits))
-        return x.numpy(), y.numpy()
+    def _edges(self, logits: np.ndarray, predecessors: list[tuple[str, ...]]):
+        """The last of these lists of predecessors, and their weights by its rows of ``logits``."""
+        *earlier, names = predecessors
+        start = sum(map(len, earlier))
+        rows = torch.from_numpy(logits[start : start + len(names)])
+        x, y = RELAXATIONS[self.relaxation].weights(rows)
+        return names, x.numpy(), y.numpy()
 
 
 def most_probable(weights: ArchitectureWeights, k: int | None = None) -> dict[Genotype, float]:
@@ -93,13 +93,11 @@ def most_probable(weights: ArchitectureWeights, k: int | None = None) -> dict[Ge
 
     A pair of inputs X and Y of a Cell is as probable as the product of their weights says, among
     the pairs that are free; the inputs of a step likewise; its operation by softmax(γ). The
-    probabilities of all ways to list one architecture are added up.
+    probabilities of all ways to list one architecture are added up. Raises SelectionError if no
+    legal pair of predecessors is left.
 
     Args:
         k: how many; all by default, which takes time and memory for all but small spaces.
-
-    Raises:
-        SelectionError: if no legal pair of predecessors is left.
     """
     found: list[tuple[float, tuple]] = [(1.0, ())]
     most = None if k is None else 20 * k + 1000
@@ -143,17 +141,13 @@ def sample_candidates(
 ) -> dict[Genotype, float]:
     """Distinct genotypes in canonical form: Cells' inputs sampled by odds, steps uniformly.
 
-    A step is an operation with its inputs; ways to write it that are the same count once.
+    A step is an operation with its inputs; ways to write it that are the same count once. Each
+    genotype, in the order in which they were sampled, comes with its :func:`genotype_probability`.
+    Raises SelectionError if no legal pair of predecessors is left.
 
     Args:
         pairs: for each Cell, its (X, Y) and their odds.
         k: how many at most; fewer if so many different ones are not found.
-
-    Returns:
-        Each with its :func:`genotype_probability`, in the order in which they were sampled.
-
-    Raises:
-        SelectionError: if no legal pair of predecessors is left.
     """
 
     def sample(options: Mapping, uniform: bool = False):
@@ -184,10 +178,7 @@ def genotype_probability(
     pairs: Sequence[Mapping[tuple[str, str], float]],
     genotype: Genotype,
 ) -> float:
-    """How probable a genotype is: its Cells' inputs by the given odds, its steps by β and γ.
-
-    This is the probability of the genotype as listed, not of all its equal forms together.
-    """
+    """How probable a genotype is, as listed: Cells' inputs by the given odds, steps by β and γ."""
     p = 1.0
     for i, (cell, odds) in enumerate(zip(genotype.cells, pairs, strict=True)):
         p *= odds.get(cell.inputs, 0.0)
@@ -211,7 +202,7 @@ def _step_odds(weights: ArchitectureWeights, i: int) -> list[dict[StepGenotype, 
 
 def _plain(step: StepGenotype) -> StepGenotype:
     """The step, with sorted inputs if its operation is symmetric."""
-    symmetric = getattr(OPERATIONS.get(step.op), "symmetric", False)
+    symmetric = OPERATIONS[step.op].symmetric
     return StepGenotype(step.op, tuple(sorted(step.inputs))) if symmetric else step
 
 

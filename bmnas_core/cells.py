@@ -2,13 +2,13 @@
 
 A Cell has inputs X and Y and inner steps S1 … SM, each a primitive operation on two earlier nodes.
 The step outputs are concatenated and reduced to C channels, X is added, and LayerNorm gives the
-output Z (Yin et al. 2022, section 3.2). In a MixedCell every edge and every operation is a
-weighted mixture; in a Cell a genotype has chosen.
+output Z (Yin et al. 2022, section 3.2). In a MixedCell every edge and operation is a mixture.
 """
 
 from __future__ import annotations
 
 import functools
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 import torch
@@ -64,10 +64,8 @@ def register_relaxation(name: str):
     """Class decorator: make a class with ``columns`` and ``weights`` a relaxation.
 
     ``columns`` names the two columns of α and β; ``weights`` is a static method as in
-    :class:`PaperRelaxation`. It is tried on two and on five edges before it is accepted.
-
-    Raises:
-        RelaxationError: for a name that is taken or ill-formed, or a class that does not work.
+    :class:`PaperRelaxation`. Raises RelaxationError for a name that is taken or ill-formed, or a
+    class that does not work when tried on two and on five edges.
     """
     return RELAXATIONS.register(name)
 
@@ -96,9 +94,7 @@ class PairRelaxation:
 
     @staticmethod
     def weights(logits: Tensor) -> tuple[Tensor, Tensor]:
-        """``logits: (P, 2)`` of a node's P incoming edges → its weights (P,) for X and for Y."""
-        x, y = logits.softmax(dim=0).unbind(dim=1)
-        return x, y
+        return logits.softmax(dim=0).unbind(dim=1)
 
 
 @register_relaxation("edge")
@@ -112,7 +108,6 @@ class EdgeRelaxation:
 
     @staticmethod
     def weights(logits: Tensor) -> tuple[Tensor, Tensor]:
-        """``logits: (P, 2)`` of a node's P incoming edges → its weights (P,) for X and for Y."""
         shares = (logits[:, 1] - logits[:, 0]).softmax(dim=0)
         return shares, shares
 
@@ -120,9 +115,8 @@ class EdgeRelaxation:
 class Temperature(nn.Module):
     """Divides α, β, γ by a temperature before their softmax; 1, the identity, by default.
 
-    Below 1 the mixture approaches a single candidate. With ``gumbel`` the logits get Gumbel noise,
-    anew at each call in training mode: each pass then mixes as if architectures were sampled by
-    their probability (SNAS, Xie et al. 2019).
+    Below 1 the mixture approaches a single candidate. With ``gumbel`` each call in training mode
+    adds noise, so that it mixes as if an architecture were sampled (SNAS, Xie et al. 2019).
     """
 
     def __init__(self):
@@ -158,11 +152,8 @@ class _CellOutput(nn.Module):
         super().__init__()
         self.reduce = None
         if M > 1:
-            self.reduce = nn.Sequential()
-            self.reduce.add_module("conv", Conv1x1(M * C, C))
-            self.reduce.add_module("bn", nn.BatchNorm1d(C))
-            self.reduce.add_module("relu", nn.ReLU())
-            self.reduce.add_module("dropout", nn.Dropout(dropout))
+            layers = {"conv": Conv1x1(M * C, C), "bn": nn.BatchNorm1d(C), "relu": nn.ReLU()}
+            self.reduce = nn.Sequential(OrderedDict(layers, dropout=nn.Dropout(dropout)))
         self.ln = nn.LayerNorm([C, L])
 
     def forward(self, x: Tensor, steps: list[Tensor]) -> Tensor:
@@ -177,14 +168,10 @@ class MixedCell(nn.Module):
     mean is the relaxation's. ``gamma`` (M, operations) is softmaxed over operations.
 
     Args:
-        operations: names of the candidate primitives.
         relaxation: a class of :data:`RELAXATIONS`.
         temperature: shared by all Cells of a hypernet.
-        partial: operations work on 1/``partial`` of the channels, and the rest are summed
-            (PC-DARTS, Xu et al. 2020); channels take turns from step to step.
-
-    Raises:
-        ConfigError: unless ``partial`` divides C.
+        partial: a divisor of C; operations work on 1/``partial`` of the channels, and the rest are
+            summed (PC-DARTS, Xu et al. 2020). Channels take turns from step to step.
     """
 
     def __init__(

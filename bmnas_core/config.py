@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 from dataclasses import asdict, dataclass, field, fields, replace
 from types import UnionType
 from typing import Union, get_args, get_origin, get_type_hints
@@ -16,16 +17,17 @@ class ConfigError(BmnasError):
     """A setting that does not exist or has a value that is not allowed."""
 
 
-#: What errors call the types of fields.
+#: What errors call the types of fields, and limits.
 KINDS = {int: "an integer", float: "a number", str: "text", bool: "True or False", tuple: "a tuple"}
+LIMITS = {"ge": "at least", "le": "at most", "gt": "above"}
 
 
-def setting(default=None, *, choices=(), ge=None, le=None, gt=None):
-    """A dataclass field that :class:`Config` checks: one of ``choices``, or ≥, ≤, > a limit.
+def setting(default=None, *, choices=(), **limits: float):
+    """A dataclass field that :class:`Config` checks: one of ``choices``; ``ge``, ``le``, ``gt``.
 
     ``choices`` may be a function, which is asked at each check.
     """
-    return field(default=default, metadata={"choices": choices, "ge": ge, "le": le, "gt": gt})
+    return field(default=default, metadata={"choices": choices, "limits": limits})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,51 +37,25 @@ class Config:
     def __post_init__(self):
         hints = get_type_hints(type(self))
         for f in fields(self):
-            value = _as_type(getattr(self, f.name), hints[f.name], f"{self._name()}.{f.name}")
+            place = f"{type(self).__name__}.{f.name}"
+            value = _as_type(getattr(self, f.name), hints[f.name], place)
             object.__setattr__(self, f.name, value)
-            self._check_limits(f, value)
+            if value is not None and f.metadata:
+                for item in value if isinstance(value, tuple) else (value,):
+                    _check_item(item, place, **f.metadata)
 
     @classmethod
     def from_optional(cls, config: Config | None) -> Config:
         """``config``, or the defaults for None. Raises :class:`ConfigError` for another type."""
         if not isinstance(config, cls | None):
             found = type(config).__name__
-            raise ConfigError(f"config: found {found}; allowed: a {cls._name()}")
+            raise ConfigError(f"config: found {found}; allowed: a {cls.__name__}")
         return cls() if config is None else config
-
-    @classmethod
-    def _name(cls) -> str:
-        return cls.__name__
-
-    def _check_limits(self, f, value) -> None:
-        choices, ge, le, gt = (f.metadata.get(k) for k in ("choices", "ge", "le", "gt"))
-        choices = choices() if callable(choices) else choices
-        place = f"{self._name()}.{f.name}"
-        if value is None:
-            return
-        for item in value if isinstance(value, tuple) else (value,):
-            if choices and item not in choices:
-                allowed, hint = ", ".join(repr(c) for c in choices), near_miss(item, choices)
-                raise ConfigError(f"{place}: found {item!r}{hint}; allowed: {allowed}")
-            limits = (
-                ("at least", ge, lambda item, limit: item >= limit),
-                ("at most", le, lambda item, limit: item <= limit),
-                ("above", gt, lambda item, limit: item > limit),
-            )
-            limits = [limit for limit in limits if limit[1] is not None]
-            if not all(holds(item, limit) for _, limit, holds in limits):
-                allowed = ", ".join(f"{words} {limit}" for words, limit, _ in limits)
-                raise ConfigError(f"{place}: found {item!r}; allowed: {allowed}")
 
     def with_defaults(self, base: Config):
         """This config with each field that is None taken from ``base``, if ``base`` has it."""
-        known = {f.name for f in fields(base)}
-        gaps = {
-            f.name: getattr(base, f.name)
-            for f in fields(self)
-            if getattr(self, f.name) is None and f.name in known
-        }
-        return replace(self, **gaps)
+        gaps = [f.name for f in fields(self) if getattr(self, f.name) is None]
+        return replace(self, **{name: getattr(base, name, None) for name in gaps})
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -91,13 +67,12 @@ class Config:
     def from_dict(cls, data: dict):
         """Raises :class:`ConfigError` for anything but an object with known fields."""
         if not isinstance(data, dict):
-            raise ConfigError(f"{cls._name()}: found {data!r}; allowed: an object")
+            raise ConfigError(f"{cls.__name__}: found {data!r}; allowed: an object")
         known = [f.name for f in fields(cls)]
         for name in data:
             if name not in known:
-                raise ConfigError(
-                    f"{cls._name()}: found field {name!r}; allowed: {', '.join(known)}"
-                )
+                allowed = ", ".join(known)
+                raise ConfigError(f"{cls.__name__}: found field {name!r}; allowed: {allowed}")
         return cls(**data)
 
     @classmethod
@@ -105,7 +80,7 @@ class Config:
         try:
             data = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise ConfigError(f"{cls._name()}: found no JSON ({error})") from None
+            raise ConfigError(f"{cls.__name__}: found no JSON ({error})") from None
         return cls.from_dict(data)
 
 
@@ -115,8 +90,7 @@ class Settings(Config):
 
     ``C`` and ``L`` are the inner representation's channels and length, ``N`` the number of Cells,
     ``M`` the inner steps of each. The learning rate falls from ``max_lr`` to ``min_lr`` along a
-    cosine, restarting after ``restart`` epochs, then twice, four times, … as many. A field that
-    is None is the task's own.
+    cosine, restarting after ``restart`` epochs, then twice, four times, … as many.
     """
 
     C: int | None = setting(ge=1)
@@ -140,6 +114,16 @@ class SearchSettings(Settings):
     rungs: tuple[tuple[int, int], ...] | None = None
 
 
+def _check_item(item, place: str, choices, limits: dict[str, float]) -> None:
+    choices = choices() if callable(choices) else choices
+    if choices and item not in choices:
+        allowed, hint = ", ".join(map(repr, choices)), near_miss(item, choices)
+        raise ConfigError(f"{place}: found {item!r}{hint}; allowed: {allowed}")
+    if not all(getattr(operator, name)(item, limit) for name, limit in limits.items()):
+        allowed = ", ".join(f"{LIMITS[name]} {limit}" for name, limit in limits.items())
+        raise ConfigError(f"{place}: found {item!r}; allowed: {allowed}")
+
+
 def _as_type(value, hint, place: str):
     """``value`` as ``hint`` asks, integers accepted as floats and lists as tuples."""
     options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
@@ -148,12 +132,10 @@ def _as_type(value, hint, place: str):
             return None
         if get_origin(option) is tuple and isinstance(value, (list, tuple)):
             inner = get_args(option)
-            each = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
+            each = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
             if len(each) == len(value):
-                return tuple(
-                    _as_type(v, h, f"{place}[{i}]")
-                    for i, (v, h) in enumerate(zip(value, each, strict=True))
-                )
+                places = (f"{place}[{i}]" for i in range(len(value)))
+                return tuple(map(_as_type, value, each, places))
         if option is float and type(value) in (int, float) and value == value:
             return float(value)
         if isinstance(option, type) and type(value) is option and value == value:

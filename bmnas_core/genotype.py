@@ -1,10 +1,9 @@
 """What an architecture is: which features each Cell pairs, and how it fuses them.
 
-A :class:`Genotype` lists the modality features it may use and its Cells in order. A Cell has two
-inputs, X and Y, taken from the features and the earlier Cells, and inner steps S1, S2, …, each a
-two-input primitive operation on X, Y and earlier steps (Yin et al. 2022, section 3). This file
-says which genotypes are legal, keeps them as JSON a person can read, and knows when two of them
-are the same architecture.
+A Cell has two inputs, X and Y, taken from the modality features and the earlier Cells, and inner
+steps S1, S2, …, each a two-input primitive operation on X, Y and earlier steps (Yin et al. 2022,
+section 3). This file says which genotypes are legal, keeps them as JSON a person can read, and
+knows when two of them are the same architecture.
 """
 
 from __future__ import annotations
@@ -12,10 +11,11 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
-from itertools import permutations
+from itertools import permutations, starmap, zip_longest
 from pathlib import Path
 
 from .errors import BmnasError, quoted
@@ -47,7 +47,7 @@ class GenotypeError(BmnasError):
     """A genotype that is not legal: says where, what was found and what was allowed."""
 
     def __init__(self, place: str, found: object, allowed: str, source: str = ""):
-        self.place, self.found, self.allowed, self.source = place, found, allowed, source
+        self.place, self.found, self.allowed = place, found, allowed
         where = f"{source}: {place}" if source else place
         super().__init__(f"{where}: found {quoted(found)}; allowed: {allowed}")
 
@@ -88,11 +88,7 @@ def step_predecessors(j: int) -> tuple[str, ...]:
 
 
 def is_free(pair: Sequence[str], taken: Collection[Sequence[str]] = ()) -> bool:
-    """Whether a Cell may take a pair: two different nodes, and no earlier Cell's two in any order.
-
-    Args:
-        taken: the pairs of the earlier Cells.
-    """
+    """Whether a Cell may take a pair: two different nodes, not in ``taken`` in either order."""
     return pair[0] != pair[1] and not any(set(pair) == set(other) for other in taken)
 
 
@@ -124,7 +120,7 @@ class CellGenotype:
     @property
     def motif(self) -> str | None:
         """Name of this Cell's steps in :data:`MOTIFS`, such as ``"ConcatFC"``, or None."""
-        steps = _canonical_steps([(s.op, s.inputs) for s in self.steps])
+        steps = _canonical_steps((s.op, s.inputs) for s in self.steps)
         return next((n for n, motif in MOTIFS.items() if _canonical_steps(motif) == steps), None)
 
 
@@ -136,7 +132,7 @@ class Change:
         cell, step: which, counted from 1; ``step`` is None for what belongs to the Cell itself.
         what: ``"X"`` or ``"Y"`` of a Cell, ``"operation"``, ``"1st input"`` or ``"2nd input"`` of
             a step, or ``""`` for a whole Cell or step that is new or gone.
-        before, after: the names; ``""`` if there is none.
+        before, after: the names; ``""`` for none.
     """
 
     cell: int
@@ -146,9 +142,9 @@ class Change:
     after: str
 
     def __str__(self) -> str:
-        where = f"Cell {self.cell}" + (f" {step_name(self.step - 1)}" if self.step else "")
-        what = f" {self.what}" if self.what else ""
-        return f"{where}{what}: {self.before or 'none'} → {self.after or 'none'}"
+        step = step_name(self.step - 1) if self.step else ""
+        where = " ".join(filter(None, (f"Cell {self.cell}", step, self.what)))
+        return f"{where}: {self.before or 'none'} → {self.after or 'none'}"
 
 
 @dataclass(frozen=True)
@@ -168,12 +164,8 @@ class Genotype:
 
     def __post_init__(self):
         object.__setattr__(self, "features", _listed("features", self.features))
-        object.__setattr__(self, "cells", _listed("cells", self.cells))
+        object.__setattr__(self, "cells", _parts("cells", self.cells, "Cell"))
         check_features(self.features)
-        if not self.cells:
-            raise GenotypeError("cells", [], "at least one Cell")
-        if len(self.cells) > LARGEST:
-            raise GenotypeError("cells", f"{len(self.cells)} Cells", f"at most {LARGEST}")
         for i, cell in enumerate(self.cells):
             _check_cell(cell, f"cells[{i}]", cell_predecessors(self.features, i))
 
@@ -186,8 +178,7 @@ class Genotype:
     def with_inputs(self, pairs: Sequence[tuple[str, str]]) -> Genotype:
         """This genotype with other inputs X and Y of its first Cells, one pair each.
 
-        Raises:
-            GenotypeError: for more pairs than Cells, or if the result is not legal.
+        Raises GenotypeError for more pairs than Cells, or if the result is not legal.
         """
         if len(pairs) > len(self.cells):
             raise GenotypeError("pairs", list(pairs), f"at most {len(self.cells)}, one a Cell")
@@ -204,73 +195,51 @@ class Genotype:
         not interchangeable, since X alone is added to the Cell's output.
         """
         listing = [
-            (tuple(_canonical_steps([(s.op, s.inputs) for s in cell.steps])), cell.inputs, False)
+            (tuple(_canonical_steps((s.op, s.inputs) for s in cell.steps)), cell.inputs, False)
             for cell in self.cells
         ]
+        cells = _smallest_order(listing, cell_name)
         return Genotype(
             self.features,
-            tuple(
-                CellGenotype(inputs, tuple(StepGenotype(*step) for step in steps))
-                for steps, inputs in _smallest_order(listing, cell_name)
-            ),
+            tuple(CellGenotype(inputs, tuple(starmap(StepGenotype, s))) for s, inputs in cells),
         )
 
     def changes_from(self, before: Genotype) -> tuple[Change, ...]:
         """What differs from ``before``, Cell by Cell and step by step as they are listed.
 
         The order of a step's inputs counts only if neither operation is symmetric.
-
-        Raises:
-            GenotypeError: for anything but a genotype.
         """
         if not isinstance(before, Genotype):
             raise GenotypeError("before", before, "a Genotype")
         changes = []
-        for i in range(max(len(self.cells), len(before.cells))):
-            old, new = (g.cells[i] if i < len(g.cells) else None for g in (before, self))
+        for i, (old, new) in enumerate(zip_longest(before.cells, self.cells), 1):
             if old is None or new is None:
-                changes.append(Change(i + 1, None, "", _summary(old), _summary(new)))
+                changes.append(Change(i, None, "", _summary(old), _summary(new)))
                 continue
-            changes += [
-                Change(i + 1, None, port, a, b)
-                for port, a, b in zip("XY", old.inputs, new.inputs, strict=True)
-                if a != b
-            ]
-            for j in range(max(len(old.steps), len(new.steps))):
-                pair = (c.steps[j] if j < len(c.steps) else None for c in (old, new))
-                changes += _step_changes(i + 1, j + 1, *pair)
+            changes += _changed_names(i, None, "XY", old.inputs, new.inputs)
+            for j, steps in enumerate(zip_longest(old.steps, new.steps), 1):
+                changes += _step_changes(i, j, *steps)
         return tuple(changes)
 
     def to_json(self) -> str:
         """JSON text in the format ``bmnas-genotype/1``, ending in a newline."""
-
-        def text(value):
-            return json.dumps(value, ensure_ascii=False)
-
-        cells = []
+        text, cells = partial(json.dumps, ensure_ascii=False), []
         for cell in self.cells:
-            steps = [
-                f'{{"op": {text(step.op)}, "inputs": {text(list(step.inputs))}}}'
-                for step in cell.steps
-            ]
-            rows = (",\n" + " " * 22).join(steps)
-            inputs = text(list(cell.inputs))
-            cells.append(f'{{"inputs": {inputs},\n{" " * 12}"steps": [{rows}]}}')
+            steps = (",\n" + " " * 22).join(text(vars(step)) for step in cell.steps)
+            cells.append(f'{{"inputs": {text(cell.inputs)},\n{" " * 12}"steps": [{steps}]}}')
         rows = (",\n" + " " * 11).join(cells)
-        features = text(list(self.features))
-        return f'{{"format": {text(FORMAT)},\n "features": {features},\n "cells": [{rows}]}}\n'
+        head = f'{{"format": {text(FORMAT)},\n "features": {text(self.features)}'
+        return f'{head},\n "cells": [{rows}]}}\n'
 
     @classmethod
     def from_json(cls, text: str, source: str = "") -> Genotype:
         """Read a genotype from JSON text; ``source`` names it in errors.
 
-        Raises:
-            GenotypeError: for text that is not JSON, unknown or missing fields, and anything
-                that :class:`Genotype` refuses.
+        Raises GenotypeError for text that is not JSON, unknown or missing fields, and anything that
+        :class:`Genotype` refuses.
         """
         try:
-            data = json.loads(text, object_pairs_hook=_no_repeats)
-            return cls._from_data(data)
+            return cls._from_data(json.loads(text, object_pairs_hook=_no_repeats))
         except json.JSONDecodeError as error:
             place = f"line {error.lineno} column {error.colno}"
             raise GenotypeError(place, error.msg, "a JSON document", source) from None
@@ -297,22 +266,14 @@ class Genotype:
         return cls(data["features"], tuple(cells))
 
     def save(self, path: str | os.PathLike) -> Path:
-        """Write :meth:`to_json` to ``path``, whole or not at all.
-
-        Raises:
-            FileError: if nothing can be written.
-        """
+        """Write :meth:`to_json` to ``path``, whole or not at all. Raises FileError."""
         with atomic_write(path) as beside:
             beside.write_text(self.to_json(), encoding="utf-8")
         return Path(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Genotype:
-        """Read a genotype file.
-
-        Raises:
-            GenotypeError: naming the file and the place in it.
-        """
+        """Read a genotype file. Raises GenotypeError naming the file and the place in it."""
         try:
             path = Path(path)
             text = path.read_text(encoding="utf-8")
@@ -346,20 +307,15 @@ def _check_cell(cell: object, place: str, nodes: tuple[str, ...]) -> None:
     if not isinstance(cell, CellGenotype):
         raise GenotypeError(place, cell, "a CellGenotype")
     object.__setattr__(cell, "inputs", _pair(f"{place}.inputs", cell.inputs, nodes))
-    object.__setattr__(cell, "steps", _listed(f"{place}.steps", cell.steps))
-    if not cell.steps:
-        raise GenotypeError(f"{place}.steps", [], "at least one step")
-    if len(cell.steps) > LARGEST:
-        raise GenotypeError(f"{place}.steps", f"{len(cell.steps)} steps", f"at most {LARGEST}")
+    object.__setattr__(cell, "steps", _parts(f"{place}.steps", cell.steps, "step"))
     for j, step in enumerate(cell.steps):
         here = f"{place}.steps[{j}]"
         if not isinstance(step, StepGenotype):
             raise GenotypeError(here, step, "a StepGenotype")
-        if not isinstance(step.op, str) or step.op not in OPERATIONS:
+        if step.op not in OPERATIONS:
             raise GenotypeError(f"{here}.op", step.op, _choices(OPERATIONS))
-        object.__setattr__(
-            step, "inputs", _pair(f"{here}.inputs", step.inputs, step_predecessors(j))
-        )
+        inputs = _pair(f"{here}.inputs", step.inputs, step_predecessors(j))
+        object.__setattr__(step, "inputs", inputs)
 
 
 def _pair(place: str, value: object, allowed: tuple[str, ...]) -> tuple[str, str]:
@@ -369,7 +325,7 @@ def _pair(place: str, value: object, allowed: tuple[str, ...]) -> tuple[str, str
         raise GenotypeError(place, list(pair), "two names")
     for k, name in enumerate(pair):
         choices = [n for n in allowed if n not in pair[:k]]
-        if not isinstance(name, str) or name not in choices:
+        if name not in choices:
             raise GenotypeError(f"{place}[{k}]", name, _choices(choices))
     return pair
 
@@ -380,22 +336,29 @@ def _listed(place: str, value: object) -> tuple:
     return tuple(value)
 
 
+def _parts(place: str, value: object, part: str) -> tuple:
+    parts = _listed(place, value)
+    if not parts:
+        raise GenotypeError(place, [], f"at least one {part}")
+    if len(parts) > LARGEST:
+        raise GenotypeError(place, f"{len(parts)} {part}s", f"at most {LARGEST}")
+    return parts
+
+
 def _fields(place: str, value: object, names: tuple[str, ...]) -> None:
     if not isinstance(value, dict):
         raise GenotypeError(place, value, f"an object with {_choices(names)}")
-    for name in value:
-        if name not in names:
-            raise GenotypeError(place, f"field {name}", f"fields {_choices(names)}")
-    for name in names:
-        if name not in value:
-            raise GenotypeError(place, f"no field {name}", f"fields {_choices(names)}")
+    wrong = [f"field {name}" for name in value if name not in names]
+    wrong += [f"no field {name}" for name in names if name not in value]
+    if wrong:
+        raise GenotypeError(place, wrong[0], f"fields {_choices(names)}")
 
 
 def _no_repeats(pairs: list[tuple[str, object]]) -> dict:
     names = [name for name, _ in pairs]
-    for name in names:
-        if names.count(name) > 1:
-            raise GenotypeError("document", f"field {name} twice", "each field once")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise GenotypeError("document", f"field {twice} twice", "each field once")
     return dict(pairs)
 
 
@@ -411,49 +374,48 @@ def _summary(part: CellGenotype | StepGenotype | None) -> str:
     return f"{name}({', '.join(part.inputs)})"
 
 
-def _step_changes(
-    cell: int, step: int, old: StepGenotype | None, new: StepGenotype | None
-) -> list[Change]:
+def _step_changes(cell: int, step: int, old, new) -> list[Change]:
     if old is None or new is None:
         return [Change(cell, step, "", _summary(old), _summary(new))]
     changes, before = [], old.inputs
-    labels = [OPERATIONS[part.op].label for part in (old, new)]
+    operations = [OPERATIONS[part.op] for part in (old, new)]
     if old.op != new.op:
-        changes.append(Change(cell, step, "operation", *labels))
-    if any(OPERATIONS[part.op].symmetric for part in (old, new)):
+        changes.append(Change(cell, step, "operation", *(op.label for op in operations)))
+    if any(op.symmetric for op in operations):
         # The order does not count: an input that both have keeps the place it has in the new one.
         stays = [name for name in new.inputs if name in before]
         others = iter([name for name in before if name not in stays])
         before = tuple(name if name in stays else next(others) for name in new.inputs)
-    for which, a, b in zip(("1st input", "2nd input"), before, new.inputs, strict=True):
-        if a != b:
-            changes.append(Change(cell, step, which, a, b))
-    return changes
+    return changes + _changed_names(cell, step, ("1st input", "2nd input"), before, new.inputs)
 
 
-def _canonical_steps(steps) -> list[tuple[str, tuple[str, str]]]:
-    symmetric = {op: getattr(OPERATIONS.get(op), "symmetric", False) for op, _ in steps}
-    return _smallest_order([(op, inputs, symmetric[op]) for op, inputs in steps], step_name)
+def _changed_names(cell: int, step: int | None, kinds, before, after) -> list[Change]:
+    parts = zip(kinds, before, after, strict=True)
+    return [Change(cell, step, what, a, b) for what, a, b in parts if a != b]
+
+
+def _canonical_steps(steps: Iterable[tuple]) -> list[tuple[str, tuple[str, str]]]:
+    """Steps ``(op, inputs)`` in canonical order."""
+    nodes = [(op, inputs, getattr(OPERATIONS.get(op), "symmetric", False)) for op, inputs in steps]
+    return _smallest_order(nodes, step_name)
 
 
 def _smallest_order(nodes: list[tuple], name: Callable[[int], str]) -> list[tuple]:
     """The smallest listing of a directed acyclic graph over all orders that respect it.
 
-    ``nodes`` are ``(label, inputs, symmetric)``; later nodes call node i ``name(i)``.
-    Nodes are taken greedily, smallest ``(label, inputs under their new names)`` first, and among
-    equals by what later nodes make of them (:func:`_roles`). Only equals in that too are each
-    tried, within a budget that is far more than a searched Cell needs.
+    Each node is ``(label, inputs, symmetric)``; later ones call node i ``name(i)``. Nodes are taken
+    greedily, smallest ``(label, inputs under their new names)`` first, and among equals by what
+    later nodes make of them (:func:`_roles`). Only equals in that too are each tried, within a
+    budget that is far more than a searched Cell needs.
     """
-    roles = _roles(nodes, name)
-    budget = 1000
+    by_name = {name(i): node for i, node in enumerate(nodes)}
+    roles, budget = _roles(by_name), 1000
 
     def extend(renamed: dict[str, str], listing: list[tuple]) -> list[tuple]:
         nonlocal budget
-        renamed, listing = dict(renamed), list(listing)
         while len(listing) < len(nodes):
             ready = []
-            for i, (label, inputs, symmetric) in enumerate(nodes):
-                own = name(i)
+            for own, (label, inputs, symmetric) in by_name.items():
                 if own in renamed or any(n in roles and n not in renamed for n in inputs):
                     continue
                 names = tuple(renamed.get(source, source) for source in inputs)
@@ -465,32 +427,31 @@ def _smallest_order(nodes: list[tuple], name: Callable[[int], str]) -> list[tupl
             new = name(len(listing) - 1)
             if len(ties) > 1 and role != "unused" and budget > 0:
                 budget -= len(ties)
-                return min(extend({**renamed, own: new}, listing) for own in ties)
+                return min(extend({**renamed, own: new}, [*listing]) for own in ties)
             renamed[ties[0]] = new
         return listing
 
     return extend({}, [])
 
 
-def _roles(nodes: list[tuple], name: Callable[[int], str]) -> dict[str, str]:
+def _roles(nodes: dict[str, tuple]) -> dict[str, str]:
     """For each node a text that says what it and its surroundings are, by rounds of refinement.
 
     Nodes that can be exchanged have the same one.
     """
-    names = [name(i) for i in range(len(nodes))]
-    roles = {own: repr(label) for own, (label, _, _) in zip(names, nodes, strict=True)}
+    roles = {own: repr(label) for own, (label, _, _) in nodes.items()}
     for _ in nodes:
-        before, uses = roles, {own: [] for own in names}
-        for own, (_, inputs, symmetric) in zip(names, nodes, strict=True):
+        before, uses = roles, {own: [] for own in nodes}
+        for own, (_, inputs, symmetric) in nodes.items():
             for k, source in enumerate(inputs):
                 if source in uses:
                     uses[source].append((before[own], 0 if symmetric else k))
         roles = {}
-        for own, (_, inputs, symmetric) in zip(names, nodes, strict=True):
+        for own, (_, inputs, symmetric) in nodes.items():
             sources = [before.get(source, source) for source in inputs]
             around = before[own], sorted(sources) if symmetric else sources, sorted(uses[own])
             roles[own] = sha256(repr(around).encode()).hexdigest()
         if len(set(roles.values())) == len(set(before.values())):
             break
-    used = {source for _, inputs, _ in nodes for source in inputs}
+    used = {source for _, inputs, _ in nodes.values() for source in inputs}
     return {own: role if own in used else "unused" for own, role in roles.items()}

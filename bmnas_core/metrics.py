@@ -17,8 +17,8 @@ from .tasks.task import Task, TaskError
 class Metric:
     """How a task is scored and what its networks minimise.
 
-    ``loss`` maps logits (n, classes) and labels to a scalar tensor, ``score`` to a float, higher
-    being better. Labels are (n,) classes or (n, classes) of 0 and 1.
+    ``loss`` maps logits (n, classes) and labels, (n,) classes or (n, classes) of 0 and 1, to a
+    scalar tensor, ``score`` to a float, higher being better.
     """
 
     name: str
@@ -56,15 +56,10 @@ METRICS = Registry("metric", TaskError, check=_try_out)
 
 
 def register_metric(name: str, loss: Callable[[Tensor, Tensor], Tensor]):
-    """Decorator: make a function of logits and labels the score of tasks with this metric.
+    """Decorator: make a function of logits and labels a :class:`Metric`'s score.
 
-    Args:
-        loss: what networks minimise for it.
-
-    Raises:
-        TaskError: for a name that is taken or ill-formed, or a loss that does not work.
+    Raises TaskError for a name that is taken or ill-formed, or a loss that does not work.
     """
-
     METRICS.check_name(name)
 
     def decorate(score):
@@ -96,7 +91,7 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
 def weighted_f1(logits: Tensor, labels: Tensor, threshold: float = 0.3) -> float:
     """F1 averaged over classes weighted by how often each occurs. labels: (n, classes) of 0, 1.
 
-    A class counts as predicted where sigmoid(logit) exceeds ``threshold``; 0.3 is the paper's.
+    A class is predicted if sigmoid(logit) exceeds ``threshold``; 0.3 is the paper's.
     """
     from sklearn.metrics import f1_score
 

@@ -32,19 +32,13 @@ class FeatureError(BmnasError):
 
 
 def pool(feature: Tensor, L: int, pooling: str = "grid") -> Tensor:
-    """Max-pool any backbone feature to length L: the first half of the reshape layer.
+    """Max-pool any backbone feature to (N, C, L): the first half of the reshape layer.
 
     Args:
-        feature: (N, C), (N, C, T), (N, C, H, W) or (N, C, T, H, W).
-        L: length of the inner representation.
+        feature: (N, C), (N, C, T), (N, C, H, W) or, for ``"time"``, (N, C, T, H, W); else
+            :class:`FeatureError`.
         pooling: ``"grid"`` keeps L positions of an image in reading order, in the squarest grid
             of L; ``"time"`` keeps L moments of the first axis and pools all others away.
-
-    Returns:
-        (N, C, L).
-
-    Raises:
-        FeatureError: if the feature has no such axes.
     """
     axes = feature.dim() - 2
     known = pooling in ("grid", "time")
@@ -92,7 +86,7 @@ class _Classifier(nn.Module):
 
 
 class _Reshapes(nn.Module):
-    """One reshape layer a feature; refuses features that do not fit, by name."""
+    """One reshape layer a feature. Raises FeatureError, by name, for features that do not fit."""
 
     def __init__(self, channels: dict[str, int], C: int, L: int, dropout: float):
         super().__init__()
@@ -112,7 +106,7 @@ class _Reshapes(nn.Module):
                     "network reads"
                 )
             shape = tuple(features[name].shape)
-            if len(shape) != 3 or shape[1:] != (channels, self.L):
+            if shape[1:] != (channels, self.L):
                 raise FeatureError(
                     f"feature {name!r}: found shape {shape}; allowed: (N, {channels}, {self.L})"
                 )
@@ -130,13 +124,12 @@ class Hypernet(nn.Module):
     Args:
         channels: feature name → number of channels, in the task's order.
         C, L, N, M: inner channels and length, number of Cells, steps of each.
-        classes: number of logits.
         operations: names of the candidate primitives of a step.
         relaxation: a name in :data:`~bmnas_core.cells.RELAXATIONS`.
         partial: see :class:`~bmnas_core.cells.MixedCell`.
-        sampling: ``"mixture"``, or ``"single_path"`` for a hypernet that runs one architecture
-            at a time (:meth:`single_path`; Guo et al. 2020). BatchNorm then takes its statistics
-            from each batch, since no running ones suit all architectures.
+        sampling: ``"mixture"``, or ``"single_path"`` for one architecture at a time
+            (:meth:`single_path`; Guo et al. 2020). BatchNorm then takes its statistics from each
+            batch, since no running ones suit all architectures.
     """
 
     def __init__(
@@ -183,12 +176,10 @@ class Hypernet(nn.Module):
     def sample_path(self) -> tuple[Genotype, Tensor]:
         """An architecture sampled by its probability under α, β, γ, and the log of that.
 
-        The probability is that of
-        :func:`~bmnas_core.architecture.most_probable`, of the architecture as listed; its
-        logarithm can be differentiated.
+        The probability is as in :func:`~bmnas_core.architecture.most_probable`, of the architecture
+        as listed; its logarithm can be differentiated.
         """
-        log_p, cells = [], []
-        features = tuple(self.reshape.channels)
+        log_p, cells, features = [], [], tuple(self.reshape.channels)
 
         def sample(logits: Tensor) -> int:
             logs = logits.flatten().log_softmax(0)
@@ -277,13 +268,8 @@ class FusionNetwork(nn.Module):
     """The network that a genotype describes, with reshape layers for the features it uses.
 
     Args:
-        genotype: the architecture.
-        channels: feature name → number of channels; every feature that is used must be in it.
+        channels: feature name → number of channels; FeatureError unless each used one is in it.
         C, L: inner channels and length.
-        classes: number of logits.
-
-    Raises:
-        FeatureError: if the genotype uses a feature that ``channels`` does not have.
     """
 
     def __init__(
@@ -299,9 +285,8 @@ class FusionNetwork(nn.Module):
         super().__init__()
         for name in genotype.used_features:
             if name not in channels:
-                raise FeatureError(
-                    f"genotype: found feature {name!r}; allowed: {', '.join(channels)}"
-                )
+                allowed = ", ".join(channels)
+                raise FeatureError(f"genotype: found feature {name!r}; allowed: {allowed}")
         self.genotype, self.L = genotype, L
         used = {name: channels[name] for name in genotype.used_features}
         self.reshape = _Reshapes(used, C, L, dropout)

@@ -26,8 +26,8 @@ from .runtime import RNG_LOCK
 def register_operation(name: str, *, label: str | None = None, symmetric: bool = False):
     """Class decorator: make a ``torch.nn.Module`` a primitive operation called ``name``.
 
-    The class is built as ``cls(C, L, dropout)`` and called as ``op(x, y)``. It is tried once on a
-    small input before it is accepted, and then has the attributes ``label`` and ``symmetric``.
+    The class is built as ``cls(C, L, dropout)`` and called as ``op(x, y)``. It is tried on small
+    inputs before it is accepted, and then has the attributes ``label`` and ``symmetric``.
 
     Args:
         name: how genotypes spell it: small letters, digits and underscores.
@@ -37,22 +37,14 @@ def register_operation(name: str, *, label: str | None = None, symmetric: bool =
     Raises:
         OperationError: if the name is taken or ill-formed, or the class does not do its part.
     """
-
-    OPERATIONS.check_name(name)
-
-    def decorate(cls):
-        OPERATIONS.add(name, cls, check=_try_out)
-        cls.label, cls.symmetric = label or name, symmetric
-        return cls
-
-    return decorate
+    return OPERATIONS.register(name, label=label or name, symmetric=symmetric)
 
 
 class Conv1x1(nn.Conv1d):
     """A convolution of one tap, ``(N, C_in, L)`` → ``(N, C, L)``, as the matrix product it is.
 
-    Weights are :class:`torch.nn.Conv1d`'s in name, shape and initial values. On the small C and L
-    of a Cell the product is faster, and many networks' products batch into one.
+    Weights are :class:`torch.nn.Conv1d`'s. On the small C and L of a Cell the product is faster,
+    and those of an ensemble batch into one.
     """
 
     def __init__(self, in_channels: int, C: int):
@@ -72,10 +64,10 @@ def _try_out(name: str, cls: type) -> None:
         raise OperationError(f"operation {name!r}: found {cls!r}; allowed: an nn.Module class")
     for N, C, L in ((2, 4, 3), (3, 6, 1)):
         with RNG_LOCK, torch.random.fork_rng(devices=[]):
-            x, y = torch.randn(2, N, C, L)
-            before = x.clone(), y.clone()
+            inputs = torch.randn(2, N, C, L)
+            before = inputs.clone()
             try:
-                out = cls(C, L, 0.0)(x, y)
+                out = cls(C, L, 0.0)(*inputs)
             except Exception as error:
                 raise OperationError(
                     f"operation {name!r}: cls(C={C}, L={L}, dropout=0.0) called on two tensors of "
@@ -84,13 +76,17 @@ def _try_out(name: str, cls: type) -> None:
         shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
         if shape != (N, C, L):
             raise OperationError(f"operation {name!r}: found output {shape}; allowed: {N, C, L}")
-        if out.dtype != x.dtype or not out.isfinite().all():
-            found = f"of {out.dtype}" if out.dtype != x.dtype else "with NaN or infinity"
+        dtype = before.dtype
+        if out.dtype != dtype or not out.isfinite().all():
+            found = f"of {out.dtype}" if out.dtype != dtype else "with NaN or infinity"
             raise OperationError(
-                f"operation {name!r}: found an output {found}; allowed: finite, of {x.dtype}"
+                f"operation {name!r}: found an output {found}; allowed: finite, of {dtype}"
             )
-        if not (torch.equal(x, before[0]) and torch.equal(y, before[1])):
+        if not torch.equal(inputs, before):
             raise OperationError(f"operation {name!r}: found changed inputs; allowed: to read them")
+
+
+OPERATIONS.check = _try_out
 
 
 @register_operation("zero", label="Zero", symmetric=True)
@@ -120,14 +116,12 @@ class Attention(nn.Module):
     """LayerNorm(y softmax(xᵀy / √C)ᵀ): the L positions of x attend to the L positions of y.
 
     Queries are x, keys and values y, with no projections. The attention weights have a dropout of
-    their own, 0.1 in every setting of the paper.
+    0.1 in every setting of the paper.
     """
-
-    attention_dropout = 0.1
 
     def __init__(self, C: int, L: int, dropout: float = 0.0):
         super().__init__()
-        self.dropout = nn.Dropout(self.attention_dropout)
+        self.dropout = nn.Dropout(0.1)
         self.ln = nn.LayerNorm([C, L])
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -140,9 +134,8 @@ class Attention(nn.Module):
 class LinearGLU(nn.Module):
     """value ⊙ sigmoid(gate), both a 1×1 convolution of concat(x, y).
 
-    The released form: one convolution from 2C to 2C channels, of which the first C are the value,
-    then BatchNorm, the gate and dropout. The paper's ``xW₁ ⊙ sigmoid(yW₂)`` is the special case
-    of a block-diagonal weight.
+    The released form: one convolution to 2C channels, of which the first C are the value, then
+    BatchNorm. The paper's ``xW₁ ⊙ sigmoid(yW₂)`` is the special case of a block-diagonal weight.
     """
 
     def __init__(self, C: int, L: int, dropout: float = 0.0):

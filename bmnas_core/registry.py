@@ -16,7 +16,7 @@ class Registry(Mapping):
 
     Args:
         kind: what a part is called in errors.
-        error: class of the errors raised here.
+        error: class of the errors raised here, a :class:`BmnasError`.
         pattern: regular expression for names, and the same in words; any printable name by default.
         check: called with a name and a new part; raises ``error`` if the part does not work.
         on_demand: name → module that registers it. The module is imported at the first look-up.
@@ -31,55 +31,45 @@ class Registry(Mapping):
         check: Callable[[str, object], None] | None = None,
         on_demand: Mapping[str, str] | None = None,
     ):
-        self.kind, self._error, self._check = kind, error, check
-        self._pattern, self._on_demand = pattern, dict(on_demand or {})
+        self.kind, self.check, self._error = kind, check, error
+        self._pattern = pattern or (r"(?=.*\S).*", "a printable name")
+        self._on_demand = on_demand or {}
         self._parts: dict[str, object] = dict.fromkeys(self._on_demand)
 
-    def register(self, name: str):
-        """Decorator: make a class or function the part called ``name``.
+    def register(self, name: str, **attributes):
+        """Decorator: make a class or function the part called ``name``, with these attributes.
 
-        Running the same definition again replaces the part, as in a notebook.
-
-        Raises:
-            BmnasError: for an ill-formed name, one that another part has, or a part that does not
-                work.
+        Running the same definition again replaces the part, as in a notebook. Raises ``error`` for
+        an ill-formed name, one that another part has, or a part that does not work.
         """
-
         self.check_name(name)
 
         def decorate(part):
             self.add(name, part)
+            for attribute, value in attributes.items():
+                setattr(part, attribute, value)
             return part
 
         return decorate
 
     def check_name(self, name: str) -> None:
-        """Raise BmnasError for an ill-formed name, such as the part itself: ``@register`` alone."""
-        pattern, words = self._pattern or (r"(?=.*\S).*", "a printable name")
+        """Raise ``error`` for an ill-formed name, such as the part itself: ``@register`` alone."""
+        pattern, words = self._pattern
         if not isinstance(name, str) or not name.isprintable() or not re.fullmatch(pattern, name):
             raise self._error(f"{self.kind} name: found {quoted(name)}; allowed: {words}")
 
-    def add(self, name: str, part: object, check: Callable[[str, object], None] | None = None):
-        """Make any object the part called ``name``. Raises as :meth:`register`.
-
-        Args:
-            check: the registry's own by default.
-        """
-        check = check or self._check
+    def add(self, name: str, part: object) -> None:
+        """Make any object the part called ``name``. Raises as :meth:`register`."""
         self.check_name(name)
         known = self._parts.get(name)
         if known is not None and _owner(known) != _owner(part):
             raise self._error(f"{self.kind} {name!r} exists already: {_owner(known)}")
-        if check is not None:
-            check(name, part)
+        if self.check is not None:
+            self.check(name, part)
         self._parts[name] = part
 
     def __getitem__(self, name: str):
-        """The part called ``name``.
-
-        Raises:
-            BmnasError: for an unknown name, with the nearest one and all that there are.
-        """
+        """The part called ``name``. Raises ``error`` for an unknown one, with the nearest."""
         if name not in self:
             hint = near_miss(name, self)
             raise self._error(f"{self.kind}: found {quoted(name)}{hint}; allowed: {self.names}")
@@ -114,7 +104,7 @@ class Registry(Mapping):
 
     @property
     def names(self) -> str:
-        """All names in one line."""
+        """All names in one line, separated by commas."""
         return ", ".join(self)
 
     def __repr__(self) -> str:

@@ -18,10 +18,9 @@ class DeviceError(BmnasError):
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
-    """``"auto"`` is the first GPU, or the CPU if there is none.
+    """A device of this machine; ``"auto"`` is the first GPU, or the CPU if there is none.
 
-    Raises:
-        DeviceError: for a name PyTorch does not know or a device this machine lacks.
+    Raises :class:`DeviceError` for an unknown name, or a device that this machine lacks.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -31,11 +30,9 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
         found = None
     if found is None or found.type not in ("cpu", "cuda", "mps"):
         raise DeviceError(f"device: found {device!r}; allowed: 'auto', 'cpu', 'cuda', 'cuda:0', …")
-    count = {
-        "cpu": 1,
-        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
-        "mps": int(torch.backends.mps.is_available()),
-    }[found.type]
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    mps = int(torch.backends.mps.is_available())
+    count = {"cpu": 1, "cuda": gpus, "mps": mps}[found.type]
     if found.type == "cuda" and found.index is None and count:
         found = torch.device("cuda", torch.cuda.current_device())
     if not 0 <= (found.index or 0) < count:
@@ -77,15 +74,14 @@ RNG_LOCK = threading.RLock()
 def seeded(seed: int, *stream: str | int, device: torch.device | None = None):
     """Run a block on the random numbers of (seed, stream) and leave the global ones untouched.
 
-    The block always sees the same numbers, whatever else draws random numbers meanwhile. So a
-    search can be resumed without stored generator states, and two searches do not disturb each
-    other, in one thread or in several.
+    The block always sees the same numbers, whatever else draws some. So a search can be resumed
+    without stored generator states, and two searches do not disturb each other, even in threads.
     """
-    on_gpu = device is not None and device.type == "cuda"
-    with RNG_LOCK, torch.random.fork_rng(devices=[device] if on_gpu else []):
+    gpus = [device] if device is not None and device.type == "cuda" else []
+    with RNG_LOCK, torch.random.fork_rng(devices=gpus):
         torch.random.default_generator.manual_seed(_stream_seed(seed, stream))
-        if on_gpu:
-            with torch.cuda.device(device):
+        for gpu in gpus:
+            with torch.cuda.device(gpu):
                 torch.cuda.manual_seed(_stream_seed(seed, stream))
         yield
 

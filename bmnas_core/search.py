@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,20 +22,14 @@ from .features import FeatureBank
 from .genotype import DEFAULT_OPERATIONS, OPERATIONS, Genotype
 from .metrics import metric_of
 from .networks import FixedInputs, Hypernet
-from .runtime import (
-    RNG_LOCK,
-    DeviceError,
-    as_seed,
-    epoch_batches,
-    resolve_device,
-    seeded,
-)
+from .runtime import RNG_LOCK, DeviceError, as_seed, epoch_batches, resolve_device, seeded
 from .selection import RUNGS, SELECTIONS, check_genotype, derive, selection_for
 from .storage import read_tensors, write_tensors
 from .tasks.task import Task, as_task
 from .train import cosine_restarts, score, scores
 
 FORMAT = "bmnas-search/2"
+OPTIMIZERS = ("weight_optimizer", "architecture_optimizer")
 
 #: How a search ends if neither it nor its task says.
 DEFAULT_SELECTION = "successive_halving"
@@ -91,23 +86,20 @@ class SearchConfig(SearchSettings):
         rungs = RUNGS if self.rungs is None else self.rungs
         counts, epochs = zip(*rungs, strict=True) if rungs else ((0,), (0,))
         fewer, longer = [*counts] == sorted(counts)[::-1], [*epochs] == sorted({*epochs})
+        wrong = {}
         if counts[-1] < 1 or epochs[0] < 1 or not (fewer and longer):
-            raise ConfigError(
-                f"SearchConfig.rungs: found {self.rungs!r}; allowed: at least one (how many, "
-                "epochs), of ever fewer candidates for ever more epochs, both at least 1"
+            wrong["rungs"] = (
+                "at least one (how many, epochs), of ever fewer candidates for ever more epochs, "
+                "both at least 1"
             )
-        single_path = self.sampling == "single_path"
-        for name, usual in (("order", "first"), ("gumbel", False), ("partial", 1)):
-            if single_path and getattr(self, name) != usual:
-                raise ConfigError(
-                    f"SearchConfig.{name}: found {getattr(self, name)!r}; allowed: {usual!r} with "
-                    "sampling='single_path'"
-                )
+        for name, usual in {"order": "first", "gumbel": False, "partial": 1}.items():
+            if self.sampling == "single_path" and getattr(self, name) != usual:
+                wrong[name] = f"{usual!r} with sampling='single_path'"
         if not self.operations or len(set(self.operations)) < len(self.operations):
-            raise ConfigError(
-                f"SearchConfig.operations: found {self.operations!r}; allowed: at least one, "
-                "each once"
-            )
+            wrong["operations"] = "at least one, each once"
+        for name, allowed in wrong.items():
+            found = f"found {getattr(self, name)!r}; allowed: {allowed}"
+            raise ConfigError(f"SearchConfig.{name}: {found}")
 
 
 @dataclass(frozen=True)
@@ -139,20 +131,9 @@ class SearchState:
     selection: str
     selected: Genotype | None = None
 
-    @property
-    def alpha(self):
-        """(edges, 2), edges Cell by Cell."""
-        return self.weights.alpha
-
-    @property
-    def beta(self):
-        """Per Cell (edges, 2), edges step by step."""
-        return self.weights.beta
-
-    @property
-    def gamma(self):
-        """Per Cell (M, operations)."""
-        return self.weights.gamma
+    alpha = property(lambda self: self.weights.alpha, doc="(edges, 2), edges Cell by Cell.")
+    beta = property(lambda self: self.weights.beta, doc="Per Cell (edges, 2), step by step.")
+    gamma = property(lambda self: self.weights.gamma, doc="Per Cell (M, operations).")
 
     @cached_property
     def genotype(self) -> Genotype:
@@ -161,11 +142,10 @@ class SearchState:
 
     def __str__(self) -> str:
         parts = [f"step {self.step}"]
-        parts += [f"epoch {self.epoch}"] if self.epoch else ["before the first update"]
-        for name, value in (("training", self.train_loss), ("validation", self.val_loss)):
-            parts += [f"{name} loss {value:.3f}"] if value is not None else []
-        if self.val_score is not None:
-            parts.append(f"validation score {self.val_score:.3f}")
+        parts += [f"epoch {self.epoch}" if self.epoch else "before the first update"]
+        names = "training loss", "validation loss", "validation score"
+        values = zip(names, (self.train_loss, self.val_loss, self.val_score), strict=True)
+        parts += [f"{name} {value:.3f}" for name, value in values if value is not None]
         return " · ".join(parts)
 
 
@@ -178,13 +158,12 @@ class Search:
     Args:
         task: the task to search on. Only its train and validation splits are read.
         config: how; fields that are None are the task's.
-        seed: fixes initial weights, batches and dropout.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, …
         bank: features computed before; the task's shared bank in memory by default.
 
     Attributes:
         hypernet: the network that is searched in.
-        step: updates made so far.
+        step: steps made so far.
         best_genotype, best_score: of the best validation score at the end of an epoch so far, and
             from the first step of the final selection on, the best candidate's.
     """
@@ -200,24 +179,14 @@ class Search:
     ):
         self.task, self.seed, self.device = as_task(task), as_seed(seed), resolve_device(device)
         config = SearchConfig.from_optional(config).with_defaults(task.search_config)
-        config = config.with_defaults(task.config)
-        self.config = config = config.with_defaults(SearchSettings(selection=DEFAULT_SELECTION))
+        default = SearchSettings(selection=DEFAULT_SELECTION)
+        self.config = config = config.with_defaults(task.config).with_defaults(default)
         self.bank = FeatureBank.shared(task, config.L, self.device, bank)
         self.metric = metric_of(task)
+        own = "C", "L", "N", "M", "operations", "relaxation", "dropout", "partial", "sampling"
         with seeded(seed, "hypernet"):
-            self.hypernet = Hypernet(
-                task.channels,
-                task.classes,
-                C=config.C,
-                L=config.L,
-                N=config.N,
-                M=config.M,
-                operations=config.operations,
-                relaxation=config.relaxation,
-                dropout=config.dropout,
-                partial=config.partial,
-                sampling=config.sampling,
-            ).to(self.device)
+            how = {name: getattr(config, name) for name in own}
+            self.hypernet = Hypernet(task.channels, task.classes, **how).to(self.device)
         self.hypernet.temperature.gumbel = config.gumbel
         self.architecture = self.hypernet.architecture_parameters()
         self.weights = self.hypernet.weight_parameters()
@@ -225,12 +194,8 @@ class Search:
             self.weights, lr=config.max_lr, weight_decay=config.weight_decay
         )
         self.scheduler = cosine_restarts(self.weight_optimizer, config)
-        self.architecture_optimizer = torch.optim.Adam(
-            self.architecture,
-            lr=config.arch_lr,
-            betas=config.arch_betas,
-            weight_decay=config.arch_weight_decay,
-        )
+        how = {"betas": config.arch_betas, "weight_decay": config.arch_weight_decay}
+        self.architecture_optimizer = torch.optim.Adam(self.architecture, lr=config.arch_lr, **how)
         self.selection, self._selecting = selection_for(self), None
         self.step = 0
         self.best_score: float | None = None
@@ -262,9 +227,8 @@ class Search:
     @property
     def state(self) -> SearchState:
         """The present state: α, β, γ and no losses. The step is 0 before the first one."""
-        rate = self.weight_optimizer.param_groups[0]["lr"]
         selected = self.best_genotype if self.step > self.updates else None
-        return self._state("start", rate, None, None, None, selected)
+        return self._state("start", selected=selected)
 
     def __next__(self) -> SearchState:
         if self.step >= self.total_steps:
@@ -290,8 +254,7 @@ class Search:
                 f"selection {self.config.selection!r}: found more than {self.selection.steps} "
                 "steps; allowed: at most its attribute steps"
             )
-        rate = self.weight_optimizer.param_groups[0]["lr"]
-        return self._state("selection", rate, None, None, self.best_score, self.best_genotype)
+        return self._state("selection", None, None, self.best_score, self.best_genotype)
 
     def _select_next(self, step: int) -> object:
         """What the rule yields next, on the random numbers of this step; None at its end."""
@@ -314,11 +277,10 @@ class Search:
 
     def _next(self) -> SearchState:
         epoch, position = divmod(self.step, self.steps_per_epoch)
-        phase = "both"
+        learning, phase = epoch >= self.config.warmup, "both"
         if self.config.schedule == "epoch":
             phase = "weights" if position < self.train_batches else "architecture"
-        learning = epoch >= self.config.warmup
-        if phase == "both" and not learning:
+        elif not learning:
             phase = "weights"
         train_loss = val_loss = val_score = None
         self.hypernet.train()
@@ -326,19 +288,15 @@ class Search:
             self._set_rate(epoch, position)
             self._set_temperature()
             if phase != "architecture":
-                train_loss = self._update(
-                    "train", self.step // self.steps_per_epoch, position, self.train_batches
-                )
-            if phase != "weights" and learning:
-                done = self.step if phase == "both" else position - self.train_batches
-                cycle, b = divmod(done, self.val_batches)
-                cycle = cycle if phase == "both" else epoch
-                val_loss = self._update("validation", cycle, b, self.val_batches)
+                train_loss = self._update("train", epoch, position)
+            if phase == "both":
+                val_loss = self._update("validation", *divmod(self.step, self.val_batches))
+            elif phase == "architecture" and learning:
+                val_loss = self._update("validation", epoch, position - self.train_batches)
         self.step += 1
         if self.step % self.steps_per_epoch == 0:
             val_score = self._val_score()
-        rate = self.weight_optimizer.param_groups[0]["lr"]
-        state = self._state(phase, rate, train_loss, val_loss, val_score)
+        state = self._state(phase, train_loss, val_loss, val_score)
         counts = val_score is not None and (learning or self.config.epochs <= self.config.warmup)
         if counts and (self.best_score is None or val_score > self.best_score):
             self.best_score, self.best_genotype = val_score, state.genotype
@@ -358,11 +316,7 @@ class Search:
     def scores_with_inputs(
         self, pairs: list[list[tuple[str, str]]], rows: Tensor | None = None
     ) -> list[float]:
-        """Scores on validation of the hypernet, its first Cells fixed to each list of pairs.
-
-        Args:
-            rows: which samples of validation; all by default.
-        """
+        """Scores on (rows of) validation, the first Cells fixed to each list of pairs."""
         if self.config.sampling == "mixture":
             fixed = FixedInputs(self.hypernet, pairs)
             return scores(fixed, self.task, self.bank, "validation", rows)
@@ -378,16 +332,21 @@ class Search:
         done = min(self.step / max(self.updates - 1, 1), 1.0)
         self.hypernet.temperature.value = first * (last / first) ** done
 
-    def _state(self, phase, lr, train_loss, val_loss, val_score, selected=None) -> SearchState:
-        epoch = min(-(-self.step // self.steps_per_epoch), self.config.epochs)
-        weights = ArchitectureWeights.from_hypernet(
-            self.hypernet, self.config.operations, self.config.relaxation
-        )
-        losses = train_loss, val_loss, val_score
-        rule = self.config.selection
-        return SearchState(self.step, epoch, phase, lr, *losses, weights, rule, selected)
+    @property
+    def _rate(self) -> float:
+        return self.weight_optimizer.param_groups[0]["lr"]
 
-    def _update(self, split: str, cycle: int, b: int, batches: int) -> float:
+    def _state(
+        self, phase: str, train_loss=None, val_loss=None, val_score=None, selected=None
+    ) -> SearchState:
+        epoch, config = min(-(-self.step // self.steps_per_epoch), self.config.epochs), self.config
+        numbers = self.step, epoch, phase, self._rate, train_loss, val_loss, val_score
+        weights = ArchitectureWeights.from_hypernet(
+            self.hypernet, config.operations, config.relaxation
+        )
+        return SearchState(*numbers, weights, config.selection, selected)
+
+    def _update(self, split: str, cycle: int, b: int) -> float:
         """One optimiser step: of the weights on a training batch, or of α, β, γ on validation."""
         training = split == "train"
         parameters = self.weights if training else self.architecture
@@ -399,7 +358,7 @@ class Search:
             first = training or self.config.order == "first"
             loss = self._loss(*batch) if first else self._unrolled_loss(batch)
             value = float(loss.detach())
-        if value != value or abs(value) == float("inf"):
+        if not math.isfinite(value):
             raise SearchError(f"{split} loss at step {self.step + 1}: found {value}; not finite")
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -425,17 +384,16 @@ class Search:
             with self.hypernet.single_path(path):
                 loss = self._loss(*batch)
             return loss, float(loss.detach())
-        paths, logs = zip(
-            *(self.hypernet.sample_path() for _ in range(self.config.path_samples)), strict=True
-        )
+        sampled = [self.hypernet.sample_path() for _ in range(self.config.path_samples)]
         losses = []
-        for path in paths:
+        for path, _ in sampled:
             with torch.no_grad(), self.hypernet.single_path(path):
                 losses.append(self._loss(*batch))
         losses = torch.stack(losses)
         # Each loss less the mean of the others.
         advantages = (losses - losses.mean()) * len(losses) / (len(losses) - 1)
-        return (advantages * torch.stack(logs)).mean(), float(losses.mean())
+        logs = torch.stack([log for _, log in sampled])
+        return (advantages * logs).mean(), float(losses.mean())
 
     def _unrolled_loss(self, batch: tuple) -> Tensor:
         """Loss of a batch after one more step of the weights, differentiable through that step.
@@ -443,26 +401,21 @@ class Search:
         The step is plain gradient descent at the current rate, on the training batch of the same
         position.
         """
-        rate = self.weight_optimizer.param_groups[0]["lr"]
         train_loss = self._loss(*self._batch("train", *divmod(self.step, self.train_batches)))
         gradients = torch.autograd.grad(
             train_loss, self.weights, create_graph=True, allow_unused=True
         )
-        unrolled = {
-            id(w): w - rate * g
-            for w, g in zip(self.weights, gradients, strict=True)
-            if g is not None
-        }
-        names = self.hypernet.named_parameters()
-        moved = {name: unrolled[id(p)] for name, p in names if id(p) in unrolled}
+        names = {id(p): name for name, p in self.hypernet.named_parameters()}
+        pairs = zip(self.weights, gradients, strict=True)
+        unrolled = {names[id(w)]: w - self._rate * g for w, g in pairs if g is not None}
         inputs, labels = batch
-        return self.metric.loss(functional_call(self.hypernet, moved, (inputs,)), labels)
+        return self.metric.loss(functional_call(self.hypernet, unrolled, (inputs,)), labels)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write everything needed to go on, as safetensors with a JSON header."""
         tensors = {f"hypernet.{k}": v for k, v in self.hypernet.state_dict().items()}
-        for name, optimizer in self._optimizers().items():
-            for i, state in optimizer.state_dict()["state"].items():
+        for name in OPTIMIZERS:
+            for i, state in getattr(self, name).state_dict()["state"].items():
                 tensors |= {f"{name}.{i}.{k}": v for k, v in state.items()}
         header = {
             "format": FORMAT,
@@ -488,9 +441,7 @@ class Search:
     ) -> Search:
         """Go on from a saved search; on CPU the rest equals an unbroken one bit for bit.
 
-        Raises:
-            SearchError: for a file that is missing or no search, or features other than those it
-                was made with.
+        Raises SearchError for a file that is no search, or features other than it was made with.
         """
         header, tensors = read_tensors(path, FORMAT, SearchError, "search to resume")
         try:
@@ -521,21 +472,15 @@ class Search:
             raise SearchError(f"{path}: {error}") from None
         return search
 
-    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        return {
-            "weight_optimizer": self.weight_optimizer,
-            "architecture_optimizer": self.architecture_optimizer,
-        }
-
     def _restore(self, tensors: dict[str, Tensor]) -> None:
-        own = {k.removeprefix("hypernet."): v for k, v in tensors.items() if k[:9] == "hypernet."}
-        self.hypernet.load_state_dict(own)
-        for name, optimizer in self._optimizers().items():
-            state: dict[int, dict[str, Tensor]] = {}
-            for key, tensor in tensors.items():
-                if key.startswith(f"{name}."):
-                    _, i, field = key.split(".")
-                    state.setdefault(int(i), {})[field] = tensor
-            optimizer.load_state_dict(
-                {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
-            )
+        parts: dict[str, dict] = {"hypernet": {}, **{name: {} for name in OPTIMIZERS}}
+        for key, tensor in tensors.items():
+            part, name = key.split(".", 1)
+            parts[part][name] = tensor
+        self.hypernet.load_state_dict(parts["hypernet"])
+        for name in OPTIMIZERS:
+            optimizer, state = getattr(self, name), defaultdict(dict)
+            for key, tensor in parts[name].items():
+                i, field = key.split(".")
+                state[int(i)][field] = tensor
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": dict(state)})

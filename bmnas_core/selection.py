@@ -1,8 +1,8 @@
 """From a search to one genotype: the rules by which a search ends.
 
-α, β and γ rate parts of architectures, in a mixture with all others. The published rule reads them
+α, β and γ rate parts of architectures in a mixture with all others. The published rule reads them
 alone (Yin et al. 2022, section 3.3). A part that is good in a mixture need not be good alone, so
-two other rules evaluate architectures, or parts of them, on validation.
+two other rules evaluate on validation.
 
 A rule of your own is a function of α, β and γ::
 
@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from itertools import chain, islice
 from statistics import fmean
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,7 +34,7 @@ from .architecture import (
 from .config import Config
 from .errors import quoted
 from .features import FeatureBank
-from .genotype import CellGenotype, Genotype, StepGenotype, free_pairs, is_free
+from .genotype import CellGenotype, Genotype, StepGenotype, cell_predecessors, free_pairs
 from .networks import Hypernet
 from .registry import Registry, takes
 from .runtime import generator, seeded
@@ -54,6 +54,9 @@ QUARTILES = 1.349
 
 #: Successive halving ends after its first rung if the noise ratio is above this.
 MAX_NOISE_RATIO = 0.5
+
+
+Pair = tuple[str, str]
 
 
 def _check(name: str, rule: object) -> None:
@@ -78,23 +81,17 @@ def register_selection(name: str):
 
     A function maps :class:`~bmnas_core.architecture.ArchitectureWeights` to a genotype. The search
     ends with what it gives in the epoch with the best validation score, and a state's ``genotype``
-    is what it gives at that step.
-
-    Raises:
-        SelectionError: for a name that is taken or ill-formed, or something else.
+    is what it gives at that step. Raises SelectionError for a name that is taken or ill-formed, or
+    something else.
     """
     return SELECTIONS.register(name)
 
 
 def derive(weights: ArchitectureWeights, selection: str = "argmax") -> Genotype:
-    """The genotype that α, β and γ stand for.
+    """The genotype that α, β and γ stand for, by a rule of :data:`SELECTIONS`.
 
-    Args:
-        selection: a rule of :data:`SELECTIONS`. If it is not a function of α, β and γ, this is
-            only a preview of it, by ``"argmax"``.
-
-    Raises:
-        SelectionError: for an unknown rule, or if no legal pair of predecessors is left.
+    If the rule is not a function of α, β and γ, this is only a preview of it, by ``"argmax"``.
+    Raises SelectionError for an unknown rule, or if no legal pair of predecessors is left.
     """
     if not isinstance(weights, ArchitectureWeights):
         found = type(weights).__name__
@@ -123,64 +120,52 @@ def argmax(weights: ArchitectureWeights) -> Genotype:
 
     Earlier Cells are among the candidates, as in the paper (Yin et al. 2022, algorithm 1).
     """
-    taken: list[tuple[str, str]] = []
-
-    def pick(i: int) -> tuple[str, str]:
-        names, x, y = weights.cell_edges(i)
-        for pair in _heaviest_pairs(names, x, y):
-            if is_free(pair, taken):
-                taken.append(pair)
-                return pair
-        raise SelectionError(f"cells[{i}]: all pairs of {len(names)} predecessors are taken")
-
-    return _genotype(weights, pick)
+    return _genotype(weights, _free_pairs)
 
 
 @register_selection("released")
 def released(weights: ArchitectureWeights) -> Genotype:
     """The rule of the released code: features only, each pair with one not used before."""
-    used: set[str] = set()
 
-    def pick(i: int) -> tuple[str, str]:
-        names, x, y = weights.cell_edges(i)
-        raw = len(weights.features)
-        for pair in _heaviest_pairs(names[:raw], x[:raw], y[:raw]):
-            if not set(pair) <= used:
-                used.update(pair)
-                return pair
-        raise SelectionError(f"cells[{i}]: all {raw} features are used by earlier Cells already")
+    def candidates(weights: ArchitectureWeights, i: int, taken: list[Pair]) -> list[Pair]:
+        names, used = weights.features, set(chain(*taken))
+        if pairs := [pair for pair in free_pairs(names) if not used.issuperset(pair)]:
+            return pairs
+        raise SelectionError(
+            f"cells[{i}]: all {len(names)} features are used by earlier Cells already"
+        )
 
-    return _genotype(weights, pick)
+    return _genotype(weights, candidates)
 
 
-def _genotype(weights: ArchitectureWeights, pick: Callable[[int], tuple[str, str]]) -> Genotype:
-    cells = []
-    for i in range(len(weights.gamma)):
-        best = weights.gamma[i].argmax(axis=1)
-        steps = [
-            StepGenotype(weights.operations[op], _two_best(*weights.step_edges(i, j)))
-            for j, op in enumerate(best)
-        ]
-        cells.append(CellGenotype(pick(i), tuple(steps)))
+def _free_pairs(weights: ArchitectureWeights, i: int, taken: list[Pair]) -> list[Pair]:
+    names = cell_predecessors(weights.features, i)
+    if pairs := free_pairs(names, taken):
+        return pairs
+    raise SelectionError(f"cells[{i}]: all pairs of {len(names)} predecessors are taken")
+
+
+def _genotype(weights: ArchitectureWeights, candidates: Callable[..., list[Pair]]) -> Genotype:
+    """The heaviest of all; Cell i takes one of ``candidates(weights, i, earlier Cells' pairs)``."""
+    cells: list[CellGenotype] = []
+    for i, gamma in enumerate(weights.gamma):
+        pairs = candidates(weights, i, [cell.inputs for cell in cells])
+        steps = []
+        for j, op in enumerate(gamma.argmax(axis=1)):
+            names, *_ = edges = weights.step_edges(i, j)
+            inputs = _heaviest(free_pairs(names), edges, heavier_first=True)
+            steps.append(StepGenotype(weights.operations[op], inputs))
+        cells.append(CellGenotype(_heaviest(pairs, weights.cell_edges(i)), tuple(steps)))
     return Genotype(weights.features, tuple(cells))
 
 
-def _heaviest_pairs(
-    names: Sequence[str], x: np.ndarray, y: np.ndarray
-) -> Iterable[tuple[str, str]]:
-    """Ordered pairs by falling product of weights; equals in the order of the names."""
-    place = {name: k for k, name in enumerate(names)}
-    return sorted(free_pairs(names), key=lambda p: -x[place[p[0]]] * y[place[p[1]]])
+def _heaviest(pairs: list[Pair], edges: tuple, heavier_first: bool = False) -> Pair:
+    """The first pair (X, Y) with the largest product of weights.
 
-
-def _two_best(names: Sequence[str], x: np.ndarray, y: np.ndarray) -> tuple[str, str]:
-    """The heaviest ordered pair; if both orders weigh the same, the heavier input comes first."""
-    place = {name: k for k, name in enumerate(names)}
-
-    def weight(pair: tuple[str, str]) -> tuple[float, float]:
-        return -x[place[pair[0]]] * y[place[pair[1]]], -x[place[pair[0]]]
-
-    return min(free_pairs(names), key=weight)
+    With ``heavier_first``, if both orders weigh the same, X is the heavier one.
+    """
+    x, y = (dict(zip(edges[0], weights, strict=True)) for weights in edges[1:])
+    return min(pairs, key=lambda p: (-x[p[0]] * y[p[1]], -x[p[0]] if heavier_first else 0))
 
 
 # --- rules that evaluate on validation
@@ -203,7 +188,7 @@ class SearchView(Protocol):
         """Score on validation of one architecture, with the hypernet's weights."""
 
     def scores_with_inputs(
-        self, pairs: list[list[tuple[str, str]]], rows: Tensor | None = None
+        self, pairs: list[list[Pair]], rows: Tensor | None = None
     ) -> list[float]:
         """Scores of the hypernet on validation, its first Cells fixed to each list of pairs."""
 
@@ -219,8 +204,8 @@ class Selection:
                 best = max(scores, key=scores.get)
                 yield best, scores[best]
 
-    Random numbers follow the search's seed. A resumed search repeats :meth:`run` from its start.
-    The hypernet is in evaluation mode.
+    Random numbers follow the search's seed. The hypernet is in evaluation mode. A resumed search
+    repeats :meth:`run` from its start.
 
     Attributes:
         search: the search that ends, a :class:`SearchView`.
@@ -249,9 +234,6 @@ class BestEpoch(Selection):
 
     steps = 0
 
-    def run(self) -> Iterator[tuple[Genotype, float]]:
-        yield from ()
-
 
 def selection_for(search: SearchView) -> Selection:
     """The last part of a search, by the rule that its config names."""
@@ -261,10 +243,8 @@ def selection_for(search: SearchView) -> Selection:
         return BestEpoch(search)
     found = rule(search)
     if type(found.steps) is not int or found.steps < 1:
-        allowed = "an integer of 1 or more"
-        raise SelectionError(
-            f"selection {name!r}: steps: found {found.steps!r}; allowed: {allowed}"
-        )
+        place, allowed = f"selection {name!r}: steps", "an integer of 1 or more"
+        raise SelectionError(f"{place}: found {found.steps!r}; allowed: {allowed}")
     return found
 
 
@@ -275,10 +255,8 @@ class Perturbation(Selection):
     α says how good a feature is in a mixture, not with which other. So each free pair in turn
     replaces the mixtures that a Cell reads, while the other Cells and all steps go on mixing; the
     best pair stays for the Cells that follow. Steps are derived from β and γ. One step is one
-    Cell. Compare DARTS-PT (Wang et al. 2021), which removes one operation at a time.
-
-    The pairs race (Maron and Moore 1994): a pair that is ``SCREENING_MARGIN`` standard errors
-    behind the best on ``SCREENING_SAMPLES`` random samples of validation is not evaluated on all.
+    Cell. Compare DARTS-PT (Wang et al. 2021), which removes one operation at a time. The pairs
+    race (Maron and Moore 1994), see ``SCREENING_SAMPLES``.
 
     Attributes:
         odds: for each Cell so far its pairs and their odds. One standard error behind the best
@@ -294,12 +272,7 @@ class Perturbation(Selection):
         self.weights = search.state.weights
         derived = argmax(self.weights)
         for i in range(search.config.N):
-            names, *_ = self.weights.cell_edges(i)
-            pairs = free_pairs(names, fixed)
-            if not pairs:
-                raise SelectionError(
-                    f"cells[{i}]: all pairs of {len(names)} predecessors are taken"
-                )
+            pairs = _free_pairs(self.weights, i, fixed)
             scores = self._scores([[*fixed, pair] for pair in pairs])
             best = max(scores)
             error = standard_error(best, search.bank.size("validation"))
@@ -309,20 +282,18 @@ class Perturbation(Selection):
             self.genotype = derived.with_inputs(fixed)
             yield self.genotype, best
 
-    def _scores(self, pairs: list[list[tuple[str, str]]]) -> list[float]:
+    def _scores(self, pairs: list[list[Pair]]) -> list[float]:
         """A score for each list of pairs; those screened out get at most the worst of the rest."""
-        search = self.search
-        items = search.bank.size("validation")
+        search, items = self.search, self.search.bank.size("validation")
         if items <= SCREENING_SAMPLES:
             return search.scores_with_inputs(pairs)
         rows = torch.randperm(items, generator=generator(search.seed, "glance"))
-        rows = rows[:SCREENING_SAMPLES]
-        screened = search.scores_with_inputs(pairs, rows)
+        screened = search.scores_with_inputs(pairs, rows[:SCREENING_SAMPLES])
         best = max(screened)
-        enough = best - SCREENING_MARGIN * standard_error(best, len(rows))
+        enough = best - SCREENING_MARGIN * standard_error(best, SCREENING_SAMPLES)
         near = [k for k, one in enumerate(screened) if one >= enough]
-        read = search.scores_with_inputs([pairs[k] for k in near])
-        read = dict(zip(near, read, strict=True))
+        exact = search.scores_with_inputs([pairs[k] for k in near])
+        read = dict(zip(near, exact, strict=True))
         worst = min(read.values())
         return [read.get(k, min(one, worst)) for k, one in enumerate(screened)]
 
@@ -338,39 +309,37 @@ class SuccessiveHalving(Perturbation):
     The recipe is the task's own, on train alone, and the longest training. One step is one
     training.
 
-    One training says little about an architecture, and the first rung shows how little: scores
-    that scatter hardly more than chance explains tell nothing. ``noise_ratio`` is the variance
-    that so few samples of validation cause, as a share of the variance of the scores (estimated
-    from their quartiles). Candidates within ``tie_margin`` · ``noise_ratio`` standard errors of
-    the best count as equal, and the most probable of them under the hypernet wins. If the noise
-    ratio is above ``MAX_NOISE_RATIO``, the first rung is the last.
+    If the scores of the first rung scatter hardly more than by chance, they tell little. Candidates
+    within ``tie_margin`` · ``noise_ratio`` standard errors of the best count as equal, and the most
+    probable of them under the hypernet wins. If the noise ratio is above ``MAX_NOISE_RATIO``, the
+    first rung is the last.
 
     Attributes:
-        noise_ratio: from 0 to 1, by the scores of the first rung so far.
+        noise_ratio: the variance that so few samples of validation cause, as a share of the
+            variance of the first rung's scores so far (estimated from their quartiles); 0 to 1.
     """
 
     def __init__(self, search: SearchView):
         super().__init__(search)
         self.rungs, self.noise_ratio = search.config.rungs or RUNGS, 1.0
-        self.perturbation_steps = self.steps
-        self.steps += self._trainings(self.rungs[0][0])  # at most
+        self._set_steps(self.rungs[0][0])
 
-    def _trainings(self, most: int) -> int:
-        return sum(min(count, most) for count, _ in self.rungs)
+    def _set_steps(self, candidates: int) -> None:
+        self.steps = self.search.config.N + sum(min(count, candidates) for count, _ in self.rungs)
 
     def run(self) -> Iterator[tuple[Genotype, float]]:
         yield from super().run()
         left = [Candidate(self.search, *found) for found in self._candidates().items()]
-        self.steps = self.perturbation_steps + self._trainings(len(left))
+        self._set_steps(len(left))
         for rung, (count, epochs) in enumerate(self.rungs):
             left = self._best_first(left)[:count] if rung else left
-            for k, candidate in enumerate(left):
+            for k, candidate in enumerate(left, 1):
                 candidate.train_to(epochs)
-                trained = left[: k + 1]
-                self.noise_ratio = self.noise_ratio if rung else self._noise_ratio(trained)
-                ended = trained == left and self.noise_ratio > MAX_NOISE_RATIO
-                self.steps = self.perturbation_steps + len(left) if ended else self.steps
-                best = self._best_first(trained)[0]
+                if not rung:
+                    self.noise_ratio = self._noise_ratio(left[:k])
+                if k == len(left) and self.noise_ratio > MAX_NOISE_RATIO:
+                    self.steps = self.search.config.N + k
+                best = self._best_first(left[:k])[0]
                 yield best.genotype, best.score
             if self.noise_ratio > MAX_NOISE_RATIO:
                 return
@@ -397,10 +366,9 @@ class SuccessiveHalving(Perturbation):
     def _candidates(self) -> dict[Genotype, float]:
         """Genotypes and their probabilities, that of the perturbation first."""
         most, random = self.rungs[0][0], generator(self.search.seed, "candidates")
-        probability = genotype_probability(self.weights, self.odds, self.genotype)
-        first = {self.genotype.canonical(): probability}
-        sampled = sample_candidates(self.weights, self.odds, most, random)
-        return dict([*(first | sampled).items()][:most])
+        given = self.weights, self.odds
+        first = {self.genotype.canonical(): genotype_probability(*given, self.genotype)}
+        return dict(islice((first | sample_candidates(*given, most, random)).items(), most))
 
 
 class Candidate:
@@ -408,7 +376,7 @@ class Candidate:
 
     def __init__(self, search: SearchView, genotype: Genotype, probability: float):
         self.search, self.genotype, self.probability = search, genotype, probability
-        self.score, self.records = 0.0, None
+        self.records = None
 
     def train_to(self, epochs: int) -> None:
         """Train up to so many epochs, at most the recipe's, and score on validation."""

@@ -19,16 +19,13 @@ from .errors import BmnasError, FileError
 def atomic_write(path: str | os.PathLike):
     """Yield a path beside ``path`` to write to; it replaces ``path`` only if all went well.
 
-    The folder of ``path`` is made if need be.
-
-    Raises:
-        FileError: if nothing can be written, or the writing fails.
+    The folder of ``path`` is made if need be. Raises :class:`FileError` if the writing fails.
     """
     allowed = "allowed: the path of a file that can be written"
     try:
         target = Path(path)
-        if not target.name or target.is_dir():
-            what = "the folder" if target.is_dir() and str(path) else "no name,"
+        if target.is_dir():
+            what = "the folder" if str(path) else "no name,"
             raise FileError(f"path: found {what} {str(path)!r}; {allowed}")
         target.parent.mkdir(parents=True, exist_ok=True)
         beside = target.with_name(f".{target.name}.{os.getpid()}.part")
@@ -43,9 +40,9 @@ def atomic_write(path: str | os.PathLike):
         yield beside
         beside.chmod(mode)  # safetensors would leave it to its owner alone
         os.replace(beside, target)
+    except FileError:
+        raise
     except OSError as error:
-        if isinstance(error, FileError):
-            raise
         raise FileError(f"{target}: not written: {error.strerror or error}") from error
     finally:
         beside.unlink(missing_ok=True)
@@ -61,7 +58,7 @@ def write_tensors(path: str | os.PathLike, tensors: dict[str, torch.Tensor], hea
 def read_tensors(
     path: str | os.PathLike, format: str, refused: type[BmnasError], what: str
 ) -> tuple[dict, dict[str, torch.Tensor]]:
-    """Header and tensors of a safetensors file that :func:`write_tensors` wrote in ``format``.
+    """Header and tensors that :func:`write_tensors` wrote in ``format``.
 
     Raises ``refused`` for a file that is missing, damaged or no ``what``.
     """
@@ -99,20 +96,14 @@ def read_table(path: str | os.PathLike, columns: Iterable[str]):
 class ResumableTable:
     """Results in a CSV file; those that it holds already need not be computed again.
 
-    The file is rewritten after each addition, whole or not at all.
-
-    Args:
-        path: of the file, which is made at the first addition.
-        columns: their names, in order.
-
-    Raises:
-        TableError: if the file exists and is not a table with these columns.
+    The file is rewritten at each addition, whole or not at all. Raises :class:`TableError` if it
+    exists and is not a table with these columns.
     """
 
     def __init__(self, path: str | os.PathLike, columns: Iterable[str]):
-        self.path, self.columns = Path(path), list(columns)
-        found = self.path.exists()
-        self.rows = read_table(path, self.columns).to_dict("records") if found else []
+        self.path, self.columns, self.rows = Path(path), list(columns), []
+        if self.path.exists():
+            self.rows = read_table(path, self.columns).to_dict("records")
 
     def holds(self, **cells: object) -> bool:
         """Whether some row has these values in these columns."""

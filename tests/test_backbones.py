@@ -579,11 +579,20 @@ def test_code_in_a_checkpoint_is_not_run(zipped, tmp_path):
     assert not trap.exists()
 
 
-def test_anything_but_a_path_and_a_backbone_with_published_names_is_refused(tmp_path):
+def test_anything_but_a_path_and_a_module_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="None: cannot be read"):
         load_checkpoint(made("HCN"), None)
     (tmp_path / "a.npz").write_bytes(b"")
     with pytest.raises(CheckpointError, match="a.npz: found suffix '.npz'; allowed: .safetensors"):
         load_checkpoint(made("HCN"), tmp_path / "a.npz")
-    with pytest.raises(CheckpointError, match="backbone: found ConvBackbone; allowed: a Backbone"):
-        load_checkpoint(ConvBackbone(), tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="backbone: found str; allowed: a torch module"):
+        load_checkpoint("HCN", tmp_path / "a.pt")
+
+
+def test_weights_of_any_other_module_are_saved_and_read_too(tmp_path):
+    one, other = ConvBackbone((4, 8, 8)), ConvBackbone((4, 8, 8))
+    save_checkpoint(one, tmp_path / "a.safetensors")
+    assert load_checkpoint(other, tmp_path / "a.safetensors") == []
+    assert same(values(one), values(other)) and other._origin == "a.safetensors"
+    with pytest.raises(CheckpointError, match="do not fit this ConvBackbone: .* misshapen"):
+        load_checkpoint(ConvBackbone(), tmp_path / "a.safetensors")

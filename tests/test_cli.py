@@ -359,7 +359,7 @@ def test_a_backbone_is_trained_and_its_weights_kept_and_read_again(monkeypatch):
         (("mmimdb", "Text", "--lr", "0"), "max_lr: found 0.0; allowed: above 0"),
         (("mmimdb", "Text", "-p", "data_root", "2024"), "2024: "),
         (("mmimdb", "Text", "-p", "weights", "a.pth"), "weights: found 'a.pth'; allowed: a dict"),
-        (("digits", "Image", "--weights", "x.pt"), "found ConvBackbone; allowed: a Backbone"),
+        (("digits", "Image", "--weights", "x.pt"), "found ConvBackbone, trained from scratch"),
     ],
 )
 def test_a_backbone_that_cannot_be_trained_is_refused_in_one_line(words, message):

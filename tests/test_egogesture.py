@@ -16,7 +16,7 @@ from bmnas_core.tasks.inputs import load
 from bmnas_core.tasks.paper.egogesture import (
     MEAN,
     PAPER,
-    SAMPLE,
+    SAMPLE_SIZES,
     SCALES,
     FrameReader,
     egogesture,
@@ -138,7 +138,7 @@ def test_no_frame_is_opened_before_its_gesture_is_read(root):
 
 
 def test_weights_are_read_into_the_backbone_of_their_modality(root, tmp_path):
-    trained = ResNeXt3D(classes=2, colours=1, **SAMPLE.backbone)
+    trained = ResNeXt3D(classes=2, colours=1, **SAMPLE_SIZES)
     save_checkpoint(trained, tmp_path / "depth.safetensors")
     task = egogesture(root, sample=True, weights={"Depth": tmp_path / "depth.safetensors"})
     found = task.modality("Depth").backbone.state_dict()
@@ -474,4 +474,4 @@ def test_the_whole_sample_has_480_gestures_across_24_subjects(tmp_path):
         times = np.bincount([gesture.label for gesture in own], minlength=12)
         assert times.max() - times.min() <= 1
     assert sum(p.stat().st_size for p in tmp_path.rglob("*.*")) < 60e6
-    assert PAPER.config.batch_size == egogesture(tmp_path).config.batch_size
+    assert PAPER.batch_size == egogesture(tmp_path).config.batch_size

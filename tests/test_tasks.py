@@ -447,7 +447,6 @@ def test_fetching_checks_each_file_before_it_is_put_in_place(tmp_path, monkeypat
             title="",
             license="",
             source="",
-            folder="x",
             manifest=lambda: {name: hashes[name] for name in names},
             url=lambda path: server.url + path,
         )

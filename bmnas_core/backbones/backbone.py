@@ -37,10 +37,9 @@ class Backbone(nn.Module):
         """Raise FeatureError unless ``x`` has these axes; a letter stands for any size."""
         fixed = tuple(n if isinstance(a, str) else a for n, a in zip(x.shape, axes, strict=False))
         if x.dim() != len(axes) or x.shape != fixed or 0 in x.shape[1:]:
-            raise FeatureError(
-                f"{type(self).__name__}: found an input of shape {tuple(x.shape)}; allowed: "
-                f"({', '.join(map(str, axes))})"
-            )
+            name, allowed = type(self).__name__, ", ".join(map(str, axes))
+            found = tuple(x.shape)
+            raise FeatureError(f"{name}: found an input of shape {found}; allowed: ({allowed})")
 
 
 class _He:

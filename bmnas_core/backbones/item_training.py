@@ -68,7 +68,8 @@ def train_on_items(
             classifier.train()
             for rows in epoch_batches(len(train), config.batch_size, seed, *stream, epoch):
                 batch = train[rows]
-                shown = inputs[batch] if inputs.dim() != 4 else random_shift(inputs[batch], SHIFT)
+                shown = inputs[batch]
+                shown = random_shift(shown, SHIFT) if shown.dim() == 4 else shown
                 logits = classifier(shown.to(device))
                 loss = nn.functional.cross_entropy(logits, classes[batch].to(device))
                 optimizer.zero_grad(set_to_none=True)

@@ -40,13 +40,21 @@ def backbone(
 
     It learns from the training split; the score shown is on validation.
     """
-    from ..backbones.paper.checkpoints import check_target, load_checkpoint, save_checkpoint
+    from ..backbones.paper.checkpoints import (
+        CheckpointError,
+        check_target,
+        load_checkpoint,
+        save_checkpoint,
+    )
     from ..tasks import load_task
     from ..train import TrainConfig, train_backbone
 
     loaded = load_task(task, **_task_options(task, pairs(options)))
     model = loaded.modality(modality).backbone
     check_target(out)
+    if weights and not hasattr(model, "classify"):
+        kind = type(model).__name__
+        raise CheckpointError(f"--weights: found {kind}, trained from scratch; allowed: no weights")
     if weights:
         load_checkpoint(model, weights, head=head)
 

@@ -32,7 +32,6 @@ DATA = DataSet(
     title="AV-MNIST: MNIST's 10,000 test images and 3,000 recordings of FSDD",
     license="MNIST: CC BY-SA 3.0; FSDD: CC BY-SA 4.0",
     source="LeCun, Cortes, Burges; Zohar Jackson and contributors",
-    folder="avmnist",
     manifest=lambda: read_manifest(asset("avmnist/files.sha256")),
     url=lambda path: URLS[path.split("/")[0]] + path.split("/", 1)[1],
 )
@@ -51,16 +50,9 @@ def avmnist(
     The splits share no image and no recording. The test recordings are the data set's own: index 0
     to 4 of each speaker and digit; validation has index 5 to 9.
 
-    Args:
-        rule: ``"same"`` digit (10 classes) or ``"sum"`` of the two (19 classes).
-        image_energy: share of the images' variance that is kept; by default 0.25 for same and 0.75
-            for sum.
-        snr_db: signal-to-noise ratio of the speech in white noise, in decibels; by default 0 for
-            same and 20 for sum.
-
-    Raises:
-        DataError: if a file is missing or damaged.
-        TaskError: for an unknown rule or a knob out of range.
+    The options are those of :func:`~bmnas_core.tasks.digits.digits`; for ``"same"``, ``snr_db``
+    is 0 by default. Raises DataError if a file is missing or damaged, TaskError for an unknown rule
+    or a knob out of range.
     """
     return pair_task(
         "avmnist", _read(DATA.require()), rule, image_energy, snr_db, DEFAULTS, SIZES,

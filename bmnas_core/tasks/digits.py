@@ -28,7 +28,7 @@ DATA = DataSet(
     title="scikit-learn's handwritten digits and synthetic spoken digits",
     license="digits: CC BY 4.0 (UCI); speech: MIT, as this kit",
     source="Alpaydin and Kaynak, UCI; espeak-ng with build_speech.py",
-    folder=None,
+    embedded=True,
     manifest=lambda: read_manifest(asset("digits/files.sha256")),
 )
 DATA_SETS.add(DATA.name, DATA)
@@ -45,13 +45,10 @@ def digits(
 
     Args:
         rule: ``"same"`` digit (10 classes) or ``"sum"`` of the two (19 classes).
-        image_energy: share of the images' variance that is kept; by default 0.25 for same and 0.75
-            for sum.
-        snr_db: signal-to-noise ratio of the speech in white noise, in decibels; by default -10 for
-            same and 20 for sum.
+        image_energy: share of the images' variance that is kept; 0.25 for same, 0.75 for sum.
+        snr_db: speech to white noise in decibels; by default -10 for same, 20 for sum.
 
-    Raises:
-        TaskError: for an unknown rule or a knob out of range.
+    Raises TaskError for an unknown rule or a knob out of range.
     """
     return pair_task(
         "digits", _read(), rule, image_energy, snr_db, DEFAULTS, SIZES,

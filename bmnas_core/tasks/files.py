@@ -36,7 +36,7 @@ MODULES = {
 def asset(name: str, *, missing_ok: bool = False) -> Path:
     """A file that comes with the kit: inside an installed wheel, else in the checkout.
 
-    Raises DataError if it is not there, unless that is ok.
+    Raises DataError if it is in neither, unless ``missing_ok``.
     """
     wheel, checkout = PACKAGE / "assets" / name, PACKAGE.parent / "assets" / name
     if not (wheel.exists() or checkout.exists() or missing_ok):
@@ -91,33 +91,32 @@ class DataSet:
     """The files of a task: what they are, where they lie, and where they come from.
 
     Attributes:
-        folder: below :func:`data_root`, or None for files that come with the kit.
-        manifest: returns the expected files, path relative to ``root`` → SHA-256. None for data
-            sets of which users may have parts; ``read`` checks those.
+        embedded: whether the files come with the kit; others are in a folder of this name below
+            :func:`data_root`.
+        manifest: returns the expected files, path relative to ``root`` → SHA-256. None if users may
+            have parts of them; then ``read``, which loads the task, is the check.
         url: path of a file → its address; None for data sets that their owners give on request.
-        read: loads the task from the files. Used if there is no manifest.
     """
 
     name: str
     title: str
     license: str
     source: str
-    folder: str | None
+    embedded: bool = False
     manifest: Callable[[], dict[str, str]] | None = None
     url: Callable[[str], str] | None = None
     read: Callable[[], object] | None = None
 
     @property
-    def embedded(self) -> bool:
-        return self.folder is None
-
-    @property
     def root(self) -> Path:
-        return asset(self.name) if self.folder is None else data_root() / self.folder
+        return asset(self.name) if self.embedded else data_root() / self.name
 
     @property
     def state(self) -> str:
-        """``"embedded"``, ``"missing"`` or ``"ready"``: checked, or without a manifest, there."""
+        """``"embedded"``, ``"missing"`` or ``"ready"``.
+
+        Without a manifest, ``"ready"`` only means that the folder exists.
+        """
         if self.embedded:
             return "embedded"
         present = not self.check() if self.manifest else self.root.is_dir()
@@ -138,29 +137,26 @@ class DataSet:
         return problems + [str(w.message) for w in caught if issubclass(w.category, DataWarning)]
 
     def require(self) -> Path:
-        """The folder with the files. Raises DataError for missing or wrong ones, with the remedy."""
+        """The folder with the files. Raises DataError for wrong ones, with the remedy."""
         if problems := self.check():
             more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
             raise DataError(
                 f"data of task {self.name!r}: {'; '.join(problems[:3])}{more}. "
-                f"Set BMNAS_DATA to the folder that holds {self.folder!r}, or run: "
+                f"Set BMNAS_DATA to the folder that holds {self.name!r}, or run: "
                 f"bmnas data fetch {self.name}"
             )
         return self.root
 
     def fetch(self) -> None:
-        """Download the files that are missing or wrong. Each is checked before it is put in place.
+        """Download what is missing or wrong; each file is checked before it is put in place.
 
-        Raises:
-            DataError: if the data set cannot be downloaded, or a download fails.
+        Raises DataError if the data set cannot be downloaded, or a download fails.
         """
         if self.embedded:
             raise DataError(f"data of task {self.name!r}: comes with the kit; nothing to fetch")
         if self.url is None:
-            raise DataError(
-                f"data of task {self.name!r}: cannot be fetched, its owners give it on request: "
-                f"{self.source}. Put its files into {self.root}"
-            )
+            remedy = f"its owners give it on request: {self.source}. Put its files into {self.root}"
+            raise DataError(f"data of task {self.name!r}: cannot be fetched, {remedy}")
         import pooch
 
         hashes = self.manifest()

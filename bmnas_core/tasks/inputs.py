@@ -36,9 +36,9 @@ class FileInputs:
 
     Attributes:
         names: what errors and warnings call each item, such as its file.
-        read: item number, and a generator or None → one input, a float tensor; all have one shape.
-            With a generator it is augmented. It also runs in worker processes. It raises DataError
-            for an item that cannot be read.
+        read: item number, and a generator to augment it with or None → one input, a float tensor;
+            all have one shape. It runs in worker processes too, and raises DataError for an item
+            that cannot be read.
         version: hash of what determines the values, see :func:`files_version`.
     """
 
@@ -65,17 +65,11 @@ Inputs = Tensor | FileInputs
 
 
 class Loaded(NamedTuple):
-    """The part of a batch that could be read.
+    """The part of a batch that could be read."""
 
-    Attributes:
-        inputs: for each modality (k, …), k at most the size of the batch; None if k is 0.
-        kept: (k,) positions in the batch.
-        failures: (modality's position, item) → why it cannot be read.
-    """
-
-    inputs: list[Tensor] | None
-    kept: Tensor
-    failures: dict[tuple[int, int], str]
+    inputs: list[Tensor] | None  # (k, …) of each modality, k at most the batch's size; None if 0
+    kept: Tensor  # (k,) positions in the batch
+    failures: dict[tuple[int, int], str]  # (modality's position, item) → why it cannot be read
 
 
 def load(
@@ -97,8 +91,7 @@ def load(
             most eight, and few enough to read ahead at most ``MAX_PREFETCH_BYTES``.
         values: numbers in the largest batch.
 
-    Raises:
-        DataError: for ``workers`` out of range, or a worker that the system ended.
+    Raises DataError for ``workers`` out of range, or a worker that the system ended.
     """
     if workers is not None and (type(workers) is not int or workers < 0):
         raise DataError(f"workers: found {workers!r}; allowed: an integer of 0 or more")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..backbones.conv import ConvBackbone
 from ..backbones.item_training import SHIFT, train_on_items
@@ -36,22 +36,15 @@ PRETRAINING = Settings(epochs=12, batch_size=64, max_lr=3e-3, weight_decay=1e-2)
 
 @dataclass(frozen=True)
 class DigitData:
-    """Images and speech of digits with the items of each split.
+    """Images and speech of digits with the items of each split."""
 
-    Attributes:
-        images: (n, 1, H, W) in 0 … 1; speech: (m, MELS, FRAMES) mel power.
-        image_digits: (n,); speech_digits: (m,).
-        image_split, speech_split: split name → item numbers; no item is in two splits.
-        version: hash of the files it was read from.
-    """
-
-    images: Tensor
-    image_digits: Tensor
-    image_split: dict[str, Tensor]
-    speech: Tensor
-    speech_digits: Tensor
+    images: Tensor  # (n, 1, H, W) in 0 … 1
+    image_digits: Tensor  # (n,)
+    image_split: dict[str, Tensor]  # split name → item numbers; no item is in two splits
+    speech: Tensor  # (m, MELS, FRAMES), mel power
+    speech_digits: Tensor  # (m,)
     speech_split: dict[str, Tensor]
-    version: str
+    version: str  # hash of the files it was read from
 
 
 def pair_task(
@@ -84,9 +77,10 @@ def pair_task(
         raise TaskError(f"snr_db: found {snr_db!r}; allowed: decibels of -100 or more, or inf")
     images = keep_energy(data.images, image_energy, data.image_split["train"])
     power = add_noise(data.speech, snr_db, generator(0, "noise"))
+    speech = log_mel(power).unsqueeze(1)
     modalities = (
-        _modality("Image", images, data.image_digits),
-        _modality("Audio", log_mel(power).unsqueeze(1), data.speech_digits),
+        Modality.numbered("Image", ConvBackbone(CHANNELS), images, classes=data.image_digits),
+        Modality.numbered("Audio", ConvBackbone(CHANNELS), speech, classes=data.speech_digits),
     )
     splits = {split: make_pairs(data, split, rule, sizes[split]) for split in SPLITS}
     notes = {"image_energy": float(image_energy), "snr_db": float(snr_db), "data": data.version}
@@ -96,11 +90,6 @@ def pair_task(
     )  # fmt: skip
     _load_or_train(task)
     return task
-
-
-def _modality(name: str, inputs: Tensor, digits: Tensor) -> Modality:
-    channels = {f"{name}_{i + 1}": c for i, c in enumerate(CHANNELS)}
-    return Modality(name, ConvBackbone(CHANNELS).eval(), channels, inputs, classes=digits)
 
 
 def make_pairs(data: DigitData, split: str, rule: str, n: int) -> Split:
@@ -150,12 +139,7 @@ def backbones_file(task: Task) -> Path:
 
 def save_backbones(task: Task, path: str | os.PathLike) -> Path:
     """Write the weights of a task's backbones as safetensors, with the task's notes as header."""
-    weights = {
-        f"{modality.name}.{key}": value
-        for modality in task.modalities
-        for key, value in modality.backbone.state_dict().items()
-    }
-    write_tensors(path, weights, _header(task))
+    write_tensors(path, _backbones(task).state_dict(), _header(task))
     return Path(path)
 
 
@@ -169,10 +153,7 @@ def load_backbones(task: Task, path: str | os.PathLike) -> bool:
             if (file.metadata() or {}).get("bmnas") != _header(task):
                 return False
             weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        for modality in task.modalities:
-            prefix = f"{modality.name}."
-            own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-            modality.backbone.load_state_dict(own)
+        _backbones(task).load_state_dict(weights)
     except (SafetensorError, RuntimeError, OSError) as error:
         found, remedy = f"no weights of this task's backbones ({error})", "delete the file to have"
         raise DataError(f"{path}: found {found}; {remedy} them trained again") from None
@@ -192,6 +173,10 @@ def _load_or_train(task: Task) -> None:
         save_backbones(task, cached)
     except OSError as error:
         warnings.warn(f"{cached}: backbones trained but not kept: {error}", stacklevel=2)
+
+
+def _backbones(task: Task) -> nn.ModuleDict:
+    return nn.ModuleDict({modality.name: modality.backbone for modality in task.modalities})
 
 
 def _header(task: Task) -> str:

@@ -82,6 +82,14 @@ class Modality:
     pooling: str = "grid"
     classes: Tensor | None = None
 
+    @classmethod
+    def numbered(
+        cls, name: str, backbone: nn.Module, inputs: Tensor | FileInputs, **more
+    ) -> Modality:
+        """A modality with the backbone's ``channels``, its features numbered from 1."""
+        channels = {f"{name}_{i}": c for i, c in enumerate(backbone.channels, 1)}
+        return cls(name, backbone.eval(), channels, inputs, **more)
+
     def fingerprint(self) -> str:
         """Hash of all that determines this modality's features, except L.
 
@@ -100,16 +108,11 @@ class Modality:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Samples as rows of item numbers, one column per modality, and their labels.
-
-    Attributes:
-        index: (n, modalities), integers.
-        labels: (n,) classes, or (n, classes) of 0 and 1 for a multi-label task.
-    """
+    """Samples as rows of item numbers, one column per modality, and their labels."""
 
     name: str
-    index: Tensor
-    labels: Tensor
+    index: Tensor  # (n, modalities), integers
+    labels: Tensor  # (n,) classes, or (n, classes) of 0 and 1 for a multi-label task
 
     def __len__(self) -> int:
         return len(self.index)
@@ -117,7 +120,7 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """Everything a search needs: modalities, splits, number of classes, metric and settings.
+    """Everything a search needs. Raises TaskError if its parts do not fit together.
 
     Attributes:
         name: e.g. ``"digits"``.
@@ -130,9 +133,6 @@ class Task:
         backbone_config: modality name → settings that differ when its backbone is trained alone.
         notes: facts worth showing, such as the difficulty knobs.
         protocol: name of the protocol that fixes the splits, e.g. ``"cross-subject"``, or None.
-
-    Raises:
-        TaskError: if a split is missing, empty or disagrees with the modalities.
     """
 
     name: str
@@ -220,7 +220,7 @@ class Task:
         return ", ".join(f"{kind} {name}" for kind, name in named if name)
 
     def items(self, split: str, modality: str) -> Tensor:
-        """Item numbers of a modality that a split uses: (k,), ascending. Raises as both do."""
+        """Item numbers of a modality that a split uses: (k,), ascending. Raises TaskError."""
         column = self.modalities.index(self.modality(modality))
         return self.split(split).index[:, column].unique()
 
@@ -232,7 +232,7 @@ class Task:
         return named[name]
 
     def split(self, name: str) -> Split:
-        """A split by name; ``"train+validation"`` joins two. Raises TaskError for an unknown one."""
+        """A split by name; ``"train+validation"`` joins two. Raises TaskError for another."""
         if not set(name.split("+")) <= set(self.splits):
             raise TaskError(f"split: found {name!r}; allowed: {', '.join(self.splits)}")
         parts = [self.splits[part] for part in name.split("+")]
@@ -242,9 +242,9 @@ class Task:
         return Split(name, index, labels)
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{len(self.splits[s])} {s}" for s in SPLITS)
         name = f"{self.name!r} ({self.variant})" if self.variant else repr(self.name)
         scored = f"{self.classes} classes, {self.metric}"
+        sizes = ", ".join(f"{len(self.splits[s])} {s}" for s in SPLITS)
         return f"Task {name}: {scored}; {sizes}; features {', '.join(self.features)}"
 
 

@@ -10,28 +10,30 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...errors import BmnasError
 from ...storage import atomic_write, write_tensors
-from ..backbone import Backbone
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".tar", ".checkpoint")
 SHOWN = 3
+Tensors = dict[str, Tensor]
 
 
 class CheckpointError(BmnasError):
     """A file without weights, or with weights that do not fit the backbone."""
 
 
-def load_checkpoint(backbone: Backbone, path: str | os.PathLike, *, head: bool = True) -> list[str]:
-    """Read published weights into ``backbone``: all of them, or none.
+def load_checkpoint(
+    backbone: nn.Module, path: str | os.PathLike, *, head: bool = True
+) -> list[str]:
+    """Read weights into a backbone, any torch module: all of them, or none.
 
     The file is in safetensors format, or ``torch.save`` wrote it: a dictionary of tensors, or one
     with such a dictionary under ``"state_dict"`` or ``"model"``. Names may begin with ``module.``.
     No code in the file is run. Two kinds of weights fit:
 
-    - weights under the backbone's own names, which are those of the published checkpoints;
+    - weights under its own names, which for the paper's backbones are the published ones;
     - for :class:`VGG19` and :class:`InflatedResNet50`, ImageNet's under torchvision's names for
       ``vgg19`` and ``resnet50``. Their classifier is not read, so the head keeps its values. 2D
       kernels become 3D ones: they are repeated over time and divided by its length, so the
@@ -49,15 +51,14 @@ def load_checkpoint(backbone: Backbone, path: str | os.PathLike, *, head: bool =
         CheckpointError: for a file that cannot be read, holds no weights or does not fit. The
             backbone then stays as it was.
     """
-    if not isinstance(backbone, Backbone):
-        raise CheckpointError(
-            f"backbone: found {type(backbone).__name__}; allowed: a Backbone with published names"
-        )
+    if not isinstance(backbone, nn.Module):
+        raise CheckpointError(f"backbone: found {type(backbone).__name__}; allowed: a torch module")
     tensors, own = _read(path), backbone.state_dict()
-    used = tuple(old for old, new in backbone.imagenet.items() if new is not None)
+    names = getattr(backbone, "imagenet", {})
+    used = tuple(old for old, new in names.items() if new is not None)
     if any(name.startswith(used) for name in tensors):
-        tensors, head = _from_imagenet(tensors, backbone.imagenet, own), False
-    in_head = tuple(f"{part}." for part in backbone.head)
+        tensors, head = _from_imagenet(tensors, names, own), False
+    in_head = tuple(f"{part}." for part in getattr(backbone, "head", ()))
     kept = [] if head else [name for name in own if name.startswith(in_head)]
     if not head:
         tensors = {name: t for name, t in tensors.items() if not name.startswith(in_head)}
@@ -68,8 +69,8 @@ def load_checkpoint(backbone: Backbone, path: str | os.PathLike, *, head: bool =
     return kept
 
 
-def save_checkpoint(backbone: Backbone, path: str | os.PathLike) -> None:
-    """Write a backbone's weights under the published names, as safetensors, whole or not at all.
+def save_checkpoint(backbone: nn.Module, path: str | os.PathLike) -> None:
+    """Write a backbone's weights under its own names, as safetensors, whole or not at all.
 
     Raises:
         CheckpointError: for a path that does not end in ``.safetensors``.
@@ -82,10 +83,9 @@ def save_checkpoint(backbone: Backbone, path: str | os.PathLike) -> None:
 
 def check_target(path: str | os.PathLike) -> None:
     """Raise what :func:`save_checkpoint` would raise for this path, before a long training."""
-    if Path(path).suffix.lower() != ".safetensors":
-        raise CheckpointError(
-            f"{path}: found suffix {Path(path).suffix!r}; allowed: '.safetensors'"
-        )
+    suffix = Path(path).suffix
+    if suffix.lower() != ".safetensors":
+        raise CheckpointError(f"{path}: found suffix {suffix!r}; allowed: '.safetensors'")
     with suppress(_Tried), atomic_write(path):
         raise _Tried
 
@@ -95,18 +95,11 @@ class _Tried(Exception):
 
 
 def _check(
-    problem: str,
-    tensors: dict[str, Tensor],
-    own: dict[str, Tensor],
-    kept: list[str],
-    in_head: tuple[str, ...],
+    problem: str, tensors: Tensors, own: Tensors, kept: list[str], in_head: tuple[str, ...]
 ) -> None:
     """Raise CheckpointError, beginning with ``problem``, unless ``tensors`` fill ``own``."""
-    missing = [
-        name
-        for name in own
-        if name not in tensors and name not in kept and not name.endswith("num_batches_tracked")
-    ]
+    filled = {*tensors, *kept}
+    missing = [n for n in own if n not in filled and not n.endswith("num_batches_tracked")]
     unexpected = [name for name in tensors if name not in own]
     misshapen = [n for n, t in tensors.items() if n in own and t.shape != own[n].shape]
     shapes = [f"{n}: {tuple(tensors[n].shape)} for {tuple(own[n].shape)}" for n in misshapen]
@@ -122,9 +115,7 @@ def _check(
         raise CheckpointError(f"{problem}: {'; '.join(found)}{remedy}")
 
 
-def _from_imagenet(
-    tensors: dict[str, Tensor], names: dict[str, str | None], own: dict[str, Tensor]
-) -> dict[str, Tensor]:
+def _from_imagenet(tensors: Tensors, names: dict[str, str | None], own: Tensors) -> Tensors:
     """The tensors under our names, with kernels inflated if they are 3D in ``own``."""
     found = {}
     for name, tensor in tensors.items():
@@ -140,19 +131,17 @@ def _from_imagenet(
     return found
 
 
-def _read(path: str | os.PathLike) -> dict[str, Tensor]:
+def _read(path: str | os.PathLike) -> Tensors:
     """A file's tensors by name, without wrapping and without ``module.``."""
     try:
         path = Path(path)
-        with path.open("rb"):
-            pass
+        path.open("rb").close()
     except (OSError, TypeError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise CheckpointError(f"{path}: cannot be read ({why})") from None
     if path.suffix.lower() not in SUFFIXES:
-        raise CheckpointError(
-            f"{path}: found suffix {path.suffix!r}; allowed: {', '.join(SUFFIXES)}"
-        )
+        allowed = ", ".join(SUFFIXES)
+        raise CheckpointError(f"{path}: found suffix {path.suffix!r}; allowed: {allowed}")
     try:
         if path.suffix.lower() == ".safetensors":
             tensors = load_file(path)
@@ -161,9 +150,8 @@ def _read(path: str | os.PathLike) -> dict[str, Tensor]:
     except Exception as error:  # a damaged pickle can raise anything
         code = re.search(r"GLOBAL (\S+)", str(error))
         what = f"more than tensors ({code[1]})" if code else "no checkpoint, or a damaged one"
-        raise CheckpointError(
-            f"{path}: found {what}; allowed: tensors by name in safetensors or by torch.save"
-        ) from None
+        allowed = "tensors by name in safetensors or by torch.save"
+        raise CheckpointError(f"{path}: found {what}; allowed: {allowed}") from None
     for wrapping in ("state_dict", "model"):
         if isinstance(tensors, dict) and isinstance(tensors.get(wrapping), dict):
             tensors = tensors[wrapping]
@@ -173,10 +161,9 @@ def _read(path: str | os.PathLike) -> dict[str, Tensor]:
     for name, tensor in tensors.items():
         plain = isinstance(tensor, Tensor) and tensor.layout is torch.strided
         if not isinstance(name, str) or not plain or tensor.is_meta:
-            raise CheckpointError(
-                f"{path}: found {name!r}: {type(tensor).__name__}; allowed: tensors by name, or "
-                "those under 'state_dict' or 'model'"
-            )
+            found = f"{name!r}: {type(tensor).__name__}"
+            allowed = "tensors by name, or those under 'state_dict' or 'model'"
+            raise CheckpointError(f"{path}: found {found}; allowed: {allowed}")
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     return tensors

@@ -7,26 +7,23 @@ from torch.nn.functional import avg_pool3d
 
 from ..backbone import Backbone, Conv2d, Conv3d
 
+#: Of a kernel or a stride: frames, height, width.
+Sizes = tuple[int, int, int]
+
 
 class Bottleneck(nn.Module):
     """A 3D bottleneck with its shortcut: 1×1×1, 3×3×3 and 1×1×1 convolution (He et al. 2016).
 
+    The shortcut is the identity; where channels change, a 1×1×1 convolution with BatchNorm.
     ``(N, before, T, H, W)`` → ``(N, after, T / stride[0], H / stride[1], W / stride[2])``
 
     Args:
         stride: of the middle convolution and of the shortcut.
         groups: separate groups of channels in the middle convolution.
-        projection: whether the shortcut is a 1×1×1 convolution; otherwise it is the identity.
     """
 
     def __init__(
-        self,
-        before: int,
-        middle: int,
-        after: int,
-        stride: tuple[int, int, int] = (1, 1, 1),
-        groups: int = 1,
-        projection: bool = False,
+        self, before: int, middle: int, after: int, stride: Sizes = (1, 1, 1), groups: int = 1
     ):
         super().__init__()
         self.conv1 = Conv3d(before, middle, 1, bias=False)
@@ -36,11 +33,10 @@ class Bottleneck(nn.Module):
         self.conv3 = Conv3d(middle, after, 1, bias=False)
         self.bn3 = nn.BatchNorm3d(after)
         self.relu = nn.ReLU(inplace=True)
-        if projection:
+        self.downsample = nn.Identity()
+        if before != after:
             shortcut = Conv3d(before, after, 1, stride, bias=False)
             self.downsample = nn.Sequential(shortcut, nn.BatchNorm3d(after))
-        else:
-            self.downsample = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.relu(self.bn1(self.conv1(x)))
@@ -50,21 +46,16 @@ class Bottleneck(nn.Module):
 
 
 def stage(
-    before: int,
-    middle: int,
-    after: int,
-    blocks: int,
-    stride: tuple[int, int, int] = (1, 1, 1),
-    groups: int = 1,
+    before: int, middle: int, after: int, blocks: int, stride: Sizes = (1, 1, 1), groups: int = 1
 ) -> nn.Sequential:
-    """A sequence of bottlenecks. The first changes channels and size; its shortcut projects."""
+    """A sequence of bottlenecks. The first changes channels and size."""
     return nn.Sequential(
-        Bottleneck(before, middle, after, stride, groups, projection=True),
+        Bottleneck(before, middle, after, stride, groups),
         *(Bottleneck(after, middle, after, groups=groups) for _ in range(blocks - 1)),
     )
 
 
-def average_pool(x: Tensor, kernel: tuple[int, int, int], stride: int | None = None) -> Tensor:
+def average_pool(x: Tensor, kernel: Sizes, stride: int | None = None) -> Tensor:
     """Average pool of ``x: (N, C, T, H, W)``; the kernel is clipped to the size of ``x``."""
     return avg_pool3d(x, [min(k, n) for k, n in zip(kernel, x.shape[2:], strict=True)], stride)
 
@@ -89,19 +80,9 @@ class InflatedResNet50(Backbone):
     """
 
     head = ("classifier",)
-    imagenet = {
-        "conv1.": "cnn.conv1.",
-        "bn1.": "cnn.bn1.",
-        "layer": "cnn.layer",
-        "fc.": None,
-    }
+    imagenet = {"conv1.": "cnn.conv1.", "bn1.": "cnn.bn1.", "layer": "cnn.layer", "fc.": None}
 
-    def __init__(
-        self,
-        classes: int = 60,
-        width: int = 64,
-        blocks: tuple[int, int, int, int] = (3, 4, 6, 3),
-    ):
+    def __init__(self, classes: int = 60, width: int = 64, blocks: tuple[int, ...] = (3, 4, 6, 3)):
         super().__init__()
         halve = (1, 2, 2)
         self.cnn = nn.ModuleDict(

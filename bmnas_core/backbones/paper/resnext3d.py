@@ -37,23 +37,20 @@ class ResNeXt3D(Backbone):
         classes: int = 83,
         colours: int = 3,
         width: int = 64,
-        blocks: tuple[int, int, int, int] = (3, 4, 23, 3),
+        blocks: tuple[int, ...] = (3, 4, 23, 3),
         cardinality: int = 32,
     ):
         super().__init__()
         if colours not in (1, 3):
             raise ConfigError(f"ResNeXt3D: colours: found {colours!r}; allowed: 1 or 3")
         if 2 * width % cardinality:
-            raise ConfigError(
-                f"ResNeXt3D: cardinality: found {cardinality}; allowed: divisors of 2 · width, "
-                f"{2 * width}"
-            )
+            allowed = f"divisors of 2 · width, {2 * width}"
+            raise ConfigError(f"ResNeXt3D: cardinality: found {cardinality}; allowed: {allowed}")
         length = 7 if colours == 1 else 3  # of the first kernel, in frames
         halve = (2, 2, 2)
         self.colours = colours
-        self.conv1 = Conv3d(
-            colours, width, (length, 7, 7), (1, 2, 2), (length // 2, 3, 3), bias=False
-        )
+        padding = (length // 2, 3, 3)
+        self.conv1 = Conv3d(colours, width, (length, 7, 7), (1, 2, 2), padding, bias=False)
         self.bn1 = nn.BatchNorm3d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool3d(3, stride=2, padding=1)

@@ -49,9 +49,8 @@ class VGG19(Backbone):
     def forward(self, x: Tensor) -> list[Tensor]:
         self._check_input(x, "N", 3, "H", "W")
         if min(x.shape[2:]) < 32:
-            raise FeatureError(
-                f"VGG19: found images of {x.shape[2]} × {x.shape[3]}; allowed: 32 × 32 or more"
-            )
+            found = f"{x.shape[2]} × {x.shape[3]}"
+            raise FeatureError(f"VGG19: found images of {found}; allowed: 32 × 32 or more")
         features = []
         for number, layer in enumerate(self.vgg):
             x = layer(x)

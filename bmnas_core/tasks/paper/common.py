@@ -14,7 +14,7 @@ from ...backbones.backbone import Backbone
 from ...backbones.paper.checkpoints import load_checkpoint
 from .. import files
 from ..inputs import DataError, Inputs
-from ..task import Modality, Split, TaskError
+from ..task import SPLITS, Modality, Split, TaskError
 
 #: ImageNet's mean and standard deviation of red, green and blue in 0 … 1.
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -40,11 +40,9 @@ def modalities_of(
     weights: Mapping[str, str | os.PathLike] | None,
     pooling: str,
 ) -> tuple[Modality, ...]:
-    """Modalities with their features numbered from 1, after reading ``weights``.
+    """Modalities, after reading ``weights`` into their backbones.
 
-    Raises:
-        TaskError: for weights of a modality that does not exist.
-        CheckpointError: for weights that cannot be read or do not fit.
+    Raises TaskError for weights of a modality that does not exist, else as ``load_checkpoint``.
     """
     if not isinstance(weights, Mapping | None):
         raise TaskError(f"weights: found {weights!r}; allowed: a dict, modality → file")
@@ -53,21 +51,18 @@ def modalities_of(
             raise TaskError(f"weights: found {name!r}; allowed: {', '.join(backbones)}")
         load_checkpoint(backbones[name], path)
     return tuple(
-        Modality(
-            name,
-            backbone.eval(),
-            {f"{name}_{i + 1}": c for i, c in enumerate(backbone.channels)},
-            inputs[name],
-            pooling,
-        )
+        Modality.numbered(name, backbone, inputs[name], pooling=pooling)
         for name, backbone in backbones.items()
     )
 
 
-def paired_split(name: str, items: Sequence[int], labels: Tensor | Sequence[int]) -> Split:
-    """A split whose samples have the same item number in both modalities."""
-    index = torch.tensor(items, dtype=torch.long)[:, None].expand(-1, 2)
-    return Split(name, index, torch.as_tensor(labels, dtype=torch.long))
+def paired_splits(parts: Sequence[str], labels: Tensor | Sequence[int]) -> dict[str, Split]:
+    """Splits from each item's split and label; both modalities have it under one number."""
+    splits, labels = {}, torch.as_tensor(labels, dtype=torch.long)
+    for name in SPLITS:
+        items = torch.tensor([i for i, part in enumerate(parts) if part == name], dtype=torch.long)
+        splits[name] = Split(name, items[:, None].expand(-1, 2), labels[items])
+    return splits
 
 
 def read_json(path: Path) -> object:

@@ -6,10 +6,10 @@ import math
 import os
 import re
 import warnings
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,9 +22,9 @@ from ...config import SearchSettings, Settings
 from ...errors import quoted, shortened
 from ...runtime import seeded
 from ..files import DATA_SETS, DataSet, package
-from ..inputs import DataError, DataWarning, FileInputs, files_version, warn_skipped
-from ..task import Split, Task, register_task
-from .common import folder_of, modalities_of, read_json
+from ..inputs import DataError, DataWarning, FileInputs, files_version, warn_skipped, wrong
+from ..task import Task, register_task
+from .common import folder_of, modalities_of, paired_splits, read_json
 from .samples import gestures as samples
 
 SUBSETS = {"training": "train", "validation": "validation", "testing": "test"}
@@ -37,6 +37,17 @@ MEAN = (114.7748, 107.7354, 99.4750)
 #: Side of a random crop relative to the frame's shorter side.
 SCALES = tuple(2 ** (-k / 4) for k in range(5))
 
+PAPER = Settings(
+    C=128, L=8, N=2, M=3, epochs=7, batch_size=72, dropout=0.0, max_lr=3e-3, min_lr=1e-6,
+    weight_decay=1e-4, restart=5,
+)  # fmt: skip
+SAMPLE = replace(PAPER, C=48, epochs=15, batch_size=24)
+#: How the sample's backbones are trained alone, and their sizes.
+SAMPLE_BACKBONES = {
+    name: Settings(epochs=20, batch_size=24, max_lr=1e-2, restart=20) for name in COLOURS
+}
+SAMPLE_SIZES = {"width": 8, "blocks": (1, 1, 1, 1), "cardinality": 4}
+
 CLIP = re.compile(r"(?P<folder>(?P<subject>[^/]+)/[^/]+/Color/rgb\d+)(_\d+)?")
 
 DATA = DataSet(
@@ -44,7 +55,6 @@ DATA = DataSet(
     title="EgoGesture: 24,161 gestures in colour and depth",
     license="on request, for research",
     source="Zhang et al., NLPR, Chinese Academy of Sciences",
-    folder="egogesture",
     read=lambda: egogesture(),
 )
 DATA_SETS.add(DATA.name, DATA)
@@ -75,92 +85,31 @@ def egogesture(
 
     Raises:
         DataError: for files that are missing or damaged.
-        CheckpointError: for weights that cannot be read or do not fit.
-        TaskError: for weights of a modality that does not exist.
+        CheckpointError, TaskError: for weights that do not fit or have no modality.
     """
     root = folder_of("egogesture", data_root, sample, samples.make)
     path = Path(annotation).expanduser() if annotation else _only_annotation(root)
     labels, found = read_annotation(path)
     _check_apart(path, found)
     gestures = _with_folders(root, path, found)
-    scale = SAMPLE if sample else PAPER
-    inputs = {name: _inputs(name, root, path, gestures, scale) for name in COLOURS}
-    backbones = {}
+    frames, size = (16, 32) if sample else (32, 112)
+    inputs, backbones = {}, {}
     for name, colours in COLOURS.items():
+        clips = tuple((gesture.folders[name], gesture.first, gesture.last) for gesture in gestures)
+        inputs[name] = FrameReader(root, clips, colours, frames, size).inputs(path)
         with seeded(0, "egogesture", name):
-            backbones[name] = ResNeXt3D(len(labels), colours, **scale.backbone)
-    splits = {}
-    for subset, name in SUBSETS.items():
-        items = [i for i, gesture in enumerate(gestures) if gesture.subset == subset]
-        classes = [gestures[i].label for i in items]
-        index = torch.tensor(items, dtype=torch.long)[:, None].expand(-1, len(COLOURS))
-        splits[name] = Split(name, index, torch.tensor(classes, dtype=torch.long))
+            sizes = SAMPLE_SIZES if sample else {}
+            backbones[name] = ResNeXt3D(len(labels), colours, **sizes)
+    splits = paired_splits([SUBSETS[g.subset] for g in gestures], [g.label for g in gestures])
+    notes = {"root": str(root), "sample": sample, "labels": labels, "frames": frames, "size": size}
+    notes |= {"left out": len(found) - len(gestures)}
+    modalities = modalities_of(backbones, inputs, weights, pooling="time")
+    config, alone = (SAMPLE, SAMPLE_BACKBONES) if sample else (PAPER, {})
+    search = SearchSettings(epochs=8 if sample else None, selection="successive_halving")
     return Task(
-        "egogesture",
-        None,
-        len(labels),
-        "accuracy",
-        modalities_of(backbones, inputs, weights, pooling="time"),
-        splits,
-        scale.config,
-        scale.search_config,
-        {
-            "root": str(root),
-            "sample": sample,
-            "labels": labels,
-            "frames": scale.frames,
-            "size": scale.size,
-            "left out": len(found) - len(gestures),
-        },
-        {name: scale.backbone_config for name in COLOURS if scale.backbone_config},
-        protocol="cross-subject",
-    )
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How large the task is: number and side of the frames, backbones, settings."""
-
-    frames: int
-    size: int
-    backbone: dict
-    config: Settings
-    search_config: SearchSettings
-    backbone_config: Settings | None = None
-
-
-PAPER = Scale(
-    frames=32,
-    size=112,
-    backbone={},
-    config=Settings(
-        C=128, L=8, N=2, M=3, epochs=7, batch_size=72, dropout=0.0, max_lr=3e-3, min_lr=1e-6,
-        weight_decay=1e-4, restart=5,
-    ),
-    search_config=SearchSettings(selection="successive_halving"),
-)  # fmt: skip
-SAMPLE = Scale(
-    frames=16,
-    size=32,
-    backbone={"width": 8, "blocks": (1, 1, 1, 1), "cardinality": 4},
-    config=Settings(
-        C=48, L=8, N=2, M=3, epochs=15, batch_size=24, dropout=0.0, max_lr=3e-3, min_lr=1e-6,
-        weight_decay=1e-4, restart=5,
-    ),
-    search_config=SearchSettings(epochs=8, selection="successive_halving"),
-    backbone_config=Settings(epochs=20, batch_size=24, max_lr=1e-2, restart=20),
-)  # fmt: skip
-
-
-def _inputs(
-    name: str, root: Path, path: Path, gestures: Sequence[Gesture], scale: Scale
-) -> FileInputs:
-    clips = tuple((gesture.folders[name], gesture.first, gesture.last) for gesture in gestures)
-    read = FrameReader(root, clips, COLOURS[name], scale.frames, scale.size)
-    folders = sorted({folder for folder, _, _ in clips})
-    files = [path, *(root / folder for folder in folders)]
-    names = tuple(f"{folder}, frames {first}…{last}" for folder, first, last in clips)
-    return FileInputs(names, read, files_version(files, clips, scale.frames, scale.size))
+        "egogesture", None, len(labels), "accuracy", modalities, splits, config, search, notes,
+        alone, protocol="cross-subject",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -183,6 +132,12 @@ class FrameReader:
     frames: int
     size: int
 
+    def inputs(self, annotation: Path) -> FileInputs:
+        files = [annotation, *(self.root / folder for folder in sorted({c[0] for c in self.clips}))]
+        names = tuple(f"{folder}, frames {first}…{last}" for folder, first, last in self.clips)
+        version = files_version(files, self.clips, self.frames, self.size)
+        return FileInputs(names, self, version)
+
     def __call__(self, item: int, random: torch.Generator | None = None) -> Tensor:
         """Raises DataError for a frame that is missing or cannot be decoded, with its file."""
         folder, first, last = self.clips[item]
@@ -193,12 +148,10 @@ class FrameReader:
             start = int(torch.randint(max(0, n - self.frames) + 1, (), generator=random))
             scale = SCALES[int(torch.randint(len(SCALES), (), generator=random))]
             crop = scale, *torch.rand(2, generator=random).tolist()
-        shown = min(n, self.frames)
-        pixels = np.empty((shown, self.size, self.size, self.colours), np.uint8)
-        for k in range(shown):
-            path = self.root / folder / f"{first + start + k:06d}.jpg"
-            pixels[k] = self._frame(path, crop)
-        looped = torch.from_numpy(pixels)[torch.arange(self.frames) % shown]
+        shown = range(first + start, first + start + min(n, self.frames))
+        paths = (self.root / folder / f"{number:06d}.jpg" for number in shown)
+        pixels = torch.from_numpy(np.stack([self._frame(path, crop) for path in paths]))
+        looped = pixels[torch.arange(self.frames) % len(shown)]
         mean = torch.tensor(MEAN[: self.colours]).view(-1, 1, 1, 1)
         return looped.movedim(-1, 0).contiguous().float().sub_(mean)
 
@@ -211,9 +164,7 @@ class FrameReader:
         except FileNotFoundError:
             raise DataError(f"{path}: missing; allowed: a file for each annotated frame") from None
         except (OSError, SyntaxError, ValueError, pil.DecompressionBombError) as error:
-            raise DataError(
-                f"{path}: found no picture that can be decoded ({error}); allowed: a JPEG file"
-            ) from None
+            raise wrong(path, f"no picture that can be decoded ({error})", "a JPEG file") from None
         box = _random_box(*image.size, *crop) if crop else _centre_box(*image.size, self.size)
         scaled = image.resize((self.size, self.size), pil.Resampling.BILINEAR, box)
         return np.asarray(scaled).reshape(self.size, self.size, self.colours)
@@ -243,20 +194,14 @@ def _random_box(
 
 
 class Gesture(NamedTuple):
-    """An entry of the annotation.
-
-    Attributes:
-        folders: modality → folder of frames, relative to the data root.
-        label: number of the class.
-        first, last: numbers of frames.
-    """
+    """An entry of the annotation."""
 
     name: str
     subject: str
-    folders: dict[str, str]
+    folders: dict[str, str]  # modality → folder of frames, relative to the data root
     subset: str
-    label: int
-    first: int
+    label: int  # number of the class
+    first: int  # number of the first frame
     last: int
 
 
@@ -265,55 +210,45 @@ def read_annotation(path: Path) -> tuple[list[str], list[Gesture]]:
 
     ``{"labels": [names], "database": {"<colour folder>_<k>": {"subset": …, "annotations":
     {"label": …, "start_frame": …, "end_frame": …}}}}``. The first gesture of a folder may lack
-    ``_<k>``, and frames may be text.
-
-    Raises:
-        DataError: for anything else, with the entry.
+    ``_<k>``, and frames may be text. Raises DataError for anything else, with the entry.
     """
     content = read_json(path)
-    labels = _member(content, "labels", list, f"{path}")
+    labels = _member(content, "labels", list, path)
     for i, label in enumerate(labels):
         if not isinstance(label, str) or label in labels[:i]:
-            raise DataError(
-                f"{path}: labels[{i}]: found {quoted(label)}; allowed: names, each once"
-            )
+            raise wrong(f"{path}: labels[{i}]", quoted(label), "names, each once")
     classes = {label: i for i, label in enumerate(labels)}
     gestures = []
-    for name, entry in _member(content, "database", dict, f"{path}").items():
+    for name, entry in _member(content, "database", dict, path).items():
         place = f"{path}: {name!r}"
         clip = CLIP.fullmatch(name)
         if not clip:
             raise DataError(f"{place}: allowed: SubjectNN/SceneM/Color/rgbK or …/rgbK_<k>")
         subset = _member(entry, "subset", str, place)
         if subset not in SUBSETS:
-            raise DataError(f"{place}: found subset {subset!r}; allowed: {', '.join(SUBSETS)}")
+            raise wrong(place, f"subset {subset!r}", ", ".join(SUBSETS))
         about = _member(entry, "annotations", dict, place)
         label = _member(about, "label", str, place)
         if label not in classes:
-            raise DataError(
-                f"{place}: found label {label!r}; allowed: the {len(labels)} in 'labels'"
-            )
+            raise wrong(place, f"label {label!r}", f"the {len(labels)} in 'labels'")
         first, last = (_frame_number(about, k, place) for k in ("start_frame", "end_frame"))
         if first > last:
-            raise DataError(f"{place}: found frames {first} to {last}; allowed: start to end")
+            raise wrong(place, f"frames {first} to {last}", "start to end")
         colour = clip["folder"]
-        head, tail = colour.rsplit("/Color/rgb", 1)
-        folders = {"RGB": colour, "Depth": f"{head}/Depth/depth{tail}"}
-        gestures.append(
-            Gesture(name, clip["subject"], folders, subset, classes[label], first, last)
-        )
+        folders = {"RGB": colour, "Depth": "/Depth/depth".join(colour.rsplit("/Color/rgb", 1))}
+        found = Gesture(name, clip["subject"], folders, subset, classes[label], first, last)
+        gestures.append(found)
     return labels, gestures
 
 
-def _member(found: object, key: str, kind: type, place: str):
+def _member(found: object, key: str, kind: type, place: object):
     """``found[key]``, which must be of type ``kind``."""
     if not isinstance(found, dict) or key not in found:
         has = ", ".join(map(repr, found)) if isinstance(found, dict) else type(found).__name__
-        has = shortened(has, 200) or "nothing"
-        raise DataError(f"{place}: found {has}; allowed: an object with {key!r}")
+        raise wrong(place, shortened(has, 200) or "nothing", f"an object with {key!r}")
     if not isinstance(found[key], kind):
         words = {list: "a list", dict: "an object", str: "a name"}
-        raise DataError(f"{place}: {key}: found {quoted(found[key])}; allowed: {words[kind]}")
+        raise wrong(f"{place}: {key}", quoted(found[key]), words[kind])
     return found[key]
 
 
@@ -324,51 +259,41 @@ def _frame_number(about: dict, key: str, place: str) -> int:
     except (ValueError, OverflowError):
         number = math.nan
     if not number.is_integer() or not 0 <= number < 1e6:
-        raise DataError(
-            f"{place}: found {key} {quoted(found)}; allowed: a frame's number, 0 to 999999"
-        )
+        raise wrong(place, f"{key} {quoted(found)}", "a frame's number, 0 to 999999")
     return int(number)
 
 
 def _only_annotation(root: Path) -> Path:
     layout = "SubjectNN/SceneM/{Color,Depth}/{rgb,depth}K/NNNNNN.jpg and one *.json beside them"
+    place, looked = f"data of task 'egogesture': {root}", f"looked for {layout}"
     if not root.is_dir():
         raise DataError(
-            f"data of task 'egogesture': {root}: no such folder; looked for {layout}. Set "
-            "BMNAS_DATA to the folder that holds 'egogesture', or pass data_root, or sample=True"
+            f"{place}: no such folder; {looked}. Set BMNAS_DATA to the folder that holds "
+            "'egogesture', or pass data_root, or sample=True"
         )
     found = sorted(root.glob("*.json"))
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "no *.json"
-        raise DataError(
-            f"data of task 'egogesture': {root}: found {names}; looked for {layout}; pass "
-            "annotation to choose a file"
-        )
+        raise DataError(f"{place}: found {names}; {looked}; pass annotation to choose a file")
     return found[0]
 
 
 def _check_apart(path: Path, gestures: Sequence[Gesture]) -> None:
     """Refuse frames that are in two subsets, and warn of subjects that are."""
-
-    def place(gesture: Gesture) -> tuple[str, int]:
-        return gesture.folders["RGB"], gesture.first
-
-    for _, clips in groupby(sorted(gestures, key=place), key=lambda g: g.folders["RGB"]):
-        furthest: dict[str, Gesture] = {}
-        for clip in clips:
-            for subset, other in furthest.items():
-                if subset != clip.subset and clip.first <= other.last:
-                    raise DataError(
-                        f"{path}: {other.name!r} in {subset!r} and {clip.name!r} in "
-                        f"{clip.subset!r} share frames {clip.first}…{min(clip.last, other.last)}; "
-                        "allowed: each frame in one subset"
-                    )
-            if clip.subset not in furthest or clip.last > furthest[clip.subset].last:
-                furthest[clip.subset] = clip
-    subsets: dict[str, set[str]] = {}
-    for gesture in gestures:
-        subsets.setdefault(gesture.subject, set()).add(gesture.subset)
-    shared = sorted(subject for subject, found in subsets.items() if len(found) > 1)
+    furthest: dict[tuple[str, str], Gesture] = {}  # folder, subset → what ends last so far
+    for clip in sorted(gestures, key=lambda g: (g.folders["RGB"], g.first)):
+        for subset in SUBSETS:
+            other = furthest.get((clip.folders["RGB"], subset))
+            if other and subset != clip.subset and clip.first <= other.last:
+                raise DataError(
+                    f"{path}: {other.name!r} in {subset!r} and {clip.name!r} in {clip.subset!r} "
+                    f"share frames {clip.first}…{min(clip.last, other.last)}; allowed: each frame "
+                    "in one subset"
+                )
+        place = clip.folders["RGB"], clip.subset
+        furthest[place] = max(furthest.get(place, clip), clip, key=lambda g: g.last)
+    subsets = Counter(subject for subject, _ in {(g.subject, g.subset) for g in gestures})
+    shared = sorted(subject for subject, n in subsets.items() if n > 1)
     if shared:
         warnings.warn(
             f"{path}: found subjects in more than one subset: {len(shared)}, such as {shared[0]}; "
@@ -381,16 +306,12 @@ def _check_apart(path: Path, gestures: Sequence[Gesture]) -> None:
 def _with_folders(root: Path, path: Path, gestures: Sequence[Gesture]) -> list[Gesture]:
     """The gestures whose two folders exist; the others are left out with a warning."""
     exists = cache(lambda folder: (root / folder).is_dir())
-    kept, reasons = [], []
-    for gesture in gestures:
-        lacking = [folder for folder in gesture.folders.values() if not exists(folder)]
-        if lacking:
-            reasons.append(f"{gesture.name}: no folder {' and '.join(lacking)}")
-        else:
-            kept.append(gesture)
+    missing = {g.name: [f for f in g.folders.values() if not exists(f)] for g in gestures}
+    kept = [gesture for gesture in gestures if not missing[gesture.name]]
     if not kept:
         what = f"none of the folders of the {len(gestures):,} gestures in {path}"
         such = f", such as {gestures[0].folders['RGB']}" if gestures else ""
         raise DataError(f"data of task 'egogesture': {root}: found {what}{such}")
+    reasons = [f"{name}: no folder {' and '.join(f)}" for name, f in missing.items() if f]
     warn_skipped(f"gestures in {path}", reasons)
     return kept

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-
-import torch
-from torch import nn
+from dataclasses import replace
 
 from ...backbones.paper.maxout import MaxoutMLP
 from ...backbones.paper.vgg import VGG19
 from ...config import SearchSettings, Settings
 from ...runtime import seeded
 from .. import files
-from ..task import Split, Task, register_task
-from .common import folder_of, modalities_of
+from ..task import Task, register_task
+from .common import folder_of, modalities_of, paired_splits
 from .mmimdb_films import CLASSES, SPLITS, read_films
 from .mmimdb_posters import PosterReader
 from .samples import posters
@@ -22,10 +20,7 @@ PAPER = Settings(
     C=192, L=16, N=2, M=1, epochs=12, batch_size=96, dropout=0.1, max_lr=1e-3, min_lr=1e-6,
     weight_decay=1e-4, restart=1,
 )  # fmt: skip
-SAMPLE = Settings(
-    C=32, L=16, N=2, M=1, epochs=15, batch_size=32, dropout=0.1, max_lr=3e-3, min_lr=1e-6,
-    weight_decay=1e-4, restart=1,
-)  # fmt: skip
+SAMPLE = replace(PAPER, C=32, epochs=15, batch_size=32, max_lr=3e-3)
 #: How the sample's backbones are trained alone.
 SAMPLE_BACKBONES = {
     "Image": Settings(epochs=12, batch_size=16, max_lr=7e-4, restart=12),
@@ -39,7 +34,6 @@ DATA = files.DataSet(
     title="MM-IMDB: posters and plots of 25,959 films",
     license="its authors' terms",
     source="Arevalo et al., multimodal_imdb.hdf5 at lisi.fing.unal.edu.co/~jearevalo/mmimdb",
-    folder="mmimdb",
     read=lambda: mmimdb(),
 )
 files.DATA_SETS.add(DATA.name, DATA)
@@ -72,37 +66,22 @@ def mmimdb(
 
     Raises:
         DataError: for files that are missing or damaged.
-        CheckpointError: for weights that cannot be read or do not fit.
-        TaskError: for weights of a modality that does not exist.
+        CheckpointError, TaskError: for weights that do not fit or have no modality.
     """
     root = folder_of("mmimdb", data_root, sample, posters.make)
     films = read_films(root)
     reader = PosterReader.from_source(films.posters, shrink=SAMPLE_SHRINK if sample else 1, raw=raw)
     inputs = {"Image": reader.inputs(), "Text": films.plots}
-    rows, splits = torch.arange(len(films.plots)), {}
-    for name, items in zip(SPLITS.values(), rows.split(list(films.sizes)), strict=True):
-        splits[name] = Split(name, items[:, None].expand(-1, len(inputs)), films.genres[items])
-    return Task(
-        "mmimdb",
-        None,
-        CLASSES,
-        "weighted_f1",
-        modalities_of(_backbones(sample), inputs, weights, pooling="grid"),
-        splits,
-        SAMPLE if sample else PAPER,
-        SearchSettings(epochs=3 if sample else None, selection="successive_halving"),
-        {
-            "root": str(root),
-            "sample": sample,
-            "genres": films.names,
-            "left out": films.left_out,
-            "raw": raw,
-        },
-        SAMPLE_BACKBONES if sample else {},
-    )
-
-
-def _backbones(sample: bool) -> dict[str, nn.Module]:
+    sizes = zip(SPLITS.values(), films.sizes, strict=True)
+    splits = paired_splits([name for name, n in sizes for _ in range(n)], films.genres)
     with seeded(0, "mmimdb backbones"):
-        image = VGG19(CLASSES, width=SAMPLE_WIDTH) if sample else VGG19(CLASSES)
-        return {"Image": image, "Text": MaxoutMLP(CLASSES)}
+        image = VGG19(CLASSES, **({"width": SAMPLE_WIDTH} if sample else {}))
+        backbones = {"Image": image, "Text": MaxoutMLP(CLASSES)}
+    modalities = modalities_of(backbones, inputs, weights, pooling="grid")
+    config, alone = (SAMPLE, SAMPLE_BACKBONES) if sample else (PAPER, {})
+    search = SearchSettings(epochs=3 if sample else None, selection="successive_halving")
+    notes = {"root": str(root), "sample": sample, "genres": films.names}
+    notes |= {"left out": films.left_out, "raw": raw}
+    return Task(
+        "mmimdb", None, CLASSES, "weighted_f1", modalities, splits, config, search, notes, alone
+    )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..files import package
-from ..inputs import DataError, warn_skipped
+from ..inputs import DataError, warn_skipped, wrong
 from .common import read_json
 from .mmimdb_posters import SHAPE, UNREADABLE, Posters, read_npy
 from .samples import posters
@@ -26,68 +26,44 @@ CLASSES, VECTOR = 23, 300
 #: Of the 27 genres, those that the data set's authors and the paper do not use.
 DROPPED = ("News", "Adult", "Talk-Show", "Reality-TV")
 LAYOUTS = (
-    f"allowed: {HDF5}, with {SPLIT} beside it or the splits in its attribute 'split'; or folders "
+    f"{HDF5}, with {SPLIT} beside it or the splits in its attribute 'split'; or folders "
     "train, dev and test with image_000000.npy, text_000000.npy, label_000000.npy, and so on"
 )
+NOT_FINITE = "found NaN or infinity; allowed: finite numbers"
 
 
 @dataclass(frozen=True)
 class Films:
-    """The films that can be read, in the order train, validation, test.
-
-    Attributes:
-        posters: where each film's poster is.
-        plots: (n, 300), mean word vectors.
-        genres: (n, 23) of 0 and 1.
-        names: names of the genres.
-        sizes: number of films in each split.
-        left_out: number of films that cannot be read.
-    """
+    """The films that can be read, in the order train, validation, test."""
 
     posters: Posters
-    plots: Tensor
-    genres: Tensor
-    names: tuple[str, ...]
-    sizes: tuple[int, int, int]
-    left_out: int
+    plots: Tensor  # (n, 300), mean word vectors
+    genres: Tensor  # (n, 23) of 0 and 1
+    names: tuple[str, ...]  # of the genres
+    sizes: tuple[int, int, int]  # number of films in each split
+    left_out: int  # number of films that cannot be read
 
 
 def read_films(root: Path) -> Films:
-    """The films of a folder in either layout.
-
-    Raises:
-        DataError: for a folder in neither layout, and for damaged files.
-    """
+    """The films of a folder. Raises DataError for one in neither layout, and for damaged files."""
     if (root / HDF5).is_file():
         return _read_hdf5(root / HDF5)
     if any((root / split).is_dir() for split in SPLITS):
         return _read_npy_folders(root)
     found = "neither layout" if root.is_dir() else "no such folder"
     raise DataError(
-        f"data of task 'mmimdb': {root}: found {found}; {LAYOUTS}. Set BMNAS_DATA to the folder "
-        "that holds 'mmimdb', or give data_root; sample=True needs no data"
+        f"data of task 'mmimdb': {root}: found {found}; allowed: {LAYOUTS}. Set BMNAS_DATA to the "
+        "folder that holds 'mmimdb', or give data_root; sample=True needs no data"
     )
 
 
-def _films(
-    place: Path,
-    films: dict[str, list],
-    posters: Posters,
-    plots: np.ndarray,
-    genres: np.ndarray,
-    names: Sequence[str],
-    reasons: Sequence[str],
-) -> Films:
-    """Put the parts together, and warn of films left out. ``films``: split → its films."""
+def _sizes(place: Path, films: dict[str, list], reasons: Sequence[str]) -> tuple[int, ...]:
+    """Number of films in each split, none of which may be empty; warns of films left out."""
     warn_skipped("films", reasons)
     for split, found in films.items():
         if not found:
-            raise DataError(
-                f"{place}: found no film of {split!r} that can be read; allowed: at least one"
-            )
-    plots, genres = torch.from_numpy(plots), torch.from_numpy(genres.astype(np.int64))
-    sizes = tuple(map(len, films.values()))
-    return Films(posters, plots, genres, tuple(names), sizes, len(reasons))
+            raise wrong(place, f"no film of {split!r} that can be read", "at least one")
+    return tuple(map(len, films.values()))
 
 
 def _as_floats(vectors: np.ndarray) -> np.ndarray:
@@ -102,7 +78,7 @@ def _check_apart(place: str, splits: dict[str, Sequence], what: str) -> None:
         for key in keys:
             if other := seen.get(key):
                 where = f"twice in {split!r}" if other == split else f"in {other!r} and {split!r}"
-                raise DataError(f"{place}: found {what} {key!r} {where}; allowed: once in all")
+                raise wrong(place, f"{what} {key!r} {where}", "once in all")
             seen[key] = split
 
 
@@ -113,13 +89,11 @@ def _read_hdf5(path: Path) -> Films:
     with _opened(path) as file:
         shapes = {"images": SHAPE, "features": (VECTOR,), "genres": None, "imdb_ids": ()}
         sets = {name: _dataset(path, file, name, shape) for name, shape in shapes.items()}
-        sizes = {name: len(found) for name, found in sets.items()}
-        for name, size in sizes.items():
-            if size != sizes["images"]:
-                raise DataError(
-                    f"{path}: found {sizes['images']:,} rows of 'images' and {size:,} of {name!r}; "
-                    "allowed: the same number of each"
-                )
+        n = len(sets["images"])
+        for name, found in sets.items():
+            if len(found) != n:
+                rows = f"{n:,} rows of 'images' and {len(found):,} of {name!r}"
+                raise wrong(path, rows, "the same number of each")
         names, columns = _genre_columns(path, sets["genres"])
         genres, plots = sets["genres"][:][:, columns], _as_floats(sets["features"][:])
         ids = [_text(i) for i in sets["imdb_ids"][:]]
@@ -127,25 +101,23 @@ def _read_hdf5(path: Path) -> Films:
         if (path.parent / SPLIT).is_file():
             rows = _rows_by_id(path.parent / SPLIT, path, ids, reasons)
         else:
-            rows = _rows_by_attribute(path, file, len(ids))
-    if not np.isin(genres, (0, 1)).all():
-        row, column = np.argwhere(~np.isin(genres, (0, 1)))[0]
-        raise DataError(
-            f"{path}: genres[{row}]: found {genres[row, column]} for {names[column]}; "
-            "allowed: 0 and 1"
-        )
+            rows = _rows_by_attribute(path, file, n)
+    for row, column in np.argwhere(~np.isin(genres, (0, 1))):
+        found = f"{genres[row, column]} for {names[column]}"
+        raise wrong(f"{path}: genres[{row}]", found, "0 and 1")
     finite = np.isfinite(plots).all(1)
-    for split in rows.values():
-        reasons += [
-            f"{path}: features[{row}] (film {ids[row]}): found NaN or infinity; allowed: finite "
-            "numbers"
-            for row in split
-            if not finite[row]
-        ]
+    reasons += [
+        f"{path}: features[{row}] (film {ids[row]}): {NOT_FINITE}"
+        for found in rows.values()
+        for row in found
+        if not finite[row]
+    ]
     rows = {split: [row for row in found if finite[row]] for split, found in rows.items()}
     order = [row for found in rows.values() for row in found]
+    sizes = _sizes(path, rows, reasons)
+    plots, genres = torch.from_numpy(plots[order]), torch.from_numpy(genres[order].astype(np.int64))
     source = Posters((path,), tuple(order))
-    return _films(path, rows, source, plots[order], genres[order], names, reasons)
+    return Films(source, plots, genres, tuple(names), sizes, len(reasons))
 
 
 @contextmanager
@@ -158,7 +130,7 @@ def _opened(path: Path) -> Iterator:
     except DataError:
         raise
     except UNREADABLE as error:
-        raise DataError(f"{path}: found no whole HDF5 file ({error}); {LAYOUTS}") from None
+        raise wrong(path, f"no whole HDF5 file ({error})", LAYOUTS) from None
 
 
 def _dataset(path: Path, file, name: str, shape: tuple[int, ...] | None):
@@ -167,16 +139,12 @@ def _dataset(path: Path, file, name: str, shape: tuple[int, ...] | None):
     allowed = "(n, genres)" if shape is None else f"({', '.join(map(str, ('n', *shape)))})"
     if not isinstance(found, package("h5py").Dataset):
         there = ", ".join(sorted(file)) or "none"
-        raise DataError(
-            f"{path}: found no data set {name!r} among {there}; allowed: one of shape {allowed}"
-        )
-    size = found.shape or ()
+        raise wrong(path, f"no data set {name!r} among {there}", f"one of shape {allowed}")
+    size, kind = found.shape or (), "names" if name == "imdb_ids" else "numbers"
     fits = len(size) == 2 if shape is None else len(size) and size[1:] == shape
-    if not fits or (name != "imdb_ids" and found.dtype.kind not in "iuf"):
-        raise DataError(
-            f"{path}: data set {name!r}: found shape {found.shape} of {found.dtype}; allowed: "
-            f"{allowed} of {'names' if name == 'imdb_ids' else 'numbers'}"
-        )
+    if not fits or (kind == "numbers" and found.dtype.kind not in "iuf"):
+        has = f"shape {found.shape} of {found.dtype}"
+        raise wrong(f"{path}: data set {name!r}", has, f"{allowed} of {kind}")
     return found
 
 
@@ -188,19 +156,14 @@ def _genre_columns(path: Path, genres) -> tuple[list[str], list[int]]:
         try:
             names = [str(name) for name in json.loads(text)]
         except (ValueError, TypeError):
-            raise DataError(
-                f"{place}: target_names: found {text[:60]!r}; allowed: a JSON list of names"
-            ) from None
+            allowed = "a JSON list of names"
+            raise wrong(f"{place}: target_names", repr(text[:60]), allowed) from None
     if len(names) != genres.shape[1]:
-        raise DataError(
-            f"{place}: found {genres.shape[1]} columns and {len(names)} names; allowed: the same "
-            "number of both"
-        )
+        both = f"{genres.shape[1]} columns and {len(names)} names"
+        raise wrong(place, both, "the same number of both")
     columns = [i for i, name in enumerate(names) if name not in DROPPED]
     if len(columns) != CLASSES:
-        raise DataError(
-            f"{place}: found {len(columns)} genres besides {', '.join(DROPPED)}; allowed: {CLASSES}"
-        )
+        raise wrong(place, f"{len(columns)} genres besides {', '.join(DROPPED)}", CLASSES)
     return [names[i] for i in columns], columns
 
 
@@ -209,22 +172,19 @@ def _rows_by_id(path: Path, data: Path, ids: Sequence[str], reasons: list[str]) 
     splits = read_json(path)
     if not isinstance(splits, dict) or not set(SPLITS) <= set(splits):
         found = ", ".join(map(repr, splits)) if isinstance(splits, dict) else type(splits).__name__
-        raise DataError(f"{path}: found {found}; allowed: an object with {', '.join(SPLITS)}")
+        raise wrong(path, found, f"an object with {', '.join(SPLITS)}")
     splits = {name: splits[name] for name in SPLITS}
     for name, wanted in splits.items():
         if not isinstance(wanted, list):
-            found = type(wanted).__name__
-            raise DataError(f"{path}: {name}: found {found}; allowed: a list of ids")
+            raise wrong(f"{path}: {name}", type(wanted).__name__, "a list of ids")
         for i, one in enumerate(wanted):
             if not isinstance(one, str):
-                raise DataError(f"{path}: {name}[{i}]: found {one!r}; allowed: an id as a string")
+                raise wrong(f"{path}: {name}[{i}]", repr(one), "an id as a string")
     _check_apart(str(path), splits, "film")
     rows: dict[str, int] = {}
     for row, one in enumerate(ids):
         if rows.setdefault(one, row) != row:
-            raise DataError(
-                f"{data}: imdb_ids: found {one!r} in rows {rows[one]} and {row}; allowed: once"
-            )
+            raise wrong(f"{data}: imdb_ids", f"{one!r} in rows {rows[one]} and {row}", "once")
     for name, wanted in splits.items():
         reasons += [
             f"{path}: {name}: {one!r} is not in {data.name}" for one in wanted if one not in rows
@@ -237,10 +197,8 @@ def _rows_by_attribute(path: Path, file, n: int) -> dict[str, list[int]]:
     place, fields = f"{path}: attribute 'split'", ("split", "source", "start", "stop")
     table = np.atleast_1d(file.attrs["split"]) if "split" in file.attrs else np.empty(0)
     if not set(fields) <= set(table.dtype.names or ()):
-        raise DataError(
-            f"{place}: found no table of {', '.join(fields)}, and no {SPLIT} beside the file; "
-            "allowed: one of them"
-        )
+        missing = f"no table of {', '.join(fields)}, and no {SPLIT} beside the file"
+        raise wrong(place, missing, "one of them")
     found: dict[str, dict[str, list[int]]] = {split: {} for split in SPLITS}
     for entry in table:
         split, source = _text(entry["split"]), _text(entry["source"])
@@ -253,15 +211,13 @@ def _rows_by_attribute(path: Path, file, n: int) -> dict[str, list[int]]:
     for split, sources in found.items():
         for source in ("images", "features", "genres"):
             if source not in sources:
-                raise DataError(f"{place}: found no {source!r} of {split!r}; allowed: all splits")
+                raise wrong(place, f"no {source!r} of {split!r}", "all splits")
             if sources[source] != sources["images"]:
-                raise DataError(
-                    f"{place}: {split!r}: found other rows of {source!r} than of 'images'; "
-                    "allowed: the same"
-                )
+                other = f"other rows of {source!r} than of 'images'"
+                raise wrong(f"{place}: {split!r}", other, "the same")
         for row in sources["images"]:
             if not 0 <= row < n:
-                raise DataError(f"{place}: {split!r}: found row {row}; allowed: 0 … {n - 1}")
+                raise wrong(f"{place}: {split!r}", f"row {row}", f"0 … {n - 1}")
     rows = {split: sources["images"] for split, sources in found.items()}
     _check_apart(place, rows, "row")
     return rows
@@ -286,8 +242,7 @@ def _read_npy_folders(root: Path) -> Films:
             try:
                 for part in ("image", "text", "label"):
                     if part not in there:
-                        name = f"{part}_{number}.npy"
-                        raise _LeftOut(f"{root / split / name}: missing")
+                        raise _LeftOut(f"{root / split / part}_{number}.npy: missing")
                 plot, genre = _plot(there["text"]), _genres(there["label"])
             except _LeftOut as reason:
                 reasons.append(str(reason))
@@ -295,10 +250,11 @@ def _read_npy_folders(root: Path) -> Films:
             plots.append(plot)
             genres.append(genre)
             found[split].append(there["image"])
-    plots = np.array(plots, np.float32).reshape(-1, VECTOR)
-    genres = np.array(genres, np.int64).reshape(-1, CLASSES)
+    sizes = _sizes(root, found, reasons)
+    plots = torch.from_numpy(np.array(plots, np.float32))
+    genres = torch.from_numpy(np.array(genres, np.int64))
     source = Posters(tuple(path for paths in found.values() for path in paths))
-    return _films(root, found, source, plots, genres, posters.GENRES, reasons)
+    return Films(source, plots, genres, tuple(posters.GENRES), sizes, len(reasons))
 
 
 class _LeftOut(Exception):
@@ -310,7 +266,8 @@ def _films_in(folder: Path) -> dict[str, dict[str, Path]]:
     try:
         paths = sorted(folder.iterdir())
     except OSError as error:
-        raise DataError(f"{folder}: cannot be read ({error.strerror}); {LAYOUTS}") from None
+        why = f"cannot be read ({error.strerror})"
+        raise DataError(f"{folder}: {why}; allowed: {LAYOUTS}") from None
     films: dict[str, dict[str, Path]] = {}
     for path in paths:
         if match := PART.fullmatch(path.name):
@@ -319,7 +276,7 @@ def _films_in(folder: Path) -> dict[str, dict[str, Path]]:
 
 
 def _numbers(path: Path, *shapes: tuple) -> np.ndarray:
-    """An array of numbers of one of these shapes, in which None is any size from 1."""
+    """An array of numbers of one of these shapes, in which None is any size of 1 or more."""
     try:
         found = read_npy(path)
     except DataError:
@@ -333,9 +290,8 @@ def _numbers(path: Path, *shapes: tuple) -> np.ndarray:
     )
     if not fits or found.dtype.kind not in "biuf":
         allowed = " or ".join(str(shape).replace("None", "words") for shape in shapes)
-        raise _LeftOut(
-            f"{path}: found shape {found.shape} of {found.dtype}; allowed: {allowed} of numbers"
-        )
+        has = f"shape {found.shape} of {found.dtype}"
+        raise _LeftOut(f"{path}: found {has}; allowed: {allowed} of numbers")
     return found
 
 
@@ -343,13 +299,12 @@ def _plot(path: Path) -> np.ndarray:
     """The vector of a plot, or the mean of its words' vectors: (300,)."""
     mean = _as_floats(_numbers(path, (VECTOR,), (None, VECTOR)).reshape(-1, VECTOR)).mean(0)
     if not np.isfinite(mean).all():
-        raise _LeftOut(f"{path}: found NaN or infinity; allowed: finite numbers")
+        raise _LeftOut(f"{path}: {NOT_FINITE}")
     return mean
 
 
 def _genres(path: Path) -> np.ndarray:
     genres = _numbers(path, (CLASSES,))
-    wrong = genres[~np.isin(genres, (0, 1))]
-    if len(wrong):
-        raise DataError(f"{path}: found {wrong[0]}; allowed: 0 and 1")
+    for other in genres[~np.isin(genres, (0, 1))]:
+        raise wrong(path, other, "0 and 1")
     return genres

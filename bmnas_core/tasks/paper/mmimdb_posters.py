@@ -114,9 +114,8 @@ class PosterReader:
             shape = f"shape {found.shape} of {found.dtype}"
             raise wrong(place, shape, f"{SHAPE} of numbers")
         offsets = SUBTRACTED if self.subtracted else (0, 0, 0)
-        limits = zip(found.min((1, 2)), found.max((1, 2)), offsets, strict=True)
-        low, high = zip(*((a + offset, b + offset) for a, b, offset in limits), strict=True)
-        low, high = min(low), max(high)
+        levels = found + np.reshape(offsets, (3, 1, 1))
+        low, high = levels.min(), levels.max()
         if not -1 < low <= high < 256:
             raise wrong(place, f"numbers {low:.0f} … {high:.0f}", "0 … 255")
         poster = torch.from_numpy(found.astype(np.float32))

@@ -5,19 +5,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-
-import torch
-from torch import nn
 
 from ...backbones.paper.hcn import HCN
 from ...backbones.paper.inflated_resnet import InflatedResNet50
 from ...config import SearchSettings, Settings
 from ...runtime import seeded
 from .. import files
-from ..inputs import DataError, warn_skipped
-from ..task import SPLITS, Split, Task, TaskError, register_task
-from .common import folder_of, modalities_of
+from ..inputs import DataError, FileInputs, files_version, warn_skipped, wrong
+from ..task import Task, TaskError, register_task
+from .common import folder_of, modalities_of, paired_splits
 from .ntu_skeletons import SkeletonReader
 from .ntu_videos import VideoReader
 from .samples import actions
@@ -39,10 +37,7 @@ PAPER = Settings(
 )  # fmt: skip
 #: Subjects → how many clips of each action they act together in the sample: 264, 96 and 108 in all.
 SAMPLE_SHARES = {TRAIN_SUBJECTS: 22, VALIDATION_SUBJECTS: 8, TEST_SUBJECTS: 9}
-SAMPLE = Settings(
-    C=32, L=8, N=2, M=2, epochs=15, batch_size=32, dropout=0.2, max_lr=3e-3, min_lr=1e-6,
-    weight_decay=1e-4, restart=1,
-)  # fmt: skip
+SAMPLE = replace(PAPER, C=32, epochs=15, batch_size=32, max_lr=3e-3)
 #: How the sample's backbones are trained alone.
 SAMPLE_BACKBONES = {
     "Video": Settings(epochs=10, batch_size=16, max_lr=3e-3, restart=10),
@@ -54,7 +49,6 @@ DATA = files.DataSet(
     title="NTU RGB+D: 56,880 clips of 60 actions as video and skeletons",
     license="on request, for research",
     source="Shahroudy et al., ROSE Lab, Nanyang Technological University",
-    folder="ntu",
     read=lambda: ntu(),
 )
 files.DATA_SETS.add(DATA.name, DATA)
@@ -91,7 +85,7 @@ def ntu(
 
     Raises:
         DataError: if there are no files, or two for the same half of a sample.
-        CheckpointError: for weights that cannot be read or do not fit.
+        CheckpointError: for weights that do not fit.
         TaskError: for an unknown protocol, subject or modality, a subject in two splits, or a
             split without samples.
     """
@@ -101,34 +95,26 @@ def ntu(
     samples = {name: pair for name, pair in samples.items() if split_of(name)}
     videos, skeletons = zip(*samples.values(), strict=True) if samples else ((), ())
     video, skeleton = ({"size": 48}, {"min_frames": 16}) if sample else ({}, {})
-    inputs = {
-        "Video": VideoReader(videos, bgr=bgr, **video).inputs(),
-        "Skeleton": SkeletonReader(skeletons, **skeleton).inputs(),
+    readers = {
+        "Video": VideoReader(videos, bgr=bgr, **video),
+        "Skeleton": SkeletonReader(skeletons, **skeleton),
     }
-    backbones = _backbones({"width": 8, "blocks": (1, 1, 1, 1)} if sample else {})
-    return Task(
-        "ntu",
-        None,
-        CLASSES,
-        "accuracy",
-        modalities_of(backbones, inputs, weights, pooling="time"),
-        {split: _split(split, list(samples), split_of) for split in SPLITS},
-        SAMPLE if sample else PAPER,
-        SearchSettings(epochs=3 if sample else None, selection="successive_halving"),
-        {
-            "root": str(root),
-            "sample": sample,
-            "actions": actions.ACTIONS if sample else {},
-            **notes,
-        },
-        SAMPLE_BACKBONES if sample else {},
-        protocol=f"cross-{protocol}",
-    )
-
-
-def _backbones(sizes: dict) -> dict[str, nn.Module]:
+    inputs = {
+        name: FileInputs(read.paths, read, files_version(read.paths, read))
+        for name, read in readers.items()
+    }
+    sizes = {"width": 8, "blocks": (1, 1, 1, 1)} if sample else {}
     with seeded(0, "ntu backbones"):
-        return {"Video": InflatedResNet50(CLASSES, **sizes), "Skeleton": HCN(CLASSES)}
+        backbones = {"Video": InflatedResNet50(CLASSES, **sizes), "Skeleton": HCN(CLASSES)}
+    splits = paired_splits(list(map(split_of, samples)), [_place(name)[2] - 1 for name in samples])
+    shown = {"root": str(root), "sample": sample, "actions": actions.ACTIONS if sample else {}}
+    modalities = modalities_of(backbones, inputs, weights, pooling="time")
+    config, alone = (SAMPLE, SAMPLE_BACKBONES) if sample else (PAPER, {})
+    search = SearchSettings(epochs=3 if sample else None, selection="successive_halving")
+    return Task(
+        "ntu", None, CLASSES, "accuracy", modalities, splits, config, search, shown | notes, alone,
+        protocol=f"cross-{protocol}",
+    )  # fmt: skip
 
 
 _NAME = re.compile(r"(S\d{3}C(\d{3})P(\d{3})R\d{3}A(\d{3}))(_rgb\.avi|\.skeleton)?")
@@ -167,13 +153,6 @@ def _splits(protocol: str, train: tuple[int, ...] | None) -> Callable[[str], str
     return split_of
 
 
-def _split(split: str, names: list[str], split_of: Callable[[str], str | None]) -> Split:
-    items = [i for i, name in enumerate(names) if split_of(name) == split]
-    index = torch.tensor(items, dtype=torch.long)[:, None].expand(-1, 2).contiguous()
-    labels = torch.tensor([_place(names[i])[2] - 1 for i in items], dtype=torch.long)
-    return Split(split, index, labels)
-
-
 def _samples(root: Path) -> tuple[dict[str, tuple[str, str]], dict[str, int]]:
     """Name → video and skeleton of each sample below ``root``, and counts of those left out."""
     found: dict[str, dict[str, str]] = {kind: {} for kind in KINDS}
@@ -183,7 +162,7 @@ def _samples(root: Path) -> tuple[dict[str, tuple[str, str]], dict[str, int]]:
         if not 1 <= action <= CLASSES or not 1 <= subject <= SUBJECTS:
             others.add(name)
         elif name in found[kind]:
-            raise DataError(f"{path}: found {name} also at {found[kind][name]}; allowed: once")
+            raise wrong(path, f"{name} also at {found[kind][name]}", "once")
         else:
             found[kind][name] = path
     videos, skeletons = (found[kind] for kind in KINDS)
@@ -197,13 +176,9 @@ def _samples(root: Path) -> tuple[dict[str, tuple[str, str]], dict[str, int]]:
     missing = set(files.asset("ntu/missing_skeletons.txt").read_text().split())
     names = sorted({*videos, *skeletons} - missing)
     halves = [name for name in names if name not in videos or name not in skeletons]
-    warn_skipped(
-        "samples",
-        [
-            f"{videos.get(name) or skeletons[name]}: found no {name}{KINDS[name in videos]}"
-            for name in halves
-        ],
-    )
+    there = {**skeletons, **videos}
+    reasons = [f"{there[name]}: found no {name}{KINDS[name in videos]}" for name in halves]
+    warn_skipped("samples", reasons)
     pairs = {n: (videos[n], skeletons[n]) for n in names if n in videos and n in skeletons}
     notes = {
         "missing_skeletons": len({*videos, *skeletons} & missing),
@@ -226,7 +201,6 @@ def _walk(root: Path) -> Iterator[tuple[str, str, str]]:
             inner.clear()
             continue
         seen.add(real)
-        for name in names:
-            match = _NAME.fullmatch(name)
-            if match and match[5]:
-                yield match[1], match[5], os.path.join(folder, name)
+        for match in filter(None, map(_NAME.fullmatch, names)):
+            if match[5]:
+                yield match[1], match[5], os.path.join(folder, match[0])

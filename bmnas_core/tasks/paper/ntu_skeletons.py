@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..inputs import DataError, FileInputs, files_version
+from ..inputs import DataError, wrong
 
 JOINTS, BODIES = 25, 2
 #: Joint 2 in the data set's own count, the middle of the spine.
@@ -57,10 +58,6 @@ class SkeletonReader:
         flat = nn.functional.interpolate(flat, size=self.frames, mode="linear")
         return flat.reshape(axes, joints, bodies, self.frames).permute(0, 3, 1, 2).contiguous()
 
-    def inputs(self) -> FileInputs:
-        version = files_version(list(map(Path, self.paths)), self)
-        return FileInputs(self.paths, self, version)
-
 
 def read_skeleton(path: str | os.PathLike) -> np.ndarray:
     """Two bodies of a ``.skeleton`` file: (3, frames, 25, 2) metres from joint 2 of the first.
@@ -70,15 +67,14 @@ def read_skeleton(path: str | os.PathLike) -> np.ndarray:
     are left out. A missing body is zeros; the released code leaves it at the sensor. The origin
     stays where it was in frames without the first body.
 
-    Raises:
-        DataError: for a malformed file, with the line; or for one without any body.
+    Raises DataError for a malformed file, with the line, and for one without any body.
     """
     ids, times, joints, count = _parse(path)
     rows: dict[str, list[int]] = {}
     for row, body in enumerate(ids):
         rows.setdefault(body, []).append(row)
     if not rows:
-        raise DataError(f"{path}: found no body in {count} frames; allowed: at least one")
+        raise wrong(path, f"no body in {count} frames", "at least one")
 
     def rank(body: str) -> tuple[int, float]:
         return -len(rows[body]), -float(joints[rows[body]].var(0).sum())
@@ -86,7 +82,7 @@ def read_skeleton(path: str | os.PathLike) -> np.ndarray:
     places = np.zeros((count, BODIES, JOINTS, 3), np.float32)
     there = np.zeros((count, BODIES), bool)
     for slot, body in enumerate(sorted(rows, key=rank)[:BODIES]):
-        when = [times[row] for row in rows[body]]
+        when = np.array(times)[rows[body]]
         places[when, slot], there[when, slot] = joints[rows[body]], True
     places, there = places[there.any(1)], there[there.any(1)]
     latest = np.maximum.accumulate(np.where(there[:, 0], np.arange(len(there)), 0))
@@ -99,10 +95,7 @@ def read_skeleton(path: str | os.PathLike) -> np.ndarray:
 def _parse(path: str | os.PathLike) -> tuple[list[str], list[int], np.ndarray, int]:
     """Every body of every frame: its id, its frame, its (25, 3) joints; and how many frames."""
     lines = _Lines(path)
-    ids: list[str] = []
-    times: list[int] = []
-    rows: list[list[str]] = []
-    starts: list[int] = []
+    ids, times, rows, starts = [], [], [], []
     frames = lines.count("number of frames")
     for frame in range(frames):
         bodies: list[str] = []
@@ -117,30 +110,20 @@ def _parse(path: str | os.PathLike) -> tuple[list[str], list[int], np.ndarray, i
         ids += bodies
         times += [frame] * len(bodies)
     if lines.at < len(lines.lines):
-        raise lines.wrong(
-            lines.at, repr(lines.lines[lines.at][:40]), f"the end, after {frames} frames"
-        )
-    try:
-        joints = np.array([float(x) for row in rows for x in row[:3]])
-        plausible = (np.abs(joints) < FAR).all()
-    except ValueError:
-        plausible = False
-    if not plausible:
-        bad = next(i for i, row in enumerate(rows) if not all(map(_is_coordinate, row[:3])))
-        line = starts[bad // JOINTS] + bad % JOINTS
-        raise lines.wrong(line, repr(" ".join(rows[bad][:3])), "three coordinates in metres")
+        found = repr(lines.lines[lines.at][:40])
+        raise lines.wrong(lines.at, found, f"the end, after {frames} frames")
+    joints = np.full((len(rows), 3), np.inf)
+    with suppress(ValueError):  # what cannot be read stays infinite
+        for i, row in enumerate(rows):
+            joints[i] = [float(x) for x in row[:3]]
+    for i in np.flatnonzero((~(np.abs(joints) < FAR)).any(1)):
+        line = starts[i // JOINTS] + i % JOINTS
+        raise lines.wrong(line, repr(" ".join(rows[i][:3])), "three coordinates in metres")
     return ids, times, joints.astype(np.float32).reshape(-1, JOINTS, 3), frames
 
 
-def _is_coordinate(text: str) -> bool:
-    try:
-        return abs(float(text)) < FAR
-    except ValueError:
-        return False
-
-
 class _Lines:
-    """A text file's lines, taken one after the other; errors name the line."""
+    """The lines of a text file, taken one after the other; errors name the line."""
 
     def __init__(self, path: str | os.PathLike):
         self.path, self.at = path, 0
@@ -150,10 +133,10 @@ class _Lines:
             raise DataError(f"{path}: cannot be read ({error.strerror})") from None
         except UnicodeDecodeError as error:
             byte = error.object[error.start]
-            raise DataError(f"{path}: found byte {byte:#04x}; allowed: text") from None
+            raise wrong(path, f"byte {byte:#04x}", "text") from None
 
     def wrong(self, line: int, found: str, allowed: object) -> DataError:
-        return DataError(f"{self.path}: line {line + 1}: found {found}; allowed: {allowed}")
+        return wrong(f"{self.path}: line {line + 1}", found, allowed)
 
     def take(self, n: int) -> list[str]:
         taken = self.lines[self.at : self.at + n]
@@ -174,6 +157,5 @@ class _Lines:
         fields = [line.split() for line in self.take(n)]
         for i, values in enumerate(fields):
             if len(values) != width:
-                line = self.at - n + i
-                raise self.wrong(line, f"{len(values)} values", f"{width}")
+                raise self.wrong(self.at - n + i, f"{len(values)} values", width)
         return fields

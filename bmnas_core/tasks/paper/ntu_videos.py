@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..files import package
-from ..inputs import DataError, FileInputs, files_version
+from ..inputs import DataError, wrong
 from .common import DEVIATION, MEAN
 
 
@@ -40,10 +40,6 @@ class VideoReader:
         video = torch.from_numpy(video).flip(-1) if self.bgr else torch.from_numpy(video)
         return (video / 255 - torch.tensor(MEAN)) / torch.tensor(DEVIATION)
 
-    def inputs(self) -> FileInputs:
-        version = files_version(list(map(Path, self.paths)), self)
-        return FileInputs(self.paths, self, version)
-
 
 def read_video(
     path: str | os.PathLike, frames: int = 8, size: int = 256, share: float = 1.0
@@ -61,15 +57,14 @@ def read_video(
     """
     av = package("av")
     try:
-        claimed = _count_frames(av, path)
-        count = claimed
+        count = claimed = _count_frames(av, path)
         while count:
             chosen = _spread(count, frames, share)
             kept, seen = _decode(av, path, set(chosen), size)
             if seen > chosen[-1]:
                 return np.stack([kept[i] for i in chosen])
             if 10 * seen < 9 * claimed:
-                raise DataError(f"{path}: found {seen} frames; allowed: the {claimed} it claims")
+                raise wrong(path, f"{seen} frames", f"the {claimed} it claims")
             count = seen  # some codecs give fewer frames than the file has packets
     except (av.error.FFmpegError, OSError) as error:
         raise DataError(f"{path}: found no video that can be decoded ({error})") from None
@@ -103,14 +98,12 @@ def _decode(
 ) -> tuple[dict[int, np.ndarray], int]:
     """The wanted frames by number, and how many frames were decoded to reach the last of them."""
     kept: dict[int, np.ndarray] = {}
-    seen, resize = 0, av.video.reformatter.VideoReformatter().reformat
+    resize = partial(av.video.reformatter.VideoReformatter().reformat, interpolation="BICUBIC")
+    seen = 0
     with _open(av, path) as file:
-        for frame in file.decode(video=0):
-            if seen in wanted:
-                kept[seen] = resize(
-                    frame, size, size, "rgb24", interpolation="BICUBIC"
-                ).to_ndarray()
-            seen += 1
+        for seen, frame in enumerate(file.decode(video=0), 1):
+            if seen - 1 in wanted:
+                kept[seen - 1] = resize(frame, size, size, "rgb24").to_ndarray()
             if len(kept) == len(wanted):
                 break
     return kept, seen
