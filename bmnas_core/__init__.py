@@ -15,7 +15,6 @@ Data flows one way: task → backbones → :class:`FeatureBank` → :class:`Sear
 """
 
 from importlib import import_module as _import_module
-from inspect import ismodule as _ismodule
 
 from .architecture import ArchitectureWeights, SelectionError, most_probable
 from .cells import RELAXATIONS, Cell, MixedCell, RelaxationError, register_relaxation
@@ -62,36 +61,22 @@ from .tasks import (
     load_task,
     register_task,
 )
-from .train import (
-    TrainConfig,
-    TrainError,
-    evaluate,
-    fit,
-    network_cost,
-    train,
-    train_backbone,
-)
+from .train import TrainConfig, TrainError, evaluate, fit, network_cost, train, train_backbone
 
-_WIDGETS = ("GenotypeEditor", "Scoreboard", "SearchStepper", "interactive", "side_by_side")
-_BASELINES = ("BASELINES", "BaselineContext", "BaselineError", "register_baseline")
-_BENCHMARK = ("STRATEGIES", "StrategyError", "TabularBenchmark", "register_strategy")
+#: Imported when first asked for: a search in a script needs no widgets and no tables.
 _LATER = {
-    **dict.fromkeys(_WIDGETS, ".widgets"),
-    **dict.fromkeys(_BASELINES, ".baselines"),
-    **dict.fromkeys(_BENCHMARK, ".benchmark"),
+    ".baselines": ("BASELINES", "BaselineContext", "BaselineError", "register_baseline"),
+    ".benchmark": ("STRATEGIES", "StrategyError", "TabularBenchmark", "register_strategy"),
+    ".widgets": ("GenotypeEditor", "Scoreboard", "SearchStepper", "interactive", "side_by_side"),
 }
-
-#: All that is imported above but for modules, and what is imported when asked for.
-__all__ = [name for name, value in globals().items() if not (name[0] == "_" or _ismodule(value))]
-__all__ = sorted([*__all__, *_LATER])
 
 
 def __getattr__(name: str):
-    """Imported when first asked for: a search in a script needs no widgets and no tables."""
-    if name in _LATER:
-        return getattr(_import_module(_LATER[name], __name__), name)
+    for module, names in _LATER.items():
+        if name in names:
+            return getattr(_import_module(module, __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals()}.union(*_LATER.values()))

@@ -15,6 +15,7 @@ from .genotype import (
     OPERATIONS,
     CellGenotype,
     Genotype,
+    Pair,
     StepGenotype,
     cell_predecessors,
     free_pairs,
@@ -30,7 +31,7 @@ class SelectionError(BmnasError):
 
 @dataclass(frozen=True)
 class ArchitectureWeights:
-    """α, β, γ as numbers, detached from the hypernet, with what is needed to read them.
+    """α, β, γ as numbers, with what is needed to read them.
 
     Attributes:
         alpha: (edges, 2), edges Cell by Cell, each Cell's predecessors in order.
@@ -49,17 +50,11 @@ class ArchitectureWeights:
     def from_hypernet(cls, hypernet: Hypernet, operations: tuple[str, ...], relaxation: str):
         """A snapshot of a hypernet's current α, β, γ."""
 
-        def numbers(parameter):
-            return parameter.detach().cpu().numpy().copy()
-
-        return cls(
-            numbers(hypernet.alpha),
-            tuple(numbers(cell.beta) for cell in hypernet.cells),
-            tuple(numbers(cell.gamma) for cell in hypernet.cells),
-            tuple(hypernet.reshape.channels),
-            tuple(operations),
-            relaxation,
-        )
+        parameters = hypernet.architecture_parameters()
+        alpha, *rest = [p.detach().cpu().numpy().copy() for p in parameters]
+        beta, gamma = tuple(rest[: len(hypernet.cells)]), tuple(rest[len(hypernet.cells) :])
+        features = tuple(hypernet.reshape.channels)
+        return cls(alpha, beta, gamma, features, tuple(operations), relaxation)
 
     def cell_edges(self, i: int) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
         """Predecessors of Cell i (from 0) and their weights for X and for Y, each (P,)."""
@@ -89,15 +84,12 @@ class ArchitectureWeights:
 
 
 def most_probable(weights: ArchitectureWeights, k: int | None = None) -> dict[Genotype, float]:
-    """The most probable genotypes under α, β, γ, in canonical form, with falling probability.
+    """The ``k`` most probable genotypes under α, β, γ, in canonical form, by falling probability.
 
     A pair of inputs X and Y of a Cell is as probable as the product of their weights says, among
     the pairs that are free; the inputs of a step likewise; its operation by softmax(γ). The
-    probabilities of all ways to list one architecture are added up. Raises SelectionError if no
-    legal pair of predecessors is left.
-
-    Args:
-        k: how many; all by default, which takes time and memory for all but small spaces.
+    probabilities of all ways to list one architecture are added up. All genotypes, the default,
+    take time and memory for all but small spaces.
     """
     found: list[tuple[float, tuple]] = [(1.0, ())]
     most = None if k is None else 20 * k + 1000
@@ -135,26 +127,20 @@ def most_probable(weights: ArchitectureWeights, k: int | None = None) -> dict[Ge
 
 def sample_candidates(
     weights: ArchitectureWeights,
-    pairs: Sequence[Mapping[tuple[str, str], float]],
+    pairs: Sequence[Mapping[Pair, float]],
     k: int,
     random: torch.Generator,
 ) -> dict[Genotype, float]:
-    """Distinct genotypes in canonical form: Cells' inputs sampled by odds, steps uniformly.
+    """At most ``k`` genotypes in canonical form, with their :func:`genotype_probability`.
 
-    A step is an operation with its inputs; ways to write it that are the same count once. Each
-    genotype, in the order in which they were sampled, comes with its :func:`genotype_probability`.
-    Raises SelectionError if no legal pair of predecessors is left.
-
-    Args:
-        pairs: for each Cell, its (X, Y) and their odds.
-        k: how many at most; fewer if so many different ones are not found.
+    Cells' inputs are sampled by ``pairs``, (X, Y) → odds for each Cell; steps uniformly from all
+    operations and inputs, equal ones counted once. Raises SelectionError if no legal pair is left.
     """
 
-    def sample(options: Mapping, uniform: bool = False):
+    def sample(options: Mapping):
         odds = torch.tensor([*options.values()], dtype=torch.float64)
         if not odds.sum() > 0:
             raise SelectionError("all pairs of predecessors are taken")
-        odds = torch.ones_like(odds) if uniform else odds
         return [*options][int(odds.multinomial(1, generator=random))]
 
     steps = [_step_odds(weights, i) for i in range(len(weights.gamma))]
@@ -164,8 +150,8 @@ def sample_candidates(
         for odds, options in zip(pairs, steps, strict=True):
             taken = [cell.inputs for cell in cells]
             pair = sample({pair: p for pair, p in odds.items() if is_free(pair, taken)})
-            sampled = tuple(sample(option, uniform=True) for option in options)
-            cells.append(CellGenotype(pair, sampled))
+            sampled = (sample(dict.fromkeys(option, 1.0)) for option in options)
+            cells.append(CellGenotype(pair, tuple(sampled)))
         genotype = Genotype(weights.features, tuple(cells))
         found.setdefault(genotype.canonical(), genotype_probability(weights, pairs, genotype))
         if len(found) == k:
@@ -174,9 +160,7 @@ def sample_candidates(
 
 
 def genotype_probability(
-    weights: ArchitectureWeights,
-    pairs: Sequence[Mapping[tuple[str, str], float]],
-    genotype: Genotype,
+    weights: ArchitectureWeights, pairs: Sequence[Mapping[Pair, float]], genotype: Genotype
 ) -> float:
     """How probable a genotype is, as listed: Cells' inputs by the given odds, steps by β and γ."""
     p = 1.0
@@ -206,7 +190,7 @@ def _plain(step: StepGenotype) -> StepGenotype:
     return StepGenotype(step.op, tuple(sorted(step.inputs))) if symmetric else step
 
 
-def _pair_odds(names: Sequence[str], x: np.ndarray, y: np.ndarray) -> list[tuple[float, tuple]]:
+def _pair_odds(names: Sequence[str], x: np.ndarray, y: np.ndarray) -> list[tuple[float, Pair]]:
     """Ordered pairs and their probability, by the product of weights."""
     pairs, place = free_pairs(names), {name: k for k, name in enumerate(names)}
     odds = np.array([float(x[place[a]]) * float(y[place[b]]) for a, b in pairs])

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from .config import ConfigError
 from .errors import BmnasError, quoted
-from .genotype import CellGenotype, step_name, step_predecessors
-from .ops import Conv1x1, make_operation
+from .genotype import OPERATIONS, CellGenotype, step_name, step_predecessors
+from .ops import Conv1x1
 from .registry import Registry
 
 #: Standard deviation of the initial α, β and γ, as published.
@@ -130,12 +130,9 @@ class Temperature(nn.Module):
 
 
 def mix_inputs(relaxation, logits: Tensor, states: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """The two inputs of a node as weighted sums over its predecessors.
+    """The two inputs of a node, (N, C, L), as weighted sums over its predecessors.
 
-    Args:
-        relaxation: a class of :data:`RELAXATIONS`.
-        logits: (P, 2), the node's edges.
-        states: P tensors of shape (N, C, L).
+    ``relaxation`` is a class of :data:`RELAXATIONS`; logits: (P, 2); states: P of (N, C, L).
     """
     x, y = relaxation.weights(logits)
     stacked = torch.stack(states)
@@ -194,7 +191,7 @@ class MixedCell(nn.Module):
         self.beta = nn.Parameter(INITIAL_SCALE * torch.randn(sum(self.edges), 2))
         self.gamma = nn.Parameter(INITIAL_SCALE * torch.randn(M, len(operations)))
         self.steps = nn.ModuleList(
-            nn.ModuleDict({op: make_operation(op, C // partial, L, dropout) for op in operations})
+            nn.ModuleDict({op: OPERATIONS[op](C // partial, L, dropout) for op in operations})
             for _ in range(M)
         )
         self.output = _CellOutput(C, L, M, dropout)
@@ -217,16 +214,14 @@ class MixedCell(nn.Module):
         return forward_path(genotype, operations, self.output, x, y)
 
     def _partial(self, op: nn.Module, a: Tensor, b: Tensor) -> Tensor:
-        return self._with_the_rest(op(self._part(a), self._part(b)), a, b)
+        size = a.shape[1] // self.partial
+        return self._with_the_rest(op(a[:, :size], b[:, :size]), a, b)
 
     def _mix_operations(self, step: nn.ModuleDict, gamma: Tensor, a: Tensor, b: Tensor) -> Tensor:
         # Each operation slices for itself: one slice for all would add gradients in another order.
-        pairs = zip(gamma, step.values(), strict=True)
-        mixed = sum(g * op(self._part(a), self._part(b)) for g, op in pairs)
+        size, pairs = a.shape[1] // self.partial, zip(gamma, step.values(), strict=True)
+        mixed = sum(g * op(a[:, :size], b[:, :size]) for g, op in pairs)
         return mixed if self.partial == 1 else self._with_the_rest(mixed, a, b)
-
-    def _part(self, x: Tensor) -> Tensor:
-        return x[:, : x.shape[1] // self.partial]
 
     def _with_the_rest(self, out: Tensor, a: Tensor, b: Tensor) -> Tensor:
         """The channels that no operation works on, summed, and then ``out``."""
@@ -240,7 +235,7 @@ class Cell(nn.Module):
     def __init__(self, genotype: CellGenotype, C: int, L: int, dropout: float):
         super().__init__()
         self.genotype = genotype
-        self.steps = nn.ModuleList(make_operation(s.op, C, L, dropout) for s in genotype.steps)
+        self.steps = nn.ModuleList(OPERATIONS[s.op](C, L, dropout) for s in genotype.steps)
         self.output = _CellOutput(C, L, len(genotype.steps), dropout)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:

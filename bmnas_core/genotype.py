@@ -23,6 +23,7 @@ from .registry import Registry
 from .storage import atomic_write
 
 FORMAT = "bmnas-genotype/1"
+Pair = tuple[str, str]
 
 #: The most Cells of a genotype, and steps of a Cell.
 LARGEST = 64
@@ -87,14 +88,12 @@ def step_predecessors(j: int) -> tuple[str, ...]:
     return ("X", "Y", *map(step_name, range(j)))
 
 
-def is_free(pair: Sequence[str], taken: Collection[Sequence[str]] = ()) -> bool:
+def is_free(pair: Pair, taken: Collection[Pair] = ()) -> bool:
     """Whether a Cell may take a pair: two different nodes, not in ``taken`` in either order."""
     return pair[0] != pair[1] and not any(set(pair) == set(other) for other in taken)
 
 
-def free_pairs(
-    names: Sequence[str], taken: Collection[Sequence[str]] = ()
-) -> list[tuple[str, str]]:
+def free_pairs(names: Sequence[str], taken: Collection[Pair] = ()) -> list[Pair]:
     """All ordered pairs (X, Y) of ``names`` that are free, see :func:`is_free`."""
     return [pair for pair in permutations(names, 2) if is_free(pair, taken)]
 
@@ -107,14 +106,14 @@ class StepGenotype:
     """One inner step: operation ``op`` on two of X, Y, S1, S2, …"""
 
     op: str
-    inputs: tuple[str, str]
+    inputs: Pair
 
 
 @dataclass(frozen=True)
 class CellGenotype:
     """One Cell: ``inputs`` are the nodes that become X and Y, ``steps`` what it does with them."""
 
-    inputs: tuple[str, str]
+    inputs: Pair
     steps: tuple[StepGenotype, ...]
 
     @property
@@ -132,7 +131,7 @@ class Change:
         cell, step: which, counted from 1; ``step`` is None for what belongs to the Cell itself.
         what: ``"X"`` or ``"Y"`` of a Cell, ``"operation"``, ``"1st input"`` or ``"2nd input"`` of
             a step, or ``""`` for a whole Cell or step that is new or gone.
-        before, after: the names; ``""`` for none.
+        before, after: names, or ``""``.
     """
 
     cell: int
@@ -149,14 +148,11 @@ class Change:
 
 @dataclass(frozen=True)
 class Genotype:
-    """A fusion architecture.
+    """A fusion architecture. Raises GenotypeError naming the place: ``cells[1].steps[0].op``.
 
     Args:
         features: names of the modality features, in the task's order, e.g. ``"Image_3"``.
         cells: Cells in order; Cell i is known to later ones as ``"C{i}"``, counted from 1.
-
-    Raises:
-        GenotypeError: naming the place, e.g. ``cells[1].steps[0].inputs[1]``.
     """
 
     features: tuple[str, ...]
@@ -175,11 +171,8 @@ class Genotype:
         taken = {name for cell in self.cells for name in cell.inputs}
         return tuple(name for name in self.features if name in taken)
 
-    def with_inputs(self, pairs: Sequence[tuple[str, str]]) -> Genotype:
-        """This genotype with other inputs X and Y of its first Cells, one pair each.
-
-        Raises GenotypeError for more pairs than Cells, or if the result is not legal.
-        """
+    def with_inputs(self, pairs: Sequence[Pair]) -> Genotype:
+        """This genotype with other inputs X and Y of its first Cells, one pair each."""
         if len(pairs) > len(self.cells):
             raise GenotypeError("pairs", list(pairs), f"at most {len(self.cells)}, one a Cell")
         first = [replace(c, inputs=pair) for c, pair in zip(self.cells, pairs, strict=False)]
@@ -233,11 +226,7 @@ class Genotype:
 
     @classmethod
     def from_json(cls, text: str, source: str = "") -> Genotype:
-        """Read a genotype from JSON text; ``source`` names it in errors.
-
-        Raises GenotypeError for text that is not JSON, unknown or missing fields, and anything that
-        :class:`Genotype` refuses.
-        """
+        """Read a genotype from JSON text. Raises GenotypeError; ``source`` names the text in it."""
         try:
             return cls._from_data(json.loads(text, object_pairs_hook=_no_repeats))
         except json.JSONDecodeError as error:
@@ -318,7 +307,7 @@ def _check_cell(cell: object, place: str, nodes: tuple[str, ...]) -> None:
         object.__setattr__(step, "inputs", inputs)
 
 
-def _pair(place: str, value: object, allowed: tuple[str, ...]) -> tuple[str, str]:
+def _pair(place: str, value: object, allowed: tuple[str, ...]) -> Pair:
     """``value`` as two different names out of ``allowed``."""
     pair = _listed(place, value)
     if len(pair) != 2:
@@ -394,7 +383,7 @@ def _changed_names(cell: int, step: int | None, kinds, before, after) -> list[Ch
     return [Change(cell, step, what, a, b) for what, a, b in parts if a != b]
 
 
-def _canonical_steps(steps: Iterable[tuple]) -> list[tuple[str, tuple[str, str]]]:
+def _canonical_steps(steps: Iterable[tuple[str, Pair]]) -> list[tuple[str, Pair]]:
     """Steps ``(op, inputs)`` in canonical order."""
     nodes = [(op, inputs, getattr(OPERATIONS.get(op), "symmetric", False)) for op, inputs in steps]
     return _smallest_order(nodes, step_name)

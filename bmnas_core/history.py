@@ -14,16 +14,14 @@ import numpy as np
 import torch
 
 from .architecture import ArchitectureWeights
-from .cells import RELAXATIONS
 from .errors import BmnasError
-from .genotype import OPERATIONS, Genotype
+from .genotype import OPERATIONS, Genotype, check_features
 from .search import Search, SearchState
 from .storage import atomic_write, read_tensors, write_tensors
 
 FORMAT = "bmnas-history/2"
 #: What a history must say of its search.
-ABOUT = {"task": str, "rule": str | None, "metric": str, "seed": int, "config": dict}
-ABOUT |= {"features": list}
+ABOUT = dict(task=str, rule=str | None, metric=str, seed=int, config=dict, features=list)
 PHASES = ("start", "both", "weights", "architecture", "selection")
 #: The numbers of each state.
 COLUMNS = ("step", "epoch", "lr", "train_loss", "val_loss", "val_score")
@@ -38,10 +36,9 @@ class Comparison:
     """Two histories side by side.
 
     Attributes:
-        settings: the settings that differ: name → both values.
+        settings: those that differ: name → both values.
         steps: how many steps both have kept.
-        equal_until: the last of these steps up to which all numbers are equal to the bit; None if
-            the first ones differ.
+        equal_until: the last of these up to which all numbers are equal to the bit; or None.
         agreement: the share of these steps at which both derive the same architecture.
         best: the best validation score of each; None before the end of an epoch.
     """
@@ -55,14 +52,14 @@ class Comparison:
     def __str__(self) -> str:
         scores = " and ".join("none yet" if s is None else f"{s:.3f}" for s in self.best)
         settings = "; ".join(f"{k}: {a} and {b}" for k, (a, b) in self.settings.items())
-        lines = [
-            f"settings that differ    {settings or 'none'}",
-            f"steps in common         {self.steps}",
-            f"equal to the bit until  {'never' if self.equal_until is None else self.equal_until}",
-            f"same architecture       at {self.agreement:.0%} of the steps in common",
-            f"best validation score   {scores}",
-        ]
-        return "\n".join(lines)
+        until = "never" if self.equal_until is None else self.equal_until
+        return (
+            f"settings that differ    {settings or 'none'}\n"
+            f"steps in common         {self.steps}\n"
+            f"equal to the bit until  {until}\n"
+            f"same architecture       at {self.agreement:.0%} of the steps in common\n"
+            f"best validation score   {scores}"
+        )
 
 
 class SearchHistory:
@@ -75,12 +72,9 @@ class SearchHistory:
         history.save("history.safetensors"), history.to_html("search.html")
 
     Item i is a :class:`SearchState`; the first is the state in which the history began. Beyond
-    ``limit`` states, every second step is dropped, then every second of the rest, and so on. The
-    first, the last and the best state stay, and the ends of epochs as long as there is room.
-
-    Args:
-        about: the search's task, settings and seed, as :meth:`from_search` reads them.
-        limit: the most states to keep, at least 3.
+    ``limit`` states, 3 or more, every second step is dropped, then every second of the rest, and so
+    on. The first, the last and the best state stay, and ends of epochs as long as there is room.
+    ``about`` is the search's task, settings and seed, as :meth:`from_search` reads them.
     """
 
     def __init__(self, about: dict, limit: int = 10_000):
@@ -88,10 +82,8 @@ class SearchHistory:
             raise HistoryError(f"limit: found {limit!r}; allowed: an integer of 3 or more")
         for name, kind in ABOUT.items():
             if not isinstance(about, dict) or not isinstance(about.get(name), kind):
-                known = ", ".join(ABOUT)
-                raise HistoryError(
-                    f"about: found no {name}; allowed: {known}, as from_search reads them"
-                )
+                allowed = f"{', '.join(ABOUT)}, as from_search reads them"
+                raise HistoryError(f"about: found no {name}; allowed: {allowed}")
         self.about, self.limit = dict(about), limit
         self._states: list[SearchState] = []
         self._best: SearchState | None = None
@@ -99,15 +91,10 @@ class SearchHistory:
 
     @classmethod
     def from_search(cls, search: Search, limit: int = 10_000) -> SearchHistory:
-        """A history of ``search`` from where it stands now.
-
-        Raises:
-            HistoryError: for anything but a search.
-        """
+        """A history of ``search`` from where it stands now."""
         if not isinstance(search, Search):
-            raise HistoryError(
-                f"SearchHistory.from_search: found {type(search).__name__}; allowed: a Search"
-            )
+            found = type(search).__name__
+            raise HistoryError(f"SearchHistory.from_search: found {found}; allowed: a Search")
         about = {
             "task": search.task.name,
             "rule": search.task.rule,
@@ -115,7 +102,7 @@ class SearchHistory:
             "metric": search.task.metric,
             "seed": search.seed,
             "config": search.config.to_dict(),
-            "features": list(search.task.features),
+            "features": search.task.features,
             "steps_per_epoch": search.steps_per_epoch,
         }
         history = cls(json.loads(json.dumps(about)), limit)
@@ -123,18 +110,14 @@ class SearchHistory:
         return history
 
     def append(self, state: SearchState) -> None:
-        """Keep a state; its step must come after those kept before.
-
-        Raises:
-            HistoryError: for anything but the next state of this history's search.
-        """
+        """Keep a state. Raises HistoryError unless it is a later one of the same search."""
         if not isinstance(state, SearchState):
             raise HistoryError(f"append: found {type(state).__name__}; allowed: a SearchState")
         weights, config = state.weights, self.about["config"]
         theirs = [*weights.features], [*weights.operations], weights.relaxation, state.selection
         ours = [config[name] for name in ("operations", "relaxation", "selection")]
-        shapes = self._shapes if self._states else _shapes(weights)
-        if list(theirs) != [self.about["features"], *ours] or _shapes(weights) != shapes:
+        first = self._states[0] if self._states else state
+        if [*theirs] != [self.about["features"], *ours] or _shapes(state) != _shapes(first):
             raise HistoryError("append: found a state of another search; allowed: of the same one")
         if self._states and state.step <= (last := self._states[-1].step):
             raise HistoryError(f"append: found step {state.step}; allowed: after step {last}")
@@ -146,8 +129,7 @@ class SearchHistory:
         if len(self._states) > 1 and not self._keeps(self._states[-1]):
             self._states.pop()
         self._add(state)
-        if len(self._states) > self.limit:
-            self._thin()
+        self._thin()
 
     def __len__(self) -> int:
         return len(self._states)
@@ -175,14 +157,8 @@ class SearchHistory:
             _same(a, b) and a.genotype == b.genotype for a, b in zip(self, other, strict=True)
         )
 
-    __hash__ = None
-
     def index(self, step: int) -> int:
-        """Index of the last state kept at or before ``step``, or else of the first state.
-
-        Raises:
-            HistoryError: for anything but an integer, and if there are no states.
-        """
+        """Index of the last state kept at or before ``step``, or else of the first state."""
         try:
             step = operator.index(step)
         except TypeError:
@@ -200,13 +176,7 @@ class SearchHistory:
         return self.column("step").astype(np.int64)
 
     def column(self, name: str) -> np.ndarray:
-        """One of ``step``, ``epoch``, ``lr``, ``train_loss``, ``val_loss``, ``val_score``: (len,).
-
-        NaN for a state without it.
-
-        Raises:
-            HistoryError: for another name.
-        """
+        """One of :data:`COLUMNS`, (len,), with NaN for a state without it."""
         if name not in COLUMNS:
             raise HistoryError(f"column: found {name!r}; allowed: {', '.join(map(repr, COLUMNS))}")
         return np.array([getattr(state, name) for state in self], dtype=float)
@@ -225,27 +195,17 @@ class SearchHistory:
 
     @property
     def best(self) -> SearchState | None:
-        """The last state of the final selection; before it, the one with the best validation score.
-
-        The first of equal ones; None if no state has a score.
-        """
+        """The last state of the final selection; before it, the first with the best val_score."""
         selecting = self._states and self._states[-1].phase == "selection"
         return self._states[-1] if selecting else self._best
 
     def compare(self, other: SearchHistory) -> Comparison:
-        """This history compared with another, of any search.
-
-        Raises:
-            HistoryError: for anything but a history.
-        """
+        """This history compared with another, of any search."""
         if not isinstance(other, SearchHistory):
             raise HistoryError(f"compare: found {type(other).__name__}; allowed: a SearchHistory")
         mine, theirs = ({**t.about, **t.about["config"]} for t in (self, other))
-        settings = {
-            name: (mine.get(name), theirs.get(name))
-            for name in {**mine, **theirs}
-            if name != "config" and mine.get(name) != theirs.get(name)
-        }
+        both = {name: (mine.get(name), theirs.get(name)) for name in {**mine, **theirs}}
+        settings = {k: (a, b) for k, (a, b) in both.items() if a != b and k != "config"}
         common, i, j = np.intersect1d(self.steps, other.steps, return_indices=True)
         pairs = [(self[a], other[b]) for a, b in zip(i, j, strict=True)]
         equal = [_same(a, b, any_start=True) for a, b in pairs]
@@ -261,12 +221,7 @@ class SearchHistory:
         )
 
     def save(self, path: str | os.PathLike) -> Path:
-        """Write the history as safetensors with a JSON header, whole or not at all.
-
-        Raises:
-            HistoryError: if there are no states.
-            FileError: if nothing can be written.
-        """
+        """Write the history as safetensors with a JSON header, whole or not at all."""
         self._some()
         genotypes = {genotype: k for k, genotype in enumerate(self.genotypes)}
         header = {
@@ -274,10 +229,10 @@ class SearchHistory:
             "about": self.about,
             "limit": self.limit,
             "strides": [self._stride, self._epoch_stride],
-            "shapes": self._shapes,
+            "shapes": _shapes(self[0]),
             "genotypes": [json.loads(genotype.to_json()) for genotype in genotypes],
         }
-        flat = [np.concatenate([a.ravel() for a in _arrays(state.weights)]) for state in self]
+        flat = [np.concatenate([a.ravel() for a in _arrays(state)]) for state in self]
         tensors = {
             "numbers": torch.from_numpy(np.stack([self.column(name) for name in COLUMNS], axis=1)),
             "phase": torch.tensor([PHASES.index(s.phase) for s in self], dtype=torch.int8),
@@ -289,15 +244,10 @@ class SearchHistory:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> SearchHistory:
-        """Read a history.
-
-        Raises:
-            HistoryError: for a file that is missing or no whole history.
-        """
+        """Read a history. Raises HistoryError for a file that is missing or no whole history."""
         header, tensors = read_tensors(path, FORMAT, HistoryError, "history")
         try:
             history = cls(header["about"], header["limit"])
-            history._stride, history._epoch_stride = header["strides"]
             history._read(header, tensors)
         except (KeyError, IndexError) as error:
             raise HistoryError(f"{path}: found no {error}; allowed: a whole history") from None
@@ -308,13 +258,7 @@ class SearchHistory:
     def to_html(self, path: str | os.PathLike, *, frames: int = 200) -> Path:
         """Write one HTML file that replays the search with no kernel and no network.
 
-        Args:
-            frames: the most states to show, evenly spaced, the first and the last among them; 1
-                is the first alone.
-
-        Raises:
-            HistoryError: for fewer than one frame, and if there are no states.
-            FileError: if nothing can be written.
+        It shows at most ``frames`` states, evenly spaced, from the first to the last.
         """
         from .draw.replay import page
 
@@ -338,7 +282,15 @@ class SearchHistory:
 
     def _read(self, header: dict, tensors: dict[str, torch.Tensor]) -> None:
         """Add the states of a file. Raises ValueError, or whatever damage leads to."""
-        self._check_about()
+        config = self.about["config"]
+        names = tuple(self.about["features"]), tuple(config["operations"]), config["relaxation"]
+        check_features(names[0])
+        if len(names[0]) < 2 or not isinstance(config["operations"], list):
+            raise ValueError("found no lists of features and operations")
+        for name in names[1]:
+            OPERATIONS[name]  # raises for one that is not registered
+        if not isinstance(config["selection"], str):
+            raise ValueError(f"found selection {config['selection']!r}; allowed: text")
         self._stride, self._epoch_stride = header["strides"]
         shapes = [tuple(shape) for shape in header["shapes"]]
         genotypes = [Genotype.from_json(json.dumps(genotype)) for genotype in header["genotypes"]]
@@ -351,8 +303,6 @@ class SearchHistory:
             raise ValueError("found steps that do not rise")
         if weights.ndim != 2 or weights.dtype != np.float32:
             raise ValueError(f"found weights of shape {weights.shape} and type {weights.dtype}")
-        about, config = self.about, self.about["config"]
-        names = tuple(about["features"]), tuple(config["operations"]), config["relaxation"]
         cells, ends = (len(shapes) - 1) // 2, np.cumsum([math.prod(shape) for shape in shapes])
         for row, phase, kind, flat in zip(numbers.tolist(), phases, kinds, weights, strict=True):
             if not (0 <= phase < len(PHASES) and 0 <= kind < len(genotypes)):
@@ -370,31 +320,9 @@ class SearchHistory:
         for state in (self[0], self[-1]):
             _check_weights(state)
 
-    def _check_about(self) -> None:
-        about, config = self.about, self.about["config"]
-        texts = [about["task"], about["rule"] or "", about["metric"]]
-        texts += [config["relaxation"], config["selection"], *about["features"]]
-        texts += config["operations"]
-        lists = isinstance(about["features"], list) and isinstance(config["operations"], list)
-        if not lists or len(about["features"]) < 2:
-            raise ValueError("found no lists of features and operations")
-        named = [("relaxation", config["relaxation"], RELAXATIONS)]
-        named += [("operation", name, OPERATIONS) for name in config["operations"]]
-        for kind, name, registry in named:
-            if name not in registry:
-                raise ValueError(f"{kind}: found {name!r}; registered are {registry.names}")
-        if not all(isinstance(text, str) for text in texts) or not isinstance(about["seed"], int):
-            raise ValueError(
-                f"found names {texts} and seed {about['seed']!r}; allowed: text, an integer"
-            )
-
     def _some(self) -> None:
         if not self._states:
             raise HistoryError("found a history without states; allowed: at least one state")
-
-    @property
-    def _shapes(self) -> list[tuple[int, ...]]:
-        return _shapes(self[0].weights)
 
     def _keeps(self, state: SearchState) -> bool:
         return (
@@ -421,12 +349,12 @@ class SearchHistory:
             self._states = [*states, last]
 
 
-def _arrays(weights: ArchitectureWeights) -> list[np.ndarray]:
-    return [weights.alpha, *weights.beta, *weights.gamma]
+def _arrays(state: SearchState) -> list[np.ndarray]:
+    return [state.alpha, *state.beta, *state.gamma]
 
 
-def _shapes(weights: ArchitectureWeights) -> list[tuple[int, ...]]:
-    return [array.shape for array in _arrays(weights)]
+def _shapes(state: SearchState) -> list[tuple[int, ...]]:
+    return [array.shape for array in _arrays(state)]
 
 
 def _check_weights(state: SearchState) -> None:
@@ -445,7 +373,5 @@ def _same(one: SearchState, other: SearchState, any_start: bool = False) -> bool
     """Equal to the bit; with ``any_start``, missing losses do not count if one is a start."""
     start = any_start and "start" in (one.phase, other.phase)
     names = ("step",) if start else (*COLUMNS, "phase")
-    arrays = zip(_arrays(one.weights), _arrays(other.weights), strict=True)
-    return all(getattr(one, name) == getattr(other, name) for name in names) and all(
-        a.tobytes() == b.tobytes() for a, b in arrays
-    )
+    same = all(getattr(one, name) == getattr(other, name) for name in names)
+    return same and [a.tobytes() for a in _arrays(one)] == [a.tobytes() for a in _arrays(other)]

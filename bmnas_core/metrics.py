@@ -21,14 +21,11 @@ class Metric:
     scalar tensor, ``score`` to a float, higher being better.
     """
 
-    name: str
     loss: Callable[[Tensor, Tensor], Tensor]
     score: Callable[[Tensor, Tensor], float]
 
-    @property
-    def owner(self) -> object:
-        """What the registry takes for the metric's definition."""
-        return self.score
+    #: What the registry takes for the metric's definition.
+    owner = property(lambda self: self.score)
 
 
 def _try_out(name: str, metric: Metric) -> None:
@@ -63,7 +60,7 @@ def register_metric(name: str, loss: Callable[[Tensor, Tensor], Tensor]):
     METRICS.check_name(name)
 
     def decorate(score):
-        METRICS.add(name, Metric(name, loss, score))
+        METRICS.add(name, Metric(loss, score))
         return score
 
     return decorate

@@ -18,6 +18,7 @@ from .genotype import (
     DEFAULT_OPERATIONS,
     CellGenotype,
     Genotype,
+    Pair,
     StepGenotype,
     cell_name,
     cell_predecessors,
@@ -41,8 +42,7 @@ def pool(feature: Tensor, L: int, pooling: str = "grid") -> Tensor:
             of L; ``"time"`` keeps L moments of the first axis and pools all others away.
     """
     axes = feature.dim() - 2
-    known = pooling in ("grid", "time")
-    if axes not in (0, 1, 2, 3) or not known or (pooling == "grid" and axes == 3):
+    if axes not in {"grid": (0, 1, 2), "time": (0, 1, 2, 3)}.get(pooling, ()):
         raise FeatureError(
             f"pooling {pooling!r}: found a feature of shape {tuple(feature.shape)}; allowed: "
             "(N, C), (N, C, T) and (N, C, H, W), and for 'time' (N, C, T, H, W) too"
@@ -101,10 +101,8 @@ class _Reshapes(nn.Module):
             if wanted is not None and name not in wanted:
                 continue
             if name not in features:
-                raise FeatureError(
-                    f"features: found {', '.join(features)}; missing is {name!r}, which the "
-                    "network reads"
-                )
+                missing = f"missing is {name!r}, which the network reads"
+                raise FeatureError(f"features: found {', '.join(features)}; {missing}")
             shape = tuple(features[name].shape)
             if shape[1:] != (channels, self.L):
                 raise FeatureError(
@@ -124,8 +122,7 @@ class Hypernet(nn.Module):
     Args:
         channels: feature name → number of channels, in the task's order.
         C, L, N, M: inner channels and length, number of Cells, steps of each.
-        operations: names of the candidate primitives of a step.
-        relaxation: a name in :data:`~bmnas_core.cells.RELAXATIONS`.
+        operations, relaxation: names in their registries.
         partial: see :class:`~bmnas_core.cells.MixedCell`.
         sampling: ``"mixture"``, or ``"single_path"`` for one architecture at a time
             (:meth:`single_path`; Guo et al. 2020). BatchNorm then takes its statistics from each
@@ -176,8 +173,7 @@ class Hypernet(nn.Module):
     def sample_path(self) -> tuple[Genotype, Tensor]:
         """An architecture sampled by its probability under α, β, γ, and the log of that.
 
-        The probability is as in :func:`~bmnas_core.architecture.most_probable`, of the architecture
-        as listed; its logarithm can be differentiated.
+        The log can be differentiated. See :func:`~bmnas_core.architecture.most_probable`.
         """
         log_p, cells, features = [], [], tuple(self.reshape.channels)
 
@@ -187,7 +183,7 @@ class Hypernet(nn.Module):
             log_p.append(logs[k])
             return k
 
-        def sample_pair(names: tuple[str, ...], logits: Tensor, taken=()) -> tuple[str, str]:
+        def sample_pair(names: tuple[str, ...], logits: Tensor, taken=()) -> Pair:
             x, y = self.relaxation.weights(logits)
             odds = x.log()[:, None] + y.log()
             illegal = [[not is_free((a, b), taken) for b in names] for a in names]
@@ -213,11 +209,10 @@ class Hypernet(nn.Module):
             states[cell_name(i)] = outputs[-1]
         return self.classifier(outputs)
 
-    def mix(self, states: list[Tensor], pairs: Sequence[tuple[str, str]] = ()) -> list[Tensor]:
-        """Outputs of the Cells, given reshaped features of shape (N, C, L).
+    def mix(self, states: list[Tensor], pairs: Sequence[Pair] = ()) -> list[Tensor]:
+        """Outputs of the Cells, given reshaped features, each (N, C, L).
 
-        Args:
-            pairs: what the first Cells read as X and Y, in place of their mixtures.
+        The first Cells read the nodes named in ``pairs``, if any, in place of their mixtures.
         """
         states, features = list(states), tuple(self.reshape.channels)
         edges = self.temperature(self.alpha).split(self.edges)
@@ -247,13 +242,9 @@ class Hypernet(nn.Module):
 
 
 class FixedInputs(nn.Module):
-    """A hypernet whose first Cells read a fixed pair each, in place of their mixtures.
+    """A hypernet whose first Cells read fixed pairs, K lists of them, in place of mixtures."""
 
-    Args:
-        inputs: K lists of pairs, each for the first Cells; the other Cells go on mixing.
-    """
-
-    def __init__(self, hypernet: Hypernet, inputs: list[list[tuple[str, str]]]):
+    def __init__(self, hypernet: Hypernet, inputs: list[list[Pair]]):
         super().__init__()
         self.hypernet, self.inputs = hypernet, inputs
 

@@ -26,16 +26,13 @@ from .runtime import RNG_LOCK
 def register_operation(name: str, *, label: str | None = None, symmetric: bool = False):
     """Class decorator: make a ``torch.nn.Module`` a primitive operation called ``name``.
 
-    The class is built as ``cls(C, L, dropout)`` and called as ``op(x, y)``. It is tried on small
-    inputs before it is accepted, and then has the attributes ``label`` and ``symmetric``.
+    The class is built as ``cls(C, L, dropout)`` and called as ``op(x, y)``. Raises OperationError
+    for a name that is taken or ill-formed, or a class that does not work when tried.
 
     Args:
         name: how genotypes spell it: small letters, digits and underscores.
         label: how pictures spell it.
         symmetric: whether swapping x and y only permutes its weights.
-
-    Raises:
-        OperationError: if the name is taken or ill-formed, or the class does not do its part.
     """
     return OPERATIONS.register(name, label=label or name, symmetric=symmetric)
 
@@ -52,11 +49,6 @@ class Conv1x1(nn.Conv1d):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.einsum("oc,ncl->nol", self.weight.squeeze(2), x) + self.bias[:, None]
-
-
-def make_operation(name: str, C: int, L: int, dropout: float) -> nn.Module:
-    """A fresh operation by name. Raises :class:`OperationError` for one that is not registered."""
-    return OPERATIONS[name](C, L, dropout)
 
 
 def _try_out(name: str, cls: type) -> None:

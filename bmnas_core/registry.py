@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections import UserDict
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 
 from .errors import BmnasError, near_miss, quoted
 
 
-class Registry(Mapping):
-    """Named parts of one kind, such as operations: a mapping with checks, in order of arrival.
+class Registry(UserDict):
+    """Named parts of one kind, such as operations: a dictionary that checks what it is given.
 
     Args:
         kind: what a part is called in errors.
@@ -32,9 +33,9 @@ class Registry(Mapping):
         on_demand: Mapping[str, str] | None = None,
     ):
         self.kind, self.check, self._error = kind, check, error
-        self._pattern = pattern or (r"(?=.*\S).*", "a printable name")
+        self._pattern = pattern or (r".*\S.*", "a printable name")
         self._on_demand = on_demand or {}
-        self._parts: dict[str, object] = dict.fromkeys(self._on_demand)
+        self.data = dict.fromkeys(self._on_demand)
 
     def register(self, name: str, **attributes):
         """Decorator: make a class or function the part called ``name``, with these attributes.
@@ -61,46 +62,38 @@ class Registry(Mapping):
     def add(self, name: str, part: object) -> None:
         """Make any object the part called ``name``. Raises as :meth:`register`."""
         self.check_name(name)
-        known = self._parts.get(name)
+        known = self.data.get(name)
         if known is not None and _owner(known) != _owner(part):
             raise self._error(f"{self.kind} {name!r} exists already: {_owner(known)}")
         if self.check is not None:
             self.check(name, part)
-        self._parts[name] = part
+        self.data[name] = part
+
+    __setitem__ = add
 
     def __getitem__(self, name: str):
         """The part called ``name``. Raises ``error`` for an unknown one, with the nearest."""
         if name not in self:
             hint = near_miss(name, self)
             raise self._error(f"{self.kind}: found {quoted(name)}{hint}; allowed: {self.names}")
-        if self._parts[name] is None:
+        if self.data[name] is None:
             import_module(self._on_demand[name])
-        return self._parts[name]
-
-    def __delitem__(self, name: str) -> None:
-        del self._parts[name]
+        return self.data[name]
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name in self._parts
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._parts)
-
-    def __len__(self) -> int:
-        return len(self._parts)
+        return isinstance(name, str) and name in self.data
 
     def get(self, name: str, default=None):
-        """The part called ``name``, or ``default`` if there is none."""
         return self[name] if name in self else default  # noqa: SIM401
 
     @contextmanager
     def restored(self):
         """Undo at the end of the block what was added to the registry or removed from it."""
-        before = dict(self._parts)
+        before = dict(self.data)
         try:
             yield self
         finally:
-            self._parts = before
+            self.data = before
 
     @property
     def names(self) -> str:

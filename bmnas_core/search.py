@@ -19,7 +19,7 @@ from .cells import RELAXATIONS
 from .config import ConfigError, SearchSettings, setting
 from .errors import BmnasError, quoted
 from .features import FeatureBank
-from .genotype import DEFAULT_OPERATIONS, OPERATIONS, Genotype
+from .genotype import DEFAULT_OPERATIONS, OPERATIONS, Genotype, Pair
 from .metrics import metric_of
 from .networks import FixedInputs, Hypernet
 from .runtime import RNG_LOCK, DeviceError, as_seed, epoch_batches, resolve_device, seeded
@@ -30,9 +30,6 @@ from .train import cosine_restarts, score, scores
 
 FORMAT = "bmnas-search/2"
 OPTIMIZERS = ("weight_optimizer", "architecture_optimizer")
-
-#: How a search ends if neither it nor its task says.
-DEFAULT_SELECTION = "successive_halving"
 
 
 class SearchError(BmnasError):
@@ -47,22 +44,18 @@ class SearchConfig(SearchSettings):
     γ, on a validation batch. ``"epoch"`` does a whole epoch of the one and then one of the other,
     as the released code does. In the first ``warmup`` epochs the weights learn alone.
 
-    ``order="first"`` takes the weights as they are for the gradient of α, β, γ; ``"second"`` takes
-    the weights after one more step of gradient descent, and differentiates through that step (Liu
-    et al. 2019, eq. 6).
+    ``order="second"`` takes the gradient of α, β, γ after one more step of the weights, and
+    differentiates through that step (Liu et al. 2019, eq. 6).
 
     ``sampling="mixture"`` sends each batch through the whole hypernet. ``"single_path"`` (Guo et
     al. 2020) samples one architecture for each training batch by its probability under α, β, γ,
     and ``path_samples`` for each validation batch, whose losses change the probabilities
-    (REINFORCE with a leave-one-out baseline). The weights then never see a mixture, so they tell
-    how good an architecture is alone.
+    (REINFORCE with a leave-one-out baseline). The weights never see a mixture, so they tell how
+    good an architecture is alone.
 
     α, β, γ are divided by a ``temperature`` that changes geometrically from the first number to
-    the second; ``gumbel`` adds noise to them. With ``partial``, operations work on that fraction
-    of the channels (:class:`~bmnas_core.cells.MixedCell`).
-
-    ``selection`` names the rule by which the search ends (:mod:`~bmnas_core.selection`). ``rungs``
-    and ``tie_margin`` are settings of ``"successive_halving"``.
+    the second; ``gumbel`` adds noise to them. See :class:`~bmnas_core.cells.MixedCell` for
+    ``partial``, and :mod:`~bmnas_core.selection` for ``selection``, ``rungs`` and ``tie_margin``.
     """
 
     operations: tuple[str, ...] = setting(DEFAULT_OPERATIONS, choices=lambda: tuple(OPERATIONS))
@@ -86,20 +79,18 @@ class SearchConfig(SearchSettings):
         rungs = RUNGS if self.rungs is None else self.rungs
         counts, epochs = zip(*rungs, strict=True) if rungs else ((0,), (0,))
         fewer, longer = [*counts] == sorted(counts)[::-1], [*epochs] == sorted({*epochs})
-        wrong = {}
         if counts[-1] < 1 or epochs[0] < 1 or not (fewer and longer):
-            wrong["rungs"] = (
-                "at least one (how many, epochs), of ever fewer candidates for ever more epochs, "
-                "both at least 1"
-            )
+            pairs = "at least one (how many, epochs), of ever fewer candidates for ever more epochs"
+            self._refuse("rungs", f"{pairs}, both at least 1")
         for name, usual in {"order": "first", "gumbel": False, "partial": 1}.items():
             if self.sampling == "single_path" and getattr(self, name) != usual:
-                wrong[name] = f"{usual!r} with sampling='single_path'"
+                self._refuse(name, f"{usual!r} with sampling='single_path'")
         if not self.operations or len(set(self.operations)) < len(self.operations):
-            wrong["operations"] = "at least one, each once"
-        for name, allowed in wrong.items():
-            found = f"found {getattr(self, name)!r}; allowed: {allowed}"
-            raise ConfigError(f"SearchConfig.{name}: {found}")
+            self._refuse("operations", "at least one, each once")
+
+    def _refuse(self, name: str, allowed: str) -> None:
+        found = f"found {getattr(self, name)!r}; allowed: {allowed}"
+        raise ConfigError(f"SearchConfig.{name}: {found}")
 
 
 @dataclass(frozen=True)
@@ -108,9 +99,8 @@ class SearchState:
 
     Attributes:
         step, epoch: counted from 1; 0 before the first step.
-        phase: ``"both"``, or under the epoch schedule ``"weights"`` or ``"architecture"``;
-            ``"selection"`` for a step of the final selection; ``"start"`` for the state of a search
-            that no step has made.
+        phase: ``"both"``, ``"weights"`` or ``"architecture"``, as the step updates them;
+            ``"selection"`` in the final selection; ``"start"`` for a state that no step has made.
         train_loss, val_loss: of this step's batches; None for the one the phase leaves out.
         val_score: on all of validation, the hypernet's score at the last step of an epoch; in the
             final selection the best candidate's so far, or during perturbation that of the
@@ -156,13 +146,10 @@ class Search:
     unbroken one, and two searches can run side by side.
 
     Args:
-        task: the task to search on. Only its train and validation splits are read.
-        config: how; fields that are None are the task's.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"``, …
+        task: only its train and validation splits are read.
         bank: features computed before; the task's shared bank in memory by default.
 
     Attributes:
-        hypernet: the network that is searched in.
         step: steps made so far.
         best_genotype, best_score: of the best validation score at the end of an epoch so far, and
             from the first step of the final selection on, the best candidate's.
@@ -179,14 +166,14 @@ class Search:
     ):
         self.task, self.seed, self.device = as_task(task), as_seed(seed), resolve_device(device)
         config = SearchConfig.from_optional(config).with_defaults(task.search_config)
-        default = SearchSettings(selection=DEFAULT_SELECTION)
+        default = SearchSettings(selection="successive_halving")
         self.config = config = config.with_defaults(task.config).with_defaults(default)
         self.bank = FeatureBank.shared(task, config.L, self.device, bank)
         self.metric = metric_of(task)
-        own = "C", "L", "N", "M", "operations", "relaxation", "dropout", "partial", "sampling"
+        names = "C", "L", "N", "M", "operations", "relaxation", "dropout", "partial", "sampling"
+        settings = {name: getattr(config, name) for name in names}
         with seeded(seed, "hypernet"):
-            how = {name: getattr(config, name) for name in own}
-            self.hypernet = Hypernet(task.channels, task.classes, **how).to(self.device)
+            self.hypernet = Hypernet(task.channels, task.classes, **settings).to(self.device)
         self.hypernet.temperature.gumbel = config.gumbel
         self.architecture = self.hypernet.architecture_parameters()
         self.weights = self.hypernet.weight_parameters()
@@ -194,8 +181,12 @@ class Search:
             self.weights, lr=config.max_lr, weight_decay=config.weight_decay
         )
         self.scheduler = cosine_restarts(self.weight_optimizer, config)
-        how = {"betas": config.arch_betas, "weight_decay": config.arch_weight_decay}
-        self.architecture_optimizer = torch.optim.Adam(self.architecture, lr=config.arch_lr, **how)
+        self.architecture_optimizer = torch.optim.Adam(
+            self.architecture,
+            lr=config.arch_lr,
+            betas=config.arch_betas,
+            weight_decay=config.arch_weight_decay,
+        )
         self.selection, self._selecting = selection_for(self), None
         self.step = 0
         self.best_score: float | None = None
@@ -285,8 +276,7 @@ class Search:
         train_loss = val_loss = val_score = None
         self.hypernet.train()
         with seeded(self.seed, "step", self.step, device=self.device):
-            self._set_rate(epoch, position)
-            self._set_temperature()
+            self._set_schedules(self.step)
             if phase != "architecture":
                 train_loss = self._update("train", epoch, position)
             if phase == "both":
@@ -314,7 +304,7 @@ class Search:
             return score(self.hypernet, self.task, self.bank, "validation", rows)
 
     def scores_with_inputs(
-        self, pairs: list[list[tuple[str, str]]], rows: Tensor | None = None
+        self, pairs: list[list[Pair]], rows: Tensor | None = None
     ) -> list[float]:
         """Scores on (rows of) validation, the first Cells fixed to each list of pairs."""
         if self.config.sampling == "mixture":
@@ -323,27 +313,22 @@ class Search:
         derived = derive(self.state.weights, self.config.selection)
         return [self.score_of(derived.with_inputs(inputs), rows) for inputs in pairs]
 
-    def _set_rate(self, epoch: int, position: int) -> None:
-        trained = min(position, self.train_batches - 1) / self.train_batches
-        self.scheduler.step(epoch + trained)
-
-    def _set_temperature(self) -> None:
+    def _set_schedules(self, step: int) -> None:
+        """Learning rate and temperature of an update."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        self.scheduler.step(epoch + min(position, self.train_batches - 1) / self.train_batches)
         first, last = self.config.temperature
-        done = min(self.step / max(self.updates - 1, 1), 1.0)
+        done = step / max(self.updates - 1, 1)
         self.hypernet.temperature.value = first * (last / first) ** done
-
-    @property
-    def _rate(self) -> float:
-        return self.weight_optimizer.param_groups[0]["lr"]
 
     def _state(
         self, phase: str, train_loss=None, val_loss=None, val_score=None, selected=None
     ) -> SearchState:
-        epoch, config = min(-(-self.step // self.steps_per_epoch), self.config.epochs), self.config
-        numbers = self.step, epoch, phase, self._rate, train_loss, val_loss, val_score
-        weights = ArchitectureWeights.from_hypernet(
-            self.hypernet, config.operations, config.relaxation
-        )
+        config, rate = self.config, self.weight_optimizer.param_groups[0]["lr"]
+        epoch = min(-(-self.step // self.steps_per_epoch), config.epochs)
+        numbers = self.step, epoch, phase, rate, train_loss, val_loss, val_score
+        how = config.operations, config.relaxation
+        weights = ArchitectureWeights.from_hypernet(self.hypernet, *how)
         return SearchState(*numbers, weights, config.selection, selected)
 
     def _update(self, split: str, cycle: int, b: int) -> float:
@@ -398,16 +383,16 @@ class Search:
     def _unrolled_loss(self, batch: tuple) -> Tensor:
         """Loss of a batch after one more step of the weights, differentiable through that step.
 
-        The step is plain gradient descent at the current rate, on the training batch of the same
-        position.
+        The step is plain gradient descent at the current rate, on a training batch.
         """
         train_loss = self._loss(*self._batch("train", *divmod(self.step, self.train_batches)))
         gradients = torch.autograd.grad(
             train_loss, self.weights, create_graph=True, allow_unused=True
         )
+        rate = self.weight_optimizer.param_groups[0]["lr"]
         names = {id(p): name for name, p in self.hypernet.named_parameters()}
         pairs = zip(self.weights, gradients, strict=True)
-        unrolled = {names[id(w)]: w - self._rate * g for w, g in pairs if g is not None}
+        unrolled = {names[id(w)]: w - rate * g for w, g in pairs if g is not None}
         inputs, labels = batch
         return self.metric.loss(functional_call(self.hypernet, unrolled, (inputs,)), labels)
 
@@ -458,10 +443,8 @@ class Search:
             search._restore(tensors)
             search.step, search.best_score = header["step"], header["best_score"]
             search.selection.steps = header["selection_steps"]
-            search._set_temperature()
             if search.step:
-                done = min(search.step, search.updates)
-                search._set_rate(*divmod(done - 1, search.steps_per_epoch))
+                search._set_schedules(min(search.step, search.updates) - 1)
             if header["best_genotype"]:
                 search.best_genotype = Genotype.from_json(header["best_genotype"])
         except DeviceError:

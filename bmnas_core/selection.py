@@ -34,7 +34,7 @@ from .architecture import (
 from .config import Config
 from .errors import quoted
 from .features import FeatureBank
-from .genotype import CellGenotype, Genotype, StepGenotype, cell_predecessors, free_pairs
+from .genotype import CellGenotype, Genotype, Pair, StepGenotype, cell_predecessors, free_pairs
 from .networks import Hypernet
 from .registry import Registry, takes
 from .runtime import generator, seeded
@@ -45,8 +45,8 @@ from .train import TrainConfig, fit_by_epoch, fusion_network, score
 #: for pairs that are then fewer than so many standard errors behind the best.
 SCREENING_SAMPLES, SCREENING_MARGIN = 512, 5
 
-#: Rungs of successive halving if neither the search nor its task names any: four candidates for
-#: three epochs each, then the better two for seven.
+#: Rungs of successive halving by default: four candidates for three epochs each, then the better
+#: two for seven.
 RUNGS = ((4, 3), (2, 7))
 
 #: Standard deviations between the quartiles of a normal distribution.
@@ -54,9 +54,6 @@ QUARTILES = 1.349
 
 #: Successive halving ends after its first rung if the noise ratio is above this.
 MAX_NOISE_RATIO = 0.5
-
-
-Pair = tuple[str, str]
 
 
 def _check(name: str, rule: object) -> None:
@@ -160,10 +157,7 @@ def _genotype(weights: ArchitectureWeights, candidates: Callable[..., list[Pair]
 
 
 def _heaviest(pairs: list[Pair], edges: tuple, heavier_first: bool = False) -> Pair:
-    """The first pair (X, Y) with the largest product of weights.
-
-    With ``heavier_first``, if both orders weigh the same, X is the heavier one.
-    """
+    """The pair with the largest product of weights; of ties the first, or that of the heavier X."""
     x, y = (dict(zip(edges[0], weights, strict=True)) for weights in edges[1:])
     return min(pairs, key=lambda p: (-x[p[0]] * y[p[1]], -x[p[0]] if heavier_first else 0))
 
@@ -179,10 +173,8 @@ class SearchView(Protocol):
     seed: int
     bank: FeatureBank
     hypernet: Hypernet
-
-    @property
-    def state(self):
-        """The present :class:`~bmnas_core.search.SearchState`: α, β and γ are ``state.weights``."""
+    #: The present :class:`~bmnas_core.search.SearchState`: α, β and γ are ``state.weights``.
+    state: object
 
     def score_of(self, genotype: Genotype, rows: Tensor | None = None) -> float:
         """Score on validation of one architecture, with the hypernet's weights."""
@@ -218,19 +210,12 @@ class Selection:
         self.search = search
 
     def run(self) -> Iterator[tuple[Genotype, float]]:
-        """Yield after each step the best genotype so far, and its score on validation.
-
-        Each genotype must have the task's features and the search's number of Cells.
-        """
+        """Yield after each step the best genotype so far and its score on validation."""
         raise NotImplementedError
 
 
 class BestEpoch(Selection):
-    """The end of a search whose rule is a function of α, β and γ.
-
-    What the function gave in the epoch with the best validation score stands (Yin et al. 2022,
-    algorithm 1).
-    """
+    """For functions of α, β and γ: what one gave in the best epoch stands (Yin et al., alg. 1)."""
 
     steps = 0
 
@@ -255,8 +240,8 @@ class Perturbation(Selection):
     α says how good a feature is in a mixture, not with which other. So each free pair in turn
     replaces the mixtures that a Cell reads, while the other Cells and all steps go on mixing; the
     best pair stays for the Cells that follow. Steps are derived from β and γ. One step is one
-    Cell. Compare DARTS-PT (Wang et al. 2021), which removes one operation at a time. The pairs
-    race (Maron and Moore 1994), see ``SCREENING_SAMPLES``.
+    Cell. Compare DARTS-PT (Wang et al. 2021), which removes one operation at a time. Pairs that
+    are far behind on ``SCREENING_SAMPLES`` drop out (racing, Maron and Moore 1994).
 
     Attributes:
         odds: for each Cell so far its pairs and their odds. One standard error behind the best
@@ -265,7 +250,7 @@ class Perturbation(Selection):
 
     def __init__(self, search: SearchView):
         super().__init__(search)
-        self.steps, self.odds = search.config.N, []
+        self.steps, self.odds, self.items = search.config.N, [], search.bank.size("validation")
 
     def run(self) -> Iterator[tuple[Genotype, float]]:
         search, fixed = self.search, []
@@ -275,7 +260,7 @@ class Perturbation(Selection):
             pairs = _free_pairs(self.weights, i, fixed)
             scores = self._scores([[*fixed, pair] for pair in pairs])
             best = max(scores)
-            error = standard_error(best, search.bank.size("validation"))
+            error = standard_error(best, self.items)
             odds = [math.exp((score - best) / error) for score in scores]
             self.odds.append({pair: p / sum(odds) for pair, p in zip(pairs, odds, strict=True)})
             fixed.append(pairs[scores.index(best)])
@@ -284,10 +269,10 @@ class Perturbation(Selection):
 
     def _scores(self, pairs: list[list[Pair]]) -> list[float]:
         """A score for each list of pairs; those screened out get at most the worst of the rest."""
-        search, items = self.search, self.search.bank.size("validation")
-        if items <= SCREENING_SAMPLES:
+        search = self.search
+        if self.items <= SCREENING_SAMPLES:
             return search.scores_with_inputs(pairs)
-        rows = torch.randperm(items, generator=generator(search.seed, "glance"))
+        rows = torch.randperm(self.items, generator=generator(search.seed, "glance"))
         screened = search.scores_with_inputs(pairs, rows[:SCREENING_SAMPLES])
         best = max(screened)
         enough = best - SCREENING_MARGIN * standard_error(best, SCREENING_SAMPLES)
@@ -346,7 +331,8 @@ class SuccessiveHalving(Perturbation):
 
     def _best_first(self, candidates: list[Candidate]) -> list[Candidate]:
         best = max(candidate.score for candidate in candidates)
-        enough = best - self.search.config.tie_margin * self.noise_ratio * self._error(best)
+        margin = self.search.config.tie_margin * self.noise_ratio
+        enough = best - margin * standard_error(best, self.items)
 
         def place(candidate: Candidate):
             tied = candidate.score >= enough
@@ -357,11 +343,8 @@ class SuccessiveHalving(Perturbation):
     def _noise_ratio(self, candidates: list[Candidate]) -> float:
         scores = torch.tensor([c.score for c in candidates], dtype=torch.float64)
         low, high = scores.quantile(torch.tensor([0.25, 0.75], dtype=torch.float64)).tolist()
-        noise = fmean(self._error(score) ** 2 for score in scores.tolist())
+        noise = fmean(standard_error(score, self.items) ** 2 for score in scores.tolist())
         return noise / max(((high - low) / QUARTILES) ** 2, noise)
-
-    def _error(self, score: float) -> float:
-        return standard_error(score, self.search.bank.size("validation"))
 
     def _candidates(self) -> dict[Genotype, float]:
         """Genotypes and their probabilities, that of the perturbation first."""
@@ -375,23 +358,23 @@ class Candidate:
     """A genotype in training: its probability under the hypernet, and its score so far."""
 
     def __init__(self, search: SearchView, genotype: Genotype, probability: float):
-        self.search, self.genotype, self.probability = search, genotype, probability
-        self.records = None
+        self.genotype, self.probability, self.data = (
+            genotype,
+            probability,
+            (search.task, search.bank),
+        )
+        sizes = {name: getattr(search.config, name) for name in ("C", "L", "dropout")}
+        config = TrainConfig(data="train", **sizes).with_defaults(search.task.config)
+        with seeded(search.seed, "initial weights"):
+            self.net = fusion_network(genotype, search.task, config)
+        self.records = fit_by_epoch(self.net, *self.data, config, seed=search.seed, validate=False)
 
     def train_to(self, epochs: int) -> None:
         """Train up to so many epochs, at most the recipe's, and score on validation."""
-        search = self.search
-        if self.records is None:
-            sizes = {name: getattr(search.config, name) for name in ("C", "L", "dropout")}
-            config = TrainConfig(data="train", **sizes).with_defaults(search.task.config)
-            with seeded(search.seed, "initial weights"):
-                self.net = fusion_network(self.genotype, search.task, config)
-            how = {"seed": search.seed, "validate": False}
-            self.records = fit_by_epoch(self.net, search.task, search.bank, config, **how)
         for record in self.records:
             if record["epoch"] >= epochs:
                 break
-        self.score = score(self.net, search.task, search.bank, "validation")
+        self.score = score(self.net, *self.data, "validation")
 
 
 def standard_error(share: float, items: int) -> float:

@@ -21,20 +21,19 @@ def atomic_write(path: str | os.PathLike):
 
     The folder of ``path`` is made if need be. Raises :class:`FileError` if the writing fails.
     """
-    allowed = "allowed: the path of a file that can be written"
+    wrong = ""
     try:
         target = Path(path)
         if target.is_dir():
-            what = "the folder" if str(path) else "no name,"
-            raise FileError(f"path: found {what} {str(path)!r}; {allowed}")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside = target.with_name(f".{target.name}.{os.getpid()}.part")
-        beside.touch()
-    except FileError:
-        raise
+            wrong = f"the folder {str(path)!r}" if str(path) else "no name, ''"
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+            beside.touch()
     except (OSError, TypeError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise FileError(f"path: found {str(path)!r} ({why}); {allowed}") from None
+        wrong = f"{str(path)!r} ({getattr(error, 'strerror', None) or error})"
+    if wrong:
+        raise FileError(f"path: found {wrong}; allowed: the path of a file that can be written")
     try:
         mode = beside.stat().st_mode
         yield beside

@@ -50,7 +50,9 @@ def test_pool_takes_maxima_in_reading_order():
     assert pool(torch.tensor([[2.0]]), 3).tolist() == [[[2, 2, 2]]]
 
 
-@pytest.mark.parametrize("shape, pooling", [((3,), "time"), ((2, 3, 4, 5, 6), "grid"), ((2, 3), "x")])
+@pytest.mark.parametrize(
+    "shape, pooling", [((3,), "time"), ((2, 3, 4, 5, 6), "grid"), ((2, 3), "x")]
+)
 def test_pool_refuses_what_it_cannot_pool(shape, pooling):
     with pytest.raises(FeatureError, match=f"pooling {pooling!r}: found a feature of shape"):
         pool(torch.zeros(shape), 4, pooling)

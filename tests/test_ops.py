@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bmnas_core import OperationError, register_operation
 from bmnas_core.genotype import OPERATIONS
-from bmnas_core.ops import Attention, ConcatFC, LinearGLU, Sum, Zero, make_operation
+from bmnas_core.ops import Attention, ConcatFC, LinearGLU, Sum, Zero
 
 BUILT_IN = ("zero", "sum", "attention", "linear_glu", "concat_fc")
 
@@ -23,7 +23,7 @@ BUILT_IN = ("zero", "sum", "attention", "linear_glu", "concat_fc")
     st.sampled_from([0.0, 0.3]),
 )
 def test_every_operation_keeps_the_shape_and_learns_with_and_without_dropout(op, N, C, L, dropout):
-    operation = make_operation(op, C, L, dropout)
+    operation = OPERATIONS[op](C, L, dropout)
     x, y = (torch.randn(N, C, L, requires_grad=True) for _ in range(2))
     out = operation(x, y)
     assert out.shape == (N, C, L)
@@ -77,7 +77,7 @@ def test_concat_fc_is_a_layer_on_both_inputs():
 def test_swapping_the_inputs_of_a_symmetric_operation_only_permutes_its_weights(op):
     C, L = 4, 5
     x, y = torch.randn(2, 3, C, L)
-    one, other = make_operation(op, C, L, 0.0).eval(), make_operation(op, C, L, 0.0).eval()
+    one, other = (OPERATIONS[op](C, L, 0.0).eval() for _ in range(2))
     weights = {
         k: torch.cat([v[:, C:], v[:, :C]], 1) if k == "conv.weight" else v
         for k, v in one.state_dict().items()
@@ -102,7 +102,7 @@ def test_an_operation_of_ones_own_is_one_decorated_class(registry):
             return x * y
 
     assert registry["product"] is Product and Product.label == "Product"
-    assert isinstance(make_operation("product", 4, 5, 0.0), Product)
+    assert isinstance(OPERATIONS["product"](4, 5, 0.0), Product)
 
 
 def module(forward):
@@ -137,4 +137,4 @@ def test_a_class_that_does_not_do_its_part_is_refused(registry, name, cls, messa
 
 def test_an_unknown_operation_is_refused_with_the_known_ones():
     with pytest.raises(OperationError, match="found 'product'; allowed: zero, sum, attention"):
-        make_operation("product", 4, 5, 0.0)
+        OPERATIONS["product"]

@@ -2,12 +2,16 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 import torch
+from scipy.stats import kendalltau
 
-from bmnas_core import DEFAULT_OPERATIONS, SearchConfig
+from bmnas_core import DEFAULT_OPERATIONS, Search, SearchConfig, most_probable
 from bmnas_core.benchmark import (
     STRATEGIES,
+    BenchmarkError,
     StrategyError,
     StrategyResult,
     TabularBenchmark,
@@ -23,6 +27,7 @@ from bmnas_core.benchmark import (
 from bmnas_core.storage import TableError
 
 SIMULATED = ["random search", "best on validation"]
+SHORT_SIMULATED = ["random search, short training", "regularised evolution"]
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +50,21 @@ def test_what_a_strategy_finds_is_looked_up_in_the_benchmark(small_task, small_b
     assert found["regret"].tolist() == [benchmark.regret(worst), 0]
     assert found["percentile"].tolist() == pytest.approx([benchmark.percentile(worst), 100 / 60])
     assert np.isnan(found["tau"][0]) and found["tau"][1] > 0.9
-    searched = run_strategy(
-        search_strategy(small_task, SearchConfig(M=1), device="cpu"), benchmark, (3,)
-    )
-    assert searched["seconds"][0] > 0 and -1 <= searched["tau"][0] <= 1
-    assert benchmark.rank(searched["genotype"][0]) == searched["rank"][0]
+
+
+def test_a_search_is_rated_by_what_it_selects_and_by_the_probabilities_it_ends_with(
+    small_task, small_benchmark
+):
+    strategy = search_strategy(small_task, SearchConfig(M=1), device="cpu")
+    (row,) = run_strategy(strategy, small_benchmark, (3,)).to_dict("records")
+    search = Search(small_task, SearchConfig(M=1, N=1), seed=3, device="cpu")
+    for _ in search:
+        pass
+    assert row["genotype"] == search.best_genotype.canonical() and row["seconds"] > 0
+    probabilities = most_probable(search.state.weights)
+    scores = [small_benchmark.score(genotype) for genotype in probabilities]
+    assert len(scores) == 60
+    assert row["tau"] == pytest.approx(kendalltau(list(probabilities.values()), scores).statistic)
 
 
 @pytest.mark.parametrize("name", list(STRATEGIES))
@@ -58,8 +73,12 @@ def test_every_strategy_finds_an_architecture_of_the_space_by_its_seed(
 ):
     strategy = STRATEGIES[name](small_task, small_benchmark, torch.device("cpu"))
     found = run_strategy(strategy, small_benchmark, (3, 3))
-    assert found["genotype"][0] == found["genotype"][1] and 1 <= found["rank"][0] <= 60
-    assert found["tau"].isna().all() == found["seconds"].isna().all()
+    genotype, again = found["genotype"]
+    assert genotype == again
+    scores = small_benchmark.table.set_index("genotype")["test"]
+    assert found["rank"].tolist() == [1 + (scores > scores[genotype]).sum()] * 2
+    trains_nothing = name in (*SIMULATED, *SHORT_SIMULATED)
+    assert found["tau"].isna().tolist() == found["seconds"].isna().tolist() == [trains_nothing] * 2
 
 
 def scores_read(benchmark: TabularBenchmark, monkeypatch) -> list[tuple]:
@@ -92,6 +111,23 @@ def test_a_simulated_search_takes_the_best_on_validation_that_it_scored(
     assert len({seed for *_, seed in read}) == 1
     best = max(score for score, *_ in read)
     assert found.genotype.canonical() in {g for score, g, *_ in read if score == best}
+
+
+@pytest.mark.parametrize("name", ["random search", *SHORT_SIMULATED])
+def test_a_simulated_search_needs_a_seed_that_all_architectures_have(name, small_table, tmp_path):
+    path, table = tmp_path / "t.parquet", parquet.read_table(small_table)
+    runs = table.to_pandas()
+    first, last = runs["genotype"].iloc[[0, -1]]
+    gap = (runs["seed"] == 0) & (runs["genotype"] == first)
+    gap |= (runs["seed"] == 1) & (runs["genotype"] == last)
+    parquet.write_table(table.filter(pa.array(~gap)), path)
+    benchmark = TabularBenchmark(path=path)
+    assert len(benchmark) == 60 and len(benchmark.runs) == 118
+    message = (
+        "t.parquet: found no seed that all 60 architectures have; simulated searches need one$"
+    )
+    with pytest.raises(BenchmarkError, match=message):
+        STRATEGIES[name](None, benchmark, None)(0)
 
 
 def test_strategies_take_the_operations_of_the_benchmark(

@@ -284,6 +284,20 @@ def test_a_table_in_the_old_format_is_refused(tmp_path, small_task, small_table)
         TabularBenchmark(path=path)
 
 
+def test_a_table_with_an_operation_that_is_not_registered_is_refused(
+    product_operation, small_task, tmp_path
+):
+    path, operations = tmp_path / "t.parquet", ("sum", product_operation)
+    tabulate(small_task, path, (0,), operations=operations, device="cpu")
+    del OPERATIONS[product_operation]
+    allowed = ", ".join(OPERATIONS)
+    message = f"t.parquet: found operation 'product', which is not registered; allowed: {allowed}$"
+    with pytest.raises(BenchmarkError, match=message):
+        TabularBenchmark(path=path)
+    with pytest.raises(BenchmarkError, match=message):
+        tabulate(small_task, path, (0,), device="cpu")
+
+
 def test_a_split_without_scores_is_refused(small_table):
     benchmark = TabularBenchmark(path=small_table)
     with pytest.raises(BenchmarkError, match="split: found 'train'; allowed: validation, test"):

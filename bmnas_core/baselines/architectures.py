@@ -2,49 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from itertools import starmap
 
 import torch
-from torch import nn
 
-from ..genotype import (
-    DEFAULT_OPERATIONS,
-    MOTIFS,
-    CellGenotype,
-    Genotype,
-    GenotypeError,
-    StepGenotype,
-    cell_name,
-    cell_predecessors,
-    is_free,
-    step_predecessors,
-)
+from .. import genotype as grammar
+from ..genotype import DEFAULT_OPERATIONS, CellGenotype, Genotype, GenotypeError, StepGenotype
 from ..runtime import generator
 from ..tasks.task import Task
-from .context import BaselineContext, register_baseline
+from .context import BaselineContext, Entries, register_baseline
 from .fusion_models import last_features
 
-#: How many random genotypes are trained; the table has their mean.
-RANDOM_GENOTYPES = 5
+
+def motif_steps(motif: str) -> tuple[StepGenotype, ...]:
+    """The steps of a Cell in :data:`~bmnas_core.genotype.MOTIFS`; GenotypeError for others."""
+    if motif not in grammar.MOTIFS:
+        raise GenotypeError("motif", motif, ", ".join(map(repr, grammar.MOTIFS)))
+    return tuple(starmap(StepGenotype, grammar.MOTIFS[motif]))
 
 
 def fixed_genotype(task: Task, motif: str) -> Genotype:
-    """Cells with the same steps on the last feature of each modality, two at a time.
+    """Cells of one motif on the last feature of each modality, two at a time.
 
-    Args:
-        motif: a name in :data:`~bmnas_core.genotype.MOTIFS`.
-
-    Raises:
-        GenotypeError: for another motif.
+    Raises GenotypeError for an unknown motif.
     """
-    if motif not in MOTIFS:
-        raise GenotypeError("motif", motif, ", ".join(map(repr, MOTIFS)))
-    steps = tuple(StepGenotype(op, inputs) for op, inputs in MOTIFS[motif])
+    steps = motif_steps(motif)
     first, *others = [name for channels in last_features(task) for name in channels]
-    cells = []
-    for i, name in enumerate(others):
-        cells.append(CellGenotype((cell_name(i - 1) if i else first, name), steps))
-    return Genotype(task.features, tuple(cells))
+    before = [first, *map(grammar.cell_name, range(len(others)))]
+    pairs = zip(before, others, strict=False)
+    return Genotype(task.features, tuple(CellGenotype(pair, steps) for pair in pairs))
 
 
 def random_genotype(
@@ -54,32 +40,27 @@ def random_genotype(
     random: torch.Generator,
     operations: tuple[str, ...] = DEFAULT_OPERATIONS,
 ) -> Genotype:
-    """A genotype sampled uniformly: free pairs of inputs, steps' inputs and operations.
+    """N Cells of M steps, sampled uniformly: free pairs of inputs, steps' inputs and operations.
 
-    Args:
-        N, M: how many Cells, and steps of each.
-
-    Raises:
-        GenotypeError: for fewer than two features.
+    Raises GenotypeError for fewer than two features.
     """
 
-    def pick(names: tuple[str, ...]) -> tuple[str, str]:
+    def sample_pair(names: tuple[str, ...]) -> tuple[str, str]:
         i, j = torch.randperm(len(names), generator=random)[:2]
         return names[i], names[j]
+
+    def sample_step(j: int) -> StepGenotype:
+        op = operations[int(torch.randint(len(operations), (), generator=random))]
+        return StepGenotype(op, sample_pair(grammar.step_predecessors(j)))
 
     if len(features) < 2:
         raise GenotypeError("features", list(features), "at least two names")
     cells: list[CellGenotype] = []
     for i in range(N):
-        taken = [cell.inputs for cell in cells]
-        pair = pick(cell_predecessors(features, i))
-        while not is_free(pair, taken):
-            pair = pick(cell_predecessors(features, i))
-        steps = []
-        for j in range(M):
-            op = operations[int(torch.randint(len(operations), (), generator=random))]
-            steps.append(StepGenotype(op, pick(step_predecessors(j))))
-        cells.append(CellGenotype(pair, tuple(steps)))
+        nodes, taken = grammar.cell_predecessors(features, i), [cell.inputs for cell in cells]
+        while not grammar.is_free(pair := sample_pair(nodes), taken):
+            pass
+        cells.append(CellGenotype(pair, tuple(map(sample_step, range(M)))))
     return Genotype(features, tuple(cells))
 
 
@@ -90,15 +71,15 @@ def sample_genotype(context: BaselineContext, random: torch.Generator) -> Genoty
 
 
 @register_baseline("fixed Cells", quick=True)
-def fixed_cells(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
+def fixed_cells(context: BaselineContext) -> Entries:
     """A Sum Cell and a ConcatFC Cell on the last features."""
     for motif in ("Sum", "ConcatFC"):
         yield f"fixed {motif}", [context.train(fixed_genotype(context.task, motif))]
 
 
 @register_baseline("random genotypes", quick=True)
-def random_genotypes(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
+def random_genotypes(context: BaselineContext) -> Entries:
     """Genotypes from the space of the search, sampled with the seed."""
     random = generator(context.seed, "random genotypes")
-    nets = [context.train(sample_genotype(context, random)) for _ in range(RANDOM_GENOTYPES)]
+    nets = [context.train(sample_genotype(context, random)) for _ in range(5)]
     yield f"random genotypes, mean of {len(nets)}", nets

@@ -6,7 +6,7 @@ import inspect
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 import torch
@@ -23,8 +23,8 @@ from ..search import Search, SearchConfig
 from ..tasks.task import Task, as_task
 from ..train import TrainConfig, evaluate, fit, train
 
-#: Settings that fix the space of architectures and the size of their networks.
-SIZES = ("C", "L", "N", "M")
+#: What a baseline yields: names in the table, each with its trained networks.
+Entries = Iterator[tuple[str, list[nn.Module]]]
 
 
 class BaselineError(BmnasError):
@@ -33,10 +33,8 @@ class BaselineError(BmnasError):
 
 def _check(name: str, function: object) -> None:
     if not (takes(function, 1) and inspect.isgeneratorfunction(function)):
-        raise BaselineError(
-            f"baseline {name!r}: found {function!r}; allowed: a generator function of a "
-            "BaselineContext"
-        )
+        allowed = "a generator function of a BaselineContext"
+        raise BaselineError(f"baseline {name!r}: found {function!r}; allowed: {allowed}")
 
 
 #: Baselines by name, filled by :func:`register_baseline`.
@@ -50,8 +48,7 @@ class BaselineContext:
     Attributes:
         config: the recipe. C, L, N and M that ``search`` sets are taken from there; other fields
             that are None default to the task's.
-        search: the settings of BM-NAS, whose space all other searches share: ``operations``, N
-            and M.
+        search: the settings of BM-NAS. All other searches share its ``operations``, N and M.
         bank: the features; the task's bank in memory by default.
         search_seconds: what the current baseline's search took so far.
         saved_seconds: the part of it that was spent for an earlier baseline.
@@ -63,55 +60,40 @@ class BaselineContext:
     device: torch.device
     search: SearchConfig = SearchConfig()
     bank: FeatureBank | None = None
-    search_seconds: float = field(default=0.0, init=False)
-    saved_seconds: float = field(default=0.0, init=False)
-    _searched: dict[SearchConfig, tuple[Genotype, float]] = field(
-        default_factory=dict, init=False, repr=False
-    )
 
     def __post_init__(self):
-        own = {name: size for name in SIZES if (size := getattr(self.search, name))}
+        self.search_seconds = self.saved_seconds = 0.0
+        self._searched: dict[SearchConfig, tuple[Genotype, float]] = {}
+        sizes = ("C", "L", "N", "M")  # of the space of architectures and of their networks
+        own = {name: size for name in sizes if (size := getattr(self.search, name))}
         self.config = replace(self.config, **own).with_defaults(self.task.config)
-        sizes = {name: getattr(self.config, name) for name in SIZES}
-        self.search = replace(self.search, **sizes)
+        self.search = replace(self.search, **{name: getattr(self.config, name) for name in sizes})
 
     def fit(self, build: Callable[[], nn.Module], config: TrainConfig | None = None, **how):
-        """The network that ``build`` makes, trained; its initial weights follow the seed.
+        """The network that ``build`` makes, trained, by the context's recipe by default.
 
-        Args:
-            config: the context's recipe by default.
-            how: more arguments of :func:`~bmnas_core.train.fit`.
+        Its initial weights follow the seed; ``how`` is for :func:`~bmnas_core.train.fit`.
         """
         config = config or self.config
         with seeded(self.seed, "initial weights"):
             net = build()
         bank = FeatureBank.shared(self.task, config.L, self.device, self.bank)
-        fit(net, self.task, bank, config, seed=self.seed, progress=False, **how)
+        how = {"progress": False, "validate": False, **how}
+        fit(net, self.task, bank, config, seed=self.seed, **how)
         return net
 
     def train(self, genotype: Genotype, config: TrainConfig | None = None) -> nn.Module:
         """The fusion network of a genotype, trained, by the context's recipe by default."""
-        return train(
-            genotype,
-            self.task,
-            config or self.config,
-            seed=self.seed,
-            device=self.device,
-            bank=self.bank,
-            progress=False,
-            validate=False,
-        )[0]
+        how = {"seed": self.seed, "device": self.device, "bank": self.bank}
+        config = config or self.config
+        return train(genotype, self.task, config, **how, progress=False, validate=False)[0]
 
     def validate(self, net: nn.Module) -> float:
         """Validation score of a network, by which a baseline may select."""
         return evaluate(net, self.task, "validation", bank=self.bank)
 
     def recipe_on_train(self, epochs: int | None = None) -> TrainConfig:
-        """The recipe for networks that a baseline selects among: trained on train alone.
-
-        Args:
-            epochs: the recipe's by default.
-        """
+        """The recipe for networks that a baseline selects among: trained on train alone."""
         return replace(self.config, data="train", epochs=epochs or self.config.epochs)
 
     @contextmanager
@@ -122,20 +104,19 @@ class BaselineContext:
         self.search_seconds += time.perf_counter() - start
 
     def searched(self, **settings) -> Genotype:
-        """The genotype that BM-NAS finds. It searches once, and each caller is charged the time.
+        """The genotype that BM-NAS finds, with these settings in place of the context's.
 
-        Args:
-            settings: fields of :class:`~bmnas_core.search.SearchConfig` that replace the context's.
+        It searches once, and each caller is charged the time.
         """
         config = replace(self.search, **settings).with_defaults(self.task.search_config)
-        if config not in self._searched:
+        if config in self._searched:
+            self.saved_seconds += self._searched[config][1]
+        else:
             start = time.perf_counter()
             search = Search(self.task, config, seed=self.seed, device=self.device, bank=self.bank)
             for _ in search:
                 pass
             self._searched[config] = search.best_genotype, time.perf_counter() - start
-        else:
-            self.saved_seconds += self._searched[config][1]
         genotype, seconds = self._searched[config]
         self.search_seconds += seconds
         return genotype
@@ -145,24 +126,12 @@ def register_baseline(name: str, *, quick: bool = False):
     """Decorator: make a generator function a baseline.
 
     It takes a :class:`BaselineContext` and yields ``(name in the table, trained networks)``. The
-    table has the mean over these networks, such as several random ones.
+    table has the mean over these networks, such as several random ones. :func:`compare` runs it by
+    default if it is ``quick``: trains only a few networks and does not search.
 
-    Args:
-        quick: whether :func:`compare` runs it by default. It should train only a few networks and
-            not search.
-
-    Raises:
-        BaselineError: for a name that is taken or ill-formed, or anything but such a function.
+    Raises BaselineError for a name that is taken or ill-formed, or anything but such a function.
     """
-
-    BASELINES.check_name(name)
-
-    def decorate(function):
-        BASELINES.add(name, function)
-        function.quick = quick
-        return function
-
-    return decorate
+    return BASELINES.register(name, quick=quick)
 
 
 def compare(
@@ -182,8 +151,7 @@ def compare(
     Args:
         names: of :data:`BASELINES`; the quick ones by default.
         config: the training recipe; fields that are None default to the task's.
-        search: settings of BM-NAS, whose space every other search shares. Its C, L, N and M, if
-            set, replace those of ``config``.
+        search: settings of BM-NAS, as in :class:`BaselineContext`.
         bank: the features, such as those on disk; the task's bank in memory by default.
         on_baseline: called after each baseline, with its name and its part of what is returned.
 
@@ -223,9 +191,7 @@ def compare(
     return found
 
 
-def _timed(
-    context: BaselineContext, name: str, entries: Iterator[tuple[str, list[nn.Module]]]
-) -> Iterator[tuple[str, list, dict[str, float]]]:
+def _timed(context: BaselineContext, name: str, entries: Entries):
     """What a baseline yields, checked, with its seconds."""
     while True:
         start = time.perf_counter()

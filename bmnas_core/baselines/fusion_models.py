@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 
 from ..metrics import metric_of
 from ..networks import Reshape
 from ..tasks.task import Task
-from .context import BaselineContext, register_baseline
+from .context import BaselineContext, Entries, register_baseline
 
 
 class LinearFusion(nn.Module):
     """Named features, normalised, flattened and concatenated → one linear classifier.
 
     With the last feature of one modality it is that modality alone; with the last features of all
-    it is late fusion by concatenation.
-
-    Args:
-        channels: feature name → channels of the features it reads.
+    it is late fusion by concatenation. ``channels`` are those of the features that it reads.
     """
 
     def __init__(self, channels: dict[str, int], classes: int, L: int):
         super().__init__()
-        self.channels, self.L = dict(channels), L
-        self.bn = nn.BatchNorm1d(sum(channels.values()))
-        self.linear = nn.Linear(sum(channels.values()) * L, classes)
+        self.names, self.L, size = tuple(channels), L, sum(channels.values())
+        self.bn = nn.BatchNorm1d(size)
+        self.linear = nn.Linear(size * L, classes)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Pooled features, each (N, C_i, L) → logits (N, classes)."""
-        joined = torch.cat([features[name] for name in self.channels], dim=1)
+        joined = torch.cat([features[name] for name in self.names], dim=1)
         return self.linear(self.bn(joined).flatten(1))
 
 
@@ -52,10 +47,7 @@ class GMU(nn.Module):
     """Gated multimodal unit (Arevalo et al. 2017): h = Σ z_m ⊙ tanh(W_m x_m), z_m from all x.
 
     x_m are the features of modality m, normalised and flattened; h has the size C·L of a Cell's
-    output, and one linear layer reads it.
-
-    Args:
-        modalities: for each modality the features it gives, name → channels.
+    output, and one linear layer reads it. ``modalities`` has for each its features' channels.
     """
 
     def __init__(self, modalities: list[dict[str, int]], classes: int, C: int, L: int):
@@ -75,9 +67,7 @@ class GMU(nn.Module):
         ]
         joined = torch.cat(xs, dim=1)
         parts = zip(self.gates, self.hidden, xs, strict=True)
-        return self.linear(
-            sum(gate(joined).sigmoid() * hidden(x).tanh() for gate, hidden, x in parts)
-        )
+        return self.linear(sum(z(joined).sigmoid() * h(x).tanh() for z, h, x in parts))
 
 
 class CentralNet(nn.Module):
@@ -86,10 +76,8 @@ class CentralNet(nn.Module):
     Layer i reads the weighted sum of the network's own state and of every modality's i-th feature,
     all brought to C channels by 1×1 convolutions. The prediction is the weighted sum of its own
     logits and each modality's. In training it also returns each modality's logits, whose losses
-    are added to its own. Modalities with fewer features join at the later layers.
-
-    Args:
-        modalities: for each modality its features in order, name → channels.
+    are added to its own. Modalities with fewer features join at the later layers. ``modalities``
+    has for each its features' channels, in order.
     """
 
     def __init__(
@@ -121,9 +109,8 @@ class CentralNet(nn.Module):
             own, *others = weights
             joined = zip(others, names, strict=True)
             state = layer(own * state + sum(w * inner[name] for w, name in joined))
-        alone = [
-            head(inner[n].flatten(1)) for head, n in zip(self.heads, self.layers[-1], strict=True)
-        ]
+        last = zip(self.heads, self.layers[-1], strict=True)
+        alone = [head(inner[name].flatten(1)) for head, name in last]
         every = torch.stack([self.linear(state.flatten(1)), *alone])
         fused = torch.einsum("m,mnk->nk", self.mix, every)
         return torch.cat([fused[None], every[1:]]) if self.training else fused
@@ -140,7 +127,7 @@ def _linear(context: BaselineContext, channels: dict[str, int]) -> nn.Module:
 
 
 @register_baseline("single modalities", quick=True)
-def single_modalities(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
+def single_modalities(context: BaselineContext) -> Entries:
     """Each modality alone."""
     task = context.task
     for modality, channels in zip(task.modalities, last_features(task), strict=True):
@@ -148,7 +135,7 @@ def single_modalities(context: BaselineContext) -> Iterator[tuple[str, list[nn.M
 
 
 @register_baseline("late fusion", quick=True)
-def late_fusion(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
+def late_fusion(context: BaselineContext) -> Entries:
     """Logits averaged, and last features concatenated."""
     last = last_features(context.task)
     apart = [_linear(context, channels) for channels in last]
@@ -158,20 +145,20 @@ def late_fusion(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]
 
 
 @register_baseline("all features")
-def all_features(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
+def all_features(context: BaselineContext) -> Entries:
     """Every feature of every modality, concatenated, under one linear classifier."""
     yield "all features, concatenated", [_linear(context, context.task.channels)]
 
 
 @register_baseline("GMU")
-def gmu(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
+def gmu(context: BaselineContext) -> Entries:
     """A gated multimodal unit on the last features."""
     task, config = context.task, context.config
     yield "GMU", [context.fit(lambda: GMU(last_features(task), task.classes, config.C, config.L))]
 
 
 @register_baseline("CentralNet")
-def central_net(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
+def central_net(context: BaselineContext) -> Entries:
     """A central network that reads all features, trained with every modality's loss."""
     task, config = context.task, context.config
     channels = [modality.channels for modality in task.modalities]

@@ -15,9 +15,9 @@ sampled by the surrogate, although their scores are known.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
+from functools import partial
+from itertools import groupby, product
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ..config import Config, setting
 from ..ops import Conv1x1
 from ..runtime import generator, seeded
-from .context import BaselineContext, register_baseline
+from .context import BaselineContext, Entries, register_baseline
 
 ACTIVATIONS = (torch.relu, torch.sigmoid)
 
@@ -60,10 +60,7 @@ class MFASNetwork(nn.Module):
     """The fusion network of a configuration.
 
     Each layer is a 1×1 convolution to C channels, BatchNorm, the activation and dropout.
-
-    Args:
-        configuration: its layers.
-        modalities: for each modality its features, name → channels.
+    ``modalities`` has for each its features' channels, in order.
     """
 
     def __init__(
@@ -82,9 +79,8 @@ class MFASNetwork(nn.Module):
             [list(m)[k] for m, k in zip(modalities, layer, strict=False)] for layer in configuration
         ]
         channels = {name: c for m in modalities for name, c in m.items()}
-        widths = [
-            sum(channels[n] for n in names) + C * (i > 0) for i, names in enumerate(self.names)
-        ]
+        sizes = (sum(channels[name] for name in names) for names in self.names)
+        widths = [size + C * (i > 0) for i, size in enumerate(sizes)]
         self.convs = nn.ModuleList(Conv1x1(width, C) for width in widths)
         self.norms = nn.ModuleList(nn.BatchNorm1d(C) for _ in widths)
         self.dropout = nn.Dropout(dropout)
@@ -101,12 +97,11 @@ class MFASNetwork(nn.Module):
 
     def shared(self) -> dict[tuple, nn.Module]:
         """Layers that networks share the weights of, by depth, input channels and activation."""
-        parts: dict[tuple, nn.Module] = {}
-        layers = zip(self.configuration, self.convs, self.norms, strict=True)
-        for i, (layer, conv, norm) in enumerate(layers):
-            key = i, conv.in_channels, layer[-1]
-            parts |= {(*key, "conv"): conv, (*key, "norm"): norm}
-        return parts
+        return {
+            (i, self.convs[i].in_channels, layer[-1], kind): parts[i]
+            for i, layer in enumerate(self.configuration)
+            for kind, parts in (("conv", self.convs), ("norm", self.norms))
+        }
 
 
 class Surrogate(nn.Module):
@@ -151,11 +146,8 @@ class MFASSearch:
         sampled: list[Configuration] = []
         for step in range(self.config.iterations * self.config.depth):
             place = step % self.config.depth
-            options = [
-                (*start[:place], layer, *start[place + 1 :])
-                for start in sampled or [()]
-                for layer in self.layers()
-            ]
+            pairs = product(sampled or [()], self.layers())
+            options = [(*start[:place], layer, *start[place + 1 :]) for start, layer in pairs]
             options = list(dict.fromkeys(options))
             if step == 0:
                 self._train(options)
@@ -164,30 +156,27 @@ class MFASSearch:
                 self._train(sampled)
         finalists = sorted(self.scores, key=self.scores.__getitem__)[-self.config.finalists :]
         full = self.context.recipe_on_train()
-        return max(
-            finalists,
-            key=lambda c: self.context.validate(
-                self.context.fit(lambda: self.network(c), full, validate=False)
-            ),
-        )
 
-    def network(self, configuration: Configuration) -> MFASNetwork:
-        """The untrained network of a configuration, at the context's sizes."""
+        def full_score(configuration: Configuration) -> float:
+            build = partial(self.network, configuration)
+            return self.context.validate(self.context.fit(build, full))
+
+        return max(finalists, key=full_score)
+
+    def network(self, configuration: Configuration, shared: bool = False) -> MFASNetwork:
+        """A configuration's network at the context's sizes, untrained or with shared weights."""
         task, config = self.context.task, self.context.config
         sizes = {"C": config.C, "L": config.L, "dropout": config.dropout}
-        return MFASNetwork(configuration, self.modalities, task.classes, **sizes)
+        net = MFASNetwork(configuration, self.modalities, task.classes, **sizes)
+        for key, part in net.shared().items() if shared else ():
+            part.load_state_dict(self._weights.get(key, part.state_dict()))
+        return net
 
     def _train(self, configurations: list[Configuration]) -> None:
         short = self.context.recipe_on_train(self.config.epochs)
         for configuration in configurations:
-
-            def build(configuration=configuration):
-                net = self.network(configuration)
-                for key, part in net.shared().items():
-                    part.load_state_dict(self._weights.get(key, part.state_dict()))
-                return net
-
-            net = self.context.fit(build, short, validate=False)
+            build = partial(self.network, configuration, shared=True)
+            net = self.context.fit(build, short)
             self._weights |= {key: part.state_dict() for key, part in net.shared().items()}
             score = self.context.validate(net)
             self.scores[configuration] = max(score, self.scores.get(configuration, 0.0))
@@ -195,11 +184,9 @@ class MFASSearch:
 
     def _learn(self) -> None:
         """Fit the surrogate to all scores so far; a batch is all configurations of one depth."""
-        by_depth: dict[int, list[Configuration]] = {}
-        for configuration in self.scores:
-            by_depth.setdefault(len(configuration), []).append(configuration)
+        groups = [list(group) for _, group in groupby(sorted(self.scores, key=len), len)]
         for _ in range(self.config.surrogate_epochs):
-            for group in by_depth.values():
+            for group in groups:
                 target = torch.tensor([self.scores[c] for c in group], dtype=torch.float)
                 found = self.surrogate(torch.tensor(group, dtype=torch.float))
                 self._optimizer.zero_grad()
@@ -217,9 +204,9 @@ class MFASSearch:
 
 
 @register_baseline("MFAS")
-def mfas(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
+def mfas(context: BaselineContext) -> Entries:
     """MFAS with its published settings, on the features and by the recipe of all baselines."""
     with context.searching():
         search = MFASSearch(context)
         best = search.run()
-    yield "MFAS", [context.fit(lambda: search.network(best))]
+    yield "MFAS", [context.fit(partial(search.network, best))]

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
+from operator import itemgetter
 
 import torch
-from torch import nn
 
-from ..genotype import (
-    MOTIFS,
-    CellGenotype,
-    Genotype,
-    StepGenotype,
-    cell_predecessors,
-    is_free,
-    step_predecessors,
-)
+from ..genotype import Genotype, cell_predecessors, is_free, step_predecessors
 from ..runtime import generator
-from .architectures import random_genotype, sample_genotype
-from .context import BaselineContext, register_baseline
+from .architectures import motif_steps, random_genotype, sample_genotype
+from .context import BaselineContext, Entries, register_baseline
 
 #: What random search and evolution may spend, in full trainings of one network.
 BUDGET = 10
@@ -31,8 +22,8 @@ POPULATION, TOURNAMENT = 10, 3
 
 def with_motif(genotype: Genotype, motif: str) -> Genotype:
     """The genotype with its Cells' inputs kept and their steps replaced by a known motif."""
-    steps = tuple(StepGenotype(op, inputs) for op, inputs in MOTIFS[motif])
-    return replace(genotype, cells=tuple(CellGenotype(c.inputs, steps) for c in genotype.cells))
+    steps = motif_steps(motif)
+    return replace(genotype, cells=tuple(replace(cell, steps=steps) for cell in genotype.cells))
 
 
 def with_random_pairs(genotype: Genotype, random: torch.Generator) -> Genotype:
@@ -59,26 +50,25 @@ def mutated(genotype: Genotype, random: torch.Generator, operations: tuple[str, 
     while True:
         cells = list(genotype.cells)
         i = pick(range(len(cells)))
-        cell, what = cells[i], pick(("pair", "operation", "input"))
-        j = pick(range(len(cell.steps)))
-        step = cell.steps[j]
+        cell, what = cells.pop(i), pick(("pair", "operation", "input"))
+        steps = list(cell.steps)
+        j = pick(range(len(steps)))
+        inputs, step = cell.inputs, steps[j]
         if what == "pair":
-            nodes = cell_predecessors(genotype.features, i)
-            cells[i] = replace(cell, inputs=other_input(cell.inputs, nodes))
+            inputs = other_input(inputs, cell_predecessors(genotype.features, i))
         elif what == "operation":
-            step = replace(step, op=pick([op for op in operations if op != step.op] or [step.op]))
+            others = [op for op in operations if op != step.op]
+            steps[j] = replace(step, op=pick(others or [step.op]))
         else:
-            nodes = step_predecessors(j)
-            step = replace(step, inputs=other_input(step.inputs, nodes))
-        if what != "pair":
-            cells[i] = replace(cell, steps=(*cell.steps[:j], step, *cell.steps[j + 1 :]))
-        if is_free(cells[i].inputs, [c.inputs for k, c in enumerate(cells) if k != i]):
+            steps[j] = replace(step, inputs=other_input(step.inputs, step_predecessors(j)))
+        if is_free(inputs, [other.inputs for other in cells]):
+            cells.insert(i, replace(cell, inputs=inputs, steps=tuple(steps)))
             return replace(genotype, cells=tuple(cells))
 
 
 def _register_bm_nas(name: str, **settings) -> None:
     @register_baseline(name)
-    def bm_nas(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
+    def bm_nas(context: BaselineContext) -> Entries:
         yield name, [context.train(context.searched(**settings))]
 
 
@@ -91,7 +81,7 @@ _register_bm_nas("BM-NAS by argmax", selection="argmax", epochs=7)
 
 
 @register_baseline("BM-NAS at half the width")
-def half_the_width(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
+def half_the_width(context: BaselineContext) -> Entries:
     """BM-NAS with half of C, searched and trained, which leaves about a third of the parameters."""
     C = max(context.config.C // 2, 1)
     found = context.searched(C=C)
@@ -99,7 +89,7 @@ def half_the_width(context: BaselineContext) -> Iterator[tuple[str, list[nn.Modu
 
 
 @register_baseline("searched features")
-def searched_features(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
+def searched_features(context: BaselineContext) -> Entries:
     """What BM-NAS pairs, fused by fixed Cells (Yin et al. 2022, table 7)."""
     for motif in ("Sum", "ConcatFC", "two-head attention", "attention on attention"):
         genotype = with_motif(context.searched(), motif)
@@ -107,7 +97,7 @@ def searched_features(context: BaselineContext) -> Iterator[tuple[str, list[nn.M
 
 
 @register_baseline("random features")
-def random_features(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
+def random_features(context: BaselineContext) -> Entries:
     """The steps that BM-NAS finds, on pairs sampled with the seed (Yin et al. 2022, table 6)."""
     found, random = context.searched(), generator(context.seed, "random features")
     nets = [context.train(with_random_pairs(found, random)) for _ in range(3)]
@@ -132,53 +122,41 @@ def evolve(
 
     Args:
         sample: a random genotype; the first population consists of these.
-        score: rates a genotype, higher being better.
+        score: rates a genotype, higher being better; the best of all is returned.
         evaluations: how many genotypes are scored.
         random: chooses tournaments and mutations.
         operations: those that a mutation may choose.
-
-    Returns:
-        The genotype with the best score of all.
     """
-    population: deque[tuple[float, Genotype]] = deque(maxlen=POPULATION)
-    best = None
+    scored: list[tuple[float, Genotype]] = []  # the last POPULATION are alive
     for _ in range(evaluations):
-        if len(population) < POPULATION:
+        if len(scored) < POPULATION:
             genotype = sample()
         else:
             rows = torch.randperm(POPULATION, generator=random)[:TOURNAMENT].tolist()
-            parent = max((population[row] for row in rows), key=lambda entry: entry[0])[1]
+            _, parent = max((scored[row - POPULATION] for row in rows), key=itemgetter(0))
             genotype = mutated(parent, random, operations)
-        population.append((score(genotype), genotype))
-        best = max(best or population[-1], population[-1], key=lambda entry: entry[0])
-    return best[1]
+        scored.append((score(genotype), genotype))
+    return max(scored, key=itemgetter(0))[1]
 
 
-@register_baseline("random search")
-def random_search(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
-    """The best on validation of random genotypes, each trained for a few epochs."""
-    with context.searching():
-        best = best_sampled(*_budget(context, "random search"))
-    yield "random search", [context.train(best)]
+def _register_short_trainings(name: str, label: str, find: Callable) -> None:
+    @register_baseline(name)
+    def search(context: BaselineContext) -> Entries:
+        random, epochs = generator(context.seed, name), context.config.epochs
+        short = context.recipe_on_train(min(SHORT_EPOCHS, epochs))
+
+        def sample() -> Genotype:
+            return sample_genotype(context, random)
+
+        def score(genotype: Genotype) -> float:
+            return context.validate(context.train(genotype, short))
+
+        with context.searching():
+            evaluations = BUDGET * epochs // short.epochs
+            best = find(sample, score, evaluations, random, context.search.operations)
+        yield label, [context.train(best)]
 
 
-@register_baseline("evolution")
-def evolution(context: BaselineContext) -> Iterator[tuple[str, list[nn.Module]]]:
-    """:func:`evolve` with as many short trainings as random search has."""
-    with context.searching():
-        best = evolve(*_budget(context, "evolution"))
-    yield "regularised evolution", [context.train(best)]
-
-
-def _budget(context: BaselineContext, stream: str):
-    """The arguments of :func:`evolve` for a search among short trainings."""
-    random, epochs = generator(context.seed, stream), context.config.epochs
-    short = min(SHORT_EPOCHS, epochs)
-
-    def sample() -> Genotype:
-        return sample_genotype(context, random)
-
-    def score(genotype: Genotype) -> float:
-        return context.validate(context.train(genotype, context.recipe_on_train(short)))
-
-    return sample, score, BUDGET * epochs // short, random, context.search.operations
+# The best on validation of genotypes that are each trained for a few epochs.
+_register_short_trainings("random search", "random search", best_sampled)
+_register_short_trainings("evolution", "regularised evolution", evolve)

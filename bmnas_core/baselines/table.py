@@ -30,13 +30,10 @@ def run_baselines(
     names: Iterable[str] | None = None,
     device: str | torch.device = "auto",
 ) -> pd.DataFrame:
-    """Run baselines for each rule and seed, and write every result to a CSV file.
+    """Run baselines, all by default, for each rule and seed; write every result to a CSV file.
 
     Results that the file already has are not computed again, even if settings or data have changed
     since; begin a new file then. ``seconds`` is search and training together.
-
-    Args:
-        names: of :data:`~bmnas_core.baselines.BASELINES`; all by default.
 
     Raises:
         BaselineError: for an unknown name.
@@ -59,18 +56,12 @@ def run_baselines(
 
 
 def read_baselines(path: str | os.PathLike) -> pd.DataFrame:
-    """The rows of a table of baselines.
-
-    Raises:
-        TableError: for a file that is missing or not such a table.
-    """
+    """The rows of a table of baselines. TableError if the file is missing or not such a table."""
     return read_table(path, COLUMNS)
 
 
 def summarize(table: pd.DataFrame) -> pd.DataFrame:
-    """Each network over its seeds, best first within a task and rule.
-
-    Tasks and rules come in the table's order.
+    """Each network over its seeds, best first within a task and rule, these in the table's order.
 
     Returns:
         Columns ``task``, ``rule``, ``network``, ``seeds``, ``test`` and ``std`` (mean and standard
@@ -78,25 +69,25 @@ def summarize(table: pd.DataFrame) -> pd.DataFrame:
         by how many percentage points of test score a network is behind the best one, as the mean
         over the same seeds, and ``behind_std``.
     """
-    table = table.assign(train_seconds=table["seconds"] - table["search_seconds"])
     keys = ["task", "rule"]
-    groups = table.groupby([*keys, "network"], sort=False)
-    means = groups.agg(
+    means = table.groupby([*keys, "network"], sort=False)["test"].mean()
+    of_best = pd.MultiIndex.from_frame(table[means.index.names]).isin(means.groupby(keys).idxmax())
+    best = table[of_best].groupby([*keys, "seed"])["test"].mean().rename("best")
+    table = table.join(best, on=best.index.names).assign(
+        place=table.groupby(keys, sort=False).ngroup(),
+        train_seconds=table["seconds"] - table["search_seconds"],
+        behind=lambda joined: 100 * (joined["best"] - joined["test"]),
+    )
+    found = table.groupby(["place", *keys, "network"], sort=False).agg(
         seeds=("seed", "size"),
         test=("test", "mean"),
         std=("test", "std"),
         params=("params", "mean"),
         search_seconds=("search_seconds", "mean"),
         train_seconds=("train_seconds", "mean"),
-    ).reset_index()
-    means["params"] = means["params"].round().astype(int)
-    best = means.loc[means.groupby(keys)["test"].idxmax(), [*keys, "network"]]
-    leader = best.merge(table, on=[*keys, "network"])[[*keys, "seed", "test"]]
-    paired = table.merge(leader, on=[*keys, "seed"], suffixes=("", "_best"))
-    paired["behind"] = 100 * (paired["test_best"] - paired["test"])
-    behind = paired.groupby([*keys, "network"])["behind"].agg(["mean", "std"])
-    behind = behind.rename(columns={"mean": "behind", "std": "behind_std"}).reset_index()
-    means = means.merge(behind, on=[*keys, "network"])
-    means["place"] = means.groupby(keys, sort=False).ngroup()
-    means = means.sort_values(["place", "test"], ascending=[True, False], ignore_index=True)
-    return means.drop(columns="place")
+        behind=("behind", "mean"),
+        behind_std=("behind", "std"),
+    )
+    found["params"] = found["params"].round().astype(int)
+    found = found.sort_values(["place", "test"], ascending=[True, False])
+    return found.reset_index().drop(columns="place")

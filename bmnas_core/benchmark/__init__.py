@@ -13,21 +13,3 @@ from .strategies import (
     summarize,
 )
 from .tabular import BenchmarkError, TabularBenchmark, enumerate_architectures, tabulate
-
-__all__ = [
-    "STRATEGIES",
-    "BenchmarkError",
-    "ModelEnsemble",
-    "StrategyError",
-    "StrategyResult",
-    "TabularBenchmark",
-    "enumerate_architectures",
-    "read_benchmark",
-    "register_strategy",
-    "run_benchmark",
-    "run_strategy",
-    "search_strategy",
-    "summarize",
-    "tabulate",
-    "train_together",
-]

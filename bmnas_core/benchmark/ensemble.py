@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from itertools import product
+from functools import partial
+from itertools import chain, product
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state, vmap
+from torch.func import functional_call, vmap
 
 from ..features import FeatureBank
 from ..genotype import CellGenotype, Genotype
@@ -28,11 +29,9 @@ from ..train import TrainConfig, TrainError, fit_by_epoch, fusion_network
 def shape_of(genotype: Genotype) -> Genotype:
     """The genotype with its features named by their order, which networks of one shape share."""
     slots = {name: f"slot {k}" for k, name in enumerate(genotype.used_features)}
-    cells = [
-        CellGenotype(tuple(slots.get(name, name) for name in cell.inputs), cell.steps)
-        for cell in genotype.cells
-    ]
-    return Genotype(tuple(slots.values()), tuple(cells))
+    pairs = (tuple(slots.get(name, name) for name in cell.inputs) for cell in genotype.cells)
+    cells = tuple(map(CellGenotype, pairs, (cell.steps for cell in genotype.cells)))
+    return Genotype(tuple(slots.values()), cells)
 
 
 class ModelEnsemble(nn.Module):
@@ -48,8 +47,7 @@ class ModelEnsemble(nn.Module):
             each with its own batches. In a single group all networks share their dropout masks; in
             several each has its own.
 
-    Raises:
-        TrainError: for networks of different shapes.
+    Raises TrainError for networks of different shapes.
     """
 
     def __init__(self, nets: Sequence[FusionNetwork], channels: dict[str, int], groups: int = 1):
@@ -57,55 +55,42 @@ class ModelEnsemble(nn.Module):
         genotypes = [net.genotype for net in nets]
         if groups < 1 or genotypes != genotypes[: len(nets) // groups] * groups:
             raise TrainError(f"ensemble: found networks that are not {groups} groups of the same")
-        self.groups = groups
-        shapes = {shape_of(net.genotype) for net in nets}
+        shapes = set(map(shape_of, genotypes))
         if len(shapes) != 1:
             raise TrainError(f"ensemble: found networks of {len(shapes)} shapes; allowed: of one")
         self.nets = tuple(nets)  # in a tuple, so as to be no part of this module
-        self.width = max(channels.values())
+        self.groups, self.width = groups, max(channels.values())
         padded = [_padded(net, self.width) for net in nets]
-        parameters, buffers = stack_module_state(padded)
-        self.names = tuple(parameters), tuple(buffers)
-        self.stacked = nn.ParameterList(p.detach().clone() for p in parameters.values())
-        for k, buffer in enumerate(buffers.values()):
-            self.register_buffer(f"buffer{k}", buffer.clone())
-        self.one = (padded[0].to("meta"),)
+        states = [_state(net) for net in padded]
+        self.stacked = padded[0]
+        for name, part in states[0].items():
+            part.data = torch.stack([state[name].data for state in states])
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Features (N, C_i, L), or of each group (groups, N, C_i, L) → logits (K, N, classes)."""
-        (one,) = self.one
-        one.train(self.training)
         each = len(self.nets) // self.groups
-        wide = {
-            name: nn.functional.pad(x, (0, 0, 0, self.width - x.shape[-2])).expand(
-                self.groups, *x.shape[-3:-2], self.width, x.shape[-1]
-            )
-            for name, x in features.items()
-        }
+        wide = {}
+        for name, x in features.items():
+            x = nn.functional.pad(x, (0, 0, 0, self.width - x.shape[-2]))
+            wide[name] = x.expand(self.groups, *x.shape[-3:])
         names = zip(*(net.genotype.used_features for net in self.nets[:each]), strict=True)
         inputs = {
             slot: torch.stack([wide[name] for name in row], dim=1).flatten(0, 1)
-            for slot, row in zip(one.genotype.used_features, names, strict=True)
+            for slot, row in zip(self.stacked.genotype.used_features, names, strict=True)
         }
+        one = partial(functional_call, self.stacked)
         randomness = "same" if self.groups == 1 else "different"
-        call = vmap(lambda state, x: functional_call(one, state, (x,)), randomness=randomness)
-        return call(self._state(), inputs)
+        return vmap(one, randomness=randomness)(_state(self.stacked), inputs)
 
     def networks(self) -> tuple[FusionNetwork, ...]:
         """The networks, with their current weights."""
-        state = self._state()
+        stacked = _state(self.stacked)
         for k, net in enumerate(self.nets):
-            net.to(state[self.names[0][0]].device)
-            for name, own in net.state_dict().items():
-                part = state[name][k].detach()
-                own.copy_(part[:, : own.shape[1]] if own.dim() > 1 else part)
+            net.to(next(self.parameters()).device)
+            for name, own in _state(net).items():
+                part = stacked[name][k]
+                own.data.copy_(part[:, : own.shape[1]] if own.dim() > 1 else part)
         return self.nets
-
-    def _state(self) -> dict[str, Tensor]:
-        parameters, buffers = self.names
-        return dict(zip(parameters, self.stacked, strict=True)) | {
-            name: getattr(self, f"buffer{k}") for k, name in enumerate(buffers)
-        }
 
 
 def build_ensemble(
@@ -113,9 +98,8 @@ def build_ensemble(
 ) -> ModelEnsemble:
     """The untrained networks of genotypes of one shape, with the initial weights of each seed.
 
-    Raises:
-        TrainError: for genotypes of different shapes or of other features than the task's, and
-            for ``finetune``, since networks cannot share a backbone that each of them trains.
+    Raises TrainError for genotypes of different shapes or of other features than the task's, and
+    for ``finetune``, since networks cannot share a backbone that each of them trains.
     """
     if config.finetune:
         raise TrainError("finetune: found True; allowed: False, for networks trained together")
@@ -139,7 +123,7 @@ def fit_ensemble(
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
         return each(logits.unflatten(0, (ensemble.groups, -1)), labels).sum()
 
-    yield from fit_by_epoch(ensemble, task, bank, config, seed=seeds, loss=loss, validate=False)
+    return fit_by_epoch(ensemble, task, bank, config, seed=seeds, loss=loss, validate=False)
 
 
 def train_together(
@@ -153,12 +137,9 @@ def train_together(
 ) -> tuple[FusionNetwork, ...]:
     """Train the fusion networks of genotypes of one shape at once, each as if it were alone.
 
-    Returns:
-        All networks of the first seed, then those of the next. With several seeds, their dropout
-        masks differ from those that each would have alone.
-
-    Raises:
-        TrainError: as :func:`build_ensemble`, and when a loss stops being finite.
+    All networks of the first seed come first, then those of the next. With several seeds, their
+    dropout masks differ from those that each would have alone. Raises TrainError as
+    :func:`build_ensemble`, and when a loss stops being finite.
     """
     config = TrainConfig.from_optional(config).with_defaults(as_task(task).config)
     bank = FeatureBank.shared(task, config.L, resolve_device(device), bank)
@@ -168,12 +149,15 @@ def train_together(
     return tuple(net.eval() for net in ensemble.networks())
 
 
+def _state(net: nn.Module) -> dict[str, Tensor]:
+    return dict(chain(net.named_parameters(), net.named_buffers()))
+
+
 def _padded(net: FusionNetwork, width: int) -> FusionNetwork:
     """A copy whose reshape layers read ``width`` channels; the weights of those added are 0."""
     net = copy.deepcopy(net)
     net.reshape.channels = dict.fromkeys(net.reshape.channels, width)
     for layer in net.reshape.layers:
-        missing = width - layer.conv.in_channels
-        weight = nn.functional.pad(layer.conv.weight.data, (0, 0, 0, missing))
-        layer.conv.weight = nn.Parameter(weight)
+        weight = layer.conv.weight
+        weight.data = nn.functional.pad(weight.data, (0, 0, 0, width - weight.shape[1]))
     return net

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import product
 
 import pandas as pd
@@ -30,7 +31,7 @@ from ..selection import RUNGS
 from ..storage import ResumableTable, read_table
 from ..tasks import load_task
 from ..tasks.task import Task
-from .tabular import TabularBenchmark
+from .tabular import BenchmarkError, TabularBenchmark
 
 COLUMNS = ("task", "rule", "strategy", "seed", "genotype", "tau", "seconds", "device")
 
@@ -41,10 +42,8 @@ class StrategyError(BmnasError):
 
 def _check(name: str, function: object) -> None:
     if not takes(function, 3):
-        raise StrategyError(
-            f"strategy {name!r}: found {function!r}; allowed: a function of task, benchmark and "
-            "device"
-        )
+        allowed = "a function of task, benchmark and device"
+        raise StrategyError(f"strategy {name!r}: found {function!r}; allowed: {allowed}")
 
 
 #: Functions of task, benchmark and device that return a :data:`Strategy`, by its name. Filled by
@@ -55,8 +54,7 @@ STRATEGIES = Registry("strategy", StrategyError, check=_check)
 def register_strategy(name: str):
     """Decorator: register a function of task, benchmark and device that returns a strategy.
 
-    Raises:
-        StrategyError: for a name that is taken or ill-formed, or anything but such a function.
+    Raises StrategyError for a name that is taken or ill-formed, or anything but such a function.
     """
     return STRATEGIES.register(name)
 
@@ -95,19 +93,20 @@ def run_strategy(
     for seed in seeds:
         found = strategy(as_seed(seed))
         tau = benchmark.kendall_tau(found.ratings) if found.ratings else None
-        genotype = found.genotype.canonical()
-        rows.append({"seed": seed, "genotype": genotype, "tau": tau, "seconds": found.seconds})
-    return _with_ranks(pd.DataFrame(rows), benchmark)
+        rows.append((seed, found.genotype.canonical(), tau, found.seconds))
+    table = pd.DataFrame(rows, columns=["seed", "genotype", "tau", "seconds"])
+    return _with_ranks(table, benchmark)
 
 
 def _with_ranks(rows: pd.DataFrame, benchmark: TabularBenchmark) -> pd.DataFrame:
     """The rows with rank, percentile and regret of each genotype."""
-    columns = {}
-    for split, suffix in (("test", ""), ("validation", "_validation")):
-        for name in ("rank", "percentile", "regret"):
-            look_up = getattr(benchmark, name)
-            columns[name + suffix] = [look_up(genotype, split) for genotype in rows["genotype"]]
-    return rows.assign(**columns)
+    return rows.assign(
+        **{
+            name + suffix: [getattr(benchmark, name)(g, split) for g in rows["genotype"]]
+            for split, suffix in (("test", ""), ("validation", "_validation"))
+            for name in ("rank", "percentile", "regret")
+        }
+    )
 
 
 def search_strategy(
@@ -133,36 +132,40 @@ def _register_search(name: str, **settings) -> None:
         return search_strategy(task, config, device=device)
 
 
-_register_search("default search")
-_register_search("few candidates", rungs=RUNGS)
-_register_search("perturbation", selection="perturbation")
-_register_search("argmax", selection="argmax", epochs=7)
+_ARGMAX = {"selection": "argmax", "epochs": 7}
 for _name, _settings in {
-    "paper relaxation": {"relaxation": "paper"},
-    "edge relaxation": {"relaxation": "edge", "arch_lr": 3e-2},
-    "second order": {"order": "second"},
-    "warm-up of 3 epochs": {"warmup": 3},
-    "annealed softmax": {"temperature": (1.0, 0.1)},
-    "annealed Gumbel": {"temperature": (1.0, 0.1), "gumbel": True},
-    "partial channels": {"partial": 4},
-    "single paths": {"sampling": "single_path", "epochs": 15, "warmup": 3},
+    "default search": {},
+    "few candidates": {"rungs": RUNGS},
+    "perturbation": {"selection": "perturbation"},
+    "argmax": _ARGMAX,
+    "paper relaxation": {**_ARGMAX, "relaxation": "paper"},
+    "edge relaxation": {**_ARGMAX, "relaxation": "edge", "arch_lr": 3e-2},
+    "second order": {**_ARGMAX, "order": "second"},
+    "warm-up of 3 epochs": {**_ARGMAX, "warmup": 3},
+    "annealed softmax": {**_ARGMAX, "temperature": (1.0, 0.1)},
+    "annealed Gumbel": {**_ARGMAX, "temperature": (1.0, 0.1), "gumbel": True},
+    "partial channels": {**_ARGMAX, "partial": 4},
+    "single paths": {**_ARGMAX, "sampling": "single_path", "epochs": 15, "warmup": 3},
 }.items():
-    _register_search(_name, selection="argmax", **{"epochs": 7, **_settings})
+    _register_search(_name, **_settings)
 
 
 def _simulated(benchmark: TabularBenchmark, seed: int, stream: str, short: bool):
     """The arguments of :func:`~bmnas_core.baselines.searches.evolve` for a simulated search.
 
     Its space and its scores are the table's, those of one random seed. Its budget is
-    :data:`~bmnas_core.baselines.searches.BUDGET`.
-
-    Args:
-        short: whether it reads scores of short trainings, and accordingly more of them.
+    :data:`~bmnas_core.baselines.searches.BUDGET` full trainings, or as many ``short`` ones as take
+    the same time.
     """
     random, recipe = generator(seed, stream), benchmark.recipe
     features, operations = tuple(recipe["features"]), tuple(recipe["operations"])
     counts = benchmark.runs["seed"].value_counts()
-    complete = sorted(counts.index[counts == len(benchmark)])  # seeds with all architectures
+    complete = sorted(counts.index[counts == len(benchmark)])
+    if not complete:
+        raise BenchmarkError(
+            f"{benchmark.path}: found no seed that all {len(benchmark):,} architectures have; "
+            "simulated searches need one"
+        )
     run = complete[int(torch.randint(len(complete), (), generator=random))]
     epochs = min(SHORT_EPOCHS, benchmark.ends[-1]) if short else benchmark.ends[-1]
 
@@ -201,16 +204,10 @@ def run_benchmark(
     names: Iterable[str] | None = None,
     device: str | torch.device = "auto",
 ) -> pd.DataFrame:
-    """Run strategies for each rule and seed, and write every result to a CSV file.
+    """Run strategies, all by default, for each rule and seed; write every result to a CSV file.
 
     Results that the file already has are not computed again, even if settings have changed since;
-    begin a new file then.
-
-    Args:
-        names: of :data:`STRATEGIES`; all by default.
-
-    Returns:
-        The table as :func:`read_benchmark` reads it.
+    begin a new file then. Returns what :func:`read_benchmark` reads from the file.
 
     Raises:
         StrategyError: for an unknown name.
@@ -218,31 +215,28 @@ def run_benchmark(
     """
     strategies = {name: STRATEGIES[name] for name in (STRATEGIES if names is None else names)}
     table = ResumableTable(out, COLUMNS)
-    plan = [
+    runs = [
         {"task": task, "rule": rule, "strategy": name, "seed": seed}
         for name, rule, seed in product(strategies, rules, seeds)
-        if not table.holds(task=task, rule=rule, strategy=name, seed=seed)
     ]
-    device, benchmarks, tasks = resolve_device(device), {}, {}
-    for which in progress_bar(plan, "strategies, rules and seeds"):
-        rule = which["rule"]
-        if rule not in benchmarks:
-            tasks[rule], benchmarks[rule] = load_task(task, rule=rule), TabularBenchmark(task, rule)
-        strategy = strategies[which["strategy"]](tasks[rule], benchmarks[rule], device)
-        (row,) = run_strategy(strategy, benchmarks[rule], [which["seed"]]).to_dict("records")
+    missing, device = [run for run in runs if not table.holds(**run)], resolve_device(device)
+    load = cache(lambda rule: (load_task(task, rule=rule), TabularBenchmark(task, rule)))
+    for run in progress_bar(missing, "strategies, rules and seeds"):
+        loaded, benchmark = load(run["rule"])
+        strategy = strategies[run["strategy"]](loaded, benchmark, device)
+        (row,) = run_strategy(strategy, benchmark, [run["seed"]]).to_dict("records")
         text = json.dumps(json.loads(row["genotype"].to_json()))  # in one line
-        table.add([{**row, **which, "device": device_name(device), "genotype": text}])
+        table.add([{**row, **run, "device": device_name(device), "genotype": text}])
     return read_benchmark(out)
 
 
 def read_benchmark(path: str | os.PathLike) -> pd.DataFrame:
     """The rows of a table of strategies, with rank, percentile and regret of each genotype.
 
-    Raises:
-        TableError: for a file that is missing or not such a table.
+    Raises TableError if the file is missing or not such a table.
     """
     table = read_table(path, COLUMNS)
-    table["genotype"] = [Genotype.from_json(text) for text in table["genotype"]]
+    table["genotype"] = [Genotype.from_json(text, str(path)) for text in table["genotype"]]
     groups = table.groupby(["task", "rule"])
     parts = [_with_ranks(part, TabularBenchmark(*which)) for which, part in groups]
     return pd.concat(parts) if parts else table

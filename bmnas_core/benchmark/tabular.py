@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from itertools import product
+from itertools import product, starmap
 from pathlib import Path
 
 import pandas as pd
@@ -22,16 +22,10 @@ import pyarrow
 import pyarrow.parquet as parquet
 import torch
 
+from .. import genotype as grammar
 from ..errors import BmnasError, quoted
 from ..features import FeatureBank
-from ..genotype import (
-    DEFAULT_OPERATIONS,
-    CellGenotype,
-    Genotype,
-    StepGenotype,
-    free_pairs,
-    step_predecessors,
-)
+from ..genotype import DEFAULT_OPERATIONS, OPERATIONS, CellGenotype, Genotype, StepGenotype
 from ..networks import count_parameters
 from ..progress import progress_bar
 from ..runtime import as_seed, device_name, resolve_device
@@ -65,34 +59,29 @@ class TabularBenchmark:
         recipe: the training's settings, the operations, and what identifies task and data.
         ends: epochs after which the learning rate is at its lowest, and the last epoch.
 
-    Raises:
-        BenchmarkError: if there is no such table, or the file is not one.
+    Raises BenchmarkError if there is no such table, the file is not one, or an operation in it is
+    not registered.
     """
 
     def __init__(
         self, task: str = "digits", rule: str = "sum", *, path: str | os.PathLike | None = None
     ):
-        place = asset(f"{task}/benchmark_{rule}.parquet", missing_ok=True) if path is None else path
-        header, self.runs = _read(Path(place))
-        self.recipe = header["recipe"]
-        groups = self.runs.groupby("genotype", sort=False)
-        means = groups[[*SPLITS, "parameters", "seconds"]].mean()
-        self.table = means.assign(
-            genotype=[Genotype.from_json(text) for text in means.index],
-            runs=groups.size(),
-            parameters=means["parameters"].astype(int),
-        ).sort_values("test", ascending=False, kind="stable", ignore_index=True)[
-            ["genotype", *SPLITS, "runs", "parameters", "seconds"]
-        ]
+        default = asset(f"{task}/benchmark_{rule}.parquet", missing_ok=True)
+        self.path = Path(default if path is None else path)
+        self.recipe, self.runs = _read(self.path)
+        table = self.runs.groupby("genotype", sort=False).agg(
+            validation=("validation", "mean"),
+            test=("test", "mean"),
+            runs=("seed", "size"),
+            parameters=("parameters", "first"),
+            seconds=("seconds", "mean"),
+        )
+        genotypes = [Genotype.from_json(text, str(self.path)) for text in table.index]
+        table.insert(0, "genotype", genotypes)
+        self.table = table.sort_values("test", ascending=False, kind="stable", ignore_index=True)
         self.ends = cosine_ends(TrainConfig.from_dict(self.recipe["config"]))
-        self._curves = {
-            (row.genotype, row.seed): row.curve for row in self.runs.itertuples(index=False)
-        }
+        self._curves = self.runs.set_index(["genotype", "seed"])["curve"].to_dict()
         self._row = {genotype: row for row, genotype in enumerate(self.table["genotype"])}
-        self._ranks = {
-            split: self.table[split].rank(ascending=False, method="min").astype(int)
-            for split in SPLITS
-        }
 
     def __len__(self) -> int:
         return len(self.table)
@@ -107,8 +96,7 @@ class TabularBenchmark:
     def look_up(self, genotype: Genotype) -> pd.Series:
         """The row of an architecture, in whatever form its genotype lists it.
 
-        Raises:
-            BenchmarkError: for one that is not in the table.
+        Raises BenchmarkError for one that is not in the table.
         """
         if not isinstance(genotype, Genotype):
             raise BenchmarkError(f"genotype: found {type(genotype).__name__}; allowed: a Genotype")
@@ -128,7 +116,8 @@ class TabularBenchmark:
 
     def rank(self, genotype: Genotype, split: str = "test") -> int:
         """Rank of an architecture by its mean score; 1 is the best."""
-        return int(self._ranks[_as_split(split)][self.look_up(genotype).name])
+        score = self.score(genotype, split)
+        return 1 + int((self.table[split] > score).sum())
 
     def percentile(self, genotype: Genotype, split: str = "test") -> float:
         """Rank in percent of all architectures; the top 1 % are at most 1.0."""
@@ -136,30 +125,23 @@ class TabularBenchmark:
 
     def regret(self, genotype: Genotype, split: str = "test") -> float:
         """By how many percentage points the best architecture's mean score is above this one's."""
-        best = float(self.table[_as_split(split)].max())
-        return 100 * (best - self.score(genotype, split))
+        score = self.score(genotype, split)
+        return 100 * float(self.table[split].max() - score)
 
     def simulated_score(self, genotype: Genotype, epochs: int, seed: int) -> float:
         """Validation score of an architecture's network after so many epochs, from the table.
 
-        Args:
-            epochs: one of ``ends``.
-            seed: one that the architecture was trained with.
-
-        Raises:
-            BenchmarkError: for other epochs, and if the table has no such score.
+        Raises BenchmarkError unless ``epochs`` is one of ``ends`` and the architecture was trained
+        with ``seed``.
         """
         if epochs not in self.ends:
             allowed = ", ".join(map(str, self.ends))
             raise BenchmarkError(f"epochs: found {epochs!r}; allowed: {allowed}")
         text = self.look_up(genotype)["genotype"].to_json()
-        curve = self._curves.get((text, seed))
-        value = math.nan if curve is None else curve[self.ends.index(epochs)]
-        if math.isnan(value):
-            raise BenchmarkError(
-                f"seed {seed}, {epochs} epochs: found no score of that architecture"
-            )
-        return float(value)
+        if (text, seed) not in self._curves:
+            place = f"seed {seed}, {epochs} epochs"
+            raise BenchmarkError(f"{place}: found no score of that architecture")
+        return float(self._curves[text, seed][self.ends.index(epochs)])
 
     def best(self, split: str = "test") -> Genotype:
         """The architecture of the highest mean score."""
@@ -191,18 +173,14 @@ def enumerate_architectures(
     Those with the same steps follow each other. With six features, two steps and the four default
     operations there are 30 ordered pairs of features, each with 65 ways to fuse it: 1,950 in all.
     """
-    steps_by_position = [
-        [StepGenotype(op, pair) for op in operations for pair in free_pairs(step_predecessors(j))]
-        for j in range(M)
-    ]
-    found = {
-        Genotype(features, (CellGenotype(features[:2], steps),)).canonical().cells[0].steps
-        for steps in product(*steps_by_position)
-    }
+    inputs = [grammar.free_pairs(grammar.step_predecessors(j)) for j in range(M)]
+    options = [list(starmap(StepGenotype, product(operations, pairs))) for pairs in inputs]
+    cells = (CellGenotype(features[:2], steps) for steps in product(*options))
+    found = {Genotype(features, (cell,)).canonical().cells[0].steps for cell in cells}
     return [
         Genotype(features, (CellGenotype(pair, steps),))
         for steps in sorted(found, key=repr)
-        for pair in free_pairs(features)
+        for pair in grammar.free_pairs(features)
     ]
 
 
@@ -233,55 +211,47 @@ def tabulate(
         scores at the ends of the cosines of the learning rate), parameters, seconds (its share of
         its ensemble's) and device.
 
-    Raises:
-        BenchmarkError: if ``out`` is a table of another task, recipe, data or backbones, or with
-            other operations.
+    Raises BenchmarkError if ``out`` is a table of another task, recipe, data or backbones, or with
+    other operations.
     """
-    device = resolve_device(device)
+    device, out, rows = resolve_device(device), Path(out), []
     config = TrainConfig(data="train").with_defaults(as_task(task).config)
-    ends, machine = cosine_ends(config), device_name(device)
     bank, recipe = FeatureBank.shared(task, config.L, device), _recipe(task, config, operations)
-    rows, out = [], Path(out)
     if out.exists():
-        header, table = _read(out)
-        if header["recipe"] != recipe:
+        found, table = _read(out)
+        if found != recipe:
             raise BenchmarkError(
                 f"{out}: found a table of another task, recipe, data or backbones, or with other "
                 "operations; allowed: one of the same"
             )
         rows = table.to_dict("records")
-    done = {(row["genotype"], row["seed"]) for row in rows}
-    shapes: dict[Genotype, list[Genotype]] = {}
     if top is None:
         genotypes = enumerate_architectures(task.features, config.M, operations)
     else:
-        genotypes = _leaders(out, top)
+        table = TabularBenchmark(path=out).table
+        best = pd.concat([table.nlargest(top, split)["genotype"] for split in SPLITS])
+        genotypes = sorted(set(best), key=repr)
+    shapes, ensembles = defaultdict(list), defaultdict(list)
     for genotype in genotypes:
-        shapes.setdefault(shape_of(genotype), []).append(genotype)
-    ensembles: dict[tuple, list[int]] = {}
+        shapes[shape_of(genotype)].append(genotype)
+    done = {(row["genotype"], row["seed"]) for row in rows}
     for (k, seed), alike in product(enumerate(map(as_seed, seeds)), shapes.values()):
         if missing := tuple(g for g in alike if (g.to_json(), seed) not in done):
-            ensembles.setdefault((k // together, missing), []).append(seed)
+            ensembles[k // together, missing].append(seed)
     for (_, genotypes), among in progress_bar(ensembles.items(), "architectures", show=progress):
         start, curves = time.perf_counter(), []
         ensemble = build_ensemble(genotypes, task, config, among)
         for record in fit_ensemble(ensemble, task, bank, config, among):
-            if record["epoch"] in ends:
+            if record["epoch"] in cosine_ends(config):
                 curves.append(scores(ensemble, task, bank, "validation"))
         tests = scores(ensemble, task, bank, "test")
-        seconds = (time.perf_counter() - start) / len(tests)
+        cost = (time.perf_counter() - start) / len(tests), device_name(device)
         of_each = product(among, genotypes), ensemble.nets, tests, zip(*curves, strict=True)
         for (seed, genotype), net, test, curve in zip(*of_each, strict=True):
-            row = genotype.to_json(), seed, curve[-1], test, curve, count_parameters(net)
-            rows.append(dict(zip(COLUMNS, (*row, seconds, machine), strict=True)))
-        _write(out, {"format": FORMAT, "recipe": recipe}, pd.DataFrame(rows, columns=COLUMNS))
+            row = genotype.to_json(), seed, curve[-1], test, curve, count_parameters(net), *cost
+            rows.append(dict(zip(COLUMNS, row, strict=True)))
+        _write(out, recipe, rows)
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def _leaders(path: Path, top: int) -> list[Genotype]:
-    benchmark = TabularBenchmark(path=path)
-    best = pd.concat([benchmark.table.nlargest(top, split) for split in SPLITS])
-    return sorted(set(best["genotype"]), key=repr)
 
 
 def _as_split(split: str) -> str:
@@ -310,22 +280,28 @@ def _recipe(task: Task, config: TrainConfig, operations: tuple[str, ...]) -> dic
     }
 
 
-def _write(path: Path, header: dict, table: pd.DataFrame) -> None:
-    columns = pyarrow.Table.from_pandas(table, preserve_index=False)
-    columns = columns.replace_schema_metadata({"bmnas": json.dumps(header)})
+def _write(path: Path, recipe: dict, rows: list[dict]) -> None:
+    table = pyarrow.Table.from_pandas(pd.DataFrame(rows, columns=COLUMNS), preserve_index=False)
+    header = json.dumps({"format": FORMAT, "recipe": recipe})
+    table = table.replace_schema_metadata({"bmnas": header})
     with atomic_write(path) as beside:
-        parquet.write_table(columns, beside, compression="zstd")
+        parquet.write_table(table, beside, compression="zstd")
 
 
 def _read(path: Path) -> tuple[dict, pd.DataFrame]:
+    """The recipe, and one row per network."""
     try:
-        columns = parquet.read_table(path)
-        header = json.loads((columns.schema.metadata or {}).get(b"bmnas", b"{}"))
+        table = parquet.read_table(path)
+        header = json.loads((table.schema.metadata or {}).get(b"bmnas", b"{}"))
     except (OSError, ValueError) as error:
         raise BenchmarkError(f"{path}: found no tabular benchmark ({error})") from None
-    if header.get("format") != FORMAT or columns.column_names != list(COLUMNS):
+    if header.get("format") != FORMAT or table.column_names != list(COLUMNS):
         found = quoted(header.get("format"))
         raise BenchmarkError(f"{path}: found format {found}; allowed: {FORMAT!r}")
+    recipe = header["recipe"]
+    if unknown := [op for op in recipe["operations"] if op not in OPERATIONS]:
+        found = f"operation {unknown[0]!r}, which is not registered"
+        raise BenchmarkError(f"{path}: found {found}; allowed: {OPERATIONS.names}")
     # Settings that did not exist when the table was made have their defaults.
-    header["recipe"]["config"] = TrainConfig.from_dict(header["recipe"]["config"]).to_dict()
-    return header, columns.to_pandas()
+    recipe["config"] = TrainConfig.from_dict(recipe["config"]).to_dict()
+    return recipe, table.to_pandas()

@@ -12,17 +12,6 @@ from .curves import draw_curves
 from .genotypes import draw_comparison
 from .hypernets import draw_heatmaps
 
-__all__ = [
-    "DrawError",
-    "Picture",
-    "draw",
-    "draw_comparison",
-    "draw_curves",
-    "draw_heatmaps",
-    "draw_results",
-    "draw_trajectories",
-]
-
 
 def draw(
     what: Genotype | SearchState | ArchitectureWeights,

@@ -50,9 +50,6 @@ LINE, BLOCK, ROUND, ROW, TITLE, GAP, PAD = 15, 24, 26, 40, 30, 30, 14
 MAX_WIDTH = 840  # of a picture on a page: fits JupyterLab on a small laptop
 WRAP = 28  # characters of a name in one line
 
-ENGINES = ("wasi", "dot")
-SUFFIXES = (".svg", ".png", ".pdf")
-
 
 class DrawError(BmnasError):
     """A picture that cannot be drawn or saved."""
@@ -60,7 +57,7 @@ class DrawError(BmnasError):
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawing: ``svg`` is its text, ``dot`` its graphviz source. Shows itself in a notebook."""
+    """A drawing as SVG and as graphviz source; shows itself in a notebook."""
 
     svg: str = field(repr=False)
     dot: str = field(repr=False)
@@ -79,11 +76,11 @@ class Picture:
         """
         path = Path(path)
         suffix = path.suffix.lower()
-        if suffix not in SUFFIXES:
-            raise DrawError(f"picture {path}: found suffix {suffix!r}; allowed: {_list(SUFFIXES)}")
-        if suffix == ".svg":
-            data = self.svg.encode()
-        else:
+        if suffix not in (".svg", ".png", ".pdf"):
+            allowed = "allowed: '.svg', '.png', '.pdf'"
+            raise DrawError(f"picture {path}: found suffix {suffix!r}; {allowed}")
+        data = self.svg.encode()
+        if suffix != ".svg":
             data = _run_dot(self.dot, f"-T{suffix[1:]}", "-Gdpi=192", instead="saving as .svg")
         with atomic_write(path) as beside:
             beside.write_bytes(data)
@@ -98,22 +95,22 @@ class Canvas:
 
         self.dot = graphviz.Digraph(graph_attr=GRAPH, node_attr=NODE, edge_attr=EDGE)
         self.places: dict[str, tuple[float, float, float, float]] = {}
-        self.prefix, self.left, self.width = "", 0.0, 0.0
+        self.prefix, self.offset, self.width = "", 0.0, 0.0
 
     def beside(self, prefix: str, gap: float) -> None:
         """Continue to the right of what is drawn so far; new nodes are named with ``prefix``."""
         self.places, self.prefix = {}, prefix
-        self.left, self.width = self.left + self.width + gap, 0.0
+        self.offset, self.width = self.offset + self.width + gap, 0.0
 
     def picture(self, engine: str = "wasi") -> Picture:
         """The canvas as a picture; ``engine`` as in :func:`~bmnas_core.draw.draw`."""
-        if engine not in ENGINES:
-            raise DrawError(f"engine: found {engine!r}; allowed: {_list(ENGINES)}")
         source = self.dot.source
         if engine == "wasi":
             raw = _run_wasi(source)
-        else:
+        elif engine == "dot":
             raw = _run_dot(source, "-Tsvg", instead="engine='wasi'")
+        else:
+            raise DrawError(f"engine: found {engine!r}; allowed: 'wasi', 'dot'")
         return Picture(_for_a_page(raw, source), source)
 
     def node(self, me, label, tip, x, y, width, height, *, lines="", **style):
@@ -122,25 +119,23 @@ class Canvas:
         self.width = max(self.width, x + width / 2)
         size = {"width": f"{width / 72:.4f}", "height": f"{height / 72:.4f}"}
         name, text = self.prefix + me, _text(label, lines)
-        self.dot.node(name, text, pos=self._at(x, y), tooltip=_text(tip), **size, **style)
+        self.dot.node(name, text, pos=self._at((x, y)), tooltip=_text(tip), **size, **style)
 
-    def text(self, me, label, tip, x, y, *, size=13, color=INK, align="middle"):
-        """Text with its middle, left end or right end at (x, y)."""
-        width = text_width(label, size) + 2
-        x += {"left": width / 2, "right": -width / 2, "middle": 0}[align]
+    def text(self, me, label, x, y, *, tip="", size=13, color=INK, align="middle"):
+        """Text with its middle, left end or right end at (x, y); its tip is the text by default."""
+        width, height = text_width(label, size) + 2, text_height(label) * size / 13
+        shift, lines = {"left": (0.5, "l"), "right": (-0.5, "r"), "middle": (0, "")}[align]
+        place = x + shift * width, y, width, height
         style = {"shape": "plaintext", "style": "", "fontsize": f"{size}", "fontcolor": color}
-        height = text_height(label) * size / 13
-        lines = {"left": "l", "right": "r", "middle": ""}[align]
-        self.node(me, label, tip, x, y, width, height, lines=lines, **style)
+        self.node(me, label, tip or label, *place, lines=lines, **style)
 
     def box(self, me, label, tip, left, top, right, bottom, middle, **style):
         """A box with its title centred on x = ``middle``."""
         self.width = max(self.width, right)
         with self.dot.subgraph(name=f"cluster_{self.prefix}{me}") as box:
-            box.attr(
-                bb=f"{self._at(left, bottom)},{self._at(right, top)}", tooltip=_text(tip), **style
-            )
-            box.attr(label=_text(label), lp=self._at(middle, top + 6 + text_height(label) / 2))
+            corners = f"{self._at((left, bottom))},{self._at((right, top))}"
+            box.attr(bb=corners, tooltip=_text(tip), **style)
+            box.attr(label=_text(label), lp=self._at((middle, top + 6 + text_height(label) / 2)))
 
     def edge(self, a, b, tip, spline, searched, *, key="", label="", at=(0, 0), **style):
         """An arrow along a spline's control points; it ends horizontally or vertically.
@@ -150,10 +145,8 @@ class Canvas:
         (x0, y0), (x, y) = spline[-2:]
         far = max(abs(x - x0), abs(y - y0)) / 6
         stop = x - (x - x0) / far, y - (y - y0) / far
-        pos = " ".join(
-            [f"e,{self._at(x, y)}", *(self._at(*p) for p in spline[:-1]), self._at(*stop)]
-        )
-        name = {"label": label, "lp": self._at(*at)} if label else {}
+        pos = f"e,{self._at((x, y))} {self._at(*spline[:-1], stop)}"
+        name = {"label": label, "lp": self._at(at)} if label else {}
         tip = f"{tip}, {'searched' if searched else 'fixed'}"
         style = {"color": SEARCHED if searched else FIXED} | name | style
         a, b = self.prefix + a, self.prefix + b
@@ -164,10 +157,8 @@ class Canvas:
         o, me = f"{self.prefix}o", self.prefix + me
         if "o" not in self.places:
             self.places["o"] = (*points[0], 0, 0)
-            self.dot.node(o, "", pos=self._at(*points[0]), style="invis", width="0", height="0")
-        spline = [points[0], points[0]]
-        spline += [p for point in points[1:-1] for p in [point] * 3]
-        pos = " ".join(self._at(*p) for p in [*spline, points[-1], points[-1]])
+            self.dot.node(o, "", pos=self._at(points[0]), style="invis", width="0", height="0")
+        pos = self._at(*[point for point in points for _ in range(3)][1:-1])
         style = {"color": color, "penwidth": f"{width:.2f}", "dir": "none"} | style
         self.dot.edge(o, o, pos=pos, tooltip=_text(tip), id=me, **style)
 
@@ -187,8 +178,8 @@ class Canvas:
             self.edge(text, text, "Edge", spline, searched=text == "searched", **style)
             x += width + 44
 
-    def _at(self, x: float, y: float) -> str:
-        return f"{self.left + x:.1f},{0 - y:.1f}"
+    def _at(self, *points: tuple[float, float]) -> str:
+        return " ".join(f"{self.offset + x:.1f},{0 - y:.1f}" for x, y in points)
 
 
 def route(*corners, radius=9):
@@ -219,9 +210,12 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
 
 
-def modality_of(feature: str) -> str:
-    """The modality that a feature's name begins with: ``"Image"`` for ``"Image_3"``."""
-    return feature.rpartition("_")[0] or feature
+def by_modality(features) -> dict[str, list[str]]:
+    """Features by the modality that their names begin with: ``"Image"`` for ``"Image_3"``."""
+    found: dict[str, list[str]] = {}
+    for name in features:
+        found.setdefault(name.rpartition("_")[0] or name, []).append(name)
+    return found
 
 
 def text_height(text: str) -> int:
@@ -248,10 +242,6 @@ def _text(text: str, align: str = "") -> str:
     escaped = graphviz.escape(printable(text).replace("&", "&amp;"))
     end = f"\\{align or 'n'}"
     return graphviz.nohtml(escaped.replace("\n", end) + (end if align else ""))
-
-
-def _list(names) -> str:
-    return ", ".join(repr(name) for name in names)
 
 
 _wasi_in_use = threading.Lock()
@@ -333,7 +323,6 @@ def _straightened(d: str) -> str:
     start, _, rest = d.partition("C")
     points = [start.lstrip("M"), *rest.split()]
     ends = points[::3]
-    bends = [p for a, b in zip(ends, ends[1:], strict=False) for p in (a, b, b)]
-    if len(ends) < 2 or points[1:] != bends:
+    if len(ends) < 2 or points != [end for end in ends for _ in range(3)][1:-1]:
         return d
     return f"M{ends[0]}L{' '.join(ends[1:])}"

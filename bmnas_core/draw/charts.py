@@ -8,9 +8,12 @@ from contextlib import contextmanager
 import numpy as np
 
 from ..genotype import OPERATIONS, step_name
-from .canvas import INK, MODALITIES, MUTED, SEARCHED, DrawError, modality_of, printable
+from .canvas import INK, MODALITIES, MUTED, SEARCHED, DrawError, by_modality, printable
 from .curves import LINES, check_history, evenly
 
+NEEDED = (
+    "task", "rule", "network", "seeds", "test", "std", "params", "search_seconds", "train_seconds",
+)  # fmt: skip
 SMALL = 8.5  # points of names and numbers
 #: Scores that an axis may mark, and the least error that it shows.
 MARKS, LEAST_ERROR = (0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995), 0.001
@@ -33,9 +36,7 @@ def draw_results(table, *, highlight: str = "BM-NAS", ax=None):
     Raises:
         DrawError: for a table without rows or a column that is needed, or another number of Axes.
     """
-    needed = ["task", "rule", "network", "seeds", "test", "std", "params"]
-    needed += ["search_seconds", "train_seconds"]
-    missing = [name for name in needed if name not in getattr(table, "columns", ())]
+    missing = [name for name in NEEDED if name not in getattr(table, "columns", ())]
     if missing or not len(table):
         found = f"no column {missing[0]!r}" if missing else "no rows"
         raise DrawError(f"draw: found {found}; allowed: a summary of results")
@@ -74,7 +75,9 @@ def draw_trajectories(history, of: str = "alpha", *, at: int | None = None, ax=N
     kept = evenly(len(history))
     steps, weights = history.steps[kept], [history[i].weights for i in kept]
     panels = list(_decisions(weights, of))
-    colours = _modality_colours(weights[0].features) if of == "alpha" else {}
+    colours = {}
+    for k, names in enumerate(by_modality(weights[0].features).values()):
+        colours |= dict.fromkeys(names, MODALITIES[k % len(MODALITIES)][0])
     end, top = max(1, int(steps[-1])), max(values.max() for *_, values in panels)
     per_cell = len(panels) // len(weights[0].gamma)
     columns = per_cell if per_cell < 4 else 2
@@ -93,7 +96,8 @@ def draw_trajectories(history, of: str = "alpha", *, at: int | None = None, ax=N
             panel.set(xlim=(0, end), ylim=(0, min(1, 1.1 * top)))
             lines.append(panel.plot(steps, values, "-" if len(steps) > 1 else "o", clip_on=False))
             for k, (line, name) in enumerate(zip(lines[-1], names, strict=True)):
-                line.set(label=name, color=colours.get(name, LINES[k % len(LINES)]))
+                own = colours.get(name) if of == "alpha" else None
+                line.set(label=name, color=own or LINES[k % len(LINES)])
             if at is not None:
                 panel.axvline(min(max(at, 0), end), color=INK, linewidth=1.2, linestyle="--")
             if ax is None:
@@ -192,39 +196,32 @@ def _decisions(weights, of: str) -> Iterator[tuple[str, list[str], np.ndarray]]:
     """Title, candidates and their weights over time, (T, candidates), of every decision."""
     first = weights[0]
     for i, gamma in enumerate(first.gamma):
-        cell, steps = f"Cell {i + 1}", list(map(step_name, range(len(gamma))))
         if of == "alpha":
             edges = np.stack([w.cell_edges(i)[1:] for w in weights], axis=1)
             for port, values in zip("XY", edges, strict=True):
-                yield f"α, {cell} {port}", first.cell_edges(i)[0], values
-        for j, step in enumerate(steps):
+                yield f"α, Cell {i + 1} {port}", first.cell_edges(i)[0], values
+        for j in range(len(gamma)):
+            place = f"Cell {i + 1} {step_name(j)}"
             if of == "beta":
                 edges = np.stack([w.step_edges(i, j)[1:] for w in weights], axis=1)
                 for which, values in zip(("1st", "2nd"), edges, strict=True):
-                    yield f"β, {cell} {step}, {which} input", first.step_edges(i, j)[0], values
+                    yield f"β, {place}, {which} input", first.step_edges(i, j)[0], values
             elif of == "gamma":
                 values = np.stack([w.operation_weights(i)[j] for w in weights])
                 labels = [OPERATIONS[op].label for op in first.operations]
-                yield f"γ, {cell} {step}", labels, values
-
-
-def _modality_colours(features) -> dict[str, str]:
-    """The colour of each feature's modality, as in the graphs."""
-    modalities = list(dict.fromkeys(map(modality_of, features)))
-    borders = [MODALITIES[k % len(MODALITIES)][0] for k in range(len(modalities))]
-    return {name: borders[modalities.index(modality_of(name))] for name in features}
+                yield f"γ, {place}", labels, values
 
 
 def _name_ends(ax, lines) -> None:
     """Name each line at its right end; names move apart where they would overlap."""
+    from scipy.optimize import isotonic_regression
+
     low, high = ax.get_ylim()
     apart = 1.3 * SMALL * (high - low) / (ax.bbox.height * 72 / ax.figure.dpi)
     lines = sorted(lines, key=lambda line: line.get_ydata()[-1])
-    n, steps = len(lines), apart * np.arange(len(lines))
-    ys = np.array([line.get_ydata()[-1] for line in lines]) - steps
-    # Isotonic regression: the least squares that keep the names in order and ``apart``.
-    places = [max(min(ys[i:j].mean() for j in range(k + 1, n + 1)) for i in range(k + 1))
-              for k in range(n)]  # fmt: skip
+    steps = apart * np.arange(len(lines))
+    # The least squares that keep the names in order and ``apart``.
+    places = isotonic_regression([line.get_ydata()[-1] for line in lines] - steps).x
     places = np.clip(places, low, high - steps[-1]) + steps
     for line, place in zip(lines, places, strict=True):
         (x, y), colour = line.get_xydata()[-1], line.get_color()

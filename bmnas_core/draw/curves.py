@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import cycle, product
 from typing import NamedTuple
 
 import numpy as np
@@ -69,34 +70,25 @@ def _curves(histories: dict, at: int | None) -> Canvas:
     (first, *_) = histories.values()
     end = max(10, *(int(history.steps[-1]) for history in histories.values()))
     losses, scores, selects = [], [], False
-    styles = [
-        (LINES[k % len(LINES)], STYLES[k // len(LINES) % len(STYLES)])
-        for k in range(len(histories))
-    ]
-    for (name, history), (colour, style) in zip(histories.items(), styles, strict=True):
-        steps = history.steps
-        kinds = [("validation batch", "val_loss", colour)]
-        if alone:
-            kinds.insert(0, ("training batch", "train_loss", MUTED))
-        for label, column, shade in kinds:
-            known = ~np.isnan(history.column(column))
-            x, y = steps[known], history.column(column)[known]
+    styles = cycle(product(STYLES, LINES))
+    rows = [(*item, *style) for item, style in zip(histories.items(), styles, strict=False)]
+    for name, history, style, colour in rows:
+        training, validation = history.column("train_loss"), history.column("val_loss")
+        kinds = [("training batch", training, MUTED), ("validation batch", validation, colour)]
+        for label, loss, shade in kinds if alone else kinds[1:]:
+            x, y = history.steps[~np.isnan(loss)], loss[~np.isnan(loss)]
             if len(x):
                 losses.append(Line("", x, y, shade + "50", 0.8))
                 losses.append(Line(label if alone else name, x, _smoothed(y), shade, 2.0, style))
-        known, selecting = ~np.isnan(history.column("val_score")), history.phases == "selection"
+        score, selecting = history.column("val_score"), history.phases == "selection"
         selects |= bool(selecting.any())
-        for label, own, shade in (
-            ("hypernet", ~selecting, colour),
-            ("candidates", selecting, LINES[1]),
-        ):
-            x, y = steps[known & own], history.column("val_score")[known & own]
-            if not alone:
-                label, shade = name, colour
-            elif not selecting.any():
-                label = ""
+        kinds = [("hypernet", ~selecting, colour), ("candidates", selecting, LINES[1])]
+        for label, own, shade in kinds:
+            known = own & ~np.isnan(score)
+            label = name if not alone else label if selecting.any() else ""
             if own.any():
-                scores.append(Line(label, x, y, shade, 2.0, style))
+                shade = shade if alone else colour
+                scores.append(Line(label, history.steps[known], score[known], shade, 2.0, style))
     losses.sort(key=lambda line: line.width)
     title = f"{'' if alone else 'validation '}loss, and its mean of {SMOOTH} steps"
     _panel(canvas, "loss", LEFT, title, losses, end, at=at, named=alone)
@@ -106,15 +98,13 @@ def _curves(histories: dict, at: int | None) -> Canvas:
     _panel(canvas, "score", left, title, scores, end, (0, 1), at=at, named=named, dots=True)
     top = HIGH + BELOW + 40
     text = "changes of the derived genotype"
-    canvas.text("changes", text, text, LEFT, top, size=12, color=INK, align="left")
-    for k, ((name, history), (colour, style)) in enumerate(
-        zip(histories.items(), styles, strict=True)
-    ):
+    canvas.text("changes", text, LEFT, top, size=12, color=INK, align="left")
+    for k, (name, history, style, colour) in enumerate(rows):
         y = top + 20 + 18 * k
         if not alone:
             x = LEFT + WIDE + 14
             canvas.line(f"n{k}", [(x, y), (x + 24, y)], name, colour, 2.4, style=style)
-            canvas.text(f"m{k}", name, name, x + 30, y, size=11, color=INK, align="left")
+            canvas.text(f"m{k}", name, x + 30, y, size=11, color=INK, align="left")
         changes = history.steps[history.changes]
         tip = text if alone else f"{name}: {len(changes)} changes"
         canvas.line(f"t{k}", [(LEFT, y), (LEFT + WIDE, y)], tip, CELL_LINE, 1)
@@ -135,18 +125,18 @@ def _panel(canvas, me, left, title, lines, end, ylim=None, *, at=None, named=Fal
         height = HIGH * (1 - (float(y) - least) / ((most - least) or 1))
         return left + WIDE * float(x) / end, 24 + height
 
-    canvas.text(f"{me}_t", title, title, left, 6, size=12, color=INK, align="left")
+    canvas.text(f"{me}_t", title, left, 6, size=12, color=INK, align="left")
     for k, tick in enumerate(_ticks(least, most)):
         x, y = place(0, tick)
         canvas.line(f"{me}_y{k}", [(x, y), (x + WIDE, y)], f"{tick:g}", "#E4E8EC", 0.8)
         label = f"{tick:g}"
-        canvas.text(f"{me}_v{k}", label, label, x - 5, y, size=11, color=MUTED, align="right")
+        canvas.text(f"{me}_v{k}", label, x - 5, y, size=11, color=MUTED, align="right")
     for k, tick in enumerate(_ticks(0, end, whole=True)):
         x, y = place(tick, least)
         label = f"{tick:g}"
-        canvas.text(f"{me}_x{k}", label, label, x, y + 10, size=11, color=MUTED)
+        canvas.text(f"{me}_x{k}", label, x, y + 10, size=11, color=MUTED)
     x, y = place(end, least)
-    canvas.text(f"{me}_s", "step", "step", x, y + 24, size=11, color=MUTED, align="right")
+    canvas.text(f"{me}_s", "step", x, y + 24, size=11, color=MUTED, align="right")
     for k, (name, x, y, colour, width, style) in enumerate(lines):
         kept = evenly(len(x))
         points = [place(x[i], y[i]) for i in kept]
@@ -162,7 +152,7 @@ def _panel(canvas, me, left, title, lines, end, ylim=None, *, at=None, named=Fal
         for k, line in enumerate(line for line in lines if line.name):
             name = line.name
             canvas.line(f"{me}_n{k}", [(x, y), (x + 16, y)], name, line.color, 2.4)
-            canvas.text(f"{me}_m{k}", name, name, x + 21, y, size=11, color=INK, align="left")
+            canvas.text(f"{me}_m{k}", name, x + 21, y, size=11, color=INK, align="left")
             x += 21 + text_width(name, 11) + 18
     if at is not None:
         x, _ = place(min(max(at, 0), end), least)

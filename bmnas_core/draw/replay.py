@@ -11,6 +11,7 @@ import base64
 import html
 import json
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from string import Template
 from xml.etree import ElementTree
@@ -26,23 +27,20 @@ TEMPLATE = Path(__file__).with_name("replay.html")
 def page(history, frames: int) -> str:
     """A :class:`~bmnas_core.history.SearchHistory` as HTML, with up to ``frames`` of its states."""
     chosen = np.unique(np.linspace(0, len(history) - 1, frames).round().astype(int)).tolist()
-    pictures = {"hypernet": _Frames(), "heatmaps": _Frames(), "curves": _Frames()}
+    states = [history[i] for i in chosen]
+    pictures = {
+        "hypernet": _frames(draw(state).svg for state in states),
+        "heatmaps": _frames(draw_heatmaps(state).svg for state in states),
+        "curves": _frames(draw_curves(history, at=state.step).svg for state in states),
+    }
     genotypes: dict[str, int] = {}
     shown = []
-    for before, i in zip([chosen[0], *chosen], chosen, strict=False):
-        state, last = history[i], history[before].genotype
-        pictures["hypernet"].add(draw(state).svg)
-        pictures["heatmaps"].add(draw_heatmaps(state).svg)
-        pictures["curves"].add(draw_curves(history, at=state.step).svg)
-        svg, _ = _without_ids(draw(state.genotype, against=last).svg)
-        changes = [str(change) for change in state.genotype.changes_from(last)]
+    for before, state in zip([states[0], *states], states, strict=False):
+        svg, _ = _without_ids(draw(state.genotype, against=before.genotype).svg)
+        changes = [str(change) for change in state.genotype.changes_from(before.genotype)]
         number = genotypes.setdefault(svg, len(genotypes))
         shown.append({"text": str(state), "genotype": number, "changes": changes})
-    payload = {
-        "pictures": {name: {"svg": p.svg, "frames": p.frames} for name, p in pictures.items()},
-        "genotypes": list(genotypes),
-        "frames": shown,
-    }
+    payload = {"pictures": pictures, "genotypes": list(genotypes), "frames": shown}
     packed = zlib.compress(json.dumps(payload, ensure_ascii=False).encode(), 9)
     about, config = history.about, history.about["config"]
     rule = f", rule {about['rule']}" if about["rule"] else ""
@@ -52,29 +50,25 @@ def page(history, frames: int) -> str:
     )
 
 
-class _Frames:
-    """A picture's first frame, and what differs from it in each as [element, attribute, value, …].
+def _frames(svgs: Iterable[str]) -> dict:
+    """The first picture, and what differs from it in each as [element, attribute, value, …].
 
     Elements are numbered in document order, the attribute ``""`` is an element's text, and the
     value None removes the attribute.
     """
-
-    def __init__(self):
-        self.svg, self.frames, self._first = "", [], []
-
-    def add(self, svg: str) -> None:
-        svg, root = _without_ids(svg)
-        parts = [_attributes(e) for e in root.iter()]
-        if not self.frames:
-            self.svg, self._first = svg, parts
-        if [p["tag"] for p in parts] != [p["tag"] for p in self._first]:
+    frames: list[list] = []
+    for svg, root in map(_without_ids, svgs):
+        parts = [_attributes(element) for element in root.iter()]
+        if not frames:
+            text, first = svg, parts
+        if [p["tag"] for p in parts] != [p["tag"] for p in first]:
             raise DrawError("replay: found frames with other elements; allowed: the same in all")
-        other: list = []
-        for k, (old, new) in enumerate(zip(self._first, parts, strict=True)):
+        frames.append([])
+        for k, (old, new) in enumerate(zip(first, parts, strict=True)):
             for name in {**old, **new}:
                 if old.get(name) != new.get(name):
-                    other += [k, name, new.get(name)]
-        self.frames.append(other)
+                    frames[-1] += [k, name, new.get(name)]
+    return {"svg": text, "frames": frames}
 
 
 def _without_ids(svg: str) -> tuple[str, ElementTree.Element]:
