@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +14,14 @@ from ..errors import BmnasError
 from ..progress import progress_bar
 from ..runtime import epoch_batches, seeded
 
-if TYPE_CHECKING:
-    from ..tasks.task import Modality, Task
-
 #: Most pixels by which a batch of images (N, C, H, W) is shifted along H and W. A search is misled
 #: by features that memorise the training items it learns from.
 SHIFT = 2
 
 
 def train_on_items(
-    task: Task,
-    modality: Modality,
+    task,
+    modality,
     config: Settings,
     *,
     seed: int = 0,
@@ -39,7 +35,7 @@ def train_on_items(
     feature, by AdamW with one cycle of the learning rate (Smith and Topin 2019).
 
     Args:
-        modality: its ``classes`` are what is learned. Its backbone is trained in place and left in
+        task, modality: a Task and one of its modalities, whose ``classes`` are learned. Its backbone is trained in place and left in
             evaluation mode.
         config: ``epochs``, ``batch_size``, ``max_lr`` and ``weight_decay`` are read.
         on_epoch: called with each epoch's record as it ends.
