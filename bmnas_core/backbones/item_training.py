@@ -35,8 +35,8 @@ def train_on_items(
     feature, by AdamW with one cycle of the learning rate (Smith and Topin 2019).
 
     Args:
-        task, modality: a Task and one of its modalities, whose ``classes`` are learned. Its backbone is trained in place and left in
-            evaluation mode.
+        task, modality: a Task and one of its modalities, whose ``classes`` are learned. The
+            backbone is trained in place and left in evaluation mode.
         config: ``epochs``, ``batch_size``, ``max_lr`` and ``weight_decay`` are read.
         on_epoch: called with each epoch's record as it ends.
 
