@@ -748,7 +748,7 @@ def test_a_long_history_has_lines_of_as_many_points_as_can_be_seen():
     line = points(parts(drawn, "edge")["loss_l0"])
     assert line[:, 0].max() - line[:, 0].min() == pytest.approx(300, abs=1)
     steps = draw_trajectories(history)[0].get_lines()[0].get_xdata()
-    assert (steps[0], steps[-1], len(steps)) == (0, 1499, 120)
+    assert (steps[0], steps[-1], len(steps)) == (0, 1499, 60)
 
 
 # --- two genotypes beside each other

@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from . import backbones, data, notebooks, studies
+from . import data, notebooks, studies
 from .common import ParameterCommand
 
 
@@ -27,8 +27,7 @@ class _Commands(TyperGroup):
             from ..errors import BmnasError
             from ..experiments import RunError
 
-            known = isinstance(error, (BmnasError, OSError))
-            if not known or isinstance(error, BrokenPipeError):
+            if not isinstance(error, BmnasError | OSError) or isinstance(error, BrokenPipeError):
                 raise
             _fail(error, 1 if isinstance(error, RunError) else 2)
 
@@ -45,14 +44,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("run", cls=ParameterCommand)(notebooks.run)
-app.command("parameters")(notebooks.parameters)
-app.command("draw")(notebooks.draw)
-app.command("collect")(notebooks.collect)
-app.command("tabulate")(studies.tabulate)
-app.command("benchmark")(studies.benchmark)
-app.command("baselines")(studies.baselines)
-app.command("backbone", cls=ParameterCommand)(backbones.backbone)
+for command in (notebooks.run, notebooks.parameters, notebooks.draw, notebooks.collect):
+    app.command(cls=ParameterCommand)(command)
+for command in (studies.tabulate, studies.benchmark, studies.baselines, studies.backbone):
+    app.command(cls=ParameterCommand)(command)
 app.add_typer(data.app, name="data", no_args_is_help=True)
 
 

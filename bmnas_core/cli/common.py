@@ -6,20 +6,20 @@ import math
 from collections.abc import Iterable
 from typing import Annotated
 
-import typer
+from typer import Option
 from typer.core import TyperCommand
 
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, …")]
+Device = Annotated[str, Option(help="auto, cpu, cuda, …")]
 
 
 def out_option(help: str):
     """``-o FILE``, ``--out FILE``."""
-    return typer.Option("-o", "--out", metavar="FILE", help=help)
+    return Option("-o", "--out", metavar="FILE", help=help)
 
 
-def repeated_option(name: str, help: str, metavar: str | None = None):
+def repeated(name: str, help: str, metavar: str | None = None):
     """An option that may be given several times."""
-    return typer.Option(name, metavar=metavar, help=f"{help}; may be repeated.", show_default=False)
+    return Option(name, metavar=metavar, help=f"{help}; may be repeated.", show_default=False)
 
 
 class ParameterCommand(TyperCommand):
@@ -55,8 +55,7 @@ def table(rows: Iterable[tuple], head: tuple[str, ...] = (), *, numbers: int = 0
         drawn.add_column(name, justify="right" if i >= len(columns) - numbers else "left")
     for row in rows:
         drawn.add_row(*row)
-    plain = {"color_system": None, "markup": False, "emoji": False, "highlight": False}
-    console = Console(width=1_000_000, **plain)
+    console = Console(width=10**6, color_system=None, markup=False, emoji=False, highlight=False)
     with console.capture() as captured:
         console.print(drawn)
     return "\n".join(line.rstrip() for line in captured.get().splitlines())

@@ -6,25 +6,23 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
-from .common import mean_and_std, out_option, pairs, repeated_option, table
+from .common import mean_and_std, out_option, pairs, repeated, table
 
-Notebook = Annotated[Path, typer.Argument(metavar="NOTEBOOK", help="An .ipynb file.")]
+Notebook = Annotated[Path, Argument(metavar="NOTEBOOK", help="An .ipynb file.")]
 
 
 def run(
     notebook: Notebook,
-    parameters: Annotated[
-        list[str] | None, repeated_option("-p", "Set a parameter", "NAME VALUE")
-    ] = None,
+    parameters: Annotated[list[str] | None, repeated("-p", "Set a parameter", "NAME VALUE")] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder for the results.", show_default=False),
+        Path | None, Option(metavar="DIR", help="Folder for the results.", show_default=False)
     ] = None,
     timeout: Annotated[
-        int | None, typer.Option(metavar="SECONDS", min=1, help="The most one cell may take.")
+        int | None, Option(metavar="SECONDS", min=1, help="The most one cell may take.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
     """Run a notebook with parameters and keep what it finds.
 
@@ -40,19 +38,14 @@ def run(
         if (folder / name).exists():
             typer.echo(folder / name)
     if (folder / "result.json").exists():
-        typer.echo("\n" + _result_table(experiments.load_result(folder)))
-
-
-def _result_table(result: dict) -> str:
-    """The learned network and its baselines, best first."""
-    from ..experiments import networks, run_title
-
-    entries = sorted(networks(result).items(), key=lambda item: -item[1]["test"])
-    rows = [
-        (name, f"{e['test']:.4f}", f"{e['params']:,}", f"{e['seconds']:.1f}") for name, e in entries
-    ]
-    head = ("", f"test {result['metric']}", "parameters", "seconds")
-    return f"{run_title(result)}, {result['device']}\n{table(rows, head, numbers=3)}"
+        result = experiments.load_result(folder)
+        found = sorted(experiments.networks(result).items(), key=lambda item: -item[1]["test"])
+        rows = [
+            (n, f"{e['test']:.4f}", f"{e['params']:,}", f"{e['seconds']:.1f}") for n, e in found
+        ]
+        head = ("", f"test {result['metric']}", "parameters", "seconds")
+        title = f"{experiments.run_title(result)}, {result['device']}"
+        typer.echo(f"\n{title}\n{table(rows, head, numbers=3)}")
 
 
 def parameters(notebook: Notebook) -> None:
@@ -65,12 +58,12 @@ def parameters(notebook: Notebook) -> None:
 
 
 def draw(
-    genotype: Annotated[Path, typer.Argument(metavar="GENOTYPE", help="A genotype.json.")],
+    genotype: Annotated[Path, Argument(metavar="GENOTYPE", help="A genotype.json.")],
     out: Annotated[
         Path | None, out_option("The picture; by default, GENOTYPE's name with .svg.")
     ] = None,
     engine: Annotated[
-        str, typer.Option(help="The layout engine: wasi (built in) or dot (graphviz's program).")
+        str, Option(help="The layout engine: wasi (built in) or dot (graphviz's program).")
     ] = "wasi",
 ) -> None:
     """Draw a genotype as a graph."""
@@ -87,7 +80,7 @@ def draw(
 
 
 def collect(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.")],
+    runs: Annotated[list[Path], Argument(metavar="RUN...", help="Folders of runs.")],
     out: Annotated[Path | None, out_option("Write the table as CSV.")] = None,
 ) -> None:
     """Put runs with several seeds into one table: mean and standard deviation."""

@@ -1,4 +1,4 @@
-"""Commands that take hours: the tabular benchmark, searches compared in it, and baselines."""
+"""Commands that take hours: backbones, the tabular benchmark, searches in it, baselines."""
 
 from __future__ import annotations
 
@@ -6,26 +6,94 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
-from .common import Device, mean_and_std, out_option, repeated_option, table
+from .common import Device, mean_and_std, out_option, pairs, repeated, table
 
-Task = Annotated[str, typer.Argument(metavar="TASK", help="A task with rules, such as digits.")]
-Rules = Annotated[
-    list[str] | None, repeated_option("--rule", "A rule to predict (default: sum and same)")
-]
+Task = Annotated[str, Argument(metavar="TASK", help="A task with rules, such as digits.")]
+Seeds = Annotated[int, Option(min=1, help="How many seeds, counted from 0.")]
+Rules = Annotated[list[str] | None, repeated("--rule", "A rule to predict (default: sum and same)")]
+
+
+def backbone(
+    task: Annotated[str, Argument(metavar="TASK", help="mmimdb, ntu or egogesture.")],
+    modality: Annotated[str, Argument(metavar="MODALITY", help="Such as Video.")],
+    out: Annotated[Path, out_option("The weights.")],
+    options: Annotated[
+        list[str] | None, repeated("-p", "An option of the task, such as data_root", "NAME VALUE")
+    ] = None,
+    weights: Annotated[
+        Path | None, Option(metavar="FILE", help="Weights to start from: published, or ImageNet's.")
+    ] = None,
+    head: Annotated[
+        bool, Option(help="Whether to read the classifier of these weights too.")
+    ] = True,
+    epochs: Annotated[int | None, Option(min=1, help="Defaults to the task's.")] = None,
+    batch_size: Annotated[int | None, Option(min=2, help="Defaults to the task's.")] = None,
+    micro_batch: Annotated[
+        int | None, Option(min=2, help="Samples at a time, if a batch does not fit.")
+    ] = None,
+    lr: Annotated[
+        float | None, Option(help="Highest learning rate; defaults to the task's.")
+    ] = None,
+    seed: int = 0,
+    device: Device = "auto",
+) -> None:
+    """Train the backbone of one modality alone, and keep its weights after every epoch.
+
+    It learns from the training split; the score shown is on validation.
+    """
+    from ..backbones.paper import checkpoints
+    from ..tasks import load_task
+    from ..train import TrainConfig, train_backbone
+
+    loaded = load_task(task, **_task_options(task, pairs(options)))
+    model = loaded.modality(modality).backbone
+    checkpoints.check_target(out)
+    if weights and not hasattr(model, "classify"):
+        found = f"--weights: found {type(model).__name__}, trained from scratch"
+        raise checkpoints.CheckpointError(f"{found}; allowed: no weights")
+    if weights:
+        checkpoints.load_checkpoint(model, weights, head=head)
+
+    def keep(record: dict) -> None:
+        checkpoints.save_checkpoint(model, out)
+        typer.echo(
+            f"epoch {record['epoch']}: training loss {record['train_loss']:.4f}, validation "
+            f"{loaded.metric} {record['validation_score']:.4f}, {record['seconds']:.0f} s"
+        )
+
+    config = TrainConfig(epochs=epochs, batch_size=batch_size, micro_batch=micro_batch, max_lr=lr)
+    train_backbone(loaded, modality, config, seed=seed, device=device, on_epoch=keep)
+    typer.echo(out)
+
+
+def _task_options(task: str, words: list[tuple[str, str]]) -> dict[str, object]:
+    """Options of a task as typed in a shell; ``load_task`` refuses unknown ones."""
+    from inspect import signature
+
+    from ..experiments import Parameter
+    from ..tasks import TASKS
+
+    known = signature(TASKS[task]).parameters
+    options = {}
+    for name, text in words:
+        as_text = name not in known or str(known[name].annotation).startswith("str ")
+        options[name] = text if as_text else Parameter(name, known[name].default).parse(text)
+    return options
 
 
 def tabulate(
     task: Task,
-    rule: Annotated[str, typer.Option(help="The rule to predict.")] = "sum",
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, counted from 0.")] = 2,
+    rule: Annotated[str, Option(help="The rule to predict.")] = "sum",
+    seeds: Seeds = 2,
     out: Annotated[Path | None, out_option("The table; the kit's own by default.")] = None,
     top: Annotated[
         int | None,
-        typer.Option(min=1, help="Train only this many of the best so far.", show_default=False),
+        Option(min=1, help="Train only this many of the best so far.", show_default=False),
     ] = None,
     together: Annotated[
-        int, typer.Option(min=1, help="How many seeds to train at once; on a GPU more are faster.")
+        int, Option(min=1, help="How many seeds to train at once; on a GPU more are faster.")
     ] = 1,
     device: Device = "auto",
 ) -> None:
@@ -44,19 +112,17 @@ def tabulate(
 
 
 def benchmark(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="A task with a tabular benchmark.")],
+    task: Annotated[str, Argument(metavar="TASK", help="A task with a tabular benchmark.")],
     rules: Rules = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 10,
+    seeds: Annotated[int, Option(min=1, help="How many seeds.")] = 10,
     first: Annotated[
         int,
-        typer.Option(
+        Option(
             help="The first seed. The table was made with seeds 0 to 19; the defaults were "
             "selected with seeds from 100."
         ),
     ] = 400,
-    names: Annotated[
-        list[str] | None, repeated_option("--strategy", "A strategy (default: all)")
-    ] = None,
+    names: Annotated[list[str] | None, repeated("--strategy", "A strategy (default: all)")] = None,
     out: Annotated[
         Path | None, out_option("The table; assets/results/TASK_benchmark.csv by default.")
     ] = None,
@@ -83,10 +149,8 @@ def benchmark(
 def baselines(
     task: Task,
     rules: Rules = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, counted from 0.")] = 5,
-    names: Annotated[
-        list[str] | None, repeated_option("--baseline", "A baseline (default: all)")
-    ] = None,
+    seeds: Seeds = 5,
+    names: Annotated[list[str] | None, repeated("--baseline", "A baseline (default: all)")] = None,
     out: Annotated[
         Path | None, out_option("The table; assets/results/TASK_baselines.csv by default.")
     ] = None,
@@ -96,12 +160,20 @@ def baselines(
 
     A second run continues the first; after a change of settings or data, give another --out.
     """
+    import matplotlib.pyplot as plt
+    import numpy as np
+
     from ..baselines import run_baselines, summarize
+    from ..draw import draw_results
+    from ..storage import atomic_write
 
     path = out or Path("assets/results") / f"{task}_baselines.csv"
     rules = rules or ("sum", "same")
     found = summarize(run_baselines(task, rules, range(seeds), path, names=names, device=device))
-    chart = _save_chart(found, path.with_suffix(".svg"))
+    chart, figure = path.with_suffix(".svg"), np.ravel(draw_results(found))[0].figure
+    with plt.style.context("bmnas_core.figures"), atomic_write(chart) as beside:
+        figure.savefig(beside, format="svg", metadata={"Date": None})  # the same bytes each time
+    plt.close(figure)
     rows = []
     for row in found.itertuples():
         costs = f"{row.search_seconds:.1f}", f"{row.train_seconds:.1f}"
@@ -109,18 +181,3 @@ def baselines(
         rows.append((row.task, row.rule, row.network, row.seeds, *numbers))
     head = ("task", "rule", "network", "seeds", "test", "parameters", "search s", "training s")
     typer.echo(f"{path}\n{chart}\n\n{table(rows, head, numbers=5)}")
-
-
-def _save_chart(summary, path: Path) -> Path:
-    """The chart of a summary, with the same bytes each time."""
-    import matplotlib.pyplot as plt
-    import numpy as np
-
-    from ..draw import draw_results
-    from ..storage import atomic_write
-
-    figure = np.ravel(draw_results(summary))[0].figure
-    with plt.style.context("bmnas_core.figures"), atomic_write(path) as beside:
-        figure.savefig(beside, format="svg", metadata={"Date": None})
-    plt.close(figure)
-    return path

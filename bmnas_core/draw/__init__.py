@@ -38,7 +38,6 @@ def draw(
             raise DrawError(f"against: found {type(against).__name__}; allowed: a Genotype")
         return genotypes.graph(what, against).picture(engine)
     if against is not None:
-        raise DrawError(
-            f"against: found it beside a {type(what).__name__}; allowed: beside a Genotype"
-        )
+        kind = type(what).__name__
+        raise DrawError(f"against: found it beside a {kind}; allowed: beside a Genotype")
     return hypernets.graph(*hypernets.weights_of(what)).picture(engine)

@@ -69,13 +69,10 @@ class Picture:
         """Write the picture to ``path``, whole or not at all, and create its folder if needed.
 
         ``.svg`` is written as it is; ``.png`` (192 dots per inch) and ``.pdf`` are made by
-        graphviz's ``dot`` program.
-
-        Raises:
-            DrawError: for another suffix, or if ``dot`` is needed and is missing or fails.
+        graphviz's ``dot`` program. Raises :class:`DrawError` for another suffix, or if ``dot`` is
+        needed and is missing or fails.
         """
-        path = Path(path)
-        suffix = path.suffix.lower()
+        path, suffix = Path(path), Path(path).suffix.lower()
         if suffix not in (".svg", ".png", ".pdf"):
             allowed = "allowed: '.svg', '.png', '.pdf'"
             raise DrawError(f"picture {path}: found suffix {suffix!r}; {allowed}")
@@ -138,9 +135,9 @@ class Canvas:
             box.attr(label=_text(label), lp=self._at((middle, top + 6 + text_height(label) / 2)))
 
     def edge(self, a, b, tip, spline, searched, *, key="", label="", at=(0, 0), **style):
-        """An arrow along a spline's control points; it ends horizontally or vertically.
+        """An arrow along a spline; ``key`` tells edges between the same nodes apart.
 
-        ``key`` distinguishes it from other edges between the same nodes.
+        The spline is given by its control points; it ends horizontally or vertically.
         """
         (x0, y0), (x, y) = spline[-2:]
         far = max(abs(x - x0), abs(y - y0)) / 6
@@ -152,7 +149,7 @@ class Canvas:
         a, b = self.prefix + a, self.prefix + b
         self.dot.edge(a, b, pos=pos, tooltip=_text(tip), id=f"{a}-{b}{key}", **style)
 
-    def line(self, me, points, tip, color, width=1.6, **style):
+    def line(self, me, points, tip, color, width, **style):
         """Straight segments through ``points``, at least two, without an arrowhead."""
         o, me = f"{self.prefix}o", self.prefix + me
         if "o" not in self.places:
@@ -182,12 +179,12 @@ class Canvas:
         return " ".join(f"{self.offset + x:.1f},{0 - y:.1f}" for x, y in points)
 
 
-def route(*corners, radius=9):
+def route(*corners):
     """Control points of horizontal and vertical lines from corner to corner, corners rounded."""
     points = [corners[0]]
     for (ax, ay), (x, y), (bx, by) in zip(corners, corners[1:], corners[2:], strict=False):
         back, on = max(abs(x - ax), abs(y - ay)), max(abs(bx - x), abs(by - y))
-        r = min(radius, back / 2, on / 2)
+        r = min(9, back / 2, on / 2)
         before = x - r * (x - ax) / back, y - r * (y - ay) / back
         after = x + r * (bx - x) / on, y + r * (by - y) / on
         knee = (before[0] + x) / 2, (before[1] + y) / 2, (after[0] + x) / 2, (after[1] + y) / 2

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..genotype import OPERATIONS, step_name
 from .canvas import INK, MODALITIES, MUTED, SEARCHED, DrawError, by_modality, printable
-from .curves import LINES, check_history, evenly
+from .curves import LINES, POINTS, check_history, evenly
 
 NEEDED = (
     "task", "rule", "network", "seeds", "test", "std", "params", "search_seconds", "train_seconds",
@@ -30,11 +30,8 @@ def draw_results(table, *, highlight: str = "BM-NAS", ax=None):
         ax: the matplotlib Axes to draw on, one per panel; those of a new figure by default. Names
             and numbers stand to the left and right of them: ``layout="constrained"`` makes room.
 
-    Returns:
-        The Axes; an array of them if there are several panels.
-
-    Raises:
-        DrawError: for a table without rows or a column that is needed, or another number of Axes.
+    Returns the Axes; an array of them if there are several panels. Raises :class:`DrawError` for a
+    table without rows or a column that is needed, or another number of Axes.
     """
     missing = [name for name in NEEDED if name not in getattr(table, "columns", ())]
     if missing or not len(table):
@@ -58,21 +55,17 @@ def draw_trajectories(history, of: str = "alpha", *, at: int | None = None, ax=N
         history: a :class:`~bmnas_core.history.SearchHistory`.
         of: ``"alpha"``, ``"beta"`` or ``"gamma"``.
         at: a step to mark.
-        ax: the matplotlib Axes to draw on, one per panel; those of a new figure by default. Names
-            of candidates stand to the right of them: ``layout="constrained"`` makes room.
+        ax: as in :func:`draw_results`; names of candidates stand to the right of the Axes.
 
-    Returns:
-        The Axes; an array of them if there are several panels.
-
-    Raises:
-        DrawError: for anything else, or another number of Axes.
+    Returns the Axes; an array of them if there are several panels. Raises :class:`DrawError` for
+    anything else, or another number of Axes.
     """
     check_history(history, at)
     if of not in ("alpha", "beta", "gamma"):
         raise DrawError(f"of: found {of!r}; allowed: 'alpha', 'beta', 'gamma'")
     from matplotlib.ticker import MaxNLocator
 
-    kept = evenly(len(history))
+    kept = evenly(len(history), POINTS // 2)  # fewer points than other curves, for many lines
     steps, weights = history.steps[kept], [history[i].weights for i in kept]
     panels = list(_decisions(weights, of))
     colours = {}

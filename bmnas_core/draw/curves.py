@@ -42,8 +42,7 @@ def draw_curves(history, *, at: int | None = None, engine: str = "wasi") -> Pict
         at: a step to mark.
         engine: as in :func:`~bmnas_core.draw.draw`.
 
-    Raises:
-        DrawError: for anything else, or an engine that is unknown, missing or fails.
+    Raises :class:`DrawError` for anything else, or an engine that is unknown, missing or fails.
     """
     several = history if isinstance(history, Mapping) else {"": history}
     if not several:
@@ -96,22 +95,19 @@ def _curves(histories: dict, at: int | None) -> Canvas:
     title, left = f"validation {first.about['metric']}, {ends}", 2 * LEFT + WIDE + 24
     named = alone and selects
     _panel(canvas, "score", left, title, scores, end, (0, 1), at=at, named=named, dots=True)
-    top = HIGH + BELOW + 40
-    text = "changes of the derived genotype"
-    canvas.text("changes", text, LEFT, top, size=12, color=INK, align="left")
+    top, text = HIGH + BELOW + 40, "changes of the derived genotype"
+    canvas.text("changes", text, LEFT, top, size=12, align="left")
     for k, (name, history, style, colour) in enumerate(rows):
         y = top + 20 + 18 * k
         if not alone:
             x = LEFT + WIDE + 14
             canvas.line(f"n{k}", [(x, y), (x + 24, y)], name, colour, 2.4, style=style)
-            canvas.text(f"m{k}", name, x + 30, y, size=11, color=INK, align="left")
+            canvas.text(f"m{k}", name, x + 30, y, size=11, align="left")
         changes = history.steps[history.changes]
         tip = text if alone else f"{name}: {len(changes)} changes"
         canvas.line(f"t{k}", [(LEFT, y), (LEFT + WIDE, y)], tip, CELL_LINE, 1)
         for j in evenly(len(changes)):
-            step = int(changes[j])
-            x = LEFT + WIDE * step / end
-            tip = f"genotype changed at step {step}"
+            x, tip = LEFT + WIDE * changes[j] / end, f"genotype changed at step {changes[j]}"
             canvas.line(f"t{k}_{j}", [(x, y - 6), (x, y + 6)], tip, colour, 1.2)
     return canvas
 
@@ -125,16 +121,14 @@ def _panel(canvas, me, left, title, lines, end, ylim=None, *, at=None, named=Fal
         height = HIGH * (1 - (float(y) - least) / ((most - least) or 1))
         return left + WIDE * float(x) / end, 24 + height
 
-    canvas.text(f"{me}_t", title, left, 6, size=12, color=INK, align="left")
+    canvas.text(f"{me}_t", title, left, 6, size=12, align="left")
     for k, tick in enumerate(_ticks(least, most)):
-        x, y = place(0, tick)
-        canvas.line(f"{me}_y{k}", [(x, y), (x + WIDE, y)], f"{tick:g}", "#E4E8EC", 0.8)
-        label = f"{tick:g}"
+        (x, y), label = place(0, tick), f"{tick:g}"
+        canvas.line(f"{me}_y{k}", [(x, y), (x + WIDE, y)], label, "#E4E8EC", 0.8)
         canvas.text(f"{me}_v{k}", label, x - 5, y, size=11, color=MUTED, align="right")
     for k, tick in enumerate(_ticks(0, end, whole=True)):
         x, y = place(tick, least)
-        label = f"{tick:g}"
-        canvas.text(f"{me}_x{k}", label, x, y + 10, size=11, color=MUTED)
+        canvas.text(f"{me}_x{k}", f"{tick:g}", x, y + 10, size=11, color=MUTED)
     x, y = place(end, least)
     canvas.text(f"{me}_s", "step", x, y + 24, size=11, color=MUTED, align="right")
     for k, (name, x, y, colour, width, style) in enumerate(lines):
@@ -152,7 +146,7 @@ def _panel(canvas, me, left, title, lines, end, ylim=None, *, at=None, named=Fal
         for k, line in enumerate(line for line in lines if line.name):
             name = line.name
             canvas.line(f"{me}_n{k}", [(x, y), (x + 16, y)], name, line.color, 2.4)
-            canvas.text(f"{me}_m{k}", name, x + 21, y, size=11, color=INK, align="left")
+            canvas.text(f"{me}_m{k}", name, x + 21, y, size=11, align="left")
             x += 21 + text_width(name, 11) + 18
     if at is not None:
         x, _ = place(min(max(at, 0), end), least)
@@ -168,9 +162,9 @@ def _smoothed(y: np.ndarray) -> np.ndarray:
     return (total[end] - total[start]) / (end - start)
 
 
-def evenly(n: int) -> np.ndarray:
-    """At most ``POINTS`` of n indices, evenly spaced, the first and the last among them."""
-    return np.unique(np.linspace(0, n - 1, min(n, POINTS)).round().astype(int))
+def evenly(n: int, most: int = POINTS) -> np.ndarray:
+    """At most ``most`` of n indices, evenly spaced, the first and the last among them."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int))
 
 
 def _ticks(low: float, high: float, whole: bool = False) -> list[float]:

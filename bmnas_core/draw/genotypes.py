@@ -33,11 +33,8 @@ def draw_comparison(
     """Two genotypes side by side, without classifiers; what differs is dashed and vermilion.
 
     Cells and steps are compared as they are listed. The order of a symmetric operation's inputs
-    does not count.
-
-    Raises:
-        DrawError: for anything but genotypes and two names, or an engine that is unknown, missing
-            or fails.
+    does not count. Raises :class:`DrawError` for anything but genotypes and two names, or an engine
+    that is unknown, missing or fails.
     """
     for genotype in (one, other):
         if not isinstance(genotype, Genotype):
@@ -46,11 +43,10 @@ def draw_comparison(
     if not (pair and all(isinstance(name, str) for name in names)):
         raise c.DrawError(f"names: found {names!r}; allowed: two strings")
     canvas = Graph()
-    for prefix, genotype, against, name in zip(
-        "ab", (one, other), (other, one), names, strict=True
-    ):
-        canvas.beside(prefix, 40 if prefix == "b" else 0)
-        top = _draw_genotype(canvas, genotype, against)
+    sides = ("a", 0, one, other), ("b", 40, other, one)
+    for (prefix, gap, *pair), name in zip(sides, names, strict=True):
+        canvas.beside(prefix, gap)
+        top = _draw_genotype(canvas, *pair)
         canvas.text("name", name, 0, top - 16, tip=f"Genotype {name}", size=15, align="left")
     return canvas.picture(engine)
 
@@ -59,8 +55,8 @@ class Graph(c.Canvas):
     """What genotypes and hypernets share: features, boxes of Cells, and the classifier.
 
     ``ids`` are the nodes of features and Cells by name. Features' edges are horizontal up to
-    x = ``turn``; Cells reach from x = ``left`` to ``right``; below Cell C1 there is a gap with its
-    middle at y = ``gaps["C1"]``.
+    x = ``turn``; Cells reach from x = ``left`` to ``right`` and begin at y = ``top``; the gap below
+    Cell C1 has its middle at y = ``gaps["C1"]``.
     """
 
     def features(self, names: tuple[str, ...], used) -> float:
@@ -101,7 +97,7 @@ class Graph(c.Canvas):
     def cells(self, left: float, right: float, heights: list[float]) -> Iterator[tuple]:
         """Yield each Cell's number from 1, top and bottom: below each other, around y = 0."""
         self.left, self.right = left, right
-        top = -(sum(heights) + c.GAP * (len(heights) - 1)) / 2
+        self.top = top = -(sum(heights) + c.GAP * (len(heights) - 1)) / 2
         for i, height in enumerate(heights):
             bottom = top + height
             yield i + 1, top, bottom
@@ -160,8 +156,8 @@ def _draw_genotype(canvas: Graph, genotype: Genotype, against: Genotype | None) 
     changes = genotype.changes_from(against) if against else ()
     marks = {(change.cell, change.step, change.what) for change in changes}
     edge = canvas.features(genotype.features, genotype.used_features)
-    entries = [("searched", {"color": c.SEARCHED}), ("fixed", {"color": c.FIXED})]
-    canvas.legend(0, edge + 24, entries)
+    kinds = [("searched", {"color": c.SEARCHED}), ("fixed", {"color": c.FIXED})]
+    canvas.legend(0, edge + 24, kinds)
     if changes:
         canvas.legend(0, edge + 48, [("differs", c.MARKED_EDGE)])
     cells = genotype.cells
@@ -173,7 +169,6 @@ def _draw_genotype(canvas: Graph, genotype: Genotype, against: Genotype | None) 
     last = _step_x(left, max(len(cell.steps) for cell in cells), block)
     right = last + block / 2 + 26 + c.ROUND + c.PAD
     right = max(right, *(left + c.text_width(title) + 2 * c.PAD for title in titles))
-    tops = []
     for i, top, bottom in canvas.cells(left, right, heights):
         cell, title, new = cells[i - 1], titles[i - 1], (i, None, "") in marks
         canvas.cell(i, title, title, top, bottom, **(c.MARKED_NODE if new else {}))
@@ -181,8 +176,7 @@ def _draw_genotype(canvas: Graph, genotype: Genotype, against: Genotype | None) 
         for name, port in zip(cell.inputs, "XY", strict=True):
             style = c.MARKED_EDGE if new or (i, None, port) in marks else {}
             canvas.input_edge(name, i, port, **style)
-        tops.append(top)
-    return min(-edge, tops[0])
+    return min(-edge, canvas.top)
 
 
 def _step_x(left: float, j: int, block: float) -> float:
@@ -217,8 +211,8 @@ def _draw_cell(canvas: Graph, cell: CellGenotype, i: int, top: float, block: flo
         x, y = _step_x(canvas.left, j, block), rail + c.ROW * (j + 1)
         tip = f"Cell {i}, {me}: {op.label}({', '.join(step.inputs)})"
         new = bool({(i, None, ""), (i, j, "")} & marks)
-        style = c.PALE if step.op == "zero" else {}
-        style = style | (c.MARKED_NODE if new or (i, j, "operation") in marks else {})
+        style = dict(c.PALE) if step.op == "zero" else {}
+        style |= c.MARKED_NODE if new or (i, j, "operation") in marks else {}
         canvas.node(ids[me], f"{me} {op.label}", tip, x, y, block, c.BLOCK, **style)
         roles = ("q", "k, v") if step.op == "attention" else ("1st", "2nd")
         for k, (name, role) in enumerate(zip(step.inputs, roles, strict=True)):

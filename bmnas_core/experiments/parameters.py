@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import json
 import logging
-import math
 import os
 import warnings
 from collections.abc import Iterable, Mapping
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BmnasError, near_miss, quoted, shortened
+from .results import as_json
 
 
 class NotebookError(BmnasError):
@@ -49,62 +49,46 @@ class Parameter:
         return f"{kind}, such as {self.default!r}" if self.default is not None else kind
 
     def check(self, value: object) -> object:
-        """``value`` with the type of the default; an integer also fits a float.
+        """``value`` with the type of the default, or :class:`ParameterError`.
 
-        Raises:
-            ParameterError: naming the parameter, what was found and what is allowed.
+        An integer also fits a float; tuples become lists, numbers of NumPy and PyTorch Python's.
         """
         with suppress(ValueError, OverflowError):
-            value = _plain(value)
+            value = as_json(value)
             wanted = type(self.default)
             if wanted is float and type(value) is int:
                 return float(value)
             if self.default is None or type(value) is wanted:
                 return value
-        raise self._refused(value)
+        found = f"parameter {self.name}: found {quoted(value)}"
+        raise ParameterError(f"{found}; allowed: {self.allowed}")
 
     def parse(self, text: str) -> object:
-        """The value of ``text``, as typed in a shell.
-
-        Raises:
-            ParameterError: naming the parameter, what was found and what is allowed.
-        """
-        if isinstance(self.default, str):
-            return self.check(text)
-        try:
-            if isinstance(self.default, bool):
-                return {"true": True, "false": False}[text.lower()]
-            if isinstance(self.default, (int, float)):
-                return self.check(type(self.default)(text))
-            value = _literal(text)
-        except (ValueError, KeyError):
-            if self.default is not None:
-                raise self._refused(text) from None
-            value = text
+        """The value of ``text``, as typed in a shell, or :class:`ParameterError`."""
+        kind, value = type(self.default), text
+        with suppress(ValueError, KeyError):
+            if kind is bool:
+                value = {"true": True, "false": False}[text.lower()]
+            elif kind is not str:
+                value = kind(text) if kind in (int, float) else _literal(text)
         return self.check(value)
-
-    def _refused(self, value: object) -> ParameterError:
-        return ParameterError(
-            f"parameter {self.name}: found {quoted(value)}; allowed: {self.allowed}"
-        )
 
 
 def notebook_parameters(notebook: str | os.PathLike) -> dict[str, Parameter]:
     """The parameters of a notebook by name, in the order of its ``parameters`` cell.
 
-    Raises:
-        NotebookError: for a file that is missing or not a notebook, a notebook without that cell,
-            and a default that is not a plain value (a number, string, list, dict, …).
+    Raises :class:`NotebookError` for a file that is missing or not a notebook, a notebook without
+    that cell, and a default that is not a plain value (a number, string, list, dict, …).
     """
     path = Path(notebook)
     nb = _read_notebook(path)
-    cell = next((c for c in nb.cells if "parameters" in c.metadata.get("tags", ())), None)
-    if cell is None:
-        raise NotebookError(
-            f"{path}: found no cell tagged 'parameters'; allowed: one with 'name = value  # help' "
-            "to a line"
-        )
-    return _read_parameters(path, nb, cell.source)
+    for cell in nb.cells:
+        if "parameters" in cell.metadata.get("tags", ()):
+            return _read_parameters(path, nb, cell.source)
+    raise NotebookError(
+        f"{path}: found no cell tagged 'parameters'; allowed: one with 'name = value  # help' to a "
+        "line"
+    )
 
 
 def parse_parameters(
@@ -112,9 +96,8 @@ def parse_parameters(
 ) -> dict[str, object]:
     """Values for a notebook's parameters from ``(name, text)`` pairs, as typed in a shell.
 
-    Raises:
-        NotebookError: as :func:`notebook_parameters`.
-        ParameterError: for an unknown or repeated name, and for text that does not fit.
+    Raises :class:`NotebookError` as :func:`notebook_parameters`, and :class:`ParameterError` for
+    an unknown or repeated name and for text that does not fit.
     """
     known = notebook_parameters(notebook)
     values: dict[str, object] = {}
@@ -128,11 +111,7 @@ def parse_parameters(
 def parameter_named(
     name: str, known: Mapping[str, Parameter], notebook: str | os.PathLike
 ) -> Parameter:
-    """The parameter of a notebook that a user may set.
-
-    Raises:
-        ParameterError: for an unknown name and for ``out``, which the run sets.
-    """
+    """A parameter that a user may set, or :class:`ParameterError`: ``out`` is set by the run."""
     if name == "out":
         raise ParameterError("parameter out: set by the run itself; allowed: out=…, or --out DIR")
     if name not in known:
@@ -155,12 +134,8 @@ def _read_notebook(path: Path):
             nb = nbformat.convert(nbformat.reader.reads(path.read_text(encoding="utf-8")), 4)
             nbformat.validate(nb)
     except Exception as error:
-        if isinstance(error, UnicodeDecodeError):
-            why = "no UTF-8"
-        elif isinstance(error, OSError):
-            why = error.strerror or str(error)
-        else:
-            why = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
+        why = getattr(error, "strerror", None) or f"{type(error).__name__}: {str(error).strip()}"
+        why = "no UTF-8" if isinstance(error, UnicodeDecodeError) else why.splitlines()[0]
         raise NotebookError(
             f"{path}: found no notebook ({shortened(why, 120)}); allowed: an .ipynb notebook"
         ) from None
@@ -189,11 +164,11 @@ def _read_parameters(path: Path, nb, source: str) -> dict[str, Parameter]:
     for line in lines:
         if not isinstance(line, (ast.Assign, ast.AnnAssign)) or line.value is None:
             continue
-        target = line.targets[0] if isinstance(line, ast.Assign) else line.target
-        name = getattr(target, "id", "")
+        targets = line.targets if isinstance(line, ast.Assign) else [line.target]
+        name = getattr(targets[0], "id", "")
         try:
-            default = _plain(ast.literal_eval(line.value))
-            if name not in seen or isinstance(line, ast.Assign) and len(line.targets) > 1:
+            default = as_json(ast.literal_eval(line.value))
+            if name not in seen or len(targets) > 1:
                 raise ValueError
         except (ValueError, TypeError):
             raise NotebookError(
@@ -216,29 +191,9 @@ def silenced(logger: str):
         log.setLevel(level)
 
 
-def _plain(value: object) -> object:
-    """``value`` if JSON and papermill both keep it as it is, with tuples as lists.
-
-    Raises:
-        ValueError: if they do not.
-    """
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, dict) and all(type(name) is str for name in value):
-        return {name: _plain(inner) for name, inner in value.items()}
-    if type(value) is str:
-        value.encode()  # a lone surrogate cannot be written to the notebook
-        return value
-    if value is None or type(value) in (bool, int) or type(value) is float and math.isfinite(value):
-        return value
-    raise ValueError("not a plain value")
-
-
 def _literal(text: str) -> object:
-    """The value of ``text`` as JSON or as a Python literal; ValueError if it is neither."""
-    with suppress(ValueError, RecursionError):
-        return json.loads(text)
-    try:
-        return ast.literal_eval(text.strip())
-    except (SyntaxError, TypeError, MemoryError, RecursionError):
-        raise ValueError("not a literal") from None
+    """The value of ``text`` as JSON or as a Python literal; the text itself if it is neither."""
+    for read in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            return read(text.strip())
+    return text

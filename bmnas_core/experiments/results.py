@@ -8,6 +8,10 @@ import os
 import platform
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import NoneType
+
+import numpy as np
+import torch
 
 from ..config import __version__
 from ..errors import BmnasError, quoted
@@ -22,8 +26,16 @@ RESULT_FIELDS = (
 BASELINE_FIELDS = ("test", "params", "seconds")
 #: What tables call the network that a search found.
 LEARNED = "learned by BM-NAS"
-NUMBERS = ("test", "params", "seconds", "search_seconds", "train_seconds")
-
+#: The types that fields take, and their values in words.
+KINDS = {
+    **dict.fromkeys(("task", "metric"), ((str,), "a string")),
+    **dict.fromkeys(("rule", "protocol"), ((str, NoneType), "a string or null")),
+    "seed": ((int,), "an integer"),
+    **dict.fromkeys(
+        ("test", "params", "seconds", "search_seconds", "train_seconds"),
+        ((int, float), "a finite number"),
+    ),
+}
 #: What :func:`save_run` writes, the result last: if it is there, the others are complete.
 RESULT_FILES = ("genotype.json", "genotype.svg", "result.json")
 
@@ -44,28 +56,24 @@ def save_run(out: str | os.PathLike, *, result: Mapping, genotype: Genotype) -> 
             is ``{name: {test, params, seconds}}``.
         genotype: the learned one.
 
-    Returns:
-        The path of ``result.json``.
-
-    Raises:
-        ResultError: for a missing field, by name, and for NaN, infinity and values that are not
-            JSON, by place.
+    Returns the path of ``result.json``. Raises :class:`ResultError` for a missing field, by name,
+    and for NaN, infinity and values that are not JSON, by place.
     """
     from ..draw import draw
 
     _check_result("result", result)
     if not isinstance(genotype, Genotype):
         raise ResultError(f"genotype: found {quoted(genotype)}; allowed: a Genotype")
-    whole = {
-        **_jsonable("result", result),
-        "genotype": json.loads(genotype.to_json()),
-        "versions": _versions(),
+    whole = as_json(result, "result", digits=6)
+    whole["genotype"] = json.loads(genotype.to_json())
+    whole["versions"] = {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "bmnas": __version__,
     }
-    texts = (
-        genotype.to_json(),
-        draw(genotype).svg,
-        json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
-    )
+    text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    texts = genotype.to_json(), draw(genotype).svg, text
     out = writable_folder(Path(out))
     for name, text in zip(RESULT_FILES, texts, strict=True):
         with atomic_write(out / name) as beside:
@@ -89,8 +97,7 @@ def writable_folder(out: Path) -> Path:
 def load_result(path: str | os.PathLike) -> dict:
     """Read a ``result.json``, or the one in a run's folder.
 
-    Raises:
-        ResultError: for a file that is missing, is not JSON, or lacks a field.
+    Raises :class:`ResultError` for a file that is missing, is not JSON, or lacks a field.
     """
     path = Path(path)
     path = path / "result.json" if path.is_dir() else path
@@ -105,11 +112,8 @@ def load_result(path: str | os.PathLike) -> dict:
 
 def networks(result: Mapping) -> dict[str, dict]:
     """All networks of a result in the form of its ``baselines``, the learned one first."""
-    learned = {
-        "test": result["test"],
-        "params": result["params"],
-        "seconds": result["search_seconds"] + result["train_seconds"],
-    }
+    learned = {"test": result["test"], "params": result["params"]}
+    learned["seconds"] = result["search_seconds"] + result["train_seconds"]
     return {LEARNED: learned, **result["baselines"]}
 
 
@@ -121,19 +125,14 @@ def run_title(result: Mapping) -> str:
 
 
 def collect(folders: Iterable[str | os.PathLike]):
-    """Runs side by side: mean and spread over seeds, for every task, rule or protocol, and network.
+    """Folders of runs as a table: mean and spread over seeds, per task, rule, protocol and network.
 
-    Args:
-        folders: of runs, each with a ``result.json``.
+    Returns a pandas DataFrame, best first within a task, rule and protocol, with the columns
+    ``task``, ``rule``, ``protocol``, ``network``, ``runs`` (how many), ``test`` (mean), ``std``
+    (over runs, NaN for one), ``params`` and ``seconds`` (means; search and training together).
 
-    Returns:
-        A pandas DataFrame, best first within a task, rule and protocol, with the columns ``task``,
-        ``rule``, ``protocol``, ``network``, ``runs`` (how many), ``test`` (mean), ``std`` (over
-        runs, NaN for one), ``params`` and ``seconds`` (means; search and training together).
-
-    Raises:
-        ResultError: for a folder without a result, and for two runs with the same task, rule,
-            protocol and seed, which would count one seed twice.
+    Raises :class:`ResultError` for a folder without a result, and for two runs with the same task,
+    rule, protocol and seed, which would count one seed twice.
     """
     import pandas as pd
 
@@ -147,8 +146,7 @@ def collect(folders: Iterable[str | os.PathLike]):
             )
         seen[title] = folder
         run_of = {key: result.get(key) for key in keys}
-        for network, entry in networks(result).items():
-            rows.append({**run_of, "network": network, **{n: entry[n] for n in BASELINE_FIELDS}})
+        rows += [{**e, **run_of, "network": name} for name, e in networks(result).items()]
     if not rows:
         raise ResultError("found no runs; allowed: at least one folder with a result.json")
     table = pd.DataFrame(rows).groupby([*keys, "network"], dropna=False, as_index=False)
@@ -163,55 +161,22 @@ def collect(folders: Iterable[str | os.PathLike]):
     return table.sort_values([*keys, "test"], ascending=[True, True, True, False])
 
 
-def _check_result(place: str, result: object) -> None:
-    _check_fields(place, result, RESULT_FIELDS)
-    for name, kinds, allowed in (
-        ("task", (str,), "a string"),
-        ("rule", (str, type(None)), "a string or null"),
-        ("protocol", (str, type(None)), "a string or null"),
-        ("metric", (str,), "a string"),
-        ("seed", (int,), "an integer"),
-    ):
-        found = result.get(name)
-        if type(_scalar(found)) not in kinds:
-            raise ResultError(f"{place}.{name}: found {quoted(found)}; allowed: {allowed}")
-    if not isinstance(result["baselines"], Mapping):
-        raise ResultError(
-            f"{place}.baselines: found {quoted(result['baselines'])}; "
-            f"allowed: a dict name → {{{', '.join(BASELINE_FIELDS)}}}"
-        )
-    if LEARNED in result["baselines"]:
-        raise ResultError(f"{place}.baselines: found {LEARNED!r}; allowed: names of baselines")
-    for name, entry in result["baselines"].items():
-        _check_fields(f"{place}.baselines[{name!r}]", entry, BASELINE_FIELDS)
+def as_json(value: object, place: str = "value", *, digits: int | None = None) -> object:
+    """``value`` in the types of JSON, with floats of so many significant ``digits``.
 
-
-def _check_fields(place: str, entry: object, names: tuple[str, ...]) -> None:
-    if not isinstance(entry, Mapping):
-        raise ResultError(f"{place}: found {quoted(entry)}; allowed: a dict")
-    missing = [name for name in names if name not in entry]
-    if missing:
-        raise ResultError(
-            f"{place}: found no field {', '.join(missing)}; allowed: at least {', '.join(names)}"
-        )
-    for name in set(names) & set(NUMBERS):
-        value = _scalar(entry[name])
-        if type(value) not in (int, float) or not math.isfinite(value):
-            raise ResultError(f"{place}.{name}: found {quoted(value)}; allowed: a finite number")
-
-
-def _jsonable(place: str, value: object) -> object:
-    """``value`` in the types of JSON, floats rounded to six significant digits."""
+    Tuples become lists, numbers of NumPy and PyTorch Python's own. Raises :class:`ResultError`, by
+    place, for what is not JSON: NaN, infinity, a lone surrogate, keys that are not strings, ….
+    """
     value = _scalar(value)
     if isinstance(value, Mapping):
         for name in value:
             if not isinstance(name, str):
                 raise ResultError(f"{place}: found key {quoted(name)}; allowed: strings")
-        return {name: _jsonable(f"{place}.{name}", inner) for name, inner in value.items()}
+        return {name: as_json(v, f"{place}.{name}", digits=digits) for name, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_jsonable(f"{place}[{i}]", inner) for i, inner in enumerate(value)]
+        return [as_json(v, f"{place}[{i}]", digits=digits) for i, v in enumerate(value)]
     if isinstance(value, float) and math.isfinite(value):
-        return float(f"{value:.6g}")
+        return float(f"{value:.{digits}g}") if digits else value
     if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, str) and value.encode(errors="ignore").decode() == value:
@@ -222,19 +187,34 @@ def _jsonable(place: str, value: object) -> object:
     )
 
 
+def _check_result(place: str, result: object) -> None:
+    _check_fields(place, result, RESULT_FIELDS)
+    baselines, place = result["baselines"], f"{place}.baselines"
+    if not isinstance(baselines, Mapping):
+        allowed = f"a dict name → {{{', '.join(BASELINE_FIELDS)}}}"
+        raise ResultError(f"{place}: found {quoted(baselines)}; allowed: {allowed}")
+    if LEARNED in baselines:
+        raise ResultError(f"{place}: found {LEARNED!r}; allowed: names of baselines")
+    for name, entry in baselines.items():
+        _check_fields(f"{place}[{name!r}]", entry, BASELINE_FIELDS)
+
+
+def _check_fields(place: str, entry: object, needed: tuple[str, ...]) -> None:
+    if not isinstance(entry, Mapping):
+        raise ResultError(f"{place}: found {quoted(entry)}; allowed: a dict")
+    missing = ", ".join(name for name in needed if name not in entry)
+    if missing:
+        raise ResultError(
+            f"{place}: found no field {missing}; allowed: at least {', '.join(needed)}"
+        )
+    for name, (kinds, allowed) in KINDS.items():
+        value = _scalar(entry.get(name))
+        known = type(value) in kinds and not (type(value) is float and not math.isfinite(value))
+        if name in entry and not known:
+            raise ResultError(f"{place}.{name}: found {quoted(value)}; allowed: {allowed}")
+
+
 def _scalar(value: object) -> object:
     """A number of NumPy or PyTorch as Python's own."""
     is_scalar = getattr(value, "ndim", None) == 0 and hasattr(value, "item")
     return value.item() if is_scalar else value
-
-
-def _versions() -> dict[str, str]:
-    import numpy
-    import torch
-
-    return {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": numpy.__version__,
-        "bmnas": __version__,
-    }

@@ -47,9 +47,8 @@ def run(
         timeout: the most seconds that one cell may take; unlimited by default.
 
     Raises:
-        NotebookError: as :func:`~bmnas_core.experiments.notebook_parameters`, before anything
-            starts.
-        ParameterError: for unknown parameters and values of the wrong type, likewise.
+        NotebookError, ParameterError: for a file that is not a notebook with parameters, unknown
+            parameters and values of the wrong type, before anything starts.
         BmnasError: for a folder that cannot be made or is the notebook's own, likewise.
         RunError: when a cell fails. The notebook up to that cell stays in the folder.
     """
@@ -151,26 +150,20 @@ def _run_error(notebook: Path, executed: Path, error: Exception, timeout: int | 
     import nbformat
 
     added = {"injected-parameters", "papermill-error-cell-tag"}
-    cells = [
-        cell
-        for cell in nbformat.read(executed, as_version=4).cells
-        if not added & set(cell.metadata.get("tags", ()))
-    ]
-    started = [
-        (i, cell)
-        for i, cell in enumerate(cells, 1)
-        if cell.metadata.get("papermill", {}).get("start_time")
-    ]
+    where, number = "before its first cell", 0
+    for cell in nbformat.read(executed, as_version=4).cells:
+        if added & set(cell.metadata.get("tags", ())):
+            continue
+        number += 1
+        if cell.metadata.get("papermill", {}).get("start_time"):
+            first = (cell.source.strip().splitlines() or [""])[0]
+            where = f"in cell {number} ({quoted(first)})"
     if hasattr(error, "ename"):
         what = ": ".join(part for part in (error.ename, error.evalue) if part)
     elif isinstance(error, TimeoutError):
         what = f"took longer than {timeout} s"
     else:
         what = f"{type(error).__name__}: {error}"
-    where = "before its first cell"
-    if started:
-        number, cell = started[-1]
-        where = f"in cell {number} ({quoted((cell.source.strip().splitlines() or [''])[0])})"
     return RunError(
         f"{notebook} failed {where}: {shortened(' '.join(what.split()), 500)}; "
         f"executed notebook: {executed}"
