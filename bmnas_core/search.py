@@ -140,16 +140,23 @@ class SearchState:
 
 
 class Search:
-    """Bilevel search on a task; iterating it makes one update at a time.
+    """Bilevel search on a task. Iterating it makes one step at a time: updates, then the selection.
 
-    All randomness is a function of the seed and the step, so that a resumed search equals an
-    unbroken one, and two searches can run side by side.
+    All randomness is a function of the seed and the step, so a resumed search equals an unbroken
+    one, and two searches can run side by side.
 
     Args:
         task: only its train and validation splits are read.
+        config: how; fields that are None default to the task's.
+        seed: fixes initial weights, batches, dropout and the selection.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, …
         bank: features computed before; the task's shared bank in memory by default.
 
+    Raises :class:`SearchError` in a step whose loss is not finite, and SelectionError for what a
+    selection rule gives if it is no genotype of the space.
+
     Attributes:
+        hypernet: the network that is searched in.
         step: steps made so far.
         best_genotype, best_score: of the best validation score at the end of an epoch so far, and
             from the first step of the final selection on, the best candidate's.

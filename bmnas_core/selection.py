@@ -192,7 +192,7 @@ class Selection:
         class BestOfTen(bm.Selection):
             def run(self):
                 weights, search = self.search.state.weights, self.search
-                scores = {g: search.score_of(g) for g in most_probable(weights, 10)}
+                scores = {g: search.score_of(g) for g in bm.most_probable(weights, 10)}
                 best = max(scores, key=scores.get)
                 yield best, scores[best]
 
@@ -358,11 +358,8 @@ class Candidate:
     """A genotype in training: its probability under the hypernet, and its score so far."""
 
     def __init__(self, search: SearchView, genotype: Genotype, probability: float):
-        self.genotype, self.probability, self.data = (
-            genotype,
-            probability,
-            (search.task, search.bank),
-        )
+        self.genotype, self.probability = genotype, probability
+        self.data = search.task, search.bank
         sizes = {name: getattr(search.config, name) for name in ("C", "L", "dropout")}
         config = TrainConfig(data="train", **sizes).with_defaults(search.task.config)
         with seeded(search.seed, "initial weights"):
