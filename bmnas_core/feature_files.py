@@ -25,7 +25,7 @@ from torch import Tensor
 
 from .networks import FeatureError
 from .storage import atomic_write
-from .tasks.inputs import DataError
+from .tasks.inputs import DataError, wrong
 from .tasks.task import Modality
 
 FORMAT = "bmnas-features/3"
@@ -70,7 +70,6 @@ class DiskFeatures:
     Args:
         folder: for one folder a modality.
         device: where batches are served.
-        extract: yields the features of a modality from an item on.
 
     Attributes:
         features: feature name → (items, C_i, L), in half precision.
@@ -89,15 +88,15 @@ class DiskFeatures:
         device: torch.device,
         extract: Extract,
     ):
-        allowed = "allowed: the path of a folder that can be written"
+        allowed = "the path of a folder that can be written"
         if not isinstance(folder, (str, os.PathLike)):
-            raise FeatureError(f"folder: found {folder!r}; {allowed}")
+            raise wrong("folder", repr(folder), allowed, FeatureError)
         try:
             Path(folder).mkdir(parents=True, exist_ok=True)
             self._tables = [MemmapFeatures(Path(folder), m, L, extract) for m in modalities]
         except OSError as error:
-            why = error.strerror or error
-            raise FeatureError(f"folder: found {str(folder)!r} ({why}); {allowed}") from None
+            found = f"{str(folder)!r} ({error.strerror or error})"
+            raise wrong("folder", found, allowed, FeatureError) from None
         self.features = {k: v for table in self._tables for k, v in table.features.items()}
         self.skipped = {table.modality.name: table.skipped for table in self._tables}
         self._device = device
@@ -111,16 +110,18 @@ class DiskFeatures:
             index: (n, modalities), the items of each sample.
             next_rows: samples to prefetch.
         """
-        reading = self._reading(index[rows].cpu())
+        _, reading = self._start(index[rows])
         if next_rows is not None:
-            items = index[next_rows.to(index.device)].cpu()
-            self._prefetched[_key(items)] = self._reading(items)
+            key, prefetched = self._start(index[next_rows.to(index.device)])
+            self._prefetched[key] = prefetched
             while len(self._prefetched) > MAX_PREFETCH:
                 self._prefetched.pop(next(iter(self._prefetched))).cancel()
         return reading.result()
 
-    def _reading(self, items: Tensor) -> Future:
-        return self._prefetched.pop(_key(items), None) or self._reader.submit(self._read, items)
+    def _start(self, items: Tensor) -> tuple[tuple, Future]:
+        items = items.cpu()
+        key = tuple(items.shape), items.numpy().tobytes()
+        return key, self._prefetched.pop(key, None) or self._reader.submit(self._read, items)
 
     def _read(self, items: Tensor) -> dict[str, Tensor]:
         columns, features = list(zip(self._tables, items.unbind(-1), strict=True)), {}
@@ -146,7 +147,9 @@ class MemmapFeatures:
                 if not finished.is_file():
                     self._make(extract)
                 lock.unlink(missing_ok=True)  # a process that waits for it finds the features
-        self._values = self._load()
+        meta, self._values = self._open(self.folder, finished.name)
+        again = f"(to have it tried again, delete {self.folder})"
+        self.skipped = {item: f"{why} {again}" for item, why in meta["skipped"].items()}
         self._rows = torch.from_numpy(self._values)
         self.features = self._by_name(self._rows)
 
@@ -195,8 +198,7 @@ class MemmapFeatures:
         if not done:
             _create(path, self._shape)
         rows = np.lib.format.open_memmap(path, "r+")
-        parts = extract(self.modality, done) if done < items else ()
-        for start, end, features, skipped in parts:
+        for start, end, features, skipped in extract(self.modality, done) if done < items else ():
             rows[start:end] = _as_half(features, start)
             self.skipped |= skipped
             if end - done >= FLUSH_EVERY or end == items:
@@ -208,8 +210,7 @@ class MemmapFeatures:
     def _resume(self, beside: Path) -> int:
         """Items that an earlier extraction has written; if that is damaged, it is deleted."""
         try:
-            meta = self._read_meta(beside / "progress.json")
-            _mapped(beside / "features.npy", self._shape)
+            meta, _ = self._open(beside, "progress.json")
             done = min(int(meta["done"]), self._shape[0])
         except _DAMAGE:
             shutil.rmtree(beside, ignore_errors=True)
@@ -220,8 +221,7 @@ class MemmapFeatures:
 
     def _check_readable(self, start: int, end: int) -> None:
         """Refuse a run of files none of which can be read: the disk is gone, not a file damaged."""
-        items = range(start, end)
-        if len(items) >= MAX_UNREADABLE_RUN and all(item in self.skipped for item in items):
+        if end - start >= MAX_UNREADABLE_RUN and self.skipped.keys() >= set(range(start, end)):
             raise DataError(
                 f"{self.modality.name}: items {start} … {end - 1}: none can be read, the first of "
                 f"them: {self.skipped[start]}; what was extracted before is kept"
@@ -231,31 +231,30 @@ class MemmapFeatures:
         with atomic_write(path) as part:
             part.write_text(json.dumps(self._meta | {"skipped": self.skipped} | more, indent=1))
 
-    def _read_meta(self, path: Path) -> dict:
-        """What a file says of the features beside it. Raises ValueError if they are others."""
-        meta = json.loads(path.read_text())
-        for name, allowed in self._meta.items():
-            if meta[name] != allowed:
-                raise ValueError(f"found {name} {meta[name]!r}; allowed: {allowed!r}")
-        meta["skipped"] = {int(item): str(why) for item, why in meta["skipped"].items()}
-        return meta
+    def _open(self, folder: Path, name: str) -> tuple[dict, np.memmap]:
+        """What a file says of the features beside it, and those.
 
-    def _load(self) -> np.memmap:
-        path = self.folder / "bank.json"
+        Raises FeatureError if one of the two is missing, damaged or of other features.
+        """
+        path = folder / name
         try:
-            meta = self._read_meta(path)
-            path = self.folder / "features.npy"
-            values = _mapped(path, self._shape)
+            meta = json.loads(path.read_text())
+            for field, allowed in self._meta.items():
+                if meta[field] != allowed:
+                    raise ValueError(f"found {field} {meta[field]!r}; allowed: {allowed!r}")
+            meta["skipped"] = {int(item): str(why) for item, why in meta["skipped"].items()}
+            path = folder / "features.npy"
+            # Private pages, since PyTorch has no read-only arrays; none is written to.
+            values = np.lib.format.open_memmap(path, "c")
+            if (values.shape, values.dtype) != (self._shape, np.float16):
+                found = f"shape {list(values.shape)} of {values.dtype}"
+                raise ValueError(f"found {found}; allowed: {list(self._shape)} of float16")
         except _DAMAGE as error:
             raise FeatureError(
                 f"{path}: found no features of {self.modality.name!r} ({error}); delete "
                 f"{self.folder} to have it made again"
             ) from None
-        self.skipped = {
-            item: f"{why} (to have it tried again, delete {self.folder})"
-            for item, why in meta["skipped"].items()
-        }
-        return values
+        return meta, values
 
 
 def _create(path: Path, shape: tuple[int, int, int]) -> None:
@@ -264,12 +263,10 @@ def _create(path: Path, shape: tuple[int, int, int]) -> None:
     Writing to a memory map cannot fail with an error: where a file has holes and the disk is full,
     it kills the process (SIGBUS).
     """
-    needed, free = 2 * math.prod(shape), shutil.disk_usage(path.parent).free
+    needed, free = 2 * math.prod(shape) / 1e9, shutil.disk_usage(path.parent).free / 1e9
     if needed > free:
-        raise FeatureError(
-            f"{path.parent.parent}: the features need {needed / 1e9:.2f} GB; found "
-            f"{free / 1e9:.2f} GB"
-        )
+        place = path.parent.parent
+        raise FeatureError(f"{place}: the features need {needed:.2f} GB; found {free:.2f} GB")
     try:
         values = np.lib.format.open_memmap(path, "w+", np.float16, shape)
         with open(path, "r+b") as file:
@@ -283,29 +280,15 @@ def _create(path: Path, shape: tuple[int, int, int]) -> None:
         raise
 
 
-def _mapped(path: Path, shape: tuple[int, int, int]) -> np.memmap:
-    # Private pages, since PyTorch has no read-only arrays; none is written to.
-    values = np.lib.format.open_memmap(path, "c")
-    if values.shape != shape or values.dtype != np.float16:
-        raise ValueError(
-            f"found shape {list(values.shape)} of {values.dtype}; allowed: {list(shape)} of float16"
-        )
-    return values
-
-
 def _as_half(features: dict[str, Tensor], start: int) -> np.ndarray:
     """Features by name as one array (n, ΣC_i, L). Raises FeatureError for values that overflow."""
     for name, values in features.items():
-        large = (values.abs() > torch.finfo(torch.float16).max).flatten(1).any(1).nonzero()
-        if len(large):
-            item = int(large[0])
+        largest = values.abs().flatten(1).amax(1)
+        too_large = (largest > torch.finfo(torch.float16).max).nonzero()
+        if len(too_large):
+            row = int(too_large[0])
             raise FeatureError(
-                f"feature {name!r} of item {start + item}: found "
-                f"{float(values[item].abs().max()):.0f}; allowed on disk, in half precision: "
-                "at most 65504"
+                f"feature {name!r} of item {start + row}: found {float(largest[row]):.0f}; "
+                "allowed on disk, in half precision: at most 65504"
             )
     return torch.cat(list(features.values()), dim=1).half().cpu().numpy()
-
-
-def _key(items: Tensor) -> tuple:
-    return tuple(items.shape), items.numpy().tobytes()

@@ -1,8 +1,7 @@
 """FeatureBank: features of the frozen backbones, computed once.
 
 During search and training the backbones do not change, so neither do their features. The bank
-runs every item of every modality through its backbone once, pools to length L and serves batches,
-from memory or from files (see :mod:`~bmnas_core.feature_files`).
+runs every item of every modality through its backbone once, pools to length L and serves batches.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from .feature_files import DiskFeatures, Extract, Part, cache_key
 from .networks import FeatureError, pool
 from .progress import progress_bar
 from .runtime import resolve_device
-from .tasks.inputs import DataError, FileInputs, load, warn_skipped
+from .tasks.inputs import DataError, Inputs, load, warn_skipped, wrong
 from .tasks.task import SPLITS, Modality, Task, TaskError, as_task, tensor_hash
 
 #: Features or inputs of N samples by name, each (N, …), and the labels (N, …).
@@ -37,33 +36,26 @@ def extract(modality: Modality, backbone: nn.Module, inputs: Tensor, L: int) -> 
     Raises:
         FeatureError: if the backbone's output is not what the modality declares.
     """
-    outputs = backbone(inputs)
+    outputs, place = backbone(inputs), f"backbone of {modality.name!r}"
     kinds = outputs if isinstance(outputs, (list, tuple)) else [outputs]
-    wrong = [type(o).__name__ for o in kinds if not isinstance(o, Tensor)]
-    if kinds is not outputs or wrong:
-        raise FeatureError(
-            f"backbone of {modality.name!r}: found {', '.join(wrong) or 'a single tensor'}; "
-            "allowed: a list of tensors"
-        )
+    others = ", ".join(type(o).__name__ for o in kinds if not isinstance(o, Tensor))
+    if kinds is not outputs or others:
+        raise wrong(place, others or "a single tensor", "a list of tensors", FeatureError)
     if len(outputs) != len(modality.channels):
-        raise FeatureError(
-            f"backbone of {modality.name!r}: found {len(outputs)} features; allowed: "
-            f"{len(modality.channels)} ({', '.join(modality.channels)})"
-        )
+        allowed = f"{len(modality.channels)} ({', '.join(modality.channels)})"
+        raise wrong(place, f"{len(outputs)} features", allowed, FeatureError)
     features = {}
     for (name, channels), output in zip(modality.channels.items(), outputs, strict=True):
-        fits = output.dim() >= 2 and output.shape[:2] == (len(inputs), channels)
-        if not fits or 0 in output.shape:
-            raise FeatureError(
-                f"feature {name!r}: found shape {tuple(output.shape)}; allowed: "
-                f"({len(inputs)}, {channels}, …)"
-            )
+        shape, n = tuple(output.shape), len(inputs)
+        if shape[:2] != (n, channels) or 0 in shape:
+            allowed = f"({n}, {channels}, …)"
+            raise wrong(f"feature {name!r}", f"shape {shape}", allowed, FeatureError)
         features[name] = pool(output.float(), L, modality.pooling)
     return features
 
 
-class _Source:
-    """Serves batches of a task's samples: its splits with their labels."""
+class Source:
+    """What a network reads samples of a task from: its splits with their labels."""
 
     #: Batch size of evaluation.
     eval_batch_size = 512
@@ -89,7 +81,7 @@ class _Source:
         return self.splits[name]
 
 
-class FeatureBank(_Source):
+class FeatureBank(Source):
     """Pooled features of all items of a task, with the task's splits.
 
     Items whose files cannot be read are left out with a warning, and their samples with them.
@@ -98,22 +90,20 @@ class FeatureBank(_Source):
         task: the task; its backbones are run in evaluation mode, without gradients.
         L: length to pool to; defaults to the task's.
         device: where the features are kept in memory and served.
-        folder: keep them on disk here, in half precision, and read them memory-mapped instead,
-            see :class:`~bmnas_core.feature_files.DiskFeatures`. Features of other backbones, data,
-            L or pooling may be in the same folder.
+        folder: keep them on disk here instead, in half precision and memory-mapped, beside those
+            of other backbones, data, L or pooling; see :mod:`~bmnas_core.feature_files`.
         workers: processes that read files, see :func:`~bmnas_core.tasks.inputs.load`.
         progress: show a progress bar while files are read.
 
     Attributes:
         features: feature name → (items, C_i, L).
         skipped: modality name → item → why it cannot be read.
-        source_hash: hash of everything that produced the features, of the precision, and of the
-            task's splits and labels.
-        content_hash: hash of that and of which items are left out.
+        source_hash: of all that produced the features, their precision, the splits and labels.
+        content_hash: of that and of which items are left out.
 
     Raises:
-        FeatureError: for features of the wrong shape or with values that are not finite, named
-            with the item, and for a bank on disk that is damaged or does not fit there.
+        FeatureError: for features of the wrong shape or with values that are not finite, and for
+            a bank on disk that is damaged or does not fit there.
         DataError: if no sample of a split can be read.
     """
 
@@ -129,11 +119,15 @@ class FeatureBank(_Source):
     ):
         self.L = as_task(task).config.L if L is None else L
         if type(self.L) is not int or self.L < 1:
-            raise FeatureError(f"L: found {self.L!r}; allowed: an integer of 1 or more")
+            raise wrong("L", repr(self.L), "an integer of 1 or more", FeatureError)
         super().__init__(task, device)
         self.precision = torch.float32 if folder is None else torch.float16
         self.source_hash = _source_hash(task, self.L, self.precision)
-        _warn_untrained(task.modalities)
+        for modality in task.modalities:
+            if getattr(modality.backbone, "_origin", None) == INITIAL:
+                text = "features say more after train_backbone or load_checkpoint"
+                place = f"backbone of {modality.name!r}"
+                warnings.warn(f"{place}: found {INITIAL}; {text}", stacklevel=3)
         self._workers, self._progress = workers, progress
         if folder is None:
             self._store = _MemoryFeatures(task.modalities, self._extract)
@@ -149,29 +143,24 @@ class FeatureBank(_Source):
     def shared(
         cls, task: Task, L: int | None, device: torch.device | str, bank: FeatureBank | None = None
     ) -> FeatureBank:
-        """The task's bank in memory: computed at the first call, then shared.
+        """``bank``, or by default the task's in memory, which all callers share.
 
-        It is computed anew when the weights of a backbone have changed. If a ``bank`` is given, it
-        is returned instead.
-
-        Raises:
-            FeatureError: if ``bank`` was made of another task, data, backbones or L.
+        That is computed at the first call, and anew once the weights of a backbone have changed.
+        Raises FeatureError if ``bank`` was made of another task, data, backbones or L.
         """
         L = task.config.L if L is None else L
         device = resolve_device(device)
         if bank is not None:
             if not (hasattr(bank, "source_hash") and hasattr(bank, "batch")):
-                raise FeatureError(f"bank: found {type(bank).__name__}; allowed: a FeatureBank")
+                raise wrong("bank", type(bank).__name__, "a FeatureBank", FeatureError)
             if bank.source_hash != _source_hash(task, L, bank.precision):
-                raise FeatureError(
-                    f"bank: found one made of other data, splits, backbones or L than those of "
-                    f"task {task.name!r}; allowed: FeatureBank(task, {L})"
-                )
+                found = "one made of other data, splits, backbones or L than those of task"
+                allowed = f"FeatureBank(task, {L})"
+                raise wrong("bank", f"{found} {task.name!r}", allowed, FeatureError)
             if bank.device != device:
-                raise FeatureError(
-                    f"bank: found one on {str(bank.device)!r}; allowed: on {str(device)!r}, as "
-                    f"FeatureBank(task, {L}, device={str(device)!r})"
-                )
+                there = repr(str(device))
+                allowed = f"on {there}, as FeatureBank(task, {L}, device={there})"
+                raise wrong("bank", f"one on {str(bank.device)!r}", allowed, FeatureError)
             return bank
         source_hash = _source_hash(task, L, torch.float32)
         banks, key = _BANKS.setdefault(task, {}), (L, str(device))
@@ -191,33 +180,24 @@ class FeatureBank(_Source):
         Raises:
             TaskError: for a split that does not exist; ``"train+validation"`` joins two.
         """
-        index, labels = self._split(split)
-        rows = rows.to(self.device)
+        (index, labels), rows = self._split(split), rows.to(self.device)
         return self._store.read(index, rows, next_rows), labels[rows]
 
-    def batches(
-        self, split: str, batches: Sequence[Tensor], random: tuple | None = None
-    ) -> Iterator[Batch]:
+    def batches(self, split: str, batches: Sequence[Tensor], random=None) -> Iterator[Batch]:
         """:meth:`batch` of one after the other. Features are never augmented."""
         for rows, next_rows in zip(batches, [*batches[1:], None], strict=True):
             yield self.batch(split, rows, next_rows)
 
     def _extract(self, modality: Modality, first: int) -> Iterator[Part]:
         """Features of a modality's items from ``first`` on."""
-        inputs, size, in_files = modality.inputs, 512, not isinstance(modality.inputs, Tensor)
-        each = _numel(inputs) if in_files else 0
-        if in_files:
-            size = min(size, max(1, MAX_VALUES_PER_FORWARD // each))
+        inputs, backbone, name = modality.inputs, modality.backbone, f"{modality.name} features"
+        each = _file_values([inputs])
+        size = min(512, max(1, MAX_VALUES_PER_FORWARD // each)) if each else 512
         ranges = torch.arange(first, len(inputs)).split(size)
         batches = [(items, items[:, None]) for items in ranges]
         loaded = load([inputs], batches, workers=self._workers, values=size * each)
-        shown = progress_bar(
-            zip(ranges, loaded, strict=True),
-            f"{modality.name} features",
-            len(ranges),
-            show=in_files and self._progress,
-        )
-        backbone = modality.backbone
+        parts = zip(ranges, loaded, strict=True)
+        shown = progress_bar(parts, name, len(ranges), show=bool(each) and self._progress)
         before = next(iter(backbone.parameters()), torch.empty(0)).device
         backbone.to(self.device).eval()
         try:
@@ -226,7 +206,7 @@ class FeatureBank(_Source):
                     name: torch.zeros(len(items), channels, self.L, device=self.device)
                     for name, channels in modality.channels.items()
                 }
-                if len(batch.kept):
+                if batch.inputs:
                     with torch.no_grad():
                         found = extract(modality, backbone, batch.inputs[0].to(self.device), self.L)
                     for name, values in found.items():
@@ -272,17 +252,7 @@ class _MemoryFeatures:
         return {name: self.features[name][items[..., m]] for name, m in self._column.items()}
 
 
-def _warn_untrained(modalities: Sequence[Modality]) -> None:
-    for modality in modalities:
-        if getattr(modality.backbone, "_origin", None) == INITIAL:
-            warnings.warn(
-                f"backbone of {modality.name!r}: found {INITIAL}; features say more after "
-                "train_backbone or load_checkpoint",
-                stacklevel=4,
-            )
-
-
-class RawInputs(_Source):
+class RawInputs(Source):
     """The modalities' raw inputs, served like a bank, to train backbones on.
 
     Args:
@@ -295,21 +265,18 @@ class RawInputs(_Source):
         task: Task,
         *,
         device: torch.device | str = "cpu",
-        modalities: tuple[str, ...] | None = None,
+        modalities: Sequence[str] | None = None,
         workers: int | None = None,
     ):
         super().__init__(task, device)
         self._workers = workers
-        self._columns = {
-            modality.name: m
-            for m, modality in enumerate(task.modalities)
-            if modalities is None or modality.name in modalities
-        }
+        names = [modality.name for modality in task.modalities]
+        served = names if modalities is None else modalities
+        self._columns = {name: m for m, name in enumerate(names) if name in served}
         self._inputs = [task.modalities[m].inputs for m in self._columns.values()]
         self._reported: set[str] = set()
-        self._each = 0
-        if not all(isinstance(inputs, Tensor) for inputs in self._inputs):
-            self._each = sum(_numel(inputs) for inputs in self._inputs)
+        self._each = _file_values(self._inputs)
+        if self._each:
             self.eval_batch_size = max(1, MAX_VALUES_PER_FORWARD // self._each)
 
     def batch(self, split: str, rows: Tensor) -> Batch:
@@ -341,10 +308,14 @@ class RawInputs(_Source):
         warn_skipped("items that cannot be read", found)
 
 
-def _numel(inputs: Tensor | FileInputs) -> int:
-    """Number of values of one input, the first that can be read."""
-    if isinstance(inputs, Tensor):
-        return inputs[0].numel()
+def _file_values(columns: Sequence[Inputs]) -> int:
+    """Values of one sample, if some of its inputs are in files; else 0."""
+    in_memory = all(isinstance(inputs, Tensor) for inputs in columns)
+    return 0 if in_memory else sum(_numel(inputs) for inputs in columns)
+
+
+def _numel(inputs: Inputs) -> int:
+    """Values of one input, the first that can be read."""
     why = None
     for item in range(len(inputs)):
         try:
@@ -359,8 +330,8 @@ def _check_finite(name: str, values: Tensor, items: Tensor) -> None:
     if len(bad):
         row = int(bad[0])
         kind = "NaN" if values[row].isnan().any() else "infinity"
-        raise FeatureError(
-            f"feature {name!r} of item {int(items[row])}: found {kind}; allowed: finite numbers"
+        raise wrong(
+            f"feature {name!r} of item {int(items[row])}", kind, "finite numbers", FeatureError
         )
 
 

@@ -39,8 +39,12 @@ def progress_bar(
 
 def is_interactive() -> bool:
     """Whether what is printed here appears in a terminal or an attended notebook."""
-    if os.environ.get(UNATTENDED) == "1":
-        return False
+    attended = os.environ.get(UNATTENDED) != "1"
+    return attended and (sys.stderr.isatty() or notebook_shell() is not None)
+
+
+def notebook_shell():
+    """The shell of the notebook that this runs in, or None."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
-    return sys.stderr.isatty() or hasattr(shell, "kernel")
+    return shell if hasattr(shell, "kernel") else None

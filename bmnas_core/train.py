@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from .backbones.item_training import train_on_items
 from .config import Settings, setting
 from .errors import BmnasError
-from .features import FeatureBank, RawInputs, extract
+from .features import FeatureBank, RawInputs, Source, extract
 from .genotype import Genotype
 from .metrics import metric_of
 from .networks import FusionNetwork, count_parameters
@@ -47,8 +48,8 @@ class EndToEnd(nn.Module):
     """Backbones and fusion network as one: raw inputs by modality name → logits.
 
     The backbones learn in evaluation mode: their BatchNorms keep their statistics, since batches
-    that fit in memory here are too small for better ones, and without dropout the fusion network
-    learns from features like those that it will be tested on.
+    that fit in memory are too small for better ones, and without dropout the fusion network learns
+    from features like those that it is tested on.
 
     Attributes:
         reads_inputs: names of the modalities whose raw inputs it reads. A network without this
@@ -102,24 +103,22 @@ def train_backbone(
     progress: bool = True,
     on_epoch: Callable[[dict], None] | None = None,
 ) -> tuple[nn.Module, list[dict]]:
-    """Train the backbone of one modality alone, before it is frozen.
+    """Train the backbone of one modality alone, in place, before it is frozen.
 
     A backbone with a ``classify`` method learns the task's labels, starting from the weights it has
     (:func:`~bmnas_core.backbones.paper.checkpoints.load_checkpoint` reads published ones); inputs
-    from files are augmented. Any other backbone learns each item's own class, starting from
-    scratch, see :func:`~bmnas_core.backbones.item_training.train_on_items`. Both learn from the
-    training split alone: a search reads validation, and features that memorise their samples would
-    mislead it.
+    from files are augmented. Any other learns each item's own class from scratch, see
+    :func:`~bmnas_core.backbones.item_training.train_on_items`. Both learn from the training split
+    alone: a search reads validation, and features that memorise its samples would mislead it.
 
     Args:
-        modality: its name; its backbone is trained in place and left in evaluation mode.
         config: fields that are None default to the task's for this backbone, then to the task's.
         on_epoch: called with each epoch's record as it ends.
 
     Returns:
-        The backbone under its classifier and one record an epoch, as of :func:`train`. One that
-        learned labels can be given to :func:`evaluate`. One that learned items maps inputs to
-        logits (N, item classes), and its validation score is the accuracy on validation items.
+        The backbone under its classifier, in evaluation mode, and one record an epoch, as of
+        :func:`train`. One that learned labels can be given to :func:`evaluate`. One that learned
+        items maps inputs to logits (N, item classes); its validation score is their accuracy.
 
     Raises:
         TaskError: for a modality that does not exist.
@@ -132,17 +131,14 @@ def train_backbone(
     how = {"seed": seed, "progress": progress, "on_epoch": on_epoch}
     if hasattr(found.backbone, "classify"):
         config = replace(config, data="train", finetune=False)
-        net: nn.Module = Unimodal(found)
-        source = RawInputs(task, device=device, modalities=(modality,))
+        net, source = Unimodal(found), RawInputs(task, device=device, modalities=(modality,))
         history = fit(net, task, source, config, name=modality, **how)
     elif found.classes is not None:
         net, history = train_on_items(task, found, config, device=resolve_device(device), **how)
     else:
         kind = type(found.backbone).__name__
-        raise TrainError(
-            f"backbone of {modality!r}: found {kind}; allowed: one with classify(), or classes of "
-            "the items"
-        )
+        allowed = "one with classify(), or classes of the items"
+        raise TrainError(f"backbone of {modality!r}: found {kind}; allowed: {allowed}")
     found.backbone._origin = "trained here"
     return net, history
 
@@ -178,12 +174,11 @@ def train(
     config = TrainConfig.from_optional(config).with_defaults(as_task(task).config)
     device = resolve_device(device)
     with seeded(seed, "initial weights"):
-        net: nn.Module = fusion_network(genotype, task, config)
+        net = fusion_network(genotype, task, config)
     if start is not None:
         net = _copy_of(start, net)
     if config.finetune:
-        net = EndToEnd(task, net, config.L)
-        source = RawInputs(task, device=device)
+        net, source = EndToEnd(task, net, config.L), RawInputs(task, device=device)
     else:
         source = FeatureBank.shared(task, config.L, device, bank)
     how = {"progress": progress, "on_epoch": on_epoch, "validate": validate}
@@ -191,14 +186,13 @@ def train(
 
 
 def _copy_of(start: nn.Module, net: FusionNetwork) -> FusionNetwork:
-    found, wanted = (
-        {k: tuple(v.shape) for k, v in one.state_dict().items()} for one in (start, net)
-    )
-    if getattr(start, "genotype", None) != net.genotype or found != wanted:
-        raise TrainError(
-            f"start: found {type(start).__name__}; allowed: a FusionNetwork of the same genotype, "
-            "C, L and task"
-        )
+    def shapes(one: FusionNetwork) -> dict:
+        return {name: value.shape for name, value in one.state_dict().items()}
+
+    fits = isinstance(start, FusionNetwork) and start.genotype == net.genotype
+    if not fits or shapes(start) != shapes(net):
+        found, allowed = type(start).__name__, "a FusionNetwork of the same genotype, C, L and task"
+        raise TrainError(f"start: found {found}; allowed: {allowed}")
     return copy.deepcopy(start)
 
 
@@ -208,10 +202,7 @@ def network_cost(
     """Parameters of a genotype's fusion network, and its FLOPs on one sample.
 
     FLOPs are the multiplications and additions of its convolutions, matrix products and
-    classifier; elementwise work (Sum, norms, activations) is not counted.
-
-    Raises:
-        TrainError: if the genotype's features are not the task's.
+    classifier; elementwise work (Sum, norms, activations) is not counted. Raises as :func:`train`.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -234,18 +225,13 @@ def network_cost(
 
 
 def fusion_network(genotype: Genotype, task: Task, config: TrainConfig) -> FusionNetwork:
-    """The untrained network of a genotype at a config's sizes, none of which may be None.
-
-    Raises:
-        TrainError: if the genotype's features are not the task's.
-    """
+    """The untrained network of a genotype at a config's sizes. Raises as :func:`train`."""
     if not isinstance(genotype, Genotype):
         raise TrainError(f"genotype: found {type(genotype).__name__}; allowed: a Genotype")
     if genotype.features != task.features:
-        raise TrainError(
-            f"genotype: found features {', '.join(genotype.features)}; allowed: those of task "
-            f"{task.name!r}: {', '.join(task.features)}"
-        )
+        found, wanted = ", ".join(genotype.features), ", ".join(task.features)
+        allowed = f"those of task {task.name!r}: {wanted}"
+        raise TrainError(f"genotype: found features {found}; allowed: {allowed}")
     sizes = {"C": config.C, "L": config.L, "dropout": config.dropout}
     return FusionNetwork(genotype, task.channels, task.classes, **sizes)
 
@@ -253,7 +239,7 @@ def fusion_network(genotype: Genotype, task: Task, config: TrainConfig) -> Fusio
 def fit(
     net: nn.Module,
     task: Task,
-    source: FeatureBank | RawInputs,
+    source: Source,
     config: TrainConfig,
     *,
     seed: int = 0,
@@ -263,16 +249,13 @@ def fit(
     validate: bool = True,
     name: str = "training",
 ) -> list[dict]:
-    """Train any network that maps a batch of ``source`` to logits; returns a record an epoch.
+    """Train any network that maps a batch of ``source`` to logits; a record an epoch.
 
     Args:
-        on_epoch: called with each record; what it raises ends the training.
         loss: of the network's output and the labels; the metric's by default.
-        validate: score the network on validation after each epoch.
-        name: what the progress bar says.
+        name: what the progress bar says. The others are as in :func:`train`.
 
-    Raises:
-        TrainError: when the loss stops being finite.
+    Raises TrainError when the loss stops being finite.
     """
     history = []
     records = fit_by_epoch(net, task, source, config, seed=seed, loss=loss, validate=validate)
@@ -287,7 +270,7 @@ def fit(
 def fit_by_epoch(
     net: nn.Module,
     task: Task,
-    source: FeatureBank | RawInputs,
+    source: Source,
     config: TrainConfig,
     *,
     seed: int | Sequence[int] = 0,
@@ -301,7 +284,11 @@ def fit_by_epoch(
     alone = isinstance(seed, int)
     seeds = (seed,) if alone else tuple(seed)
     n, loss = source.size(config.data), loss or metric_of(task).loss
-    optimizer, scheduler = _optimizer(net.to(source.device), config)
+    net.to(source.device)
+    groups = [{"params": list(net.parameters()), "lr": config.max_lr}]
+    groups = net.parameter_groups(config) if hasattr(net, "parameter_groups") else groups
+    optimizer = torch.optim.Adam(groups, weight_decay=config.weight_decay)
+    scheduler = cosine_restarts(optimizer, config)
     for epoch in range(config.epochs):
         start, losses = time.perf_counter(), []
         orders = [epoch_batches(n, config.batch_size, s, "training", epoch) for s in seeds]
@@ -328,7 +315,7 @@ def fit_by_epoch(
         if not losses:
             raise TrainError(f"training in epoch {epoch + 1}: none of {n:,} samples can be read")
         mean = float(torch.stack(losses).mean())
-        if mean != mean or abs(mean) == float("inf"):
+        if not math.isfinite(mean):
             raise TrainError(f"training loss in epoch {epoch + 1}: found {mean}; allowed: finite")
         unseen = validate and config.data == "train"
         yield {
@@ -358,11 +345,7 @@ def evaluate(
 
 
 def score(
-    net: nn.Module,
-    task: Task,
-    source: FeatureBank | RawInputs,
-    split: str,
-    rows: Tensor | None = None,
+    net: nn.Module, task: Task, source: Source, split: str, rows: Tensor | None = None
 ) -> float:
     """Score of a network on a split of a source, or on rows of it, in evaluation mode."""
     logits, labels = predict(net, task, source, split, rows)
@@ -370,11 +353,7 @@ def score(
 
 
 def scores(
-    net: nn.Module,
-    task: Task,
-    source: FeatureBank | RawInputs,
-    split: str,
-    rows: Tensor | None = None,
+    net: nn.Module, task: Task, source: Source, split: str, rows: Tensor | None = None
 ) -> list[float]:
     """The same of each network of an ensemble, which gives logits (K, n, classes)."""
     logits, labels = predict(net, task, source, split, rows)
@@ -382,27 +361,21 @@ def scores(
 
 
 def predict(
-    net: nn.Module,
-    task: Task,
-    source: FeatureBank | RawInputs,
-    split: str,
-    rows: Tensor | None = None,
+    net: nn.Module, task: Task, source: Source, split: str, rows: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Logits and labels of a split, in evaluation mode: (n, classes), or (K, n, classes) of K nets.
 
     Args:
         rows: which samples of the split; all by default.
 
-    Raises:
-        TaskError: for a split that does not exist.
+    Raises TaskError for a split that does not exist.
     """
-    training, parts = net.training, []
+    training = net.training
     net.eval()
     with torch.no_grad():
         rows = torch.arange(source.size(split)) if rows is None else rows
-        for inputs, labels in source.batches(split, rows.split(source.eval_batch_size)):
-            if len(labels):
-                parts.append((net(inputs), labels))
+        batches = source.batches(split, rows.split(source.eval_batch_size))
+        parts = [(net(inputs), labels) for inputs, labels in batches if len(labels)]
     net.train(training)
     if not parts:
         raise DataError(f"split {split!r}: none of its samples can be read")
@@ -431,11 +404,3 @@ def _micro_batches(rows: Tensor, size: int | None) -> tuple[Tensor, ...]:
     n = rows.shape[-1]
     parts = 1 if size is None else max(1, min(-(-n // size), n // 2))
     return rows.tensor_split(parts, dim=-1)
-
-
-def _optimizer(net: nn.Module, config: TrainConfig):
-    groups = [{"params": list(net.parameters()), "lr": config.max_lr}]
-    if hasattr(net, "parameter_groups"):
-        groups = net.parameter_groups(config)
-    optimizer = torch.optim.Adam(groups, weight_decay=config.weight_decay)
-    return optimizer, cosine_restarts(optimizer, config)

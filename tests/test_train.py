@@ -112,7 +112,7 @@ def test_training_goes_on_from_a_trained_network_and_leaves_it_alone():
     assert more[0]["train_loss"] < 0.5 * history[0]["train_loss"]
     assert all(torch.equal(before[k], v) for k, v in first.state_dict().items())
     assert not torch.equal(net.fusion.classifier.linear.weight, first.classifier.linear.weight)
-    for wrong, sizes in ((torch.nn.Linear(2, 2), {}), (first, {"C": 16})):
+    for wrong, sizes in ((3, {}), (torch.nn.Linear(2, 2), {}), (first, {"C": 16})):
         with pytest.raises(TrainError, match="start: found .*; allowed: a FusionNetwork of the s"):
             train(GENOTYPE, task, TrainConfig(**sizes), start=wrong, **QUICK)
 

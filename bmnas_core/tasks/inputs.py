@@ -25,9 +25,9 @@ class DataWarning(UserWarning):
     """Data that can be used but have a flaw, such as samples left out for unreadable files."""
 
 
-def wrong(place: object, found: object, allowed: object) -> DataError:
+def wrong(place: object, found: object, allowed: object, kind: type = DataError) -> BmnasError:
     """The error for what a file holds at ``place``."""
-    return DataError(f"{place}: found {found}; allowed: {allowed}")
+    return kind(f"{place}: found {found}; allowed: {allowed}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,5 +5,3 @@ from .editor import GenotypeEditor
 from .interactive import interactive
 from .scoreboard import Scoreboard
 from .stepper import SearchStepper
-
-__all__ = ["GenotypeEditor", "Scoreboard", "SearchStepper", "interactive", "side_by_side"]

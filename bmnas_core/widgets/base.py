@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import html
 import os
-import sys
 import threading
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -22,7 +21,7 @@ import ipywidgets as ipw
 import traitlets
 
 from ..errors import BmnasError
-from ..progress import is_interactive
+from ..progress import is_interactive, notebook_shell
 
 #: One thread for steps of searches and one for trainings, so that neither waits for the other.
 SEARCHES = ThreadPoolExecutor(1, thread_name_prefix="bmnas-search")
@@ -109,10 +108,7 @@ class BaseWidget(ipw.VBox):
     """
 
     def __init__(self):
-        try:
-            self._loop = asyncio.get_running_loop()
-        except RuntimeError:
-            self._loop = None
+        self._loop = _running_loop()
         self._error, self._stopped = ipw.HTML(), threading.Event()
         self._views: tuple[str | None, int] = None, 0  # the page, and how many are on it
         self._bridge = BrowserBridge()
@@ -160,10 +156,7 @@ class BaseWidget(ipw.VBox):
 
     def _soon(self, call: Callable[[], object]) -> None:
         """Call in the kernel's event loop, whatever thread the browser's message came in."""
-        try:
-            here = asyncio.get_running_loop()
-        except RuntimeError:
-            here = None
+        here = _running_loop()
         if self._loop is None or self._loop.is_closed():
             self._loop = here
         if self._loop is None or here is self._loop:
@@ -210,10 +203,26 @@ class BaseWidget(ipw.VBox):
     def _clear_error(self) -> None:
         self._error.value = ""
 
+    def _button(self, text: str, tip: str, call: Callable, style="", icon="") -> ipw.Button:
+        """A button; an error of ``call`` is shown, and if it is a coroutine, it is run."""
+        look = {"button_style": style, "icon": icon}
+        layout = ipw.Layout(width="auto", min_width="76px")
+        press = ipw.Button(description=text, tooltip=tip, layout=layout, **look)
+        press.on_click(lambda _: self._soon(call))
+        return press
 
-def button(text: str, tip: str, style: str = "", icon: str = "") -> ipw.Button:
-    layout = ipw.Layout(width="auto", min_width="76px")
-    return ipw.Button(description=text, tooltip=tip, button_style=style, icon=icon, layout=layout)
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def row(items: Iterable[ipw.Widget], **layout: str) -> ipw.HBox:
+    """Widgets beside each other, in several lines if need be."""
+    layout = {"align_items": "center"} | layout
+    return ipw.HBox(list(items), layout=ipw.Layout(flex_flow="row wrap", **layout))
 
 
 def path_field(what: str, path: str | os.PathLike, width: str) -> ipw.Text:
@@ -228,7 +237,7 @@ def picture_box(basis: str) -> ipw.HTML:
     return ipw.HTML(layout=ipw.Layout(flex=f"1 1 {basis}", min_width="0", overflow="auto"))
 
 
-def svg_in_box(title: str, svg: str) -> str:
+def svg_in_box(svg: str, title: str = "") -> str:
     """A picture under its heading on a white card, readable on light and dark pages."""
     heading = f"<b>{html.escape(title)}</b><br>" if title else ""
     style = "background:#fff;color:#1F2328;border-radius:6px;padding:6px 8px;margin:3px"
@@ -291,9 +300,8 @@ _taking_turns = False
 def _take_turns_with_cells() -> None:
     """Have cells and jobs take turns, from the cell on that makes the first widget."""
     global _taking_turns
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    if _taking_turns or shell is None or not hasattr(shell, "kernel"):
+    shell = notebook_shell()
+    if _taking_turns or shell is None:
         return
     shell.events.register("pre_run_cell", kernel_lock.enter_cell)
     shell.events.register("post_run_cell", kernel_lock.leave_cell)
@@ -304,16 +312,15 @@ def _take_turns_with_cells() -> None:
 def side_by_side(*widgets: BaseWidget) -> BaseWidget:
     """Widgets beside each other, or below each other on a narrow page.
 
-    Raises:
-        BmnasError: for anything but widgets of this kit.
+    Raises BmnasError for anything but widgets of this kit.
     """
     for widget in widgets:
         if not isinstance(widget, BaseWidget):
             found = type(widget).__name__
             raise BmnasError(f"side_by_side: found {found}; allowed: widgets of this kit")
     beside = BaseWidget()
-    layout = ipw.Layout(flex_flow="row wrap", align_items="flex-start", grid_gap="12px")
-    beside.children = [ipw.HBox(list(widgets), layout=layout), beside._error, beside._bridge]
+    line = row(widgets, align_items="flex-start", grid_gap="12px")
+    beside.children = [line, beside._error, beside._bridge]
     beside.demonstrate = lambda: [widget.demonstrate() for widget in widgets]
     beside.pictures = lambda: [picture for widget in widgets for picture in widget.pictures()[:4]]
     return beside

@@ -7,6 +7,8 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
+from IPython.display import HTML
+
 from ..baselines.architectures import fixed_genotype
 from ..draw import draw
 from ..errors import BmnasError, near_miss, quoted
@@ -24,8 +26,8 @@ from ..genotype import (
 )
 from ..tasks.task import Task, as_task
 from ..train import network_cost
-from .base import BaseWidget, button, ipw, path_field, picture_box, svg_in_box
-from .scoreboard import Scoreboard, train_with
+from .base import ipw, path_field, picture_box, row, svg_in_box
+from .scoreboard import CandidateWidget, Scoreboard
 
 #: What the menu of motifs says of steps that are none of them.
 CUSTOM = "custom"
@@ -33,7 +35,7 @@ CUSTOM = "custom"
 NEW_STEP = StepGenotype("sum", step_predecessors(0))
 
 
-class GenotypeEditor(BaseWidget):
+class GenotypeEditor(CandidateWidget):
     """A genotype with a menu for each of its inputs and operations.
 
     Every entry of a menu leads to a legal genotype, and every legal genotype of the task can be
@@ -48,8 +50,7 @@ class GenotypeEditor(BaseWidget):
     Attributes:
         genotype: the genotype shown. Setting it redraws everything.
 
-    Raises:
-        BmnasError: for a genotype with other features than the task's.
+    Raises BmnasError for a genotype with other features than the task's.
     """
 
     def __init__(
@@ -73,25 +74,26 @@ class GenotypeEditor(BaseWidget):
 
     @genotype.setter
     def genotype(self, genotype: Genotype) -> None:
-        cost = network_cost(genotype, self.task, self.scoreboard.config)
-        self._genotype = genotype
+        parameters, operations = network_cost(genotype, self.task, self.scoreboard.config)
+        self._genotype, cells = genotype, len(genotype.cells)
         shape = [len(cell.steps) for cell in genotype.cells], list(OPERATIONS)
         if shape != self._shape:
             self._shape = shape
             self._build_menus()
-        self._refresh(*cost)
-
-    def train(self) -> None:
-        """Train the genotype and enter it into the scoreboard."""
-        self.scoreboard.add(self.genotype, self._name())
+        self._refresh()
+        self._more.disabled, self._fewer.disabled = cells == LARGEST, cells == 1
+        self._cost.value = (
+            f'<div role="status"><b>{parameters:,}</b> parameters, <b>{operations:,}</b> '
+            "FLOPs per sample</div>"
+        )
+        self._picture.value = svg_in_box(draw(genotype).svg)
+        self._news.value = ""
 
     def save(self, path: str | None = None) -> Path:
         """Write the genotype to ``path``; defaults to the path in the field."""
         return self.genotype.save(self._path.value if path is None else path)
 
     def pictures(self) -> list:
-        from IPython.display import HTML
-
         return [HTML(self._cost.value), draw(self.genotype)]
 
     # Edits; Cells, steps and inputs are counted from 0
@@ -105,46 +107,37 @@ class GenotypeEditor(BaseWidget):
     def choose_input(self, name: str, cell: int, which: int, step: int | None = None) -> None:
         """Set input ``which``, 0 or 1, to ``name``; if the other input has it, the two swap.
 
-        Raises:
-            GenotypeError: for a name that is not among :meth:`choices`.
-            BmnasError: for a Cell, step or input that does not exist.
+        Raises GenotypeError for a name that is not among :meth:`choices`, and BmnasError for a
+        Cell, step or input that does not exist.
         """
         if which not in (0, 1):
             raise BmnasError(f"which: found {quoted(which)}; allowed: 0, 1")
-        self._check(cell, step)
-        part = self.genotype.cells[cell] if step is None else self._step(cell, step)
-        inputs = list(part.inputs)
+        inputs = list(self._part(cell, step).inputs)
         if name == inputs[1 - which]:
             inputs.reverse()
         inputs[which] = name
-        part = replace(part, inputs=tuple(inputs))
-        self._put(part, cell) if step is None else self._put_step(part, cell, step)
+        self._change(cell, step, inputs=tuple(inputs))
 
     def choose_operation(self, op: str, cell: int, step: int) -> None:
         """Set the operation of a step. Raises as :meth:`choose_input`."""
-        self._check(cell, step)
-        self._put_step(replace(self._step(cell, step), op=op), cell, step)
+        self._change(cell, step, op=op)
 
     def choose_motif(self, motif: str, cell: int) -> None:
         """Give a Cell the inner steps of ``motif``, a name in ``MOTIFS``."""
-        self._check(cell)
+        self._part(cell)  # raises for a Cell that does not exist
         if motif not in MOTIFS:
             found = quoted(motif) + near_miss(motif, MOTIFS)
             raise BmnasError(f"motif: found {found}; allowed: {', '.join(MOTIFS)}")
         steps = tuple(StepGenotype(op, inputs) for op, inputs in MOTIFS[motif])
-        self._put(replace(self.genotype.cells[cell], steps=steps), cell)
+        self._change(cell, steps=steps)
 
     def add_step(self, cell: int) -> None:
         """Add a step, a Sum of X and Y."""
-        self._check(cell)
-        part = self.genotype.cells[cell]
-        self._put(replace(part, steps=(*part.steps, NEW_STEP)), cell)
+        self._change(cell, steps=(*self._part(cell).steps, NEW_STEP))
 
     def remove_step(self, cell: int) -> None:
         """Remove the last step, the one that no other can take."""
-        self._check(cell)
-        part = self.genotype.cells[cell]
-        self._put(replace(part, steps=part.steps[:-1]), cell)
+        self._change(cell, steps=self._part(cell).steps[:-1])
 
     def add_cell(self) -> None:
         """Add a Cell, a Sum of the last Cell before it and the last feature."""
@@ -156,23 +149,18 @@ class GenotypeEditor(BaseWidget):
         """Remove the last Cell, the one that no other can take."""
         self.genotype = Genotype(self.genotype.features, self.genotype.cells[:-1])
 
-    def _check(self, cell: int, step: int | None = None) -> None:
-        cells = self.genotype.cells
-        if not isinstance(cell, int) or not 0 <= cell < len(cells):
-            raise BmnasError(f"cell: found {quoted(cell)}; allowed: 0 to {len(cells) - 1}")
-        steps = cells[cell].steps
-        if step is not None and (not isinstance(step, int) or not 0 <= step < len(steps)):
-            raise BmnasError(f"step: found {quoted(step)}; allowed: 0 to {len(steps) - 1}")
+    def _part(self, cell: int, step: int | None = None) -> CellGenotype | StepGenotype:
+        """A Cell, or one of its steps. Raises BmnasError for one that does not exist."""
+        part = _item("cell", self.genotype.cells, cell)
+        return part if step is None else _item("step", part.steps, step)
 
-    def _step(self, cell: int, step: int) -> StepGenotype:
-        return self.genotype.cells[cell].steps[step]
-
-    def _put_step(self, part: StepGenotype, cell: int, step: int) -> None:
-        steps = list(self.genotype.cells[cell].steps)
-        steps[step] = part
-        self._put(replace(self.genotype.cells[cell], steps=tuple(steps)), cell)
-
-    def _put(self, part: CellGenotype, cell: int) -> None:
+    def _change(self, cell: int, step: int | None = None, **fields) -> None:
+        """Replace fields of a Cell, or of one of its steps."""
+        part = replace(self._part(cell, step), **fields)
+        if step is not None:
+            steps = list(self._part(cell).steps)
+            steps[step] = part
+            part = replace(self._part(cell), steps=tuple(steps))
         cells = list(self.genotype.cells)
         cells[cell] = part
         self.genotype = Genotype(self.genotype.features, tuple(cells))
@@ -181,84 +169,71 @@ class GenotypeEditor(BaseWidget):
 
     def _build(self, path: str) -> None:
         self._menus, self._picture, self._cost = ipw.VBox(), picture_box("100%"), ipw.HTML()
-        self._news = ipw.HTML()
-        self._more = button("+ Cell", "Add a Cell")
-        self._fewer = button("− Cell", "Remove the last Cell")
-        reset = button("Reset", "Go back to the first genotype", icon="refresh")
-        self._train = button("Train this one", "Train it and score it on validation")
-        save = button("Save", "Write the genotype", icon="save")
-        self._path = path_field("file", path, "240px")
-        row = ipw.Layout(flex_flow="row wrap", align_items="center", grid_gap="2px")
-        buttons = [self._more, self._fewer, reset, self._train, save, self._path]
-        self.children = [
-            self._menus,
-            ipw.HBox(buttons, layout=row),
-            self._error,
-            self._cost,
-            self._picture,
-            self._news,
-            self.scoreboard,
-            self._bridge,
+        self._news, self._path, make = ipw.HTML(), path_field("file", path, "240px"), self._button
+        self._more = make("+ Cell", "Add a Cell", self.add_cell)
+        self._fewer = make("− Cell", "Remove the last Cell", self.remove_cell)
+        tip = "Train it and score it on validation"
+        self._train = make("Train this one", tip, self._train_pressed)
+        reset = lambda: setattr(self, "genotype", self._first)  # noqa: E731
+        buttons = [
+            self._more,
+            self._fewer,
+            make("Reset", "Go back to the first genotype", reset, icon="refresh"),
+            self._train,
+            make("Save", "Write the genotype", self._save_pressed, icon="save"),
         ]
-        for press, call in (
-            (self._more, self.add_cell),
-            (self._fewer, self.remove_cell),
-            (reset, lambda: setattr(self, "genotype", self._first)),
-            (self._train, self._train_pressed),
-            (save, self._save_pressed),
-        ):
-            press.on_click(lambda _, call=call: self._soon(call))
+        line = row([*buttons, self._path], grid_gap="2px")
+        shown = [self._menus, line, self._error, self._cost, self._picture, self._news]
+        self.children = [*shown, self.scoreboard, self._bridge]
 
     def _build_menus(self) -> None:
-        """A row of menus for each Cell: its inputs, its motif, its steps."""
         _close(self._menus)
         self._chosen: list[tuple] = []  # menu, what it shows of a genotype
-        rows = []
-        for i, cell in enumerate(self.genotype.cells):
-            head = [self._text(f"<b>Cell {i + 1}</b>", "58px")]
-            for k, port in enumerate(step_predecessors(0)):
-                head += [self._text(port, "16px"), self._input_menu(i, k)]
-            motif = self._menu(
-                [CUSTOM, *(m for m in MOTIFS if all(op in OPERATIONS for op, _ in MOTIFS[m]))],
-                lambda g, i=i: g.cells[i].motif or CUSTOM,
-                lambda name, i=i: self._refresh() if name == CUSTOM else self.choose_motif(name, i),
-                "170px",
-            )
-            more = button("+ step", "Add a step")
-            fewer = button("− step", "Remove the last step")
-            more.on_click(lambda _, i=i: self._soon(lambda: self.add_step(i)))
-            fewer.on_click(lambda _, i=i: self._soon(lambda: self.remove_step(i)))
-            fewer.disabled = len(cell.steps) == 1
-            more.disabled = len(cell.steps) == LARGEST
-            head += [self._text("steps", "36px"), motif, more, fewer]
-            lines = [self._line(head)]
-            for j in range(len(cell.steps)):
-                operation = self._menu(
-                    [(kind.label, op) for op, kind in OPERATIONS.items()],
-                    lambda g, i=i, j=j: g.cells[i].steps[j].op,
-                    lambda op, i=i, j=j: self.choose_operation(op, i, j),
-                    "120px",
-                )
-                menus = [self._input_menu(i, k, j) for k in (0, 1)]
-                name, of = self._text(f"{step_name(j)} =", "44px"), self._text("of", "18px")
-                lines.append(self._line([self._text("", "40px"), name, operation, of, *menus]))
-            rows.append(ipw.VBox(lines, layout=ipw.Layout(margin="0 0 8px 0")))
-        self._menus.children = rows
+        margin = ipw.Layout(margin="0 0 8px 0")
+        cells = range(len(self.genotype.cells))
+        self._menus.children = [ipw.VBox(self._cell_lines(i), layout=margin) for i in cells]
+
+    def _cell_lines(self, i: int) -> list[ipw.HBox]:
+        """Menus of a Cell's inputs and its motif, then a line for each of its steps."""
+        n = len(self.genotype.cells[i].steps)
+        motif = self._menu(
+            [CUSTOM, *(m for m in MOTIFS if all(op in OPERATIONS for op, _ in MOTIFS[m]))],
+            lambda g: g.cells[i].motif or CUSTOM,
+            lambda name: self._refresh() if name == CUSTOM else self.choose_motif(name, i),
+            "170px",
+        )
+        more = self._button("+ step", "Add a step", lambda: self.add_step(i))
+        fewer = self._button("− step", "Remove the last step", lambda: self.remove_step(i))
+        more.disabled, fewer.disabled = n == LARGEST, n == 1
+        head = [_text(f"<b>Cell {i + 1}</b>", "58px")]
+        for k, port in enumerate(step_predecessors(0)):
+            head += [_text(port, "16px"), self._input_menu(i, k)]
+        head += [_text("steps", "36px"), motif, more, fewer]
+        return [row(head), *(row(self._step_line(i, j)) for j in range(n))]
+
+    def _step_line(self, i: int, j: int) -> list[ipw.Widget]:
+        operation = self._menu(
+            [(kind.label, op) for op, kind in OPERATIONS.items()],
+            lambda g: g.cells[i].steps[j].op,
+            lambda op: self.choose_operation(op, i, j),
+            "120px",
+        )
+        name, of = _text(f"{step_name(j)} =", "44px"), _text("of", "18px")
+        inputs = [self._input_menu(i, k, j) for k in (0, 1)]
+        return [_text("", "40px"), name, operation, of, *inputs]
 
     def _input_menu(self, i: int, k: int, j: int | None = None) -> ipw.Dropdown:
-        def shown(g):
-            part = g.cells[i] if j is None else g.cells[i].steps[j]
-            return part.inputs[k]
-
-        width = "130px" if j is None else "70px"
-        choose = lambda name: self.choose_input(name, i, k, j)  # noqa: E731
-        return self._menu(self.choices(i, j), shown, choose, width)
+        return self._menu(
+            self.choices(i, j),
+            lambda g: (g.cells[i] if j is None else g.cells[i].steps[j]).inputs[k],
+            lambda name: self.choose_input(name, i, k, j),
+            "130px" if j is None else "70px",
+        )
 
     def _menu(self, options: list, shown, choose, width: str) -> ipw.Dropdown:
         """A menu that shows ``shown(genotype)`` and calls ``choose`` with the entry picked."""
-        menu = ipw.Dropdown(
-            options=options, value=shown(self.genotype), layout=ipw.Layout(width=width)
-        )
+        layout = ipw.Layout(width=width)
+        menu = ipw.Dropdown(options=options, value=shown(self.genotype), layout=layout)
 
         def picked():
             if menu.value != shown(self.genotype):
@@ -269,40 +244,29 @@ class GenotypeEditor(BaseWidget):
         self._chosen.append((menu, shown))
         return menu
 
-    @staticmethod
-    def _text(text: str, width: str) -> ipw.HTML:
-        return ipw.HTML(text, layout=ipw.Layout(width=width))
-
-    @staticmethod
-    def _line(items: list) -> ipw.HBox:
-        return ipw.HBox(items, layout=ipw.Layout(flex_flow="row wrap", align_items="center"))
-
-    def _refresh(self, parameters: int | None = None, operations: int | None = None) -> None:
+    def _refresh(self) -> None:
         for menu, shown in self._chosen:
             menu.value = shown(self.genotype)
-        self._more.disabled = len(self.genotype.cells) == LARGEST
-        self._fewer.disabled = len(self.genotype.cells) == 1
-        if parameters is None:
-            return
-        self._cost.value = (
-            f'<div role="status"><b>{parameters:,}</b> parameters, <b>{operations:,}</b> '
-            "FLOPs per sample</div>"
-        )
-        self._picture.value = svg_in_box("", draw(self.genotype).svg)
-        self._news.value = ""
 
-    def _name(self) -> str:
+    def _candidate(self) -> tuple[Genotype, str]:
         taken = {entry.name for entry in self.scoreboard.entries}
-        return next(name for k in count(1) if (name := f"edited {k}") not in taken)
-
-    async def _train_pressed(self) -> None:
-        self._clear_error()
-        await train_with(self._train, self, self.genotype, self._name())
+        names = (f"edited {k}" for k in count(1))
+        return self.genotype, next(name for name in names if name not in taken)
 
     def _save_pressed(self) -> None:
         self._clear_error()
         path = self.save()
         self._news.value = f"saved in <code>{html.escape(str(path))}</code>"
+
+
+def _text(text: str, width: str) -> ipw.HTML:
+    return ipw.HTML(text, layout=ipw.Layout(width=width))
+
+
+def _item(name: str, items: tuple, k: int) -> CellGenotype | StepGenotype:
+    if not isinstance(k, int) or not 0 <= k < len(items):
+        raise BmnasError(f"{name}: found {quoted(k)}; allowed: 0 to {len(items) - 1}")
+    return items[k]
 
 
 def _close(box: ipw.Box) -> None:

@@ -7,12 +7,14 @@ import io
 import math
 from collections.abc import Callable
 
+from IPython.display import SVG
+
 from ..errors import BmnasError, quoted
 from .base import BaseWidget, ipw, picture_box, svg_in_box
 
 
 class Interactive(BaseWidget):
-    """Sliders above the picture that a function draws from their values."""
+    """What :func:`interactive` returns."""
 
     def __init__(self, function: Callable, ranges: dict[str, tuple[float, float, float]]):
         super().__init__()
@@ -34,8 +36,6 @@ class Interactive(BaseWidget):
         return {name: slider.value for name, slider in self._sliders.items()}
 
     def pictures(self) -> list:
-        from IPython.display import SVG
-
         return [SVG(self._svg())]
 
     def _svg(self) -> str:
@@ -44,10 +44,8 @@ class Interactive(BaseWidget):
             return drawn.svg
         figure = getattr(drawn, "figure", None)  # of Axes; a figure is its own
         if not hasattr(figure, "savefig"):
-            found = type(drawn).__name__
-            raise BmnasError(
-                f"interactive: found a drawing of type {found}; allowed: a figure, Axes or Picture"
-            )
+            found, allowed = type(drawn).__name__, "a figure, Axes or Picture"
+            raise BmnasError(f"interactive: found a drawing of type {found}; allowed: {allowed}")
         import matplotlib.pyplot as plt
 
         text = io.StringIO()
@@ -57,7 +55,7 @@ class Interactive(BaseWidget):
 
     def _draw(self) -> None:
         self._clear_error()
-        self._box.value = svg_in_box("", self._svg())
+        self._box.value = svg_in_box(self._svg())
 
 
 def interactive(function: Callable, /, **ranges: tuple[float, float, float]) -> Interactive:
@@ -65,12 +63,8 @@ def interactive(function: Callable, /, **ranges: tuple[float, float, float]) -> 
 
     Args:
         function: called with a number for each name; returns a matplotlib figure or Axes, or a
-            :class:`~bmnas_core.Picture`.
+            :class:`~bmnas_core.Picture`. Else, as for a range that is not one, BmnasError.
         ranges: (minimum, maximum, start) for each name.
-
-    Raises:
-        BmnasError: if ``function`` is not a function of these names, or draws nothing, or a range
-            is not one.
     """
     if not callable(function):
         raise BmnasError(f"interactive: found {type(function).__name__}; allowed: a function")
@@ -81,10 +75,8 @@ def interactive(function: Callable, /, **ranges: tuple[float, float, float]) -> 
         except (TypeError, ValueError):
             fits = False
         if not fits:
-            raise BmnasError(
-                f"interactive: {name}: found {quoted(limits)}; allowed: finite (minimum, maximum, "
-                "start), the start in between"
-            )
+            allowed = "finite (minimum, maximum, start), the start in between"
+            raise BmnasError(f"interactive: {name}: found {quoted(limits)}; allowed: {allowed}")
     try:
         inspect.signature(function).bind(**ranges)
     except TypeError as error:

@@ -10,6 +10,9 @@ import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import chain, count
+
+from IPython.display import HTML
 
 from ..errors import BmnasError, quoted
 from ..features import FeatureBank
@@ -19,6 +22,9 @@ from ..runtime import as_seed, resolve_device
 from ..tasks.task import Task, as_task
 from ..train import TrainConfig, network_cost, train
 from .base import TRAININGS, BaseWidget, ipw, kernel_lock
+
+#: Of a cell of the table, aligned to the side that is filled in.
+STYLE = "style='text-align:{};padding:2px 10px'"
 
 _BOARDS: weakref.WeakKeyDictionary[Task, Scoreboard] = weakref.WeakKeyDictionary()
 
@@ -85,8 +91,7 @@ class Scoreboard(BaseWidget):
         Args:
             options: for the shared scoreboard, if this call is the first to ask for it.
 
-        Raises:
-            BmnasError: for anything but a scoreboard of this task.
+        Raises BmnasError for anything but a scoreboard of this task.
         """
         if board is not None:
             if not isinstance(board, cls) or board.task is not task:
@@ -100,20 +105,16 @@ class Scoreboard(BaseWidget):
     def add(self, genotype: Genotype, name: str) -> Entry:
         """Train a genotype and enter its score, unless this architecture has an entry already.
 
-        Raises:
-            TrainError: if the genotype is not the task's, or training fails.
+        Raises TrainError if the genotype is not the task's, or training fails.
         """
-        known = self.find(genotype)
-        if known is None:
-            known = self._enter(self._trained(genotype, name))
+        entry = self.find(genotype) or self._enter(self._trained(genotype, name))
         self._show()
-        return known
+        return entry
 
     def find(self, genotype: Genotype) -> Entry | None:
         """The entry of this architecture, in whatever order its parts are listed; or None."""
         if not isinstance(genotype, Genotype):
-            found = type(genotype).__name__
-            raise BmnasError(f"genotype: found {found}; allowed: a Genotype")
+            raise BmnasError(f"genotype: found {type(genotype).__name__}; allowed: a Genotype")
         canonical = genotype.canonical()
         return next((e for e in self.entries if e.genotype.canonical() == canonical), None)
 
@@ -125,7 +126,7 @@ class Scoreboard(BaseWidget):
         on_progress: Callable[[str], None],
     ) -> None:
         """:meth:`add` without blocking; ends early once ``stopped`` is set."""
-        if (known := self.find(genotype)) is not None:
+        if known := self.find(genotype):
             self._show(f"already in the table: {known.name}")
             return
         loop = asyncio.get_running_loop()
@@ -162,84 +163,80 @@ class Scoreboard(BaseWidget):
         finally:
             self._show(message)
 
-    def clear_message(self) -> None:
-        """Draw the table anew, without the message below it."""
-        self._show()
-
     def _enter(self, entry: Entry) -> Entry:
         """Keep an entry under a name that no other has."""
-        taken, name, k = {e.name for e in self.entries}, entry.name, 1
-        while entry.name in taken:
-            k += 1
-            entry = replace(entry, name=f"{name} ({k})")
-        self.entries.append(entry)
-        return entry
+        names = chain([entry.name], (f"{entry.name} ({k})" for k in count(2)))
+        taken = {e.name for e in self.entries}
+        self.entries.append(replace(entry, name=next(n for n in names if n not in taken)))
+        return self.entries[-1]
 
     def _trained(self, genotype: Genotype, name: str, on_epoch=None) -> Entry:
         if not isinstance(name, str):
             raise BmnasError(f"name: found {quoted(name)}; allowed: text")
         _, operations = network_cost(genotype, self.task, self.config)
+        how = {"seed": self.seed, "device": self.device, "bank": self.bank, "progress": False}
         start = time.perf_counter()
-        net, history = train(
-            genotype,
-            self.task,
-            self.config,
-            seed=self.seed,
-            device=self.device,
-            bank=self.bank,
-            progress=False,
-            on_epoch=on_epoch,
-        )
+        net, history = train(genotype, self.task, self.config, on_epoch=on_epoch, **how)
         seconds = time.perf_counter() - start
         score = history[-1]["validation_score"]
         return Entry(name, genotype, score, count_parameters(net), operations, seconds)
 
     def pictures(self) -> list:
-        from IPython.display import HTML
-
         return [HTML(self._table.value)]
 
+    def clear_message(self) -> None:
+        """Draw the table anew, without the message below it."""
+        self._show()
+
     def _show(self, message: str = "") -> None:
-        left, right = (f"style='text-align:{side};padding:2px 10px'" for side in ("left", "right"))
-
-        def row(tag: str, *cells: object) -> str:
-            sides = (right, left, left, right, right, right, right)
-            parts = (
-                f"<{tag} {side}>{html.escape(str(cell))}</{tag}>"
-                for side, cell in zip(sides, cells, strict=True)
-            )
-            return f"<tr>{''.join(parts)}</tr>"
-
-        score = f"validation {self.task.metric}"
-        heads = row("th", "", "name", "genotype", score, "parameters", "FLOPs", "seconds")
-        rows = [
-            row("td", k, e.name, brief(e.genotype), f"{e.score:.3f}", f"{e.parameters:,}",
-                f"{e.operations:,}", f"{e.seconds:.1f}")
-            for k, e in enumerate(sorted(self.entries, key=lambda entry: -entry.score), 1)
-        ]  # fmt: skip
-        rows = rows or [f"<tr><td colspan=7 {left}>nothing trained yet</td></tr>"]
+        best = sorted(self.entries, key=lambda entry: -entry.score)
+        heads = f"validation {self.task.metric}", "parameters", "FLOPs", "seconds"
+        rows = "".join(
+            _row("td", k, e.name, brief(e.genotype), f"{e.score:.3f}", f"{e.parameters:,}",
+                 f"{e.operations:,}", f"{e.seconds:.1f}")
+            for k, e in enumerate(best, 1)
+        )  # fmt: skip
+        empty = f"<tr><td colspan=7 {STYLE.format('left')}>nothing trained yet</td></tr>"
         epochs = self.config.with_defaults(self.task.config).epochs
         note = f"{epochs} epochs on train, scored on validation; test is not read"
         self._table.value = (
             f"<div style='line-height:1.5'><b>Scoreboard</b> ({note})<table "
-            f"style='border-collapse:collapse'><thead>{heads}</thead><tbody>{''.join(rows)}"
-            f"</tbody></table><div role='status' style='min-height:1.5em'>{html.escape(message)}"
-            "</div></div>"
+            f"style='border-collapse:collapse'><thead>{_row('th', '', 'name', 'genotype', *heads)}"
+            f"</thead><tbody>{rows or empty}</tbody></table>"
+            f"<div role='status' style='min-height:1.5em'>{html.escape(message)}</div></div>"
         )
 
 
-async def train_with(press: ipw.Button, widget: BaseWidget, genotype: Genotype, name: str) -> None:
-    """Train from a button of ``widget``, which is disabled and shows the progress meanwhile."""
-    widget._stopped, text = threading.Event(), press.description
+def _row(tag: str, *cells: object) -> str:
+    sides = ["right", "left", "left"] + ["right"] * 4
+    parts = (
+        f"<{tag} {STYLE.format(side)}>{html.escape(str(cell))}</{tag}>"
+        for side, cell in zip(sides, cells, strict=True)
+    )
+    return f"<tr>{''.join(parts)}</tr>"
 
-    def on_progress(text: str) -> None:
-        press.description = text
 
-    press.disabled = True
-    try:
-        await widget.scoreboard.add_in_worker(genotype, name, widget._stopped, on_progress)
-    finally:
-        press.disabled, press.description = False, text
+class CandidateWidget(BaseWidget):
+    """A widget that shows a genotype and can enter it into its ``scoreboard``."""
+
+    def _candidate(self) -> tuple[Genotype, str]:
+        """The genotype that is shown, and what the scoreboard calls it."""
+        raise NotImplementedError
+
+    def train(self) -> None:
+        """Train the genotype that is shown and enter it into the scoreboard."""
+        self.scoreboard.add(*self._candidate())
+
+    async def _train_pressed(self) -> None:
+        """The same in a worker; meanwhile the button is disabled and shows the progress."""
+        self._clear_error()
+        self._stopped, text = threading.Event(), self._train.description
+        show = lambda progress: setattr(self._train, "description", progress)  # noqa: E731
+        self._train.disabled = True
+        try:
+            await self.scoreboard.add_in_worker(*self._candidate(), self._stopped, show)
+        finally:
+            self._train.disabled, self._train.description = False, text
 
 
 def brief(genotype: Genotype) -> str:

@@ -9,14 +9,17 @@ import time
 from collections.abc import Coroutine
 from pathlib import Path
 
+from IPython.display import HTML
+
 from ..cells import RELAXATIONS
 from ..draw import draw, draw_curves, draw_heatmaps
 from ..errors import BmnasError, quoted
+from ..genotype import Genotype
 from ..history import SearchHistory
 from ..search import Search, SearchConfig
 from ..tasks.task import Task
-from .base import BaseWidget, button, ipw, kernel_lock, path_field, picture_box, svg_in_box
-from .scoreboard import Scoreboard, train_with
+from .base import ipw, kernel_lock, path_field, picture_box, row, svg_in_box
+from .scoreboard import CandidateWidget, Scoreboard
 
 #: Steps that a stepper makes by itself in a notebook that runs unattended.
 UNATTENDED_STEPS = 60
@@ -24,7 +27,7 @@ UNATTENDED_STEPS = 60
 FRAME, PATIENCE = 0.2, 2.0
 
 
-class SearchStepper(BaseWidget):
+class SearchStepper(CandidateWidget):
     """A search to step through, run and look back on.
 
     Buttons do what the methods :meth:`step`, :meth:`run`, :meth:`pause`, :meth:`reset`,
@@ -39,6 +42,7 @@ class SearchStepper(BaseWidget):
     Attributes:
         search: the search; Reset replaces it.
         history: its states since it was given or reset.
+        state: the one that is shown.
     """
 
     def __init__(
@@ -62,18 +66,14 @@ class SearchStepper(BaseWidget):
         self._running, self._resetting, self._follow = False, False, True
         self._wanted = 0  # steps to make once the reset is done
         self._stepping: Search | None = None  # the search that a worker is stepping
-        self._state, self._before, self._drawn_at = self.history[0], None, 0.0
+        self._drawn_at = 0.0
         self._build(folder)
         self._show(0)
 
     # What the buttons do
 
     def step(self, n: int = 1) -> None:
-        """Make up to ``n`` steps now, and show the last state.
-
-        Raises:
-            BmnasError: during a run, or for anything but a number of steps.
-        """
+        """Make up to ``n`` steps now, and show the last state. Raises BmnasError during a run."""
         if not isinstance(n, int) or n < 0:
             raise BmnasError(f"step: found {quoted(n)}; allowed: an integer of 0 or more")
         if self._stepping is self.search:
@@ -84,7 +84,7 @@ class SearchStepper(BaseWidget):
 
     def run(self) -> None:
         """Run to the end, or until :meth:`pause`. It begins once the cell has ended."""
-        self._soon(lambda: self._steps(len(self.search)))
+        self._soon(lambda: self._steps(self.search.total_steps))
 
     async def finished(self) -> None:
         """Wait in a cell until a run has ended: ``await stepper.finished()``."""
@@ -104,26 +104,15 @@ class SearchStepper(BaseWidget):
     def reset(self, **settings) -> None:
         """Start a new search with :attr:`settings`, or those given here by name.
 
-        Args:
-            settings: ``seed`` and fields of :class:`~bmnas_core.SearchConfig`.
-
-        Raises:
-            ConfigError: for settings that do not exist or are not allowed; the old search stays.
+        They are ``seed`` and fields of :class:`~bmnas_core.SearchConfig`. Raises ConfigError for
+        others, or values that are not allowed; the old search stays.
         """
         self._take(self._new_search({**self.settings, **settings}))
-
-    def train(self) -> None:
-        """Train the genotype that is shown and enter it into the scoreboard."""
-        self.scoreboard.add(self.state.genotype, self._name())
 
     def save(self, folder: str | None = None) -> Path:
         """Write ``genotype.json`` and ``genotype.svg`` of the state shown, and the whole history.
 
-        Args:
-            folder: defaults to the path in the field.
-
-        Returns:
-            The folder.
+        Returns the folder, which defaults to the path in the field.
         """
         folder = self._folder.value if folder is None else folder
         if not isinstance(folder, str | os.PathLike) or not str(folder):
@@ -136,21 +125,12 @@ class SearchStepper(BaseWidget):
         return folder
 
     @property
-    def state(self):
-        """The state shown."""
-        return self._state
-
-    @property
     def settings(self) -> dict:
         """The values of the controls by name: what Reset starts a search with."""
         return {name: control.value for name, control in self._controls.items()}
 
     def show(self, step: int) -> None:
-        """Show the state at ``step``, or the last one kept before it.
-
-        Raises:
-            BmnasError: for anything but an integer.
-        """
+        """Show the state at ``step``, or the last one kept before it."""
         if not isinstance(step, int):
             raise BmnasError(f"show: found {quoted(step)}; allowed: an integer")
         self._show(self.history.index(step))
@@ -159,10 +139,7 @@ class SearchStepper(BaseWidget):
         self.step(max(0, UNATTENDED_STEPS - self.search.step))
 
     def pictures(self) -> list:
-        from IPython.display import HTML
-
-        state, config = self.state, self.search.config
-        relaxation = html.escape(config.relaxation)
+        state, relaxation = self.state, html.escape(self.search.config.relaxation)
         title = f"<b>relaxation {relaxation}, seed {self.search.seed}</b>"
         return [
             HTML(title + self._status.value + "<b>Hypernet</b>"),
@@ -178,18 +155,25 @@ class SearchStepper(BaseWidget):
     # The interface
 
     def _build(self, folder: str) -> None:
-        self._reset = button("Reset", "Start a new search with these settings", icon="refresh")
-        self._step = button("Step", "One update of the weights, one of α, β, γ", "primary")
-        self._step_10 = button("Step ×10", "Ten steps", "primary")
-        self._run = button("Run", "Run to the end", "success", "play")
-        self._pause = button("Pause", "Stop after this step", "warning", "pause")
-        self._train = button("Train this one", "Train the genotype shown, score on validation")
-        save = button("Save", "Write genotype and history", icon="save")
+        make, tip = self._button, "One update of the weights, one of α, β, γ"
+        self._steppers = [
+            make("Step", tip, lambda: self._steps(1), "primary"),
+            make("Step ×10", "Ten steps", lambda: self._steps(10), "primary"),
+            make("Run", "Run to the end", self.run, "success", "play"),
+        ]
+        self._pause = make("Pause", "Stop after this step", self.pause, "warning", "pause")
+        tip = "Train the genotype shown, score on validation"
+        self._train = make("Train this one", tip, self._train_pressed)
+        save = make("Save", "Write genotype and history", self._save_pressed, icon="save")
+        tip = "Start a new search with these settings"
+        self._reset = make("Reset", tip, self._reset_pressed, icon="refresh")
         self._folder = path_field("folder", folder, "170px")
 
         def setting(kind, description, width, **options):
             layout, style = ipw.Layout(width=width), {"description_width": "initial"}
-            return kind(description=description, layout=layout, style=style, **options)
+            control = kind(description=description, layout=layout, style=style, **options)
+            control.observe(lambda _: self._soon(self._refresh_buttons), "value")
+            return control
 
         self._controls = {
             "relaxation": setting(ipw.Dropdown, "relaxation", "170px"),
@@ -198,41 +182,27 @@ class SearchStepper(BaseWidget):
             "arch_lr": setting(ipw.FloatText, "rate of α, β, γ", "180px", step=0.001),
             "seed": setting(ipw.IntText, "seed", "110px"),
         }
-        self._set_controls()
-        self._note = ipw.HTML()
-        self._status, self._changes, self._news = ipw.HTML(), ipw.HTML(), ipw.HTML()
+        self._note, self._status, self._changes = ipw.HTML(), ipw.HTML(), ipw.HTML()
+        self._genotype, self._news = ipw.HTML(), ipw.HTML()
         self._hypernet, self._curves = picture_box("100%"), picture_box("100%")
-        self._genotype, self._heatmaps = ipw.HTML(), picture_box("440px")
+        self._heatmaps = picture_box("440px")
+        self._set_controls()
         genotype = ipw.VBox([self._genotype, self._changes])
         genotype.layout.flex, genotype.layout.min_width = "1 1 440px", "0"
-        row = ipw.Layout(flex_flow="row wrap", align_items="center", grid_gap="2px")
-        buttons = [self._step, self._step_10, self._run, self._pause]
-        more = [self._train, save, self._folder]
+        buttons = [*self._steppers, self._pause, self._train, save, self._folder]
         self.children = [
-            ipw.HBox(buttons + more, layout=row),
-            ipw.HBox([*self._controls.values(), self._reset, self._note], layout=row),
+            row(buttons, grid_gap="2px"),
+            row([*self._controls.values(), self._reset, self._note], grid_gap="2px"),
             self._bridge,
             self._status,
             self._error,
             self._hypernet,
-            ipw.HBox([genotype, self._heatmaps], layout=ipw.Layout(flex_flow="row wrap")),
+            row([genotype, self._heatmaps], align_items=None),
             self._curves,
             self._news,
             self.scoreboard,
         ]
         self.layout.flex, self.layout.min_width = "1 1 400px", "0"
-        for press, call in (
-            (self._reset, self._reset_pressed),
-            (self._step, lambda: self._steps(1)),
-            (self._step_10, lambda: self._steps(10)),
-            (self._run, lambda: self._steps(self.search.total_steps)),
-            (self._train, self._train_pressed),
-            (save, self._save_pressed),
-        ):
-            press.on_click(lambda _, call=call: self._soon(call))
-        self._pause.on_click(lambda _: self._soon(self.pause))
-        for control in self._controls.values():
-            control.observe(lambda _: self._soon(self._refresh_buttons), "value")
 
     def _steps(self, n: int) -> Coroutine | None:
         """Begin up to n steps in the worker, unless it is stepping already.
@@ -273,7 +243,7 @@ class SearchStepper(BaseWidget):
             if self._stepping is search:
                 self._stepping, self._running = None, False
             try:  # draw before the buttons are enabled, so that nobody presses them too early
-                if search is self.search and self._follow and self._state.step < search.step:
+                if search is self.search and self._follow and self.state.step < search.step:
                     self._show(len(self.history) - 1)
             finally:
                 self._refresh_buttons()
@@ -320,11 +290,6 @@ class SearchStepper(BaseWidget):
         for name, control in self._controls.items():
             control.value = getattr(self.search if name == "seed" else self.search.config, name)
 
-    async def _train_pressed(self) -> None:
-        self._clear_error()
-        genotype, name = self.state.genotype, self._name()
-        await train_with(self._train, self, genotype, name)
-
     def _save_pressed(self) -> None:
         self._clear_error()
         folder = self.save()
@@ -340,22 +305,22 @@ class SearchStepper(BaseWidget):
 
     # What it shows
 
-    def _name(self) -> str:
-        config = self.search.config
-        return f"step {self.state.step}, {config.relaxation}, seed {self.search.seed}"
+    def _candidate(self) -> tuple[Genotype, str]:
+        relaxation, seed = self.search.config.relaxation, self.search.seed
+        return self.state.genotype, f"step {self.state.step}, {relaxation}, seed {seed}"
 
     def _show(self, i: int) -> None:
         """Draw state i of the history and move the slider there."""
         state, last = self.history[i], self.history[i - 1] if i else None
-        before = last.genotype if last else None
-        self._state, self._before = state, before
+        before = last and last.genotype
+        self.state, self._before = state, before
         changes = state.genotype.changes_from(before) if before else ()
-        self._hypernet.value = svg_in_box("Hypernet", draw(state).svg)
-        self._heatmaps.value = svg_in_box("α, β, γ as probabilities", draw_heatmaps(state).svg)
-        self._curves.value = svg_in_box("So far", draw_curves(self.history, at=state.step).svg)
+        self._hypernet.value = svg_in_box(draw(state).svg, "Hypernet")
+        self._heatmaps.value = svg_in_box(draw_heatmaps(state).svg, "α, β, γ as probabilities")
+        self._curves.value = svg_in_box(draw_curves(self.history, at=state.step).svg, "So far")
         title = "Genotype at this step" + (", changes marked" if changes else "")
         drawn = draw(state.genotype, against=before if changes else None)
-        self._genotype.value = svg_in_box(title, drawn.svg)
+        self._genotype.value = svg_in_box(drawn.svg, title)
         lines = "".join(f"<li>{html.escape(str(change))}</li>" for change in changes)
         what = "the first genotype"
         if last:
@@ -378,20 +343,18 @@ class SearchStepper(BaseWidget):
             text += f" · <b>looking back</b>, the search is at step {self.search.step}"
         if best is not None:
             text += f" · best validation score {best.val_score:.3f} at step {best.step}"
-        self._status.value = (
-            f'<div role="status" style="line-height:1.4;min-height:2.8em">{text}</div>'
-        )
+        style = "line-height:1.4;min-height:2.8em"
+        self._status.value = f'<div role="status" style="{style}">{text}</div>'
 
     def _move_slider(self) -> None:
         with self._bridge.hold_sync():
             self._bridge.last = len(self.history) - 1
-            self._bridge.shown = self.history.index(self._state.step)
+            self._bridge.shown = self.history.index(self.state.step)
 
     def _refresh_buttons(self) -> None:
         busy = self._stepping is self.search or self._resetting
-        done = not len(self.search)
-        for press in (self._step, self._step_10, self._run):
-            press.disabled = busy or done
+        for press in self._steppers:
+            press.disabled = busy or not len(self.search)
         self._pause.disabled = not self._running
         self._reset.disabled = self._resetting
         now = {**self.search.config.to_dict(), "seed": self.search.seed}
