@@ -94,6 +94,7 @@ class PairRelaxation:
 
     @staticmethod
     def weights(logits: Tensor) -> tuple[Tensor, Tensor]:
+        """``logits: (P, 2)`` → weights (P,) for X and for Y, as in :class:`PaperRelaxation`."""
         return logits.softmax(dim=0).unbind(dim=1)
 
 
@@ -108,6 +109,7 @@ class EdgeRelaxation:
 
     @staticmethod
     def weights(logits: Tensor) -> tuple[Tensor, Tensor]:
+        """``logits: (P, 2)`` → weights (P,) for X and for Y, as in :class:`PaperRelaxation`."""
         shares = (logits[:, 1] - logits[:, 0]).softmax(dim=0)
         return shares, shares
 
@@ -184,7 +186,7 @@ class MixedCell(nn.Module):
     ):
         super().__init__()
         if C % partial:
-            raise ConfigError(f"partial: found {partial}; allowed: a divisor of C, {C}")
+            raise ConfigError("partial", partial, f"a divisor of C, {C}")
         self.relaxation, self.partial = relaxation, partial
         self.temperature = temperature or Temperature()
         self.edges = [len(step_predecessors(j)) for j in range(M)]

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from types import UnionType
 from typing import Union, get_args, get_origin, get_type_hints
 
-from .errors import BmnasError, near_miss
+from .errors import BmnasError, check_type, near_miss, quoted
 
 __version__ = "0.1.0"
 
@@ -34,6 +34,14 @@ def setting(default=None, *, choices=(), **limits: float):
 class Config:
     """Base of all settings. Refuses unknown fields, wrong types and values out of range."""
 
+    def __new__(cls, **given):
+        known = [f.name for f in fields(cls)]
+        for name in given:
+            if name not in known:
+                found = f"field {name!r}{near_miss(name, known)}"
+                raise ConfigError(cls.__name__, found, ", ".join(known))
+        return super().__new__(cls)
+
     def __post_init__(self):
         hints = get_type_hints(type(self))
         for f in fields(self):
@@ -47,10 +55,7 @@ class Config:
     @classmethod
     def from_optional(cls, config: Config | None) -> Config:
         """``config``, or the defaults for None. Raises :class:`ConfigError` for another type."""
-        if not isinstance(config, cls | None):
-            found = type(config).__name__
-            raise ConfigError(f"config: found {found}; allowed: a {cls.__name__}")
-        return cls() if config is None else config
+        return cls() if config is None else check_type(config, cls, "config", ConfigError)
 
     def with_defaults(self, base: Config):
         """This config with each field that is None taken from ``base``, if ``base`` has it."""
@@ -67,13 +72,8 @@ class Config:
     def from_dict(cls, data: dict):
         """Raises :class:`ConfigError` for anything but an object with known fields."""
         if not isinstance(data, dict):
-            raise ConfigError(f"{cls.__name__}: found {data!r}; allowed: an object")
-        known = [f.name for f in fields(cls)]
-        for name in data:
-            if name not in known:
-                allowed = ", ".join(known)
-                raise ConfigError(f"{cls.__name__}: found field {name!r}; allowed: {allowed}")
-        return cls(**data)
+            raise ConfigError(cls.__name__, quoted(data), "an object")
+        return cls(**{str(name): value for name, value in data.items()})
 
     @classmethod
     def from_json(cls, text: str):
@@ -118,10 +118,10 @@ def _check_item(item, place: str, choices, limits: dict[str, float]) -> None:
     choices = choices() if callable(choices) else choices
     if choices and item not in choices:
         allowed, hint = ", ".join(map(repr, choices)), near_miss(item, choices)
-        raise ConfigError(f"{place}: found {item!r}{hint}; allowed: {allowed}")
+        raise ConfigError(place, f"{item!r}{hint}", allowed)
     if not all(getattr(operator, name)(item, limit) for name, limit in limits.items()):
         allowed = ", ".join(f"{LIMITS[name]} {limit}" for name, limit in limits.items())
-        raise ConfigError(f"{place}: found {item!r}; allowed: {allowed}")
+        raise ConfigError(place, repr(item), allowed)
 
 
 def _as_type(value, hint, place: str):
@@ -141,5 +141,4 @@ def _as_type(value, hint, place: str):
         if isinstance(option, type) and type(value) is option and value == value:
             return value
     kinds = [get_origin(option) or option for option in options if option is not type(None)]
-    allowed = " or ".join(KINDS.get(kind, str(kind)) for kind in kinds)
-    raise ConfigError(f"{place}: found {value!r}; allowed: {allowed}")
+    raise ConfigError(place, repr(value), " or ".join(KINDS.get(kind, str(kind)) for kind in kinds))

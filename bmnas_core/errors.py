@@ -7,11 +7,25 @@ from collections.abc import Iterable
 
 
 class BmnasError(ValueError):
-    """Something that a user gave does not fit; the message says what, where and what would fit."""
+    """Something that a user gave does not fit: the place, what was found, and what is allowed.
+
+    With ``place`` alone, that is the whole message.
+    """
+
+    def __init__(self, place: object, found: object = None, allowed: object = None):
+        said = allowed is not None
+        super().__init__(f"{place}: found {found}; allowed: {allowed}" if said else place)
 
 
 class FileError(BmnasError, OSError):
     """A file that cannot be written."""
+
+
+def check_type(value, kind: type, place: str, error: type[BmnasError], allowed: str = ""):
+    """``value`` itself. Raises ``error`` unless it is a ``kind``."""
+    if not isinstance(value, kind):
+        raise error(place, type(value).__name__, allowed or f"a {kind.__name__}")
+    return value
 
 
 def quoted(value: object, length: int = 80) -> str:

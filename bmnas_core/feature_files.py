@@ -25,7 +25,7 @@ from torch import Tensor
 
 from .networks import FeatureError
 from .storage import atomic_write
-from .tasks.inputs import DataError, wrong
+from .tasks.inputs import DataError
 from .tasks.task import Modality
 
 FORMAT = "bmnas-features/3"
@@ -90,13 +90,13 @@ class DiskFeatures:
     ):
         allowed = "the path of a folder that can be written"
         if not isinstance(folder, (str, os.PathLike)):
-            raise wrong("folder", repr(folder), allowed, FeatureError)
+            raise FeatureError("folder", repr(folder), allowed)
         try:
             Path(folder).mkdir(parents=True, exist_ok=True)
             self._tables = [MemmapFeatures(Path(folder), m, L, extract) for m in modalities]
         except OSError as error:
             found = f"{str(folder)!r} ({error.strerror or error})"
-            raise wrong("folder", found, allowed, FeatureError) from None
+            raise FeatureError("folder", found, allowed) from None
         self.features = {k: v for table in self._tables for k, v in table.features.items()}
         self.skipped = {table.modality.name: table.skipped for table in self._tables}
         self._device = device

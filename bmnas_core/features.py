@@ -20,7 +20,7 @@ from .feature_files import DiskFeatures, Extract, Part, cache_key
 from .networks import FeatureError, pool
 from .progress import progress_bar
 from .runtime import resolve_device
-from .tasks.inputs import DataError, Inputs, load, warn_skipped, wrong
+from .tasks.inputs import DataError, Inputs, load, warn_skipped
 from .tasks.task import SPLITS, Modality, Task, TaskError, as_task, tensor_hash
 
 #: Features or inputs of N samples by name, each (N, …), and the labels (N, …).
@@ -40,16 +40,15 @@ def extract(modality: Modality, backbone: nn.Module, inputs: Tensor, L: int) -> 
     kinds = outputs if isinstance(outputs, (list, tuple)) else [outputs]
     others = ", ".join(type(o).__name__ for o in kinds if not isinstance(o, Tensor))
     if kinds is not outputs or others:
-        raise wrong(place, others or "a single tensor", "a list of tensors", FeatureError)
+        raise FeatureError(place, others or "a single tensor", "a list of tensors")
     if len(outputs) != len(modality.channels):
         allowed = f"{len(modality.channels)} ({', '.join(modality.channels)})"
-        raise wrong(place, f"{len(outputs)} features", allowed, FeatureError)
+        raise FeatureError(place, f"{len(outputs)} features", allowed)
     features = {}
     for (name, channels), output in zip(modality.channels.items(), outputs, strict=True):
         shape, n = tuple(output.shape), len(inputs)
         if shape[:2] != (n, channels) or 0 in shape:
-            allowed = f"({n}, {channels}, …)"
-            raise wrong(f"feature {name!r}", f"shape {shape}", allowed, FeatureError)
+            raise FeatureError(f"feature {name!r}", f"shape {shape}", f"({n}, {channels}, …)")
         features[name] = pool(output.float(), L, modality.pooling)
     return features
 
@@ -75,7 +74,7 @@ class Source:
         if name not in self.splits:
             names = name.split("+")
             if not set(names) <= set(self.splits):
-                raise TaskError(f"split: found {name!r}; allowed: {', '.join(SPLITS)}")
+                raise TaskError("split", repr(name), ", ".join(SPLITS))
             parts = [self.splits[part] for part in names]
             self.splits[name] = tuple(torch.cat(part) for part in zip(*parts, strict=True))
         return self.splits[name]
@@ -119,7 +118,7 @@ class FeatureBank(Source):
     ):
         self.L = as_task(task).config.L if L is None else L
         if type(self.L) is not int or self.L < 1:
-            raise wrong("L", repr(self.L), "an integer of 1 or more", FeatureError)
+            raise FeatureError("L", repr(self.L), "an integer of 1 or more")
         super().__init__(task, device)
         self.precision = torch.float32 if folder is None else torch.float16
         self.source_hash = _source_hash(task, self.L, self.precision)
@@ -152,15 +151,14 @@ class FeatureBank(Source):
         device = resolve_device(device)
         if bank is not None:
             if not (hasattr(bank, "source_hash") and hasattr(bank, "batch")):
-                raise wrong("bank", type(bank).__name__, "a FeatureBank", FeatureError)
+                raise FeatureError("bank", type(bank).__name__, "a FeatureBank")
             if bank.source_hash != _source_hash(task, L, bank.precision):
                 found = "one made of other data, splits, backbones or L than those of task"
-                allowed = f"FeatureBank(task, {L})"
-                raise wrong("bank", f"{found} {task.name!r}", allowed, FeatureError)
+                raise FeatureError("bank", f"{found} {task.name!r}", f"FeatureBank(task, {L})")
             if bank.device != device:
                 there = repr(str(device))
                 allowed = f"on {there}, as FeatureBank(task, {L}, device={there})"
-                raise wrong("bank", f"one on {str(bank.device)!r}", allowed, FeatureError)
+                raise FeatureError("bank", f"one on {str(bank.device)!r}", allowed)
             return bank
         source_hash = _source_hash(task, L, torch.float32)
         banks, key = _BANKS.setdefault(task, {}), (L, str(device))
@@ -330,9 +328,7 @@ def _check_finite(name: str, values: Tensor, items: Tensor) -> None:
     if len(bad):
         row = int(bad[0])
         kind = "NaN" if values[row].isnan().any() else "infinity"
-        raise wrong(
-            f"feature {name!r} of item {int(items[row])}", kind, "finite numbers", FeatureError
-        )
+        raise FeatureError(f"feature {name!r} of item {int(items[row])}", kind, "finite numbers")
 
 
 def _source_hash(task: Task, L: int, precision: torch.dtype) -> str:

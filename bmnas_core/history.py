@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from .architecture import ArchitectureWeights
-from .errors import BmnasError
+from .errors import BmnasError, check_type
 from .genotype import OPERATIONS, Genotype, check_features
 from .search import Search, SearchState
 from .storage import atomic_write, read_tensors, write_tensors
@@ -79,11 +79,11 @@ class SearchHistory:
 
     def __init__(self, about: dict, limit: int = 10_000):
         if not isinstance(limit, int) or limit < 3:
-            raise HistoryError(f"limit: found {limit!r}; allowed: an integer of 3 or more")
+            raise HistoryError("limit", repr(limit), "an integer of 3 or more")
         for name, kind in ABOUT.items():
             if not isinstance(about, dict) or not isinstance(about.get(name), kind):
                 allowed = f"{', '.join(ABOUT)}, as from_search reads them"
-                raise HistoryError(f"about: found no {name}; allowed: {allowed}")
+                raise HistoryError("about", f"no {name}", allowed)
         self.about, self.limit = dict(about), limit
         self._states: list[SearchState] = []
         self._best: SearchState | None = None
@@ -92,9 +92,7 @@ class SearchHistory:
     @classmethod
     def from_search(cls, search: Search, limit: int = 10_000) -> SearchHistory:
         """A history of ``search`` from where it stands now."""
-        if not isinstance(search, Search):
-            found = type(search).__name__
-            raise HistoryError(f"SearchHistory.from_search: found {found}; allowed: a Search")
+        check_type(search, Search, "SearchHistory.from_search", HistoryError)
         about = {
             "task": search.task.name,
             "rule": search.task.rule,
@@ -111,19 +109,17 @@ class SearchHistory:
 
     def append(self, state: SearchState) -> None:
         """Keep a state. Raises HistoryError unless it is a later one of the same search."""
-        if not isinstance(state, SearchState):
-            raise HistoryError(f"append: found {type(state).__name__}; allowed: a SearchState")
+        check_type(state, SearchState, "append", HistoryError)
         weights, config = state.weights, self.about["config"]
         theirs = [*weights.features], [*weights.operations], weights.relaxation, state.selection
         ours = [config[name] for name in ("operations", "relaxation", "selection")]
         first = self._states[0] if self._states else state
         if [*theirs] != [self.about["features"], *ours] or _shapes(state) != _shapes(first):
-            raise HistoryError("append: found a state of another search; allowed: of the same one")
+            raise HistoryError("append", "a state of another search", "of the same one")
         if self._states and state.step <= (last := self._states[-1].step):
-            raise HistoryError(f"append: found step {state.step}; allowed: after step {last}")
+            raise HistoryError("append", f"step {state.step}", f"after step {last}")
         if state.phase not in PHASES:
-            allowed = ", ".join(map(repr, PHASES))
-            raise HistoryError(f"append: found phase {state.phase!r}; allowed: {allowed}")
+            raise HistoryError("append", f"phase {state.phase!r}", ", ".join(map(repr, PHASES)))
         if self._states and state.genotype == self._states[-1].genotype:  # keep one object of it
             state.__dict__["genotype"] = self._states[-1].genotype
         if len(self._states) > 1 and not self._keeps(self._states[-1]):
@@ -162,7 +158,7 @@ class SearchHistory:
         try:
             step = operator.index(step)
         except TypeError:
-            raise HistoryError(f"step: found {step!r}; allowed: an integer") from None
+            raise HistoryError("step", repr(step), "an integer") from None
         self._some()
         return max(0, int(np.searchsorted(self.steps, step, side="right")) - 1)
 
@@ -178,7 +174,7 @@ class SearchHistory:
     def column(self, name: str) -> np.ndarray:
         """One of :data:`COLUMNS`, (len,), with NaN for a state without it."""
         if name not in COLUMNS:
-            raise HistoryError(f"column: found {name!r}; allowed: {', '.join(map(repr, COLUMNS))}")
+            raise HistoryError("column", repr(name), ", ".join(map(repr, COLUMNS)))
         return np.array([getattr(state, name) for state in self], dtype=float)
 
     @property
@@ -201,8 +197,7 @@ class SearchHistory:
 
     def compare(self, other: SearchHistory) -> Comparison:
         """This history compared with another, of any search."""
-        if not isinstance(other, SearchHistory):
-            raise HistoryError(f"compare: found {type(other).__name__}; allowed: a SearchHistory")
+        check_type(other, SearchHistory, "compare", HistoryError)
         mine, theirs = ({**t.about, **t.about["config"]} for t in (self, other))
         both = {name: (mine.get(name), theirs.get(name)) for name in {**mine, **theirs}}
         settings = {k: (a, b) for k, (a, b) in both.items() if a != b and k != "config"}
@@ -250,7 +245,7 @@ class SearchHistory:
             history = cls(header["about"], header["limit"])
             history._read(header, tensors)
         except (KeyError, IndexError) as error:
-            raise HistoryError(f"{path}: found no {error}; allowed: a whole history") from None
+            raise HistoryError(path, f"no {error}", "a whole history") from None
         except (ValueError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
             raise HistoryError(f"{path}: {error}; allowed: a whole history") from None
         return history
@@ -264,7 +259,7 @@ class SearchHistory:
 
         self._some()
         if not isinstance(frames, int) or frames < 1:
-            raise HistoryError(f"frames: found {frames!r}; allowed: an integer of 1 or more")
+            raise HistoryError("frames", repr(frames), "an integer of 1 or more")
         with atomic_write(path) as beside:
             beside.write_text(page(self, frames), encoding="utf-8")
         return Path(path)

@@ -43,8 +43,7 @@ def _try_out(name: str, metric: Metric) -> None:
         except Exception as error:
             found = found or f"a loss that raised {type(error).__name__}: {error}"
     raise TaskError(
-        f"metric {name!r}: found {found}; allowed: a scalar tensor for logits of shape (3, 2), and "
-        "a function"
+        f"metric {name!r}", found, "a scalar tensor for logits of shape (3, 2), and a function"
     )
 
 
@@ -69,7 +68,7 @@ def register_metric(name: str, loss: Callable[[Tensor, Tensor], Tensor]):
 def metric_of(task: Task) -> Metric:
     """The metric that a task names. Raises :class:`TaskError` for one that does not exist."""
     if task.metric not in METRICS:
-        raise TaskError(f"{task.name}: metric: found {task.metric!r}; allowed: {METRICS.names}")
+        raise TaskError(f"{task.name}: metric", repr(task.metric), METRICS.names)
     return METRICS[task.metric]
 
 

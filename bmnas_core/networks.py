@@ -106,7 +106,7 @@ class _Reshapes(nn.Module):
             shape = tuple(features[name].shape)
             if shape[1:] != (channels, self.L):
                 raise FeatureError(
-                    f"feature {name!r}: found shape {shape}; allowed: (N, {channels}, {self.L})"
+                    f"feature {name!r}", f"shape {shape}", f"(N, {channels}, {self.L})"
                 )
             out[name] = layer(features[name])
         return out
@@ -276,8 +276,7 @@ class FusionNetwork(nn.Module):
         super().__init__()
         for name in genotype.used_features:
             if name not in channels:
-                allowed = ", ".join(channels)
-                raise FeatureError(f"genotype: found feature {name!r}; allowed: {allowed}")
+                raise FeatureError("genotype", f"feature {name!r}", ", ".join(channels))
         self.genotype, self.L = genotype, L
         used = {name: channels[name] for name in genotype.used_features}
         self.reshape = _Reshapes(used, C, L, dropout)

@@ -53,7 +53,7 @@ class Conv1x1(nn.Conv1d):
 
 def _try_out(name: str, cls: type) -> None:
     if not (inspect.isclass(cls) and issubclass(cls, nn.Module)):
-        raise OperationError(f"operation {name!r}: found {cls!r}; allowed: an nn.Module class")
+        raise OperationError(f"operation {name!r}", repr(cls), "an nn.Module class")
     for N, C, L in ((2, 4, 3), (3, 6, 1)):
         with RNG_LOCK, torch.random.fork_rng(devices=[]):
             inputs = torch.randn(2, N, C, L)
@@ -67,15 +67,13 @@ def _try_out(name: str, cls: type) -> None:
                 ) from error
         shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
         if shape != (N, C, L):
-            raise OperationError(f"operation {name!r}: found output {shape}; allowed: {N, C, L}")
+            raise OperationError(f"operation {name!r}", f"output {shape}", (N, C, L))
         dtype = before.dtype
         if out.dtype != dtype or not out.isfinite().all():
             found = f"of {out.dtype}" if out.dtype != dtype else "with NaN or infinity"
-            raise OperationError(
-                f"operation {name!r}: found an output {found}; allowed: finite, of {dtype}"
-            )
+            raise OperationError(f"operation {name!r}", f"an output {found}", f"finite, of {dtype}")
         if not torch.equal(inputs, before):
-            raise OperationError(f"operation {name!r}: found changed inputs; allowed: to read them")
+            raise OperationError(f"operation {name!r}", "changed inputs", "to read them")
 
 
 OPERATIONS.check = _try_out

@@ -57,7 +57,7 @@ class Registry(UserDict):
         """Raise ``error`` for an ill-formed name, such as the part itself: ``@register`` alone."""
         pattern, words = self._pattern
         if not isinstance(name, str) or not name.isprintable() or not re.fullmatch(pattern, name):
-            raise self._error(f"{self.kind} name: found {quoted(name)}; allowed: {words}")
+            raise self._error(f"{self.kind} name", quoted(name), words)
 
     def add(self, name: str, part: object) -> None:
         """Make any object the part called ``name``. Raises as :meth:`register`."""
@@ -75,7 +75,7 @@ class Registry(UserDict):
         """The part called ``name``. Raises ``error`` for an unknown one, with the nearest."""
         if name not in self:
             hint = near_miss(name, self)
-            raise self._error(f"{self.kind}: found {quoted(name)}{hint}; allowed: {self.names}")
+            raise self._error(self.kind, f"{quoted(name)}{hint}", self.names)
         if self.data[name] is None:
             import_module(self._on_demand[name])
         return self.data[name]

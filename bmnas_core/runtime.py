@@ -29,7 +29,7 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     except (RuntimeError, TypeError):
         found = None
     if found is None or found.type not in ("cpu", "cuda", "mps"):
-        raise DeviceError(f"device: found {device!r}; allowed: 'auto', 'cpu', 'cuda', 'cuda:0', …")
+        raise DeviceError("device", repr(device), "'auto', 'cpu', 'cuda', 'cuda:0', …")
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     mps = int(torch.backends.mps.is_available())
     count = {"cpu": 1, "cuda": gpus, "mps": mps}[found.type]
@@ -53,7 +53,7 @@ def as_seed(seed: int) -> int:
     try:
         return operator.index(seed)
     except TypeError:
-        raise ConfigError(f"seed: found {seed!r}; allowed: an integer") from None
+        raise ConfigError("seed", repr(seed), "an integer") from None
 
 
 def _stream_seed(seed: int, stream: tuple) -> int:

@@ -264,13 +264,11 @@ class Search:
         """What a rule yielded. Raises SelectionError unless it is a genotype and its score."""
         rule = self.config.selection
         if not isinstance(made, tuple) or len(made) != 2 or type(made[1]) not in (int, float):
-            raise SelectionError(
-                f"selection {rule!r}: found {quoted(made)}; allowed: (genotype, score) from run"
-            )
+            raise SelectionError(f"selection {rule!r}", quoted(made), "(genotype, score) from run")
         genotype, score = made
         check_genotype(rule, genotype, self.task.features, self.config.N)
         if not math.isfinite(score):
-            raise SelectionError(f"selection {rule!r}: found score {score}; allowed: finite")
+            raise SelectionError(f"selection {rule!r}", f"score {score}", "finite")
         return genotype, float(score)
 
     def _next(self) -> SearchState:
@@ -457,7 +455,7 @@ class Search:
         except DeviceError:
             raise
         except KeyError as error:
-            raise SearchError(f"{path}: found no {error}; allowed: a whole search") from None
+            raise SearchError(path, f"no {error}", "a whole search") from None
         except (ValueError, RuntimeError) as error:
             raise SearchError(f"{path}: {error}") from None
         return search

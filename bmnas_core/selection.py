@@ -32,7 +32,7 @@ from .architecture import (
     sample_candidates,
 )
 from .config import Config
-from .errors import quoted
+from .errors import check_type, quoted
 from .features import FeatureBank
 from .genotype import CellGenotype, Genotype, Pair, StepGenotype, cell_predecessors, free_pairs
 from .networks import Hypernet
@@ -90,9 +90,8 @@ def derive(weights: ArchitectureWeights, selection: str = "argmax") -> Genotype:
     If the rule is not a function of α, β and γ, this is only a preview of it, by ``"argmax"``.
     Raises SelectionError for an unknown rule, or if no legal pair of predecessors is left.
     """
-    if not isinstance(weights, ArchitectureWeights):
-        found = type(weights).__name__
-        raise SelectionError(f"weights: found {found}; allowed: ArchitectureWeights, state.weights")
+    allowed = "ArchitectureWeights, state.weights"
+    check_type(weights, ArchitectureWeights, "weights", SelectionError, allowed)
     rule = SELECTIONS[selection]
     found = (argmax if inspect.isclass(rule) else rule)(weights)
     return check_genotype(selection, found, weights.features, len(weights.gamma))
@@ -229,7 +228,7 @@ def selection_for(search: SearchView) -> Selection:
     found = rule(search)
     if type(found.steps) is not int or found.steps < 1:
         place, allowed = f"selection {name!r}: steps", "an integer of 1 or more"
-        raise SelectionError(f"{place}: found {found.steps!r}; allowed: {allowed}")
+        raise SelectionError(place, repr(found.steps), allowed)
     return found
 
 

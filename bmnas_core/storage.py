@@ -33,7 +33,7 @@ def atomic_write(path: str | os.PathLike):
     except (OSError, TypeError, ValueError) as error:
         wrong = f"{str(path)!r} ({getattr(error, 'strerror', None) or error})"
     if wrong:
-        raise FileError(f"path: found {wrong}; allowed: the path of a file that can be written")
+        raise FileError("path", wrong, "the path of a file that can be written")
     try:
         mode = beside.stat().st_mode
         yield beside
@@ -69,7 +69,7 @@ def read_tensors(
         raise refused(f"{path}: found no {what} ({error})") from None
     found = header.get("format") if isinstance(header, dict) else header
     if found != format:
-        raise refused(f"{path}: found format {found!r}; allowed: {format!r}")
+        raise refused(path, f"format {found!r}", repr(format))
     return header, tensors
 
 
@@ -88,7 +88,7 @@ def read_table(path: str | os.PathLike, columns: Iterable[str]):
         raise TableError(f"{path}: found no table ({error})") from None
     if list(table.columns) != columns:
         found = ", ".join(map(str, table.columns))
-        raise TableError(f"{path}: found columns {found}; allowed: {', '.join(columns)}")
+        raise TableError(path, f"columns {found}", ", ".join(columns))
     return table
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .backbones.item_training import train_on_items
 from .config import Settings, setting
-from .errors import BmnasError
+from .errors import BmnasError, check_type
 from .features import FeatureBank, RawInputs, Source, extract
 from .genotype import Genotype
 from .metrics import metric_of
@@ -138,7 +138,7 @@ def train_backbone(
     else:
         kind = type(found.backbone).__name__
         allowed = "one with classify(), or classes of the items"
-        raise TrainError(f"backbone of {modality!r}: found {kind}; allowed: {allowed}")
+        raise TrainError(f"backbone of {modality!r}", kind, allowed)
     found.backbone._origin = "trained here"
     return net, history
 
@@ -192,7 +192,7 @@ def _copy_of(start: nn.Module, net: FusionNetwork) -> FusionNetwork:
     fits = isinstance(start, FusionNetwork) and start.genotype == net.genotype
     if not fits or shapes(start) != shapes(net):
         found, allowed = type(start).__name__, "a FusionNetwork of the same genotype, C, L and task"
-        raise TrainError(f"start: found {found}; allowed: {allowed}")
+        raise TrainError("start", found, allowed)
     return copy.deepcopy(start)
 
 
@@ -226,12 +226,10 @@ def network_cost(
 
 def fusion_network(genotype: Genotype, task: Task, config: TrainConfig) -> FusionNetwork:
     """The untrained network of a genotype at a config's sizes. Raises as :func:`train`."""
-    if not isinstance(genotype, Genotype):
-        raise TrainError(f"genotype: found {type(genotype).__name__}; allowed: a Genotype")
+    check_type(genotype, Genotype, "genotype", TrainError)
     if genotype.features != task.features:
         found, wanted = ", ".join(genotype.features), ", ".join(task.features)
-        allowed = f"those of task {task.name!r}: {wanted}"
-        raise TrainError(f"genotype: found features {found}; allowed: {allowed}")
+        raise TrainError("genotype", f"features {found}", f"those of task {task.name!r}: {wanted}")
     sizes = {"C": config.C, "L": config.L, "dropout": config.dropout}
     return FusionNetwork(genotype, task.channels, task.classes, **sizes)
 
@@ -316,7 +314,7 @@ def fit_by_epoch(
             raise TrainError(f"training in epoch {epoch + 1}: none of {n:,} samples can be read")
         mean = float(torch.stack(losses).mean())
         if not math.isfinite(mean):
-            raise TrainError(f"training loss in epoch {epoch + 1}: found {mean}; allowed: finite")
+            raise TrainError(f"training loss in epoch {epoch + 1}", mean, "finite")
         unseen = validate and config.data == "train"
         yield {
             "epoch": epoch + 1,
@@ -335,8 +333,7 @@ def evaluate(
     Read ``"test"`` once, for the number you report; choose by ``"validation"``.
     """
     as_task(task)
-    if not isinstance(net, nn.Module):
-        raise TrainError(f"net: found {type(net).__name__}; allowed: a network, as train gives")
+    check_type(net, nn.Module, "net", TrainError, "a network, as train gives")
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
     if modalities := getattr(net, "reads_inputs", None):
         return score(net, task, RawInputs(task, device=device, modalities=modalities), split)

@@ -59,8 +59,13 @@ def test_what_does_not_fit_a_field_is_refused_by_name(cls, values, message):
 
 
 def test_unknown_fields_and_other_json_are_refused():
-    with pytest.raises(ConfigError, match="SearchConfig: found field 'epoch'; allowed: C, L, N, M"):
+    message = r"SearchConfig: found field 'epoch' \(did you mean 'epochs'\?\); allowed: C, L, N, M"
+    with pytest.raises(ConfigError, match=message):
         SearchConfig.from_dict({"epoch": 3})
+    with pytest.raises(ConfigError, match=message):
+        SearchConfig(epoch=3)
+    with pytest.raises(ConfigError, match="SearchConfig: found field '3'; allowed: C, L, N, M"):
+        SearchConfig.from_dict({3: "epochs"})
     with pytest.raises(ConfigError, match="SearchConfig: found no JSON"):
         SearchConfig.from_json("{")
     with pytest.raises(ConfigError, match=r"SearchConfig: found \[\]; allowed: an object"):
