@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import operator
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import repeat
 from types import UnionType
 from typing import Union, get_args, get_origin, get_type_hints
 
@@ -43,14 +44,12 @@ class Config:
         return super().__new__(cls)
 
     def __post_init__(self):
-        hints = get_type_hints(type(self))
+        fit_fields(self, ConfigError)
         for f in fields(self):
-            place = f"{type(self).__name__}.{f.name}"
-            value = _as_type(getattr(self, f.name), hints[f.name], place)
-            object.__setattr__(self, f.name, value)
+            value = getattr(self, f.name)
             if value is not None and f.metadata:
                 for item in value if isinstance(value, tuple) else (value,):
-                    _check_item(item, place, **f.metadata)
+                    _check_item(item, f"{type(self).__name__}.{f.name}", **f.metadata)
 
     @classmethod
     def from_optional(cls, config: Config | None) -> Config:
@@ -124,21 +123,35 @@ def _check_item(item, place: str, choices, limits: dict[str, float]) -> None:
         raise ConfigError(place, repr(item), allowed)
 
 
-def _as_type(value, hint, place: str):
+def fit_fields(part, error: type[BmnasError]) -> None:
+    """Bring each field of a frozen dataclass to its declared type, see :func:`_as_type`.
+
+    Raises ``error`` for a value that is not of that type.
+    """
+    for name, hint in get_type_hints(type(part)).items():
+        value = _as_type(getattr(part, name), hint, f"{type(part).__name__}.{name}", error)
+        object.__setattr__(part, name, value)
+
+
+def _as_type(value, hint, place: str, error: type[BmnasError]):
     """``value`` as ``hint`` asks, integers accepted as floats and lists as tuples."""
     options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    for option in options:
-        if option is type(None) and value is None:
-            return None
-        if get_origin(option) is tuple and isinstance(value, (list, tuple)):
-            inner = get_args(option)
+    kinds = [get_origin(option) or option for option in options]
+    for option, kind in zip(options, kinds, strict=True):
+        inner = get_args(option)
+        if kind is float:
+            if type(value) in (int, float) and value == value:
+                return float(value)
+        elif kind is tuple and isinstance(value, (list, tuple)):
             each = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
             if len(each) == len(value):
                 places = (f"{place}[{i}]" for i in range(len(value)))
-                return tuple(map(_as_type, value, each, places))
-        if option is float and type(value) in (int, float) and value == value:
-            return float(value)
-        if isinstance(option, type) and type(value) is option and value == value:
+                return tuple(map(_as_type, value, each, places, repeat(error)))
+        elif type(value) is kind or (kind not in KINDS and isinstance(value, kind)):
+            for key, item in value.items() if inner else ():  # of a dict
+                _as_type(key, inner[0], f"{place}: key", error)
+                _as_type(item, inner[1], f"{place}[{key!r}]", error)
             return value
-    kinds = [get_origin(option) or option for option in options if option is not type(None)]
-    raise ConfigError(place, repr(value), " or ".join(KINDS.get(kind, str(kind)) for kind in kinds))
+    kinds = [kind for kind in kinds if kind is not type(None)]
+    allowed = " or ".join(KINDS.get(kind, f"a {kind.__name__}") for kind in kinds)
+    raise error(place, quoted(value), allowed)

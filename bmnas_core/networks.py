@@ -32,6 +32,10 @@ class FeatureError(BmnasError):
     """Features that are missing, have the wrong shape or hold values that are not finite."""
 
 
+#: How features may be pooled, and how many axes besides N and C each way takes.
+POOLINGS = {"grid": (0, 1, 2), "time": (0, 1, 2, 3)}
+
+
 def pool(feature: Tensor, L: int, pooling: str = "grid") -> Tensor:
     """Max-pool any backbone feature to (N, C, L): the first half of the reshape layer.
 
@@ -42,7 +46,7 @@ def pool(feature: Tensor, L: int, pooling: str = "grid") -> Tensor:
             of L; ``"time"`` keeps L moments of the first axis and pools all others away.
     """
     axes = feature.dim() - 2
-    if axes not in {"grid": (0, 1, 2), "time": (0, 1, 2, 3)}.get(pooling, ()):
+    if axes not in POOLINGS.get(pooling, ()):
         raise FeatureError(
             f"pooling {pooling!r}: found a feature of shape {tuple(feature.shape)}; allowed: "
             "(N, C), (N, C, T) and (N, C, H, W), and for 'time' (N, C, T, H, W) too"

@@ -102,6 +102,47 @@ def test_a_task_that_does_not_hold_together_is_refused(changes, message):
         task_with(**changes)
 
 
+PARTS = {"Task": tiny_task(), "Modality": tiny_task().modalities[0]}
+PARTS["Split"] = tiny_task().splits["train"]
+
+
+@pytest.mark.parametrize(
+    "part, field", [(part, f.name) for part in PARTS for f in dataclasses.fields(PARTS[part])]
+)
+def test_a_field_of_another_type_is_refused_by_name(part, field):
+    message = rf"^{part}\.{field}: found <object object at .*>; allowed: \S"
+    with pytest.raises(TaskError, match=message):
+        dataclasses.replace(PARTS[part], **{field: object()})
+
+
+@pytest.mark.parametrize(
+    "part, changes, message",
+    [
+        ("Task", {"modalities": "ab"}, "Task.modalities: found 'ab'; allowed: a tuple"),
+        ("Task", {"modalities": [1, 2]}, "Task.modalities[0]: found 1; allowed: a Modality"),
+        ("Task", {"splits": {"train": 3}}, "Task.splits['train']: found 3; allowed: a Split"),
+        ("Task", {"splits": {0: 3}}, "Task.splits: key: found 0; allowed: text"),
+        ("Task", {"classes": True}, "Task.classes: found True; allowed: an integer"),
+        ("Task", {"rule": 3}, "Task.rule: found 3; allowed: text"),
+        ("Modality", {"channels": {"a": "5"}}, "Modality.channels['a']: found '5'; allowed: an i"),
+        ("Modality", {"channels": {}}, "Image: channels: found {}; allowed: feature names, each"),
+        ("Modality", {"channels": {"a": 0}}, "Image: channels: found {'a': 0}; allowed: feature"),
+        ("Modality", {"pooling": "max"}, "Image: pooling: found 'max'; allowed: grid, time"),
+        ("Modality", {"inputs": [[1.0]]}, "inputs: found [[1.0]]; allowed: a Tensor or a FileInp"),
+        ("Split", {"index": torch.tensor(3)}, "split 'train': found a single number; allowed: in"),
+        ("Split", {"labels": torch.tensor(3)}, "split 'train': found a single number; allowed: i"),
+    ],
+)
+def test_a_part_of_a_task_that_does_not_fit_is_refused_by_name(part, changes, message):
+    with pytest.raises(TaskError, match=re.escape(message)):
+        dataclasses.replace(PARTS[part], **changes)
+
+
+def test_modalities_may_be_a_list():
+    modalities = tiny_task().modalities
+    assert task_with(modalities=[*modalities]).modalities == modalities
+
+
 def test_a_metric_that_does_not_exist_is_refused():
     with pytest.raises(
         TaskError, match="tiny: metric: found 'auc'; allowed: accuracy, weighted_f1"

@@ -11,9 +11,10 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from ..config import SearchSettings, Settings
+from ..config import SearchSettings, Settings, fit_fields
 from ..errors import BmnasError, near_miss
 from ..genotype import GenotypeError, check_features
+from ..networks import POOLINGS
 from ..registry import Registry
 from .files import MODULES
 from .inputs import FileInputs
@@ -82,6 +83,14 @@ class Modality:
     pooling: str = "grid"
     classes: Tensor | None = None
 
+    def __post_init__(self):
+        fit_fields(self, TaskError)
+        if not self.channels or min(self.channels.values()) < 1:
+            allowed = "feature names, each with its number of channels"
+            raise TaskError(f"{self.name}: channels", self.channels, allowed)
+        if self.pooling not in POOLINGS:
+            raise TaskError(f"{self.name}: pooling", repr(self.pooling), ", ".join(POOLINGS))
+
     @classmethod
     def numbered(
         cls, name: str, backbone: nn.Module, inputs: Tensor | FileInputs, **more
@@ -113,6 +122,12 @@ class Split:
     name: str
     index: Tensor  # (n, modalities), integers
     labels: Tensor  # (n,) classes, or (n, classes) of 0 and 1 for a multi-label task
+
+    def __post_init__(self):
+        fit_fields(self, TaskError)
+        if not self.index.dim() or not self.labels.dim():
+            allowed = "index (n, modalities) and labels (n, …)"
+            raise TaskError(f"split {self.name!r}", "a single number", allowed)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -148,6 +163,7 @@ class Task:
     protocol: str | None = None
 
     def __post_init__(self):
+        fit_fields(self, TaskError)
         for problem in self._problems():
             raise TaskError(f"{self.name}: {problem}")
 
