@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from bmnas_core import BmnasError, ConfigError, FeatureError, Modality, pool
-from bmnas_core.backbones.conv import ConvBackbone
+from bmnas_core.backbones import ConvBackbone
 from bmnas_core.backbones.paper import (
     HCN,
     VGG19,

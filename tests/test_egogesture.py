@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 
 from bmnas_core import DataError, DataWarning, TaskError
-from bmnas_core.backbones.paper.checkpoints import save_checkpoint
-from bmnas_core.backbones.paper.resnext3d import ResNeXt3D
+from bmnas_core.backbones.paper import ResNeXt3D, save_checkpoint
 from bmnas_core.tasks.inputs import load
 from bmnas_core.tasks.paper.egogesture import (
     MEAN,

@@ -17,8 +17,14 @@ from bmnas_core.runtime import generator
 from bmnas_core.tasks import DataWarning, files
 from bmnas_core.tasks.inputs import load
 from bmnas_core.tasks.paper.common import DEVIATION, MEAN
-from bmnas_core.tasks.paper.mmimdb_films import HDF5, SPLIT, SPLITS, read_films
-from bmnas_core.tasks.paper.mmimdb_posters import SUBTRACTED, PosterReader
+from bmnas_core.tasks.paper.mmimdb_films import (
+    HDF5,
+    SPLIT,
+    SPLITS,
+    SUBTRACTED,
+    PosterReader,
+    read_films,
+)
 from bmnas_core.tasks.paper.samples import posters
 
 GENRES = list(posters.GENRES)

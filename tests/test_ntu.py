@@ -25,8 +25,12 @@ from bmnas_core.tasks.paper.ntu import (
     VALIDATION_SUBJECTS,
     ntu,
 )
-from bmnas_core.tasks.paper.ntu_skeletons import SkeletonReader, read_skeleton
-from bmnas_core.tasks.paper.ntu_videos import VideoReader, read_video
+from bmnas_core.tasks.paper.ntu_readers import (
+    SkeletonReader,
+    VideoReader,
+    read_skeleton,
+    read_video,
+)
 from bmnas_core.tasks.paper.samples import actions
 
 ID = "72057594037931101"

@@ -1,7 +1,3 @@
-"""Backbones: networks from raw inputs to a list of features, one file each.
+"""Backbones: networks from raw inputs to a list of features; ``paper`` is imported on demand."""
 
-Those of the paper's tasks are in :mod:`~bmnas_core.backbones.paper`, imported on demand.
-"""
-
-from .backbone import Backbone
-from .conv import ConvBackbone
+from .backbone import Backbone, ConvBackbone

@@ -1,4 +1,4 @@
-"""The base of the paper's backbones, and layers with He's initial values."""
+"""The base of the paper's backbones, layers with He's initial values, and a small backbone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Backbone(nn.Module):
 
     Attributes:
         channels: channels of each tapped feature.
-        head: the parts that only ``classify`` uses. The features do not depend on them.
+        head: the parts that only ``classify`` uses, in order. The features do not depend on them.
         imagenet: prefix of names in torchvision's ImageNet weights → our prefix, or None for
             weights that are not used. Empty for a backbone without such weights.
     """
@@ -31,15 +31,23 @@ class Backbone(nn.Module):
     _origin = INITIAL  # or the file that was read; private, so that no fingerprint depends on it
 
     def classify(self, features: list[Tensor]) -> Tensor:
-        raise NotImplementedError
+        x = last_mean(features)
+        for part in self.head:
+            x = getattr(self, part)(x)
+        return x
 
     def _check_input(self, x: Tensor, *axes: str | int) -> None:
         """Raise FeatureError unless ``x`` has these axes; a letter stands for any size."""
         fixed = tuple(n if isinstance(a, str) else a for n, a in zip(x.shape, axes, strict=False))
         if x.dim() != len(axes) or x.shape != fixed or 0 in x.shape[1:]:
-            name, allowed = type(self).__name__, ", ".join(map(str, axes))
-            found = tuple(x.shape)
-            raise FeatureError(f"{name}: found an input of shape {found}; allowed: ({allowed})")
+            found, allowed = f"an input of shape {tuple(x.shape)}", ", ".join(map(str, axes))
+            raise FeatureError(type(self).__name__, found, f"({allowed})")
+
+
+def last_mean(features: list[Tensor]) -> Tensor:
+    """The last feature's mean over its positions: (N, C) or (N, C, …) → (N, C)."""
+    last = features[-1]
+    return last.mean(tuple(range(2, last.dim()))) if last.dim() > 2 else last
 
 
 class _He:
@@ -61,3 +69,30 @@ class Conv2d(_He, nn.Conv2d):
 
 class Conv3d(_He, nn.Conv3d):
     """A 3D convolution with He's initial values."""
+
+
+class ConvBackbone(nn.Module):
+    """Three blocks of convolution, BatchNorm, ReLU and 2×2 max-pooling; each block is a feature.
+
+    ``x: (N, 1, H, W)`` → three features ``(N, channels[i], H / 2^(i+1), W / 2^(i+1))``.
+    """
+
+    def __init__(self, channels: tuple[int, int, int] = (16, 32, 64)):
+        super().__init__()
+        self.channels = tuple(channels)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(before, after, 3, padding=1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+            )
+            for before, after in zip((1, *channels[:-1]), channels, strict=True)
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        features = []
+        for block in self.blocks:
+            x = block(x)
+            features.append(x)
+        return features

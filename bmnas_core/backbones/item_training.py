@@ -13,6 +13,7 @@ from ..config import Settings
 from ..errors import BmnasError
 from ..progress import progress_bar
 from ..runtime import epoch_batches, seeded
+from .backbone import last_mean
 
 #: Most pixels by which a batch of images (N, C, H, W) is shifted along H and W. A search is misled
 #: by features that memorise the training items it learns from.
@@ -34,11 +35,8 @@ def train_on_items(
     It learns from the training split's items, under a linear classifier on the mean of its last
     feature, by AdamW with one cycle of the learning rate (Smith and Topin 2019).
 
-    Args:
-        task, modality: a Task and one of its modalities, whose ``classes`` are learned. The
-            backbone is trained in place and left in evaluation mode.
-        config: ``epochs``, ``batch_size``, ``max_lr`` and ``weight_decay`` are read.
-        on_epoch: called with each epoch's record as it ends.
+    The backbone is trained in place and left in evaluation mode. Of ``config``, ``epochs``,
+    ``batch_size``, ``max_lr`` and ``weight_decay`` are read.
 
     Returns:
         The backbone under its classifier, inputs → logits (N, item classes), and one record an
@@ -54,7 +52,7 @@ def train_on_items(
             if hasattr(module, "reset_parameters"):
                 module.reset_parameters()
         last = nn.LazyLinear(len(classes.unique()))
-        classifier = nn.Sequential(modality.backbone, _LastFeatureMean(), last).to(device)
+        classifier = nn.Sequential(modality.backbone, _LastMean(), last).to(device)
         classifier(inputs[train[:2]].to(device))  # gives the lazy layer its size
         optimizer = torch.optim.AdamW(classifier.parameters(), weight_decay=config.weight_decay)
         steps = -(-len(train) // config.batch_size) * config.epochs
@@ -75,22 +73,18 @@ def train_on_items(
                 losses.append(loss.detach())
             mean = float(torch.stack(losses).mean())
             if not math.isfinite(mean):
-                place = f"training loss in epoch {epoch + 1}"
-                raise BmnasError(f"{place}: found {mean}; allowed: finite")
+                raise BmnasError(f"training loss in epoch {epoch + 1}", mean, "finite")
+            classifier.eval()
+            with torch.no_grad():
+                parts = [classifier(inputs[k].to(device)).argmax(1) for k in held_out.split(256)]
+            right = torch.cat(parts).cpu() == classes[held_out]
             record = {"epoch": epoch + 1, "lr": schedule.get_last_lr()[0], "train_loss": mean}
-            record["validation_score"] = _accuracy(classifier, inputs, classes, held_out, device)
+            record["validation_score"] = float(right.double().mean())
             history.append(record | {"seconds": time.perf_counter() - start})
             if on_epoch:
                 with torch.random.fork_rng(devices=[]):  # it may draw random numbers
                     on_epoch(history[-1])
     return classifier.eval(), history
-
-
-def _accuracy(classifier: nn.Module, inputs, classes: Tensor, items: Tensor, device) -> float:
-    classifier.eval()
-    with torch.no_grad():
-        answers = [classifier(inputs[part].to(device)).argmax(1) for part in items.split(256)]
-    return float((torch.cat(answers).cpu() == classes[items]).double().mean())
 
 
 def random_shift(images: Tensor, most: int, random: torch.Generator | None = None) -> Tensor:
@@ -101,9 +95,6 @@ def random_shift(images: Tensor, most: int, random: torch.Generator | None = Non
     return padded[..., down : down + height, right : right + width]
 
 
-class _LastFeatureMean(nn.Module):
-    """The last feature's mean over its positions: (N, C) or (N, C, …) → (N, C)."""
-
+class _LastMean(nn.Module):
     def forward(self, features: list[Tensor]) -> Tensor:
-        last = features[-1]
-        return last.flatten(2).mean(2) if last.dim() > 2 else last
+        return last_mean(features)

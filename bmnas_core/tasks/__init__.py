@@ -1,7 +1,4 @@
-"""Tasks: data, backbones, metric and settings, one file each.
-
-The kit's own tasks are imported on demand.
-"""
+"""Tasks: data, backbones, metric and settings, one file each. The kit's are imported on demand."""
 
 from .files import DATA_SETS
 from .inputs import DataError, DataWarning, FileInputs

@@ -16,8 +16,8 @@ FLOOR_DB = -60.0
 def mel_filters() -> Tensor:
     """Triangular filters, evenly spaced in mel from 0 to 4 kHz: (MELS, WINDOW // 2 + 1).
 
-    They are not normalised: between the first and the last peak they add up to one at every
-    frequency, so a spectrogram's columns add up to the power of the sound.
+    Between the first and the last peak they add up to one at every frequency, so a spectrogram's
+    columns add up to the power of the sound.
     """
     top = 2595 * math.log10(1 + SAMPLE_RATE / 2 / 700)
     edges = 700 * (10 ** (torch.linspace(0, top, MELS + 2) / 2595) - 1)
@@ -39,14 +39,11 @@ def fit_length(wave: Tensor) -> Tensor:
 
 
 def add_noise(power: Tensor, snr_db: float, generator: torch.Generator) -> Tensor:
-    """Add white noise to mel spectrograms at a signal-to-noise ratio.
+    """Add white noise to mel spectrograms (n, MELS, FRAMES) at a signal-to-noise ratio in decibels.
 
     The signal's level is its mean power over the frames within 40 dB of the loudest. The expected
-    power of two independent sounds is the sum of their powers, so spectrograms of noise are added.
-
-    Args:
-        power: (n, MELS, FRAMES).
-        snr_db: in decibels; infinity adds no noise.
+    power of two independent sounds is the sum of their powers, so spectrograms of noise are added;
+    none at infinity.
     """
     if snr_db == math.inf:
         return power

@@ -16,27 +16,13 @@ from torch import Tensor
 from ..config import SearchSettings, Settings
 from ..runtime import generator
 from .audio import fit_length, mel_power
-from .files import DATA_SETS, DataSet, asset, read_manifest
+from .files import DATA_SETS
 from .inputs import DataError
 from .pairs import DigitData, pair_task
 from .task import SPLITS, Task, register_task
 
 IMAGES, LABELS = "mnist/t10k-images-idx3-ubyte.gz", "mnist/t10k-labels-idx1-ubyte.gz"
-URLS = {
-    "mnist": "https://ossci-datasets.s3.amazonaws.com/mnist/",
-    "fsdd": "https://raw.githubusercontent.com/Jakobovski/free-spoken-digit-dataset/v1.0.10/",
-}
-
-DATA = DataSet(
-    name="avmnist",
-    title="AV-MNIST: MNIST's 10,000 test images and 3,000 recordings of FSDD",
-    license="MNIST: CC BY-SA 3.0; FSDD: CC BY-SA 4.0",
-    source="LeCun, Cortes, Burges; Zohar Jackson and contributors",
-    manifest=lambda: read_manifest(asset("avmnist/files.sha256")),
-    url=lambda path: URLS[path.split("/")[0]] + path.split("/", 1)[1],
-)
-DATA_SETS.add(DATA.name, DATA)
-
+DATA = DATA_SETS["avmnist"]
 SIZES = {"train": 6000, "validation": 2000, "test": 2000}
 DEFAULTS = {"same": (0.25, 0.0), "sum": (0.75, 20.0)}
 
@@ -97,7 +83,7 @@ def read_idx(path: Path) -> np.ndarray:
     shape = tuple(np.frombuffer(content, ">u4", content[3], offset=4).tolist())
     data = np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape))
     if len(data) != np.prod(shape):
-        raise DataError(f"{path}: found {len(data)} values; allowed: {shape}")
+        raise DataError(path, f"{len(data)} values", shape)
     return data.reshape(shape).copy()
 
 
@@ -105,13 +91,12 @@ def read_wave(path: Path) -> Tensor:
     """A mono 16-bit WAV file at 8 kHz: (samples,) in -1 … 1. Raises DataError."""
     try:
         with wave.open(str(path)) as file:
-            kind = file.getnchannels(), file.getsampwidth(), file.getframerate()
-            frames = file.getnframes()
+            *kind, frames = file.getparams()[:4]
             content = file.readframes(frames)
     except (OSError, EOFError, wave.Error) as error:
         raise DataError(f"{path}: found no WAV file ({error})") from None
-    if kind != (1, 2, 8000):
-        raise DataError(f"{path}: found (channels, bytes, Hz) {kind}; allowed: (1, 2, 8000)")
+    if kind != [1, 2, 8000]:
+        raise DataError(path, f"(channels, bytes, Hz) {tuple(kind)}", "(1, 2, 8000)")
     if len(content) != 2 * frames:
-        raise DataError(f"{path}: found {len(content)} bytes of sound; allowed: {2 * frames}")
+        raise DataError(path, f"{len(content)} bytes of sound", 2 * frames)
     return torch.from_numpy(np.frombuffer(content, "<i2").astype(np.float32) / 32768)

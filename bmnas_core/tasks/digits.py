@@ -14,7 +14,7 @@ import torch
 from ..config import SearchSettings, Settings
 from ..runtime import generator
 from .audio import FRAMES, MELS
-from .files import DATA_SETS, DataSet, asset, read_manifest
+from .files import DATA_SETS
 from .pairs import DigitData, pair_task
 from .task import SPLITS, Task, register_task
 
@@ -22,16 +22,6 @@ WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 DECIBELS = 80.0
 SIZES = {"train": 3000, "validation": 1500, "test": 1500}
 DEFAULTS = {"same": (0.25, -10.0), "sum": (0.75, 20.0)}
-
-DATA = DataSet(
-    name="digits",
-    title="scikit-learn's handwritten digits and synthetic spoken digits",
-    license="digits: CC BY 4.0 (UCI); speech: MIT, as this kit",
-    source="Alpaydin and Kaynak, UCI; espeak-ng with build_speech.py",
-    embedded=True,
-    manifest=lambda: read_manifest(asset("digits/files.sha256")),
-)
-DATA_SETS.add(DATA.name, DATA)
 
 
 @register_task("digits")
@@ -72,7 +62,7 @@ def _read() -> DigitData:
     images = torch.nn.functional.interpolate(small, (16, 16), mode="bilinear")
     order = torch.randperm(len(images), generator=generator(0, "digits images"))
     parts = order.tensor_split((int(0.6 * len(images)), int(0.8 * len(images))))
-    path = DATA.require() / "speech.npz"
+    path = DATA_SETS["digits"].require() / "speech.npz"
     with np.load(path, allow_pickle=False) as file:
         speech = dict(file)
     decibels = torch.from_numpy(speech["decibels"]).float() / 255 * DECIBELS - DECIBELS

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 
 from ..errors import BmnasError
@@ -23,13 +22,10 @@ from .inputs import DataError, DataWarning
 
 PACKAGE = Path(__file__).parents[1]
 
-#: The kit's tasks: name → module that registers the task and its data set.
-MODULES = {
-    "digits": "bmnas_core.tasks.digits",
-    "avmnist": "bmnas_core.tasks.avmnist",
-    "mmimdb": "bmnas_core.tasks.paper.mmimdb",
-    "ntu": "bmnas_core.tasks.paper.ntu",
-    "egogesture": "bmnas_core.tasks.paper.egogesture",
+#: Where the files of ``avmnist`` come from, by their first folder.
+URLS = {
+    "mnist": "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "fsdd": "https://raw.githubusercontent.com/Jakobovski/free-spoken-digit-dataset/v1.0.10/",
 }
 
 
@@ -59,10 +55,9 @@ def package(name: str) -> ModuleType:
     try:
         return import_module(name)
     except ImportError as error:
-        raise DataError(
-            f"package {name!r}: {error}; install what the paper's tasks need: "
-            "pip install 'bmnas[tasks]', or in a checkout pip install -e '.[tasks]'"
-        ) from None
+        commands = "pip install 'bmnas[tasks]', or in a checkout pip install -e '.[tasks]'"
+        remedy = f"install what the paper's tasks need: {commands}"
+        raise DataError(f"package {name!r}: {error}; {remedy}") from None
 
 
 def cached_folder(name: str, make: Callable[..., None], *arguments) -> Path:
@@ -75,37 +70,28 @@ def cached_folder(name: str, make: Callable[..., None], *arguments) -> Path:
     folder = cache_folder() / "made" / f"{name}-{digest.hexdigest()[:12]}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(".part", f".{folder.name}.", folder.parent))
-        try:
-            make(unfinished, *arguments)
-            unfinished.chmod(0o755)
+        place = ".part", f".{folder.name}.", folder.parent
+        with TemporaryDirectory(*place, ignore_cleanup_errors=True) as unfinished:
+            make(Path(unfinished), *arguments)
+            Path(unfinished).chmod(0o755)
             with suppress(OSError):  # another process was first
-                unfinished.rename(folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+                Path(unfinished).rename(folder)
     return folder
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """The files of a task: what they are, where they lie, and where they come from.
-
-    Attributes:
-        embedded: whether the files come with the kit; others are in a folder of this name below
-            :func:`data_root`.
-        manifest: returns the expected files, path relative to ``root`` → SHA-256. None if users may
-            have parts of them; then ``read``, which loads the task, is the check.
-        url: path of a file → its address; None for data sets that their owners give on request.
-    """
+    """The files of a task: what they are, where they lie, and where they come from."""
 
     name: str
     title: str
     license: str
     source: str
-    embedded: bool = False
+    embedded: bool = False  # whether they come with the kit; others are below :func:`data_root`
+    #: Returns the expected files, path relative to ``root`` → SHA-256. None if users may have parts
+    #: of them; then loading the task is the check.
     manifest: Callable[[], dict[str, str]] | None = None
-    url: Callable[[str], str] | None = None
-    read: Callable[[], object] | None = None
+    url: Callable[[str], str] | None = None  # of a file's path; None if owners give it on request
 
     @property
     def root(self) -> Path:
@@ -113,10 +99,7 @@ class DataSet:
 
     @property
     def state(self) -> str:
-        """``"embedded"``, ``"missing"`` or ``"ready"``.
-
-        Without a manifest, ``"ready"`` only means that the folder exists.
-        """
+        """``"embedded"``, ``"missing"`` or ``"ready"``, without a manifest if the folder exists."""
         if self.embedded:
             return "embedded"
         present = not self.check() if self.manifest else self.root.is_dir()
@@ -127,11 +110,13 @@ class DataSet:
         if self.manifest:
             hashes = self.manifest().items()
             return [p for path, digest in hashes if (p := _problem(self.root / path, digest))]
+        from .task import load_task
+
         problems = []
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", DataWarning)
             try:
-                self.read()
+                load_task(self.name)
             except BmnasError as error:
                 problems.append(str(error))
         return problems + [str(w.message) for w in caught if issubclass(w.category, DataWarning)]
@@ -152,11 +137,12 @@ class DataSet:
 
         Raises DataError if the data set cannot be downloaded, or a download fails.
         """
+        place = f"data of task {self.name!r}"
         if self.embedded:
-            raise DataError(f"data of task {self.name!r}: comes with the kit; nothing to fetch")
+            raise DataError(f"{place}: comes with the kit; nothing to fetch")
         if self.url is None:
             remedy = f"its owners give it on request: {self.source}. Put its files into {self.root}"
-            raise DataError(f"data of task {self.name!r}: cannot be fetched, {remedy}")
+            raise DataError(f"{place}: cannot be fetched, {remedy}")
         import pooch
 
         hashes = self.manifest()
@@ -168,7 +154,7 @@ class DataSet:
                 list(progress_bar(pool.map(files.fetch, hashes), self.name, len(hashes)))
             except (OSError, ValueError) as error:
                 pool.shutdown(cancel_futures=True)
-                raise DataError(f"data of task {self.name!r}: download failed: {error}") from None
+                raise DataError(f"{place}: download failed: {error}") from None
 
 
 def _problem(file: Path, expected: str) -> str | None:
@@ -179,18 +165,50 @@ def _problem(file: Path, expected: str) -> str | None:
         return f"{file}: missing"
     except OSError as error:
         return f"{file}: cannot be read ({error.strerror})"
-    found = hashlib.sha256(content).hexdigest()
-    if found == expected:
-        return None
-    allowed = f"allowed: {expected[:16]}…"
-    return f"{file}: found {len(content)} bytes with SHA-256 {found[:16]}…; {allowed}"
-
-
-#: The data sets of the kit's tasks, by the task's name.
-DATA_SETS = Registry("data set", DataError, on_demand=MODULES)
+    digest = hashlib.sha256(content).hexdigest()
+    found = f"{len(content)} bytes with SHA-256 {digest[:16]}…"
+    return None if digest == expected else f"{file}: found {found}; allowed: {expected[:16]}…"
 
 
 def read_manifest(path: Path) -> dict[str, str]:
     """A file in the format of ``sha256sum``: path → hash."""
     rows = (line.split("  ", 1) for line in path.read_text(encoding="utf-8").splitlines())
     return {name: digest for digest, name in rows}
+
+
+#: The data sets of the kit's tasks, by the task's name.
+DATA_SETS = Registry("data set", DataError)
+DATA_SETS["digits"] = DataSet(
+    name="digits",
+    title="scikit-learn's handwritten digits and synthetic spoken digits",
+    license="digits: CC BY 4.0 (UCI); speech: MIT, as this kit",
+    source="Alpaydin and Kaynak, UCI; espeak-ng with build_speech.py",
+    embedded=True,
+    manifest=lambda: read_manifest(asset("digits/files.sha256")),
+)
+DATA_SETS["avmnist"] = DataSet(
+    name="avmnist",
+    title="AV-MNIST: MNIST's 10,000 test images and 3,000 recordings of FSDD",
+    license="MNIST: CC BY-SA 3.0; FSDD: CC BY-SA 4.0",
+    source="LeCun, Cortes, Burges; Zohar Jackson and contributors",
+    manifest=lambda: read_manifest(asset("avmnist/files.sha256")),
+    url=lambda path: URLS[path.split("/")[0]] + path.split("/", 1)[1],
+)
+DATA_SETS["mmimdb"] = DataSet(
+    name="mmimdb",
+    title="MM-IMDB: posters and plots of 25,959 films",
+    license="its authors' terms",
+    source="Arevalo et al., multimodal_imdb.hdf5 at lisi.fing.unal.edu.co/~jearevalo/mmimdb",
+)
+DATA_SETS["ntu"] = DataSet(
+    name="ntu",
+    title="NTU RGB+D: 56,880 clips of 60 actions as video and skeletons",
+    license="on request, for research",
+    source="Shahroudy et al., ROSE Lab, Nanyang Technological University",
+)
+DATA_SETS["egogesture"] = DataSet(
+    name="egogesture",
+    title="EgoGesture: 24,161 gestures in colour and depth",
+    license="on request, for research",
+    source="Zhang et al., NLPR, Chinese Academy of Sciences",
+)

@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,11 +24,6 @@ class DataError(BmnasError):
 
 class DataWarning(UserWarning):
     """Data that can be used but have a flaw, such as samples left out for unreadable files."""
-
-
-def wrong(place: object, found: object, allowed: object, kind: type = DataError) -> BmnasError:
-    """The error for what a file holds at ``place``."""
-    return kind(f"{place}: found {found}; allowed: {allowed}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,20 +90,22 @@ def load(
     Raises DataError for ``workers`` out of range, or a worker that the system ended.
     """
     if workers is not None and (type(workers) is not int or workers < 0):
-        raise DataError(f"workers: found {workers!r}; allowed: an integer of 0 or more")
+        raise DataError("workers", repr(workers), "an integer of 0 or more")
     if all(isinstance(column, Tensor) for column in columns):
         for _, items in batches:
             inputs = [column[rows] for column, rows in zip(columns, items.T, strict=True)]
             yield Loaded(inputs, torch.arange(len(items)), {})
         return
     if workers is None:
-        workers = max(1, min(_cores(), MAX_PREFETCH_BYTES // max(1, 8 * values)))
-    keys = [list(zip(numbers.tolist(), items.tolist(), strict=True)) for numbers, items in batches]
+        affinity = getattr(os, "sched_getaffinity", None)
+        cores = len(affinity(0)) if affinity else os.cpu_count() or 1  # that this process may use
+        workers = max(1, min(cores, 8, MAX_PREFETCH_BYTES // max(1, 8 * values)))
+    samples = [row for batch in batches for row in zip(*map(Tensor.tolist, batch), strict=True)]
     loader = torch.utils.data.DataLoader(
-        _Samples(columns, random),
-        batch_sampler=keys,
-        num_workers=min(workers, sum(map(len, keys))),
-        collate_fn=_collate,
+        samples,
+        batch_sampler=torch.arange(len(samples)).split([len(numbers) for numbers, _ in batches]),
+        num_workers=min(workers, len(samples)),
+        collate_fn=partial(_read, columns, random),
         generator=torch.Generator(),  # by default it draws from the one that training uses
     )
     try:
@@ -119,35 +117,22 @@ def load(
         raise DataError(f"{workers} worker processes: {error}; allowed: {allowed}") from None
 
 
-def _cores() -> int:
-    """Cores that this process may use, at most eight."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return min(len(affinity(0)) if affinity else os.cpu_count() or 1, 8)
-
-
-class _Samples(torch.utils.data.Dataset):
-    def __init__(self, columns: Sequence[Inputs], random: tuple | None):
-        self.columns, self.random = columns, random
-
-    def __getitem__(self, key: tuple[int, list[int]]):
-        number, items = key
-        inputs, failures = [], {}
-        for m, (column, item) in enumerate(zip(self.columns, items, strict=True)):
+def _read(columns: Sequence[Inputs], stream: tuple | None, samples: Sequence[tuple]) -> Loaded:
+    """A batch of samples, each its number and its items."""
+    found, failures = {}, {}
+    for k, (number, items) in enumerate(samples):
+        inputs = []
+        for m, (column, item) in enumerate(zip(columns, items, strict=True)):
+            random = stream and generator(*stream, number)
             try:
-                random = self.random and generator(*self.random, number)
                 in_memory = isinstance(column, Tensor)
                 inputs.append(column[item] if in_memory else column.read(item, random))
             except DataError as error:
                 failures[m, item] = str(error)
-        return inputs, failures
-
-
-def _collate(samples: list) -> Loaded:
-    kept = [k for k, (_, failures) in enumerate(samples) if not failures]
-    columns = zip(*(samples[k][0] for k in kept), strict=True)
-    failures = {place: why for _, found in samples for place, why in found.items()}
-    inputs = [torch.stack(column) for column in columns] if kept else None
-    return Loaded(inputs, torch.tensor(kept, dtype=torch.long), failures)
+        if len(inputs) == len(columns):
+            found[k] = inputs
+    stacked = [torch.stack(column) for column in zip(*found.values(), strict=True)]
+    return Loaded(stacked or None, torch.tensor(list(found), dtype=torch.long), failures)
 
 
 def warn_skipped(what: str, reasons: Sequence[str]) -> None:

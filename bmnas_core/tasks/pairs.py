@@ -16,9 +16,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..backbones.conv import ConvBackbone
+from ..backbones.backbone import ConvBackbone
 from ..backbones.item_training import SHIFT, train_on_items
 from ..config import SearchSettings, Settings
 from ..runtime import generator
@@ -29,7 +30,6 @@ from .inputs import DataError
 from .task import SPLITS, Modality, Split, Task, TaskError
 
 RULES = {"same": 10, "sum": 19}
-CHANNELS = (16, 32, 64)
 #: How each backbone is trained alone.
 PRETRAINING = Settings(epochs=12, batch_size=64, max_lr=3e-3, weight_decay=1e-2)
 
@@ -61,26 +61,23 @@ def pair_task(
 ) -> Task:
     """The task on ``data``, with the options of ``load_task``.
 
-    Args:
-        defaults: rule → ``image_energy`` and ``snr_db`` by default.
-        sizes: split name → number of pairs.
-
+    ``defaults``: rule → ``image_energy`` and ``snr_db``. ``sizes``: split name → number of pairs.
     Raises TaskError for an unknown rule or a knob out of range.
     """
     if not isinstance(rule, str) or rule not in RULES:
-        raise TaskError(f"rule: found {rule!r}; allowed: {', '.join(map(repr, RULES))}")
+        raise TaskError("rule", repr(rule), ", ".join(map(repr, RULES)))
     image_energy = defaults[rule][0] if image_energy is None else image_energy
     snr_db = defaults[rule][1] if snr_db is None else snr_db
     if type(image_energy) not in (int, float) or not 0 < image_energy <= 1:
-        raise TaskError(f"image_energy: found {image_energy!r}; allowed: above 0, at most 1")
+        raise TaskError("image_energy", repr(image_energy), "above 0, at most 1")
     if type(snr_db) not in (int, float) or not snr_db >= -100:
-        raise TaskError(f"snr_db: found {snr_db!r}; allowed: decibels of -100 or more, or inf")
+        raise TaskError("snr_db", repr(snr_db), "decibels of -100 or more, or inf")
     images = keep_energy(data.images, image_energy, data.image_split["train"])
     power = add_noise(data.speech, snr_db, generator(0, "noise"))
     speech = log_mel(power).unsqueeze(1)
     modalities = (
-        Modality.numbered("Image", ConvBackbone(CHANNELS), images, classes=data.image_digits),
-        Modality.numbered("Audio", ConvBackbone(CHANNELS), speech, classes=data.speech_digits),
+        Modality.numbered("Image", ConvBackbone(), images, classes=data.image_digits),
+        Modality.numbered("Audio", ConvBackbone(), speech, classes=data.speech_digits),
     )
     splits = {split: make_pairs(data, split, rule, sizes[split]) for split in SPLITS}
     notes = {"image_energy": float(image_energy), "snr_db": float(snr_db), "data": data.version}
@@ -152,8 +149,7 @@ def load_backbones(task: Task, path: str | os.PathLike) -> bool:
         with safe_open(path, "pt") as file:
             if (file.metadata() or {}).get("bmnas") != _header(task):
                 return False
-            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        _backbones(task).load_state_dict(weights)
+        _backbones(task).load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError, OSError) as error:
         found, remedy = f"no weights of this task's backbones ({error})", "delete the file to have"
         raise DataError(f"{path}: found {found}; {remedy} them trained again") from None

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ..config import SearchSettings, Settings, fit_fields
-from ..errors import BmnasError, near_miss
+from ..errors import BmnasError, check_type, near_miss
 from ..genotype import GenotypeError, check_features
 from ..networks import POOLINGS
 from ..registry import Registry
-from .files import MODULES
-from .inputs import FileInputs
+from .inputs import FileInputs, Inputs
 
 SPLITS = ("train", "validation", "test")
 
@@ -28,18 +27,19 @@ class TaskError(BmnasError):
 
 def _check_options(name: str, function: object) -> None:
     """Refuse anything but a function of named options."""
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    named = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
     try:
-        kinds = [p.kind for p in inspect.signature(function).parameters.values()]
+        kinds = {p.kind for p in inspect.signature(function).parameters.values()}
     except (TypeError, ValueError):
-        kinds = [None]
-    if inspect.isclass(function) or not set(kinds) <= set(named):
-        raise TaskError(
-            f"task {name!r}: found {function!r}; allowed: a function whose parameters, the task's "
-            "options, all have names"
-        )
+        kinds = {None}
+    if inspect.isclass(function) or not kinds <= named:
+        allowed = "a function whose parameters, the task's options, all have names"
+        raise TaskError(f"task {name!r}", repr(function), allowed)
 
 
+#: The kit's tasks: name → module that registers the task.
+MODULES = {name: f"bmnas_core.tasks.{name}" for name in ("digits", "avmnist")}
+MODULES |= {name: f"bmnas_core.tasks.paper.{name}" for name in ("mmimdb", "ntu", "egogesture")}
 #: Functions from options to a task, by name. The kit's own are imported on demand.
 TASKS = Registry("task", TaskError, check=_check_options, on_demand=MODULES)
 
@@ -92,9 +92,7 @@ class Modality:
             raise TaskError(f"{self.name}: pooling", repr(self.pooling), ", ".join(POOLINGS))
 
     @classmethod
-    def numbered(
-        cls, name: str, backbone: nn.Module, inputs: Tensor | FileInputs, **more
-    ) -> Modality:
+    def numbered(cls, name: str, backbone: nn.Module, inputs: Inputs, **more) -> Modality:
         """A modality with the backbone's ``channels``, its features numbered from 1."""
         channels = {f"{name}_{i}": c for i, c in enumerate(backbone.channels, 1)}
         return cls(name, backbone.eval(), channels, inputs, **more)
@@ -171,14 +169,11 @@ class Task:
         """What does not hold together; each check needs those before it to have passed."""
         if len(self.modalities) < 2:
             yield f"found {len(self.modalities)} modality; allowed: two or more"
-        names = {
-            "modality": [m.name for m in self.modalities],
-            "feature": [f for m in self.modalities for f in m.channels],
-        }
-        for kind, found in names.items():
-            for name in found:
-                if found.count(name) > 1:
-                    yield f"{kind} {name!r} twice; allowed: each name once"
+        modalities = [("modality", m.name) for m in self.modalities]
+        names = modalities + [("feature", name) for m in self.modalities for name in m.channels]
+        for kind, name in names:
+            if names.count((kind, name)) > 1:
+                yield f"{kind} {name!r} twice; allowed: each name once"
         try:
             check_features(self.features)
         except GenotypeError as error:
@@ -195,15 +190,14 @@ class Task:
             items = torch.cat([self.items(split, modality.name) for split in SPLITS])
             found, times = items.unique(return_counts=True)
             if int(times.max()) > 1:
-                yield (
-                    f"{modality.name} item {int(found[times.argmax()])} is in more than one split; "
-                    "allowed: one, or it would be scored and learned from"
-                )
+                item = f"{modality.name} item {int(found[times.argmax()])}"
+                allowed = "one, or it would be scored and learned from"
+                yield f"{item} is in more than one split; allowed: {allowed}"
 
     def _problems_of(self, split: Split) -> Iterator[str]:
         index, labels = split.index, split.labels
-        if index.shape != (len(labels), len(self.modalities)):
-            allowed = (len(labels), len(self.modalities))
+        allowed = (len(labels), len(self.modalities))
+        if index.shape != allowed:
             yield f"found index of shape {tuple(index.shape)}; allowed: {allowed}"
         for what, found in {"index": index, "labels": labels}.items():
             if found.dtype != torch.int64:
@@ -244,13 +238,13 @@ class Task:
         """A modality by name. Raises TaskError for an unknown one."""
         named = {m.name: m for m in self.modalities}
         if name not in named:
-            raise TaskError(f"modality: found {name!r}; allowed: {', '.join(named)}")
+            raise TaskError("modality", repr(name), ", ".join(named))
         return named[name]
 
     def split(self, name: str) -> Split:
         """A split by name; ``"train+validation"`` joins two. Raises TaskError for another."""
         if not set(name.split("+")) <= set(self.splits):
-            raise TaskError(f"split: found {name!r}; allowed: {', '.join(self.splits)}")
+            raise TaskError("split", repr(name), ", ".join(self.splits))
         parts = [self.splits[part] for part in name.split("+")]
         if len(parts) == 1:
             return parts[0]
@@ -266,9 +260,7 @@ class Task:
 
 def as_task(task: Task) -> Task:
     """``task`` itself. Raises TaskError for anything but a task."""
-    if isinstance(task, Task):
-        return task
-    raise TaskError(f"task: found {type(task).__name__}; allowed: a Task, as load_task gives")
+    return check_type(task, Task, "task", TaskError, "a Task, as load_task gives")
 
 
 def register_task(name: str):
@@ -283,14 +275,13 @@ def register_task(name: str):
 def load_task(name: str, **options) -> Task:
     """A task by name with its options, e.g. ``load_task("digits", rule="sum")``.
 
-    Raises:
-        TaskError: for an unknown name or option, with the nearest one and all that are known.
-        DataError: for data files that are missing or damaged.
+    Raises TaskError for an unknown name or option, with the nearest one and all that are known, and
+    DataError for data files that are missing or damaged.
     """
     function = TASKS[name]
     known = tuple(inspect.signature(function).parameters)
     for option in options:
         if option not in known:
             found = f"option {option!r}{near_miss(option, known)}"
-            raise TaskError(f"task {name!r}: found {found}; allowed: {', '.join(known)}")
+            raise TaskError(f"task {name!r}", found, ", ".join(known))
     return function(**options)

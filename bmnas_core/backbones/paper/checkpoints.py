@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ...errors import BmnasError
+from ...errors import BmnasError, check_type
 from ...storage import atomic_write, write_tensors
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".tar", ".checkpoint")
@@ -39,20 +39,14 @@ def load_checkpoint(
       kernels become 3D ones: they are repeated over time and divided by its length, so the
       features of a still video are those of the image, except near its ends.
 
-    ``num_batches_tracked``, which nothing here uses, may be missing.
+    ``num_batches_tracked``, which nothing here uses, may be missing. With ``head=False`` the file's
+    head, for example one trained for other classes, is not read. Returns the names that kept their
+    values: the head's, or none.
 
-    Args:
-        head: False does not read the file's head, for example one trained for other classes.
-
-    Returns:
-        The names that kept their values: the head's, or none.
-
-    Raises:
-        CheckpointError: for a file that cannot be read, holds no weights or does not fit. The
-            backbone then stays as it was.
+    Raises CheckpointError for a file that cannot be read, holds no weights or does not fit. The
+    backbone then stays as it was.
     """
-    if not isinstance(backbone, nn.Module):
-        raise CheckpointError(f"backbone: found {type(backbone).__name__}; allowed: a torch module")
+    check_type(backbone, nn.Module, "backbone", CheckpointError, "a torch module")
     tensors, own = _read(path), backbone.state_dict()
     names = getattr(backbone, "imagenet", {})
     used = tuple(old for old, new in names.items() if new is not None)
@@ -63,7 +57,7 @@ def load_checkpoint(
     if not head:
         tensors = {name: t for name, t in tensors.items() if not name.startswith(in_head)}
     problem = f"{path}: found weights that do not fit this {type(backbone).__name__}"
-    _check(problem, tensors, own, kept, in_head)
+    _check(tensors, own, kept, in_head, problem)
     backbone.load_state_dict(own | tensors)
     backbone._origin = Path(path).name
     return kept
@@ -72,9 +66,8 @@ def load_checkpoint(
 def save_checkpoint(backbone: nn.Module, path: str | os.PathLike) -> None:
     """Write a backbone's weights under its own names, as safetensors, whole or not at all.
 
-    Raises:
-        CheckpointError: for a path that does not end in ``.safetensors``.
-        FileError: for a path that cannot be written.
+    Raises CheckpointError for a path that does not end in ``.safetensors``, FileError for one that
+    cannot be written.
     """
     check_target(path)
     header = {"format": "bmnas-backbone/1", "backbone": type(backbone).__name__}
@@ -85,18 +78,12 @@ def check_target(path: str | os.PathLike) -> None:
     """Raise what :func:`save_checkpoint` would raise for this path, before a long training."""
     suffix = Path(path).suffix
     if suffix.lower() != ".safetensors":
-        raise CheckpointError(f"{path}: found suffix {suffix!r}; allowed: '.safetensors'")
-    with suppress(_Tried), atomic_write(path):
-        raise _Tried
+        raise CheckpointError(path, f"suffix {suffix!r}", "'.safetensors'")
+    with suppress(CheckpointError), atomic_write(path):
+        raise CheckpointError("ends a write that was only tried")
 
 
-class _Tried(Exception):
-    """Ends a write that was only tried."""
-
-
-def _check(
-    problem: str, tensors: Tensors, own: Tensors, kept: list[str], in_head: tuple[str, ...]
-) -> None:
+def _check(tensors: Tensors, own: Tensors, kept: list[str], in_head: tuple[str, ...], problem: str):
     """Raise CheckpointError, beginning with ``problem``, unless ``tensors`` fill ``own``."""
     filled = {*tensors, *kept}
     missing = [n for n in own if n not in filled and not n.endswith("num_batches_tracked")]
@@ -120,8 +107,7 @@ def _from_imagenet(tensors: Tensors, names: dict[str, str | None], own: Tensors)
     found = {}
     for name, tensor in tensors.items():
         old = next((old for old in names if name.startswith(old)), "")
-        new = names.get(old, "")
-        if new is None:
+        if (new := names.get(old, "")) is None:
             continue
         name = new + name.removeprefix(old)
         shape = own[name].shape if name in own else tensor.shape
@@ -140,8 +126,7 @@ def _read(path: str | os.PathLike) -> Tensors:
         why = getattr(error, "strerror", None) or error
         raise CheckpointError(f"{path}: cannot be read ({why})") from None
     if path.suffix.lower() not in SUFFIXES:
-        allowed = ", ".join(SUFFIXES)
-        raise CheckpointError(f"{path}: found suffix {path.suffix!r}; allowed: {allowed}")
+        raise CheckpointError(path, f"suffix {path.suffix!r}", ", ".join(SUFFIXES))
     try:
         if path.suffix.lower() == ".safetensors":
             tensors = load_file(path)
@@ -151,19 +136,17 @@ def _read(path: str | os.PathLike) -> Tensors:
         code = re.search(r"GLOBAL (\S+)", str(error))
         what = f"more than tensors ({code[1]})" if code else "no checkpoint, or a damaged one"
         allowed = "tensors by name in safetensors or by torch.save"
-        raise CheckpointError(f"{path}: found {what}; allowed: {allowed}") from None
+        raise CheckpointError(path, what, allowed) from None
     for wrapping in ("state_dict", "model"):
         if isinstance(tensors, dict) and isinstance(tensors.get(wrapping), dict):
             tensors = tensors[wrapping]
     if not isinstance(tensors, dict) or not tensors:
         found = "nothing" if tensors == {} else type(tensors).__name__
-        raise CheckpointError(f"{path}: found {found}; allowed: tensors by name")
+        raise CheckpointError(path, found, "tensors by name")
     for name, tensor in tensors.items():
         plain = isinstance(tensor, Tensor) and tensor.layout is torch.strided
         if not isinstance(name, str) or not plain or tensor.is_meta:
-            found = f"{name!r}: {type(tensor).__name__}"
             allowed = "tensors by name, or those under 'state_dict' or 'model'"
-            raise CheckpointError(f"{path}: found {found}; allowed: {allowed}")
-    if all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    return tensors
+            raise CheckpointError(path, f"{name!r}: {type(tensor).__name__}", allowed)
+    prefix = "module." if all(name.startswith("module.") for name in tensors) else ""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}

@@ -28,7 +28,7 @@ def folder_of(
     Raises TaskError for anything but a path.
     """
     if not isinstance(data_root, str | os.PathLike | None):
-        raise TaskError(f"data_root: found {data_root!r}; allowed: the path of a folder")
+        raise TaskError("data_root", repr(data_root), "the path of a folder")
     if data_root is not None:
         return Path(data_root).expanduser()
     return files.cached_folder(name, make, *how) if sample else files.data_root() / name
@@ -45,10 +45,10 @@ def modalities_of(
     Raises TaskError for weights of a modality that does not exist, else as ``load_checkpoint``.
     """
     if not isinstance(weights, Mapping | None):
-        raise TaskError(f"weights: found {weights!r}; allowed: a dict, modality → file")
+        raise TaskError("weights", repr(weights), "a dict, modality → file")
     for name, path in (weights or {}).items():
         if name not in backbones:
-            raise TaskError(f"weights: found {name!r}; allowed: {', '.join(backbones)}")
+            raise TaskError("weights", repr(name), ", ".join(backbones))
         load_checkpoint(backbones[name], path)
     return tuple(
         Modality.numbered(name, backbone, inputs[name], pooling=pooling)

@@ -8,6 +8,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -17,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...backbones.paper.resnext3d import ResNeXt3D
+from ...backbones.paper.egogesture import ResNeXt3D
 from ...config import SearchSettings, Settings
 from ...errors import quoted, shortened
 from ...runtime import seeded
-from ..files import DATA_SETS, DataSet, package
-from ..inputs import DataError, DataWarning, FileInputs, files_version, warn_skipped, wrong
+from ..files import package
+from ..inputs import DataError, DataWarning, FileInputs, files_version, warn_skipped
 from ..task import Task, register_task
 from .common import folder_of, modalities_of, paired_splits, read_json
 from .samples import gestures as samples
@@ -50,15 +51,6 @@ SAMPLE_SIZES = {"width": 8, "blocks": (1, 1, 1, 1), "cardinality": 4}
 
 CLIP = re.compile(r"(?P<folder>(?P<subject>[^/]+)/[^/]+/Color/rgb\d+)(_\d+)?")
 
-DATA = DataSet(
-    name="egogesture",
-    title="EgoGesture: 24,161 gestures in colour and depth",
-    license="on request, for research",
-    source="Zhang et al., NLPR, Chinese Academy of Sciences",
-    read=lambda: egogesture(),
-)
-DATA_SETS.add(DATA.name, DATA)
-
 
 @register_task("egogesture")
 def egogesture(
@@ -83,32 +75,30 @@ def egogesture(
             ``*.json`` in ``data_root``.
         weights: modality → file of weights for its backbone; a backbone without has random ones.
 
-    Raises:
-        DataError: for files that are missing or damaged.
-        CheckpointError, TaskError: for weights that do not fit or have no modality.
+    Raises DataError for files that are missing or damaged, CheckpointError or TaskError for weights
+    that do not fit or have no modality.
     """
     root = folder_of("egogesture", data_root, sample, samples.make)
     path = Path(annotation).expanduser() if annotation else _only_annotation(root)
     labels, found = read_annotation(path)
     _check_apart(path, found)
     gestures = _with_folders(root, path, found)
-    frames, size = (16, 32) if sample else (32, 112)
+    frames, size, sizes = (16, 32, SAMPLE_SIZES) if sample else (32, 112, {})
     inputs, backbones = {}, {}
     for name, colours in COLOURS.items():
         clips = tuple((gesture.folders[name], gesture.first, gesture.last) for gesture in gestures)
         inputs[name] = FrameReader(root, clips, colours, frames, size).inputs(path)
         with seeded(0, "egogesture", name):
-            sizes = SAMPLE_SIZES if sample else {}
             backbones[name] = ResNeXt3D(len(labels), colours, **sizes)
     splits = paired_splits([SUBSETS[g.subset] for g in gestures], [g.label for g in gestures])
     notes = {"root": str(root), "sample": sample, "labels": labels, "frames": frames, "size": size}
-    notes |= {"left out": len(found) - len(gestures)}
+    notes["left out"] = len(found) - len(gestures)
     modalities = modalities_of(backbones, inputs, weights, pooling="time")
-    config, alone = (SAMPLE, SAMPLE_BACKBONES) if sample else (PAPER, {})
-    search = SearchSettings(epochs=8 if sample else None, selection="successive_halving")
     return Task(
-        "egogesture", None, len(labels), "accuracy", modalities, splits, config, search, notes,
-        alone, protocol="cross-subject",
+        "egogesture", None, len(labels), "accuracy", modalities, splits,
+        SAMPLE if sample else PAPER,
+        SearchSettings(epochs=8 if sample else None, selection="successive_halving"),
+        notes, SAMPLE_BACKBONES if sample else {}, protocol="cross-subject",
     )  # fmt: skip
 
 
@@ -120,15 +110,11 @@ class FrameReader:
     ``size``, and cropped to their centre. With a generator they start at a random frame and are all
     cropped to one random square, whose side is one of :data:`SCALES`. They are never mirrored,
     since gestures have directions. A gesture that is too short is repeated from its start.
-
-    Attributes:
-        clips: folder of frames relative to ``root``, first frame, last frame.
-        colours: 3 for RGB, 1 for grey levels.
     """
 
     root: Path
-    clips: tuple[tuple[str, int, int], ...]
-    colours: int
+    clips: tuple[tuple[str, int, int], ...]  # folder relative to ``root``, first and last frame
+    colours: int  # 3 for RGB, 1 for grey levels
     frames: int
     size: int
 
@@ -164,33 +150,30 @@ class FrameReader:
         except FileNotFoundError:
             raise DataError(f"{path}: missing; allowed: a file for each annotated frame") from None
         except (OSError, SyntaxError, ValueError, pil.DecompressionBombError) as error:
-            raise wrong(path, f"no picture that can be decoded ({error})", "a JPEG file") from None
-        box = _random_box(*image.size, *crop) if crop else _centre_box(*image.size, self.size)
+            found = f"no picture that can be decoded ({error})"
+            raise DataError(path, found, "a JPEG file") from None
+        box = _box(image.size, self.size, crop)
         scaled = image.resize((self.size, self.size), pil.Resampling.BILINEAR, box)
         return np.asarray(scaled).reshape(self.size, self.size, self.colours)
 
 
-def _centre_box(width: int, height: int, size: int) -> tuple[float, float, float, float]:
-    """What becomes the central size×size pixels of a frame whose shorter side is scaled to size.
+def _box(sides: tuple[int, int], size: int, crop: tuple[float, float, float] | None) -> tuple:
+    """The part of a frame that becomes size×size pixels: left, top, right, bottom.
 
-    Sides and offsets are rounded as if the whole frame were scaled first and then cropped.
+    It is the square of ``crop``: its side relative to the shorter one, and its place. Without, the
+    centre, with sides and offsets rounded as if the whole frame were scaled first and then cropped.
     """
-    shorter = min(width, height)
+    if crop:
+        side = max(1, int(min(sides) * crop[0]))
+        left, top = (round(at * (s - side)) for at, s in zip(crop[1:], sides, strict=True))
+        return left, top, left + side, top + side
     edges = []
-    for side in (width, height):
-        scaled = size * side // shorter
+    for side in sides:
+        scaled = size * side // min(sides)
         offset = round((scaled - size) / 2)
         edges.append((offset * side / scaled, (offset + size) * side / scaled))
     (left, right), (top, bottom) = edges
     return left, top, right, bottom
-
-
-def _random_box(
-    width: int, height: int, scale: float, x: float, y: float
-) -> tuple[int, int, int, int]:
-    side = max(1, int(min(width, height) * scale))
-    left, top = round(x * (width - side)), round(y * (height - side))
-    return left, top, left + side, top + side
 
 
 class Gesture(NamedTuple):
@@ -216,7 +199,7 @@ def read_annotation(path: Path) -> tuple[list[str], list[Gesture]]:
     labels = _member(content, "labels", list, path)
     for i, label in enumerate(labels):
         if not isinstance(label, str) or label in labels[:i]:
-            raise wrong(f"{path}: labels[{i}]", quoted(label), "names, each once")
+            raise DataError(f"{path}: labels[{i}]", quoted(label), "names, each once")
     classes = {label: i for i, label in enumerate(labels)}
     gestures = []
     for name, entry in _member(content, "database", dict, path).items():
@@ -226,14 +209,14 @@ def read_annotation(path: Path) -> tuple[list[str], list[Gesture]]:
             raise DataError(f"{place}: allowed: SubjectNN/SceneM/Color/rgbK or …/rgbK_<k>")
         subset = _member(entry, "subset", str, place)
         if subset not in SUBSETS:
-            raise wrong(place, f"subset {subset!r}", ", ".join(SUBSETS))
+            raise DataError(place, f"subset {subset!r}", ", ".join(SUBSETS))
         about = _member(entry, "annotations", dict, place)
         label = _member(about, "label", str, place)
         if label not in classes:
-            raise wrong(place, f"label {label!r}", f"the {len(labels)} in 'labels'")
+            raise DataError(place, f"label {label!r}", f"the {len(labels)} in 'labels'")
         first, last = (_frame_number(about, k, place) for k in ("start_frame", "end_frame"))
         if first > last:
-            raise wrong(place, f"frames {first} to {last}", "start to end")
+            raise DataError(place, f"frames {first} to {last}", "start to end")
         colour = clip["folder"]
         folders = {"RGB": colour, "Depth": "/Depth/depth".join(colour.rsplit("/Color/rgb", 1))}
         found = Gesture(name, clip["subject"], folders, subset, classes[label], first, last)
@@ -245,37 +228,35 @@ def _member(found: object, key: str, kind: type, place: object):
     """``found[key]``, which must be of type ``kind``."""
     if not isinstance(found, dict) or key not in found:
         has = ", ".join(map(repr, found)) if isinstance(found, dict) else type(found).__name__
-        raise wrong(place, shortened(has, 200) or "nothing", f"an object with {key!r}")
+        raise DataError(place, shortened(has, 200) or "nothing", f"an object with {key!r}")
     if not isinstance(found[key], kind):
         words = {list: "a list", dict: "an object", str: "a name"}
-        raise wrong(f"{place}: {key}", quoted(found[key]), words[kind])
+        raise DataError(f"{place}: {key}", quoted(found[key]), words[kind])
     return found[key]
 
 
 def _frame_number(about: dict, key: str, place: str) -> int:
-    found = about.get(key)
-    try:
+    found, number = about.get(key), math.nan
+    with suppress(ValueError, OverflowError):
         number = float(found) if type(found) in (int, float, str) else math.nan
-    except (ValueError, OverflowError):
-        number = math.nan
     if not number.is_integer() or not 0 <= number < 1e6:
-        raise wrong(place, f"{key} {quoted(found)}", "a frame's number, 0 to 999999")
+        raise DataError(place, f"{key} {quoted(found)}", "a frame's number, 0 to 999999")
     return int(number)
 
 
 def _only_annotation(root: Path) -> Path:
-    layout = "SubjectNN/SceneM/{Color,Depth}/{rgb,depth}K/NNNNNN.jpg and one *.json beside them"
-    place, looked = f"data of task 'egogesture': {root}", f"looked for {layout}"
-    if not root.is_dir():
-        raise DataError(
-            f"{place}: no such folder; {looked}. Set BMNAS_DATA to the folder that holds "
-            "'egogesture', or pass data_root, or sample=True"
-        )
     found = sorted(root.glob("*.json"))
-    if len(found) != 1:
+    if len(found) == 1:
+        return found[0]
+    if root.is_dir():
         names = ", ".join(path.name for path in found) or "no *.json"
-        raise DataError(f"{place}: found {names}; {looked}; pass annotation to choose a file")
-    return found[0]
+        problem, remedy = f"found {names}", "; pass annotation to choose a file"
+    else:
+        folder = "the folder that holds 'egogesture'"
+        problem = "no such folder"
+        remedy = f". Set BMNAS_DATA to {folder}, or pass data_root, or sample=True"
+    layout = "SubjectNN/SceneM/{Color,Depth}/{rgb,depth}K/NNNNNN.jpg and one *.json beside them"
+    raise DataError(f"data of task 'egogesture': {root}: {problem}; looked for {layout}{remedy}")
 
 
 def _check_apart(path: Path, gestures: Sequence[Gesture]) -> None:
@@ -285,22 +266,17 @@ def _check_apart(path: Path, gestures: Sequence[Gesture]) -> None:
         for subset in SUBSETS:
             other = furthest.get((clip.folders["RGB"], subset))
             if other and subset != clip.subset and clip.first <= other.last:
-                raise DataError(
-                    f"{path}: {other.name!r} in {subset!r} and {clip.name!r} in {clip.subset!r} "
-                    f"share frames {clip.first}…{min(clip.last, other.last)}; allowed: each frame "
-                    "in one subset"
-                )
+                both = f"{other.name!r} in {subset!r} and {clip.name!r} in {clip.subset!r}"
+                frames = f"frames {clip.first}…{min(clip.last, other.last)}"
+                raise DataError(f"{path}: {both} share {frames}; allowed: each frame in one subset")
         place = clip.folders["RGB"], clip.subset
         furthest[place] = max(furthest.get(place, clip), clip, key=lambda g: g.last)
     subsets = Counter(subject for subject, _ in {(g.subject, g.subset) for g in gestures})
     shared = sorted(subject for subject, n in subsets.items() if n > 1)
     if shared:
-        warnings.warn(
-            f"{path}: found subjects in more than one subset: {len(shared)}, such as {shared[0]}; "
-            "in the data set's own lists there are none, and they make scores too high",
-            DataWarning,
-            stacklevel=3,
-        )
+        found = f"subjects in more than one subset: {len(shared)}, such as {shared[0]}"
+        why = "in the data set's own lists there are none, and they make scores too high"
+        warnings.warn(f"{path}: found {found}; {why}", DataWarning, stacklevel=3)
 
 
 def _with_folders(root: Path, path: Path, gestures: Sequence[Gesture]) -> list[Gesture]:

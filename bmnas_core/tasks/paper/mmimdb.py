@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from ...backbones.paper.maxout import MaxoutMLP
-from ...backbones.paper.vgg import VGG19
+from ...backbones.paper.mmimdb import VGG19, MaxoutMLP
 from ...config import SearchSettings, Settings
 from ...runtime import seeded
-from .. import files
 from ..task import Task, register_task
 from .common import folder_of, modalities_of, paired_splits
-from .mmimdb_films import CLASSES, SPLITS, read_films
-from .mmimdb_posters import PosterReader
+from .mmimdb_films import CLASSES, SPLITS, PosterReader, read_films
 from .samples import posters
 
 PAPER = Settings(
@@ -29,15 +26,6 @@ SAMPLE_BACKBONES = {
 #: For the sample: side of the square of pixels that become one, and width of VGG-19.
 SAMPLE_SHRINK, SAMPLE_WIDTH = 4, 8
 
-DATA = files.DataSet(
-    name="mmimdb",
-    title="MM-IMDB: posters and plots of 25,959 films",
-    license="its authors' terms",
-    source="Arevalo et al., multimodal_imdb.hdf5 at lisi.fing.unal.edu.co/~jearevalo/mmimdb",
-    read=lambda: mmimdb(),
-)
-files.DATA_SETS.add(DATA.name, DATA)
-
 
 @register_task("mmimdb")
 def mmimdb(
@@ -49,7 +37,7 @@ def mmimdb(
     """Genres of films by poster and plot (Arevalo et al. 2017): 23 classes, any number per film.
 
     The whole data set has 15,552 training, 2,608 validation and 7,799 test films. Inputs are
-    ``Image: (3, 256, 160)``, see :class:`~bmnas_core.tasks.paper.mmimdb_posters.PosterReader`, and
+    ``Image: (3, 256, 160)``, see :class:`~bmnas_core.tasks.paper.mmimdb_films.PosterReader`, and
     ``Text: (300,)``, the mean word2vec vector of a plot. The data set's *dev* is our validation.
     Films are left out with a warning if their plot has no finite vector, if they are not in the
     HDF5 file, or if one of their files is missing.
@@ -64,9 +52,8 @@ def mmimdb(
         raw: keep the posters' numbers as they are in the file instead of normalising them. The
             published weights of the Image backbone expect these.
 
-    Raises:
-        DataError: for files that are missing or damaged.
-        CheckpointError, TaskError: for weights that do not fit or have no modality.
+    Raises DataError for files that are missing or damaged, CheckpointError or TaskError for weights
+    that do not fit or have no modality.
     """
     root = folder_of("mmimdb", data_root, sample, posters.make)
     films = read_films(root)
@@ -75,13 +62,13 @@ def mmimdb(
     sizes = zip(SPLITS.values(), films.sizes, strict=True)
     splits = paired_splits([name for name, n in sizes for _ in range(n)], films.genres)
     with seeded(0, "mmimdb backbones"):
-        image = VGG19(CLASSES, **({"width": SAMPLE_WIDTH} if sample else {}))
+        image = VGG19(CLASSES, width=SAMPLE_WIDTH if sample else 64)
         backbones = {"Image": image, "Text": MaxoutMLP(CLASSES)}
     modalities = modalities_of(backbones, inputs, weights, pooling="grid")
-    config, alone = (SAMPLE, SAMPLE_BACKBONES) if sample else (PAPER, {})
-    search = SearchSettings(epochs=3 if sample else None, selection="successive_halving")
     notes = {"root": str(root), "sample": sample, "genres": films.names}
     notes |= {"left out": films.left_out, "raw": raw}
     return Task(
-        "mmimdb", None, CLASSES, "weighted_f1", modalities, splits, config, search, notes, alone
-    )
+        "mmimdb", None, CLASSES, "weighted_f1", modalities, splits, SAMPLE if sample else PAPER,
+        SearchSettings(epochs=3 if sample else None, selection="successive_halving"),
+        notes, SAMPLE_BACKBONES if sample else {},
+    )  # fmt: skip

@@ -8,16 +8,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ...backbones.paper.hcn import HCN
-from ...backbones.paper.inflated_resnet import InflatedResNet50
+from ...backbones.paper.ntu import HCN, InflatedResNet50
 from ...config import SearchSettings, Settings
 from ...runtime import seeded
-from .. import files
-from ..inputs import DataError, FileInputs, files_version, warn_skipped, wrong
+from ..files import asset
+from ..inputs import DataError, FileInputs, files_version, warn_skipped
 from ..task import Task, TaskError, register_task
 from .common import folder_of, modalities_of, paired_splits
-from .ntu_skeletons import SkeletonReader
-from .ntu_videos import VideoReader
+from .ntu_readers import SkeletonReader, VideoReader
 from .samples import actions
 
 CLASSES, SUBJECTS = 60, 40
@@ -43,15 +41,6 @@ SAMPLE_BACKBONES = {
     "Video": Settings(epochs=10, batch_size=16, max_lr=3e-3, restart=10),
     "Skeleton": Settings(epochs=10, batch_size=8, max_lr=1e-3, restart=10),
 }
-
-DATA = files.DataSet(
-    name="ntu",
-    title="NTU RGB+D: 56,880 clips of 60 actions as video and skeletons",
-    license="on request, for research",
-    source="Shahroudy et al., ROSE Lab, Nanyang Technological University",
-    read=lambda: ntu(),
-)
-files.DATA_SETS.add(DATA.name, DATA)
 
 
 @register_task("ntu")
@@ -83,21 +72,18 @@ def ntu(
         bgr: read videos with blue first, as OpenCV does. The published Video weights expect it.
         weights: modality → file of weights for its backbone; a backbone without has random ones.
 
-    Raises:
-        DataError: if there are no files, or two for the same half of a sample.
-        CheckpointError: for weights that do not fit.
-        TaskError: for an unknown protocol, subject or modality, a subject in two splits, or a
-            split without samples.
+    Raises DataError if there are no files, or two for the same half of a sample, CheckpointError
+    for weights that do not fit, and TaskError for an unknown protocol, subject or modality, a
+    subject in two splits, or a split without samples.
     """
     split_of = _splits(protocol, train_subjects)
     root = folder_of("ntu", data_root, sample, actions.make, SAMPLE_SHARES)
-    samples, notes = _samples(root)
+    samples, left_out = _samples(root)
     samples = {name: pair for name, pair in samples.items() if split_of(name)}
     videos, skeletons = zip(*samples.values(), strict=True) if samples else ((), ())
-    video, skeleton = ({"size": 48}, {"min_frames": 16}) if sample else ({}, {})
     readers = {
-        "Video": VideoReader(videos, bgr=bgr, **video),
-        "Skeleton": SkeletonReader(skeletons, **skeleton),
+        "Video": VideoReader(videos, size=48 if sample else 256, bgr=bgr),
+        "Skeleton": SkeletonReader(skeletons, min_frames=16 if sample else 64),
     }
     inputs = {
         name: FileInputs(read.paths, read, files_version(read.paths, read))
@@ -107,40 +93,38 @@ def ntu(
     with seeded(0, "ntu backbones"):
         backbones = {"Video": InflatedResNet50(CLASSES, **sizes), "Skeleton": HCN(CLASSES)}
     splits = paired_splits(list(map(split_of, samples)), [_place(name)[2] - 1 for name in samples])
-    shown = {"root": str(root), "sample": sample, "actions": actions.ACTIONS if sample else {}}
+    notes = {"root": str(root), "sample": sample, "actions": actions.ACTIONS if sample else {}}
     modalities = modalities_of(backbones, inputs, weights, pooling="time")
-    config, alone = (SAMPLE, SAMPLE_BACKBONES) if sample else (PAPER, {})
-    search = SearchSettings(epochs=3 if sample else None, selection="successive_halving")
     return Task(
-        "ntu", None, CLASSES, "accuracy", modalities, splits, config, search, shown | notes, alone,
-        protocol=f"cross-{protocol}",
+        "ntu", None, CLASSES, "accuracy", modalities, splits, SAMPLE if sample else PAPER,
+        SearchSettings(epochs=3 if sample else None, selection="successive_halving"),
+        notes | left_out, SAMPLE_BACKBONES if sample else {}, protocol=f"cross-{protocol}",
     )  # fmt: skip
 
 
-_NAME = re.compile(r"(S\d{3}C(\d{3})P(\d{3})R\d{3}A(\d{3}))(_rgb\.avi|\.skeleton)?")
+_NAME = re.compile(r"(S\d{3}C\d{3}P\d{3}R\d{3}A\d{3})(_rgb\.avi|\.skeleton)")
 KINDS = ("_rgb.avi", ".skeleton")
 
 
 def _place(name: str) -> tuple[int, int, int]:
     """Camera, subject and action from a sample's name."""
-    return tuple(map(int, _NAME.fullmatch(name).groups()[1:4]))
+    return int(name[5:8]), int(name[9:12]), int(name[17:20])
 
 
 def _splits(protocol: str, train: tuple[int, ...] | None) -> Callable[[str], str | None]:
     """A function from a sample's name to its split, or to None if it is in no split."""
     if protocol not in ("subject", "view"):
-        raise TaskError(f"protocol: found {protocol!r}; allowed: 'subject', 'view'")
+        raise TaskError("protocol", repr(protocol), "'subject', 'view'")
     testers = TEST_SUBJECTS if protocol == "subject" else ()
     known = [s for s in range(1, SUBJECTS + 1) if s not in (*VALIDATION_SUBJECTS, *testers)]
     train = known if train is None else train
     if not isinstance(train, list | tuple) or not train:
-        raise TaskError(f"train_subjects: found {train!r}; allowed: a tuple of subjects")
+        raise TaskError("train_subjects", repr(train), "a tuple of subjects")
     for subject in train:
         if subject not in known:
             held_out = {"validation": VALIDATION_SUBJECTS, "test": testers}
             split = "".join(f", who is in {s}" for s, they in held_out.items() if subject in they)
-            allowed = ", ".join(map(str, known))
-            raise TaskError(f"train_subjects: found {subject!r}{split}; allowed: {allowed}")
+            raise TaskError("train_subjects", f"{subject!r}{split}", ", ".join(map(str, known)))
 
     def split_of(name: str) -> str | None:
         camera, subject, _ = _place(name)
@@ -155,37 +139,34 @@ def _splits(protocol: str, train: tuple[int, ...] | None) -> Callable[[str], str
 
 def _samples(root: Path) -> tuple[dict[str, tuple[str, str]], dict[str, int]]:
     """Name → video and skeleton of each sample below ``root``, and counts of those left out."""
-    found: dict[str, dict[str, str]] = {kind: {} for kind in KINDS}
-    others = set()
+    videos, skeletons = {}, {}
+    found, others = dict(zip(KINDS, (videos, skeletons), strict=True)), set()
     for name, kind, path in _walk(root) if root.is_dir() else ():
         _, subject, action = _place(name)
         if not 1 <= action <= CLASSES or not 1 <= subject <= SUBJECTS:
             others.add(name)
         elif name in found[kind]:
-            raise wrong(path, f"{name} also at {found[kind][name]}", "once")
+            raise DataError(path, f"{name} also at {found[kind][name]}", "once")
         else:
             found[kind][name] = path
-    videos, skeletons = (found[kind] for kind in KINDS)
-    for kind in KINDS:
-        if not found[kind]:
-            counts = " and ".join(f"{len(found[k])} files SsssCcccPpppRrrrAaaa{k}" for k in KINDS)
-            raise DataError(
-                f"{root}: found {counts} in or below this folder; allowed: both, as NTU RGB+D is "
-                "distributed. Set data_root to their folder, or BMNAS_DATA to one that holds 'ntu'"
-            )
-    missing = set(files.asset("ntu/missing_skeletons.txt").read_text().split())
+    if not (videos and skeletons):
+        counts = " and ".join(f"{len(found[k])} files SsssCcccPpppRrrrAaaa{k}" for k in KINDS)
+        raise DataError(
+            f"{root}: found {counts} in or below this folder; allowed: both, as NTU RGB+D is "
+            "distributed. Set data_root to their folder, or BMNAS_DATA to one that holds 'ntu'"
+        )
+    missing = set(asset("ntu/missing_skeletons.txt").read_text().split())
+    notes = {"missing_skeletons": len({*videos, *skeletons} & missing)}
     names = sorted({*videos, *skeletons} - missing)
-    halves = [name for name in names if name not in videos or name not in skeletons]
-    there = {**skeletons, **videos}
-    reasons = [f"{there[name]}: found no {name}{KINDS[name in videos]}" for name in halves]
+    pairs = {name: (videos.get(name), skeletons.get(name)) for name in names}
+    reasons = [
+        f"{video or skeleton}: found no {name}{KINDS[video is not None]}"
+        for name, (video, skeleton) in pairs.items()
+        if not (video and skeleton)
+    ]
     warn_skipped("samples", reasons)
-    pairs = {n: (videos[n], skeletons[n]) for n in names if n in videos and n in skeletons}
-    notes = {
-        "missing_skeletons": len({*videos, *skeletons} & missing),
-        "unpaired": len(halves),
-        "ntu120": len(others),
-    }
-    return pairs, notes
+    notes |= {"unpaired": len(reasons), "ntu120": len(others)}
+    return {name: pair for name, pair in pairs.items() if all(pair)}, notes
 
 
 def _walk(root: Path) -> Iterator[tuple[str, str, str]]:
@@ -196,11 +177,9 @@ def _walk(root: Path) -> Iterator[tuple[str, str, str]]:
 
     seen = set()
     for folder, inner, names in os.walk(root, onerror=refuse, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
+        if (real := os.path.realpath(folder)) in seen:
             inner.clear()
             continue
         seen.add(real)
         for match in filter(None, map(_NAME.fullmatch, names)):
-            if match[5]:
-                yield match[1], match[5], os.path.join(folder, match[0])
+            yield match[1], match[2], os.path.join(folder, match[0])

@@ -14,36 +14,23 @@ import numpy as np
 
 from ...files import package
 
-#: Actions of the data set that are acted here: its codes → its names.
-ACTIONS = {
-    "A001": "drink water",
-    "A003": "brushing teeth",
-    "A004": "brushing hair",
-    "A028": "phone call",
-    "A011": "reading",
-    "A029": "playing with phone",
-    "A016": "wear a shoe",
-    "A017": "take off a shoe",
-    "A022": "cheer up",
-    "A023": "hand waving",
-    "A031": "pointing",
-    "A032": "taking a selfie",
-}
-#: How each action is acted: motion, object.
-SCRIPT = {
-    "A001": ("to mouth", "ball"),
-    "A003": ("to mouth", "bar"),
-    "A004": ("to head", "box"),
-    "A028": ("to head", "ball"),
-    "A011": ("before chest", "box"),
-    "A029": ("before chest", "bar"),
-    "A016": ("to foot", "box"),
-    "A017": ("to foot", "bar"),
-    "A022": ("raise", "box"),
-    "A023": ("raise", "ball"),
-    "A031": ("forward", "bar"),
-    "A032": ("forward", "ball"),
-}
+#: Actions of the data set that are acted here: its code and name, the motion, the object.
+ACTED = (
+    ("A001", "drink water", "to mouth", "ball"),
+    ("A003", "brushing teeth", "to mouth", "bar"),
+    ("A004", "brushing hair", "to head", "box"),
+    ("A028", "phone call", "to head", "ball"),
+    ("A011", "reading", "before chest", "box"),
+    ("A029", "playing with phone", "before chest", "bar"),
+    ("A016", "wear a shoe", "to foot", "box"),
+    ("A017", "take off a shoe", "to foot", "bar"),
+    ("A022", "cheer up", "raise", "box"),
+    ("A023", "hand waving", "raise", "ball"),
+    ("A031", "pointing", "forward", "bar"),
+    ("A032", "taking a selfie", "forward", "ball"),
+)
+ACTIONS = {code: name for code, name, _, _ in ACTED}
+SCRIPT = {code: (motion, thing) for code, _, motion, thing in ACTED}
 #: Where a motion takes the right hand, in metres to the left, up and back from the hips; how far
 #: the trunk bends, in radians; and whether both hands move.
 MOTIONS = {
@@ -60,7 +47,6 @@ OBJECTS = {"box": (205, 45, 45), "bar": (40, 170, 60), "ball": (50, 80, 215)}
 CAMERAS = {1: 0.5, 2: 0.0, 3: -0.5}
 
 WIDTH, HEIGHT, SCALE = 160, 90, 12  # a pixel here is SCALE of the camera's
-RATE = 30
 MARGIN = 16
 
 #: Joints at rest, person facing the camera: metres to the left, up and back from the hips.
@@ -76,6 +62,11 @@ REST = np.array([
 UPPER_BODY = [*range(1, 12), *range(20, 25)]
 #: Shoulder, elbow, wrist, hand, tip and thumb.
 LEFT, RIGHT = (4, 5, 6, 7, 21, 22), (8, 9, 10, 11, 23, 24)
+#: Joint → its counterpart on the body's other side.
+MIRRORED = np.arange(len(REST))
+MIRRORED[[*LEFT, *range(12, 16), *RIGHT, *range(16, 20)]] = [
+    *RIGHT, *range(16, 20), *LEFT, *range(12, 16)
+]  # fmt: skip
 #: Joints that the sensor gives no orientation: the ends of its chains.
 ENDS = (3, 15, 19, 21, 22, 23, 24)
 #: Limbs as they are drawn, the far ones first: joints, width in metres, and whose colour.
@@ -91,8 +82,7 @@ LIMBS = (
 def make(folder: Path, shares: dict[tuple[int, ...], int]) -> None:
     """Write samples of 12 actions: ``nturgb+d_rgb/*.avi`` and ``nturgb+d_skeletons/*.skeleton``.
 
-    Args:
-        shares: subjects → how many samples of each action they act together.
+    ``shares``: subjects → how many samples of each action they act together.
     """
     for name in ("nturgb+d_rgb", "nturgb+d_skeletons"):
         (folder / name).mkdir()
@@ -117,7 +107,8 @@ def _sample(folder: Path, subject: int, action: str, repetition: int) -> None:
     if random.random() < 0.12:
         other = _Person(random)
         place = (random.choice((-1.0, 1.0)) * random.uniform(0.9, 1.2), -0.15, 3.6)
-        cast.append((other, _placed(other.stands(random, frames), random.normal(0, 0.5), place)))
+        body = REST * other.size + _drift(random, frames, 0.012)[:, None]  # sways a little
+        cast.append((other, _placed(body, random.normal(0, 0.5), place)))
     hand = (LEFT if person.left_handed else RIGHT)[3]
     _film(folder / f"nturgb+d_rgb/{name}_rgb.avi", random, cast, hand, thing)
     _track(folder / f"nturgb+d_skeletons/{name}.skeleton", random, [body for _, body in cast])
@@ -133,13 +124,8 @@ class _Person:
         self.shirt = _grey(random, 70, 130, 15)
         self.legs = _grey(random, 30, 80, 10)
 
-    def stands(self, random: np.random.Generator, frames: int) -> np.ndarray:
-        """Joints of the person at rest, swaying a little: (frames, 25, 3)."""
-        sway = _drift(random, frames, 0.012)
-        return REST * self.size + sway[:, None]
-
     def acts(self, random: np.random.Generator, motion: str, frames: int) -> np.ndarray:
-        """Joints of the person in motion: the hand moves to its target, stays, and comes back."""
+        """Joints as the hand moves to its target, stays, and comes back: (frames, 25, 3)."""
         target, bend, both = MOTIONS[motion]
         time = np.linspace(0, 1, frames)
         there, back = random.uniform(0.15, 0.35), random.uniform(0.7, 0.95)
@@ -156,20 +142,12 @@ class _Person:
         joints[:, UPPER_BODY, 1] = up * np.cos(bend) + back * np.sin(bend)
         joints[:, UPPER_BODY, 2] = back * np.cos(bend) - up * np.sin(bend)
         if self.left_handed:
-            joints = joints[:, _mirrored()] * (-1, 1, 1)
+            joints = joints[:, MIRRORED] * (-1, 1, 1)
         return joints * self.size + _drift(random, frames, 0.012)[:, None]
 
 
 def _grey(random: np.random.Generator, low: float, high: float, tint: float) -> np.ndarray:
     return random.uniform(low, high) + random.uniform(-tint, tint, 3)
-
-
-def _mirrored() -> list[int]:
-    order = list(range(len(REST)))
-    for left, right in ((LEFT, RIGHT), (range(12, 16), range(16, 20))):
-        for one, other in zip(left, right, strict=True):
-            order[one], order[other] = other, one
-    return order
 
 
 def _reach(joints: np.ndarray, arm: tuple[int, ...], target, done, side: int) -> None:
@@ -229,24 +207,21 @@ def _film(path: Path, random: np.random.Generator, cast: list, hand: int, thing:
     room = _room(random)
     colour = np.clip(np.array(OBJECTS[thing]) + random.normal(0, 14, 3), 0, 255)
     figures = [
-        (person, _in_colour(body) / SCALE, 1081 / SCALE / body[:, 0, 2]) for person, body in cast
+        (person, _in_colour(body) / SCALE + shake[:, None, :2], 1081 / SCALE / body[:, 0, 2])
+        for person, body in cast
     ]
     with av.open(str(path), "w") as file:
-        stream = file.add_stream("mpeg4", rate=RATE)
+        stream = file.add_stream("mpeg4", rate=30)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         stream.bit_rate, stream.gop_size = 60_000, 60
         stream.codec_context.codec_tag = "XVID"
         stream.codec_context.thread_count = 1
         for t in range(frames):
-            picture = _Picture(room, shake[t, :2])
-            for person, points, metre in reversed(figures):
-                picture.figure(person, points[t] + shake[t, :2], metre[t])
-            picture.thing(thing, points[t, hand] + shake[t, :2], metre[t], colour)
-            lit = np.clip(np.asarray(picture.image) * flicker[t], 0, 255).astype(np.uint8)
-            for packet in stream.encode(av.VideoFrame.from_ndarray(lit, format="rgb24")):
-                file.mux(packet)
-        for packet in stream.encode():
-            file.mux(packet)
+            people = [(person, points[t], metre[t]) for person, points, metre in figures]
+            picture = _picture(room, shake[t, :2], people, hand, thing, _rgb(colour))
+            lit = np.clip(picture * flicker[t], 0, 255).astype(np.uint8)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(lit, format="rgb24")))
+        file.mux(stream.encode())
 
 
 def _room(random: np.random.Generator):
@@ -267,38 +242,33 @@ def _rgb(colour: np.ndarray) -> tuple[int, ...]:
     return tuple(int(c) for c in np.clip(colour, 0, 255))
 
 
-class _Picture:
-    """One frame: the room as a shaken camera sees it, with people and an object drawn on it.
+def _picture(room, shake: np.ndarray, people: list, hand: int, thing: str, colour) -> np.ndarray:
+    """One frame: the room as a shaken camera sees it, with people drawn on it.
 
-    Points are in pixels; ``metre`` is the number of pixels in a metre.
+    People are drawn from the last, and the first of them has the thing in a hand: each a person,
+    joints in pixels, and the number of pixels in a metre.
     """
+    x, y = np.clip(np.round(MARGIN - shake), 0, 2 * MARGIN).astype(int).tolist()
+    image = room.crop((x, y, x + WIDTH, y + HEIGHT))
+    pen = package("PIL.ImageDraw").Draw(image)
 
-    def __init__(self, room, shake: np.ndarray):
-        x, y = np.clip(np.round(MARGIN - shake), 0, 2 * MARGIN).astype(int).tolist()
-        self.image = room.crop((x, y, x + WIDTH, y + HEIGHT))
-        self.pen = package("PIL.ImageDraw").Draw(self.image)
+    def around(point: np.ndarray, width: float, height: float) -> tuple[float, ...]:
+        (x, y), w, h = point, width * metre, height * metre
+        return x - w, y - h, x + w, y + h
 
-    def figure(self, person: _Person, points: np.ndarray, metre: float) -> None:
+    for person, points, metre in reversed(people):
         for joints, width, part in LIMBS:
             line = [tuple(points[joint]) for joint in joints]
             fill = _rgb(getattr(person, part))
-            self.pen.line(line, fill=fill, width=max(1, round(width * metre)), joint="curve")
-        self._disc(points[3], 0.11 * metre, _rgb(person.skin))
-        for hand in (LEFT[3], RIGHT[3]):
-            self._disc(points[hand], 0.045 * metre, _rgb(person.skin))
-
-    def thing(self, kind: str, at: np.ndarray, metre: float, colour: np.ndarray) -> None:
-        x, y = at
-        if kind == "ball":
-            self._disc(at, 0.13 * metre, _rgb(colour))
-        else:
-            w, h = {"box": (0.12, 0.12), "bar": (0.06, 0.2)}[kind]
-            box = (x - w * metre, y - h * metre, x + w * metre, y + h * metre)
-            self.pen.rectangle(box, fill=_rgb(colour))
-
-    def _disc(self, at: np.ndarray, radius: float, fill: tuple[int, ...]) -> None:
-        x, y = at
-        self.pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)
+            pen.line(line, fill=fill, width=max(1, round(width * metre)), joint="curve")
+        for joint, radius in ((3, 0.11), (LEFT[3], 0.045), (RIGHT[3], 0.045)):
+            pen.ellipse(around(points[joint], radius, radius), fill=_rgb(person.skin))
+    if thing == "ball":
+        pen.ellipse(around(points[hand], 0.13, 0.13), fill=colour)
+    else:
+        width, height = {"box": (0.12, 0.12), "bar": (0.06, 0.2)}[thing]
+        pen.rectangle(around(points[hand], width, height), fill=colour)
+    return np.asarray(image)
 
 
 def _track(path: Path, random: np.random.Generator, bodies: list[np.ndarray]) -> None:

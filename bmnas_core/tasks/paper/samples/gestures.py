@@ -21,7 +21,9 @@ from ...files import package
 AXES = {"Push": -1, "Pull": 1}
 SHAPES = ("open_hand", "fist")
 WAYS = {"towards_left": (-1, 0), "towards_right": (1, 0), "upward": (0, -1)}
-LABELS = tuple("_".join(parts) for parts in product(AXES, SHAPES, WAYS))
+#: Label → its parts.
+PARTS = {"_".join(parts): parts for parts in product(AXES, SHAPES, WAYS)}
+LABELS = tuple(PARTS)
 
 #: Subset → number of subjects; each has two scenes of two videos of five gestures.
 SUBJECTS = {"training": 14, "validation": 5, "testing": 5}
@@ -46,22 +48,15 @@ def make(folder: Path) -> None:
             place = f"Subject{number:02d}/Scene{scene}"
             rooms = _texture(random, 3), _texture(random, 1)
             for video in range(1, VIDEOS + 1):
-                frames = 0
-                clips = []
+                frames, clips = 0, []
                 for gesture in range(GESTURES):
                     label = next(turns[subset])
                     rest, n = int(random.integers(2, 5)), int(random.integers(24, 35))
                     clips.append(subject.gesture(random, label, rest, n, rooms))
                     name = f"{place}/Color/rgb{video}" + (f"_{len(database)}" if gesture else "")
-                    database[name] = {
-                        "subset": subset,
-                        "annotations": {
-                            "label": label,
-                            "start_frame": str(frames + rest + 1),
-                            "end_frame": str(frames + rest + n),
-                        },
-                    }
-                    frames += rest + n
+                    first, frames = frames + rest + 1, frames + rest + n
+                    about = {"label": label, "start_frame": str(first), "end_frame": str(frames)}
+                    database[name] = {"subset": subset, "annotations": about}
                 colour, depth = (np.concatenate(parts) for parts in zip(*clips, strict=True))
                 _write(folder / place / "Color" / f"rgb{video}", colour)
                 _write(folder / place / "Depth" / f"depth{video}", depth)
@@ -85,22 +80,13 @@ class _Subject:
         self.sleeve = random.uniform(20, 120, 3).astype(np.float32)
         self.size = random.uniform(7.5, 9.5)
 
-    def gesture(
-        self,
-        random: np.random.Generator,
-        label: str,
-        rest: int,
-        n: int,
-        rooms: tuple[np.ndarray, np.ndarray],
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """``rest`` frames at rest and ``n`` of the gesture.
+    def gesture(self, random, label: str, rest: int, n: int, rooms) -> tuple[np.ndarray, ...]:
+        """``rest`` frames at rest and ``n`` of the gesture, in colour and in depth.
 
-        Returns:
-            (frames, H, W, 3) and (frames, H, W) bytes.
+        Bytes: (frames, H, W, 3) and (frames, H, W).
         """
-        axis, rest_of_label = label.split("_", 1)
-        shape = next(s for s in SHAPES if rest_of_label.startswith(s))
-        way = WAYS[rest_of_label.removeprefix(shape + "_")]
+        axis, shape, way = PARTS[label]
+        right, down = WAYS[way]
         time = np.arange(-rest, n) / (n - 1)
         onset, end = random.uniform(0.05, 0.25), random.uniform(0.75, 0.95)
         done = np.clip((time - onset) / (end - onset), 0, 1)
@@ -108,8 +94,8 @@ class _Subject:
 
         shake = _walk(random, len(time), 0.5)
         far = random.uniform(7, 16)
-        x = WIDTH / 2 + random.normal(0, 4) + way[0] * far * done + shake[:, 0]
-        y = HEIGHT * 0.55 + random.normal(0, 3) + way[1] * far * done + shake[:, 1]
+        x = WIDTH / 2 + random.normal(0, 4) + right * far * done + shake[:, 0]
+        y = HEIGHT * 0.55 + random.normal(0, 3) + down * far * done + shake[:, 1]
         tilt = random.normal(0, 0.2) + 0.05 * _walk(random, len(time), 0.5)[:, 0]
         size = self.size * random.uniform(0.9, 1.1)
         x, y, cos, sin = (_per_frame(a) for a in (x, y, np.cos(tilt), np.sin(tilt)))
@@ -141,7 +127,7 @@ class _Subject:
         picture += (self.skin * shade - picture) * hand[..., None]
         flicker = 1 + 0.05 * _walk(random, frames, 0.6)[:, 0] + random.normal(0, 0.1)
         picture *= _per_frame(flicker)[..., None]
-        return _bytes(picture + _noise(random, 7, picture.shape))
+        return _bytes(picture + 7 * random.standard_normal(picture.shape, np.float32))
 
     def _depth(self, random, nearer, u, v, arm, size, room) -> np.ndarray:
         """Nearer is brighter; a pixel without a reading is 0."""
@@ -152,7 +138,7 @@ class _Subject:
         picture = 40 + 0.5 * _shifted(random, room, frames)[..., 0]
         picture += (level - 12 * np.clip(v, 0, 3) - picture) * arm
         picture += (level - picture) * blob
-        picture += _noise(random, 9, picture.shape)
+        picture += 9 * random.standard_normal(picture.shape, np.float32)
         picture[random.random(picture.shape, np.float32) < 0.03] = 0
         return _bytes(picture)
 
@@ -160,10 +146,6 @@ class _Subject:
 def _per_frame(values: np.ndarray) -> np.ndarray:
     """(frames,) → (frames, 1, 1)."""
     return values.astype(np.float32)[:, None, None]
-
-
-def _noise(random, deviation: float, shape: tuple[int, ...]) -> np.ndarray:
-    return deviation * random.standard_normal(shape, np.float32)
 
 
 def _stroke(u, v, start, end, radius):

@@ -33,6 +33,11 @@ COUNTS = {
     "Sport": 634, "Short": 471, "Film-Noir": 338,
 }  # fmt: skip
 GENRES = tuple(COUNTS)
+#: Data set of the HDF5 file → names of its axes.
+AXES = {
+    "images": ("batch", "channel", "height", "width"), "features": ("batch", "features"),
+    "genres": ("batch", "classes"), "imdb_ids": ("batch",),
+}  # fmt: skip
 #: Share of films with 1, 2, 3 and 4 genres.
 HOW_MANY = (0.18, 0.36, 0.30, 0.16)
 
@@ -86,10 +91,7 @@ def make(folder: Path) -> None:
     The HDF5 file has ``images``, ``features``, ``genres``, ``imdb_ids`` and ``split`` as the real
     one: posters of 256×160, red, green and blue in 0 … 255, and plots as means of word vectors. The
     real file has no text; ``plots.json`` is an addition for people to read. Every call writes the
-    same films.
-
-    Raises:
-        DataError: without the packages h5py and Pillow.
+    same films. Raises DataError without the packages h5py and Pillow.
     """
     h5py = files.package("h5py")
     random = np.random.default_rng(0)
@@ -99,44 +101,35 @@ def make(folder: Path) -> None:
     vectors = _word_vectors()
     plots = [_plot(film, np.random.default_rng([1, i])) for i, film in enumerate(genres)]
     with h5py.File(folder / "multimodal_imdb.hdf5", "w") as file:
-        posters = file.create_dataset(
-            "images", (n, 3, HEIGHT, WIDTH), "int32", chunks=(1, 3, HEIGHT, WIDTH),
-            compression="gzip",
-        )  # fmt: skip
+        storage = {"chunks": (1, 3, HEIGHT, WIDTH), "compression": "gzip"}
+        posters = file.create_dataset("images", (n, 3, HEIGHT, WIDTH), "int32", **storage)
         for i, film in enumerate(genres):
             posters[i] = _poster(film, np.random.default_rng([2, i])).transpose(2, 0, 1)
-        means = [np.mean([vectors[w] for w in _words(plot)], axis=0) for plot in plots]
+        words = [plot.lower().replace(".", "").split() for plot in plots]
+        means = [np.mean([vectors[word] for word in plot], axis=0) for plot in words]
         file["features"] = np.stack(means).astype("float32")
         file["genres"] = genres.astype("int32")
         file["genres"].attrs["target_names"] = json.dumps(GENRES)
         file["imdb_ids"] = np.array(ids, "S7")
-        axes = {
-            "images": ("batch", "channel", "height", "width"), "features": ("batch", "features"),
-            "genres": ("batch", "classes"), "imdb_ids": ("batch",),
-        }  # fmt: skip
-        for source, labels in axes.items():
+        for source, labels in AXES.items():
             for axis, label in enumerate(labels):
                 file[source].dims[axis].label = label
-        file.attrs["split"] = _split_rows(h5py, sorted(axes))
-    starts = np.cumsum([0, *SIZES.values()])
-    split = {s: ids[a:b] for s, a, b in zip(SIZES, starts, starts[1:], strict=False)}
+        kinds = [
+            ("split", "S5"), ("source", "S8"), ("start", "i8"), ("stop", "i8"),
+            ("indices", h5py.special_dtype(ref=h5py.Reference)), ("available", "?"),
+            ("comment", "S1"),
+        ]  # fmt: skip
+        stops = np.cumsum([*SIZES.values()]).tolist()
+        places = {s: (stop - SIZES[s], stop) for s, stop in zip(SIZES, stops, strict=True)}
+        rows = [
+            (split.encode(), source.encode(), *place, h5py.Reference(), True, b".")
+            for split, place in places.items()
+            for source in sorted(AXES)
+        ]
+        file.attrs["split"] = np.array(rows, kinds)  # as Fuel stores it
+    split = {split: ids[start:stop] for split, (start, stop) in places.items()}
     (folder / "split.json").write_text(json.dumps(split))
     (folder / "plots.json").write_text(json.dumps(dict(zip(ids, plots, strict=True)), indent=1))
-
-
-def _split_rows(h5py, sources: list[str]) -> np.ndarray:
-    """Where each split of each source begins and ends, as Fuel stores it."""
-    kinds = [
-        ("split", "S5"), ("source", "S8"), ("start", "i8"), ("stop", "i8"),
-        ("indices", h5py.special_dtype(ref=h5py.Reference)), ("available", "?"), ("comment", "S1"),
-    ]  # fmt: skip
-    rows, start = [], 0
-    for split, size in SIZES.items():
-        for source in sources:
-            place = (start, start + size, h5py.Reference(), True, b".")
-            rows.append((split.encode(), source.encode(), *place))
-        start += size
-    return np.array(rows, kinds)
 
 
 def _draw_genres(random: np.random.Generator) -> np.ndarray:
@@ -148,16 +141,11 @@ def _draw_genres(random: np.random.Generator) -> np.ndarray:
     return film
 
 
-def _shown(
-    film: np.ndarray, seen: float, told: float, stray: float, random: np.random.Generator
-) -> list[str]:
-    """Genres that a poster or a plot shows.
+def _shown(film: np.ndarray, seen: float, told: float, stray: float, random) -> list[str]:
+    """Genres that a poster or a plot shows of a film with these: (23,).
 
-    Args:
-        film: (23,), the film's genres.
-        seen: how often a genre shows that is mainly in posters.
-        told: how often a genre shows that is mainly in plots.
-        stray: how often another genre shows.
+    ``seen`` and ``told`` are how often those show that are mainly in posters and in plots,
+    ``stray`` how often another one does.
     """
     often = {g: seen if g in SEEN else MAYBE if g in EITHER else told for g in GENRES}
     shown = [g for g, has in zip(GENRES, film, strict=True) if has and random.random() < often[g]]
@@ -167,10 +155,6 @@ def _shown(
 
 
 # --- plots
-
-
-def _words(plot: str) -> list[str]:
-    return plot.lower().replace(".", "").split()
 
 
 def _plot(film: np.ndarray, random: np.random.Generator) -> str:
@@ -206,9 +190,8 @@ def _word_vectors() -> dict[str, np.ndarray]:
 
 def _poster(film: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """A poster of a film with these genres: (256, 160, 3), 0 … 255."""
-    Image, ImageDraw, ImageFont = (
-        files.package(f"PIL.{name}") for name in ("Image", "ImageDraw", "ImageFont")
-    )
+    names = ("PIL.Image", "PIL.ImageDraw", "PIL.ImageFont")
+    Image, ImageDraw, ImageFont = map(files.package, names)
     shown = _shown(film, MAINLY, HARDLY, STRAY_SIGN, random)
     image = Image.new("RGB", (WIDTH, HEIGHT), _colour(random, 90, 180))
     draw = ImageDraw.Draw(image)
@@ -218,10 +201,10 @@ def _poster(film: np.ndarray, random: np.random.Generator) -> np.ndarray:
         shape((x - r, y - r, x + r, y + r * random.uniform(0.3, 1)), _colour(random, 70, 200))
     random.shuffle(shown)
     for genre in shown:
-        if genre in SIGNS:
+        if genre in SEEN + EITHER:
             r = random.integers(34, 50)
             x, y = random.integers(r, WIDTH - r), random.integers(r, FLOOR - r)
-            SIGNS[genre](draw, x, y, r, random)
+            _draw_sign(draw, genre, x, y, r, random)
     draw.rectangle((0, FLOOR, WIDTH, HEIGHT), _colour(random, 0, 60))
     title = " ".join(random.choice(OTHERS["N"].split(), 2, replace=False)).upper()
     draw.text((10, FLOOR + 8), title, _colour(random, 180, 256), ImageFont.load_default())
@@ -231,97 +214,75 @@ def _poster(film: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def _colour(random: np.random.Generator, low: int, high: int) -> tuple[int, ...]:
-    return tuple(int(c) for c in random.integers(low, high, 3))
+    return tuple(random.integers(low, high, 3).tolist())
 
 
-def _near(random: np.random.Generator, *colour: int) -> tuple[int, ...]:
-    return tuple(int(c) for c in np.clip(np.array(colour) + random.integers(-20, 21, 3), 0, 255))
+def _draw_sign(draw, genre: str, x: int, y: int, r: int, random: np.random.Generator) -> None:
+    """Draw what a genre's posters show; some of it is at (x, y) and of size r."""
+    white, black = (255, 255, 255), (0, 0, 0)
 
+    def near(*colour: int) -> tuple[int, ...]:
+        return tuple(np.clip(colour + random.integers(-20, 21, 3), 0, 255).tolist())
 
-def _heart(draw, x, y, r, random) -> None:
-    red = _near(random, 235, 50, 110)
-    for side in (-1, 1):
-        draw.ellipse((x + side * r / 2 - r / 2, y - r, x + side * r / 2 + r / 2, y), red)
-    draw.polygon([(x - r, y - r * 0.4), (x + r, y - r * 0.4), (x, y + r)], red)
-
-
-def _burst(draw, x, y, r, random) -> None:
-    for size, colour in ((1.4, (250, 120, 20)), (0.8, (250, 230, 80))):
-        reach = [r * size * (1 if k % 2 else 0.5) for k in range(20)]
-        points = [(x + a * cos(k * pi / 10), y + a * sin(k * pi / 10)) for k, a in enumerate(reach)]
-        draw.polygon(points, _near(random, *colour))
-
-
-def _drips(draw, x, y, r, random) -> None:
-    red, x = _near(random, 150, 10, 15), 0
-    while x < WIDTH:
-        width, length = random.integers(8, 20), random.integers(20, 100)
-        draw.rectangle((x, 0, x + width, length), red)
-        draw.ellipse((x, length - width / 2, x + width, length + width / 2), red)
-        x += width + random.integers(0, 10)
-
-
-def _space(draw, x, y, r, random) -> None:
-    depth = random.integers(110, 170)
-    draw.rectangle((0, 0, WIDTH, depth), _near(random, 20, 20, 60))
-    for _ in range(40):
-        a, b = random.integers(WIDTH), random.integers(depth)
-        draw.rectangle((a, b, a + 2, b + 2), (255, 255, 255))
-    y, r = depth / 2, r * 0.8
-    draw.ellipse((x - r, y - r, x + r, y + r), _near(random, 50, 150, 230))
-    draw.arc((x - r * 1.6, y - r * 0.4, x + r * 1.6, y + r * 0.4), -30, 210, (240, 240, 250), 5)
-
-
-def _eyes(draw, x, y, r, random) -> None:
-    look = random.uniform(-0.2, 0.2) * r
-    for side in (-0.6, 0.6):
-        a = x + side * r
-        draw.ellipse((a - r * 0.6, y - r * 0.9, a + r * 0.6, y + r * 0.9), (255, 255, 255))
-        draw.ellipse((a + look - 11, y - 11, a + look + 11, y + 11), (0, 0, 0))
-
-
-def _curtain(draw, x, y, r, random) -> None:
-    for k in range(5):
-        shade = _near(random, *((170, 20, 40) if k % 2 else (220, 170, 50)))
-        for left in (k * 7, WIDTH - 7 - k * 7):
-            draw.rectangle((left, 0, left + 7, FLOOR), shade)
-
-
-def _desert(draw, x, y, r, random) -> None:
-    ground, green = FLOOR - random.integers(50, 90), _near(random, 40, 130, 60)
-    draw.rectangle((0, ground, WIDTH, FLOOR), _near(random, 225, 160, 80))
-    foot, top = ground + 20, ground - r * 1.2
-    draw.rounded_rectangle((x - 7, top, x + 7, foot), 7, green)
-    for side, high in ((-1, 0.5), (1, 0.3)):
-        tip, arm = x + side * r * 0.6, top + high * (foot - top)
-        draw.rounded_rectangle((min(x, tip) - 6, arm, max(x, tip) + 6, arm + 12), 6, green)
-        draw.rounded_rectangle((tip - 6, arm - r * 0.5, tip + 6, arm + 12), 6, green)
-
-
-def _blinds(draw, x, y, r, random) -> None:
-    for top in range(random.integers(0, 8), FLOOR, 16):
-        draw.rectangle((0, top, WIDTH, top + 6), (10, 10, 10))
-
-
-def _smile(draw, x, y, r, random) -> None:
-    draw.ellipse((x - r, y - r, x + r, y + r), _near(random, 245, 215, 50))
-    for eye in (x - 0.4 * r, x + 0.4 * r):
-        draw.ellipse((eye - 5, y - r * 0.4 - 7, eye + 5, y - r * 0.4 + 7), (0, 0, 0))
-    draw.arc((x - r * 0.6, y - r * 0.6, x + r * 0.6, y + r * 0.6), 20, 160, (0, 0, 0), 5)
-
-
-def _mountains(draw, x, y, r, random) -> None:
-    for k in range(3):
-        peak, high = 20 + k * 60 + random.integers(-15, 15), random.integers(70, 120)
-        slope = [(peak - 55, FLOOR), (peak, FLOOR - high), (peak + 55, FLOOR)]
-        draw.polygon(slope, _near(random, 70, 100, 95))
-        snow = [(peak + k * 17, FLOOR - high * (0.7 if k else 1)) for k in (-1, 0, 1)]
-        draw.polygon(snow, (245, 245, 250))
-
-
-#: Genre → what its posters show.
-SIGNS = {
-    "Comedy": _smile, "Romance": _heart, "Action": _burst, "Adventure": _mountains,
-    "Horror": _drips, "Sci-Fi": _space, "Animation": _eyes, "Musical": _curtain,
-    "Western": _desert, "Film-Noir": _blinds,
-}  # fmt: skip
+    match genre:
+        case "Romance":  # a heart
+            red = near(235, 50, 110)
+            for side in (-1, 1):
+                draw.ellipse((x + side * r / 2 - r / 2, y - r, x + side * r / 2 + r / 2, y), red)
+            draw.polygon([(x - r, y - r * 0.4), (x + r, y - r * 0.4), (x, y + r)], red)
+        case "Action":  # an explosion
+            for size, colour in ((1.4, (250, 120, 20)), (0.8, (250, 230, 80))):
+                turns = [(r * size * (1 if k % 2 else 0.5), k * pi / 10) for k in range(20)]
+                points = [(x + reach * cos(turn), y + reach * sin(turn)) for reach, turn in turns]
+                draw.polygon(points, near(*colour))
+        case "Horror":  # drops of blood
+            red, x = near(150, 10, 15), 0
+            while x < WIDTH:
+                width, length = random.integers(8, 20), random.integers(20, 100)
+                draw.rectangle((x, 0, x + width, length), red)
+                draw.ellipse((x, length - width / 2, x + width, length + width / 2), red)
+                x += width + random.integers(0, 10)
+        case "Sci-Fi":  # a planet among stars
+            depth = random.integers(110, 170)
+            draw.rectangle((0, 0, WIDTH, depth), near(20, 20, 60))
+            for _ in range(40):
+                a, b = random.integers(WIDTH), random.integers(depth)
+                draw.rectangle((a, b, a + 2, b + 2), white)
+            y, r, ring = depth / 2, r * 0.8, (240, 240, 250)
+            draw.ellipse((x - r, y - r, x + r, y + r), near(50, 150, 230))
+            draw.arc((x - r * 1.6, y - r * 0.4, x + r * 1.6, y + r * 0.4), -30, 210, ring, 5)
+        case "Animation":  # two eyes
+            look = random.uniform(-0.2, 0.2) * r
+            for side in (-0.6, 0.6):
+                a = x + side * r
+                draw.ellipse((a - r * 0.6, y - r * 0.9, a + r * 0.6, y + r * 0.9), white)
+                draw.ellipse((a + look - 11, y - 11, a + look + 11, y + 11), black)
+        case "Musical":  # a curtain
+            for k in range(5):
+                shade = near(*((170, 20, 40) if k % 2 else (220, 170, 50)))
+                for left in (k * 7, WIDTH - 7 - k * 7):
+                    draw.rectangle((left, 0, left + 7, FLOOR), shade)
+        case "Western":  # a cactus in the desert
+            ground, green = FLOOR - random.integers(50, 90), near(40, 130, 60)
+            draw.rectangle((0, ground, WIDTH, FLOOR), near(225, 160, 80))
+            foot, top = ground + 20, ground - r * 1.2
+            draw.rounded_rectangle((x - 7, top, x + 7, foot), 7, green)
+            for side, high in ((-1, 0.5), (1, 0.3)):
+                tip, arm = x + side * r * 0.6, top + high * (foot - top)
+                draw.rounded_rectangle((min(x, tip) - 6, arm, max(x, tip) + 6, arm + 12), 6, green)
+                draw.rounded_rectangle((tip - 6, arm - r * 0.5, tip + 6, arm + 12), 6, green)
+        case "Film-Noir":  # blinds
+            for top in range(random.integers(0, 8), FLOOR, 16):
+                draw.rectangle((0, top, WIDTH, top + 6), (10, 10, 10))
+        case "Comedy":  # a smile
+            draw.ellipse((x - r, y - r, x + r, y + r), near(245, 215, 50))
+            for eye in (x - 0.4 * r, x + 0.4 * r):
+                draw.ellipse((eye - 5, y - r * 0.4 - 7, eye + 5, y - r * 0.4 + 7), black)
+            draw.arc((x - r * 0.6, y - r * 0.6, x + r * 0.6, y + r * 0.6), 20, 160, black, 5)
+        case "Adventure":  # mountains
+            for k in range(3):
+                peak, high = 20 + k * 60 + random.integers(-15, 15), random.integers(70, 120)
+                slope = [(peak - 55, FLOOR), (peak, FLOOR - high), (peak + 55, FLOOR)]
+                draw.polygon(slope, near(70, 100, 95))
+                snow = [(peak + k * 17, FLOOR - high * (0.7 if k else 1)) for k in (-1, 0, 1)]
+                draw.polygon(snow, (245, 245, 250))

@@ -1,23 +1,104 @@
-"""NTU RGB+D's skeletons: the joints of two bodies from a file, resampled over time."""
+"""NTU RGB+D's readers: frames of a video, and the joints of two bodies, spread over time."""
 
 from __future__ import annotations
 
 import os
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..inputs import DataError, wrong
+from ..files import package
+from ..inputs import DataError
+from .common import DEVIATION, MEAN
 
 JOINTS, BODIES = 25, 2
 #: Joint 2 in the data set's own count, the middle of the spine.
 ORIGIN = 1
 #: Metres from the sensor at which no body can be.
 FAR = 1000.0
+
+
+# --- videos
+
+
+@dataclass(frozen=True)
+class VideoReader:
+    """Item → video for the Video backbone: (frames, size, size, 3), normalised as ImageNet is.
+
+    Frames are spread evenly over the clip. With a generator they are spread over a central part of
+    it, a random share of 50 to 100 %, as in the released code.
+    """
+
+    paths: tuple[str, ...] = field(repr=False)  # one file per item
+    frames: int = 8
+    size: int = 256  # height and width in pixels
+    bgr: bool = False  # blue first; means and deviations stay, as in the released code
+
+    def __call__(self, item: int, random: torch.Generator | None) -> Tensor:
+        share = 1.0 if random is None else 1 - 0.5 * torch.rand((), generator=random).item()
+        video = read_video(self.paths[item], self.frames, self.size, share)
+        video = torch.from_numpy(video).flip(-1) if self.bgr else torch.from_numpy(video)
+        return (video / 255 - torch.tensor(MEAN)) / torch.tensor(DEVIATION)
+
+
+def read_video(
+    path: str | os.PathLike, frames: int = 8, size: int = 256, share: float = 1.0
+) -> np.ndarray:
+    """Frames spread evenly over a video, resized to squares: (frames, size, size, 3) bytes, RGB.
+
+    They are spread over this share of the clip's length, around its middle. Frames of a short video
+    are repeated. Only the chosen frames are kept in memory. Raises DataError for a file that is no
+    video, is empty, or is truncated: with less than nine tenths of the frames its header claims.
+    """
+    av = package("av")
+    try:
+        with _open(path) as file:
+            stream = file.streams.video[0]
+            packets = sum(packet.size > 0 for packet in file.demux(stream))  # without decoding
+            count = claimed = max(stream.frames, packets)
+        while count:
+            first = (count - int(count * share)) // 2
+            chosen = np.linspace(first, count - 1 - first, frames).astype(int).tolist()
+            found = _decode(path, chosen, size)
+            if len(found) > chosen[-1]:
+                return np.stack([found[i] for i in chosen])
+            if 10 * len(found) < 9 * claimed:
+                raise DataError(path, f"{len(found)} frames", f"the {claimed} it claims")
+            count = len(found)  # some codecs give fewer frames than the file has packets
+    except (av.error.FFmpegError, OSError) as error:
+        raise DataError(f"{path}: found no video that can be decoded ({error})") from None
+    raise DataError(path, "no video frame", "at least one")
+
+
+def _open(path: str | os.PathLike):
+    file = package("av").open(os.fspath(path), metadata_errors="ignore")
+    if not file.streams.video or file.streams.video[0].codec_context is None:
+        file.close()
+        raise DataError(path, "no video stream in a known codec", "one")
+    # The worker processes that load batches already keep every core busy.
+    file.streams.video[0].codec_context.thread_count = 1
+    return file
+
+
+def _decode(path: str | os.PathLike, chosen: list[int], size: int) -> list[np.ndarray | None]:
+    """All frames up to the last chosen one, resized; None for those that are not chosen."""
+    reformatter = package("av").video.reformatter.VideoReformatter()
+    resize = partial(reformatter.reformat, interpolation="BICUBIC")
+    with _open(path) as file:
+        frames = enumerate(islice(file.decode(video=0), chosen[-1] + 1))
+        return [
+            resize(frame, size, size, "rgb24").to_ndarray() if i in chosen else None
+            for i, frame in frames
+        ]
+
+
+# --- skeletons
 
 
 @dataclass(frozen=True)
@@ -27,16 +108,11 @@ class SkeletonReader:
     It is resampled linearly over time, between frames in which a body is present. With a generator
     it is a random stretch of the clip, as in the released code: 50 to 100 % of its frames, at least
     ``min_frames`` or the whole clip.
-
-    Attributes:
-        paths: one file per item.
-        frames: number of frames after resampling.
-        min_frames: least number of frames of a random stretch.
     """
 
-    paths: tuple[str, ...] = field(repr=False)
-    frames: int = 32
-    min_frames: int = 64
+    paths: tuple[str, ...] = field(repr=False)  # one file per item
+    frames: int = 32  # after resampling
+    min_frames: int = 64  # of a random stretch
 
     def __call__(self, item: int, random: torch.Generator | None) -> Tensor:
         skeleton = torch.from_numpy(read_skeleton(self.paths[item]))
@@ -46,8 +122,7 @@ class SkeletonReader:
             kept = min(max(int(whole * share), self.min_frames), whole)
             first = int(torch.randint(whole - kept + 1, (), generator=random))
             skeleton = skeleton[:, first : first + kept]
-        there = (skeleton != 0).any(2).any(0).float()
-        there = self._resampled(there[None, :, None])
+        there = self._resampled((skeleton != 0).any(2).any(0).float()[None, :, None])
         skeleton = self._resampled(skeleton) / there.clamp(min=0.5)
         return skeleton * (there >= 0.5)
 
@@ -74,7 +149,7 @@ def read_skeleton(path: str | os.PathLike) -> np.ndarray:
     for row, body in enumerate(ids):
         rows.setdefault(body, []).append(row)
     if not rows:
-        raise wrong(path, f"no body in {count} frames", "at least one")
+        raise DataError(path, f"no body in {count} frames", "at least one")
 
     def rank(body: str) -> tuple[int, float]:
         return -len(rows[body]), -float(joints[rows[body]].var(0).sum())
@@ -100,18 +175,17 @@ def _parse(path: str | os.PathLike) -> tuple[list[str], list[int], np.ndarray, i
     for frame in range(frames):
         bodies: list[str] = []
         for _ in range(lines.count("number of bodies")):
-            bodies += lines.fields(1, 10)[0][:1]
-            if lines.count("number of joints") != JOINTS:
-                raise lines.wrong(lines.at - 1, f"{lines.lines[lines.at - 1]} joints", JOINTS)
+            bodies.append(lines.take(1, 10)[0][0])
+            if (joints := lines.count("number of joints")) != JOINTS:
+                raise lines.wrong(lines.at - 1, f"{joints} joints", JOINTS)
             starts.append(lines.at)
-            rows += lines.fields(JOINTS, 12)
+            rows += lines.take(JOINTS, 12)
         if len({*bodies}) != len(bodies):
             raise lines.wrong(lines.at - 1, "a body twice in one frame", "once")
         ids += bodies
         times += [frame] * len(bodies)
-    if lines.at < len(lines.lines):
-        found = repr(lines.lines[lines.at][:40])
-        raise lines.wrong(lines.at, found, f"the end, after {frames} frames")
+    if rest := lines.lines[lines.at :]:
+        raise lines.wrong(lines.at, repr(rest[0][:40]), f"the end, after {frames} frames")
     joints = np.full((len(rows), 3), np.inf)
     with suppress(ValueError):  # what cannot be read stays infinite
         for i, row in enumerate(rows):
@@ -132,30 +206,26 @@ class _Lines:
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror})") from None
         except UnicodeDecodeError as error:
-            byte = error.object[error.start]
-            raise wrong(path, f"byte {byte:#04x}", "text") from None
+            raise DataError(path, f"byte {error.object[error.start]:#04x}", "text") from None
 
     def wrong(self, line: int, found: str, allowed: object) -> DataError:
-        return wrong(f"{self.path}: line {line + 1}", found, allowed)
+        return DataError(f"{self.path}: line {line + 1}", found, allowed)
 
-    def take(self, n: int) -> list[str]:
-        taken = self.lines[self.at : self.at + n]
-        self.at += len(taken)
+    def take(self, n: int, width: int | None = None) -> list[list[str]]:
+        """The values of each of the next ``n`` lines, ``width`` of them."""
+        taken = [line.split() for line in self.lines[self.at : self.at + n]]
         if len(taken) < n:
-            raise self.wrong(self.at, "the end of the file", "as many frames as line 1 says")
+            end = len(self.lines)
+            raise self.wrong(end, "the end of the file", "as many frames as line 1 says")
+        for line, values in enumerate(taken, self.at):
+            if width and len(values) != width:
+                raise self.wrong(line, f"{len(values)} values", width)
+        self.at += n
         return taken
 
     def count(self, what: str) -> int:
         """A line with one whole number."""
-        text = self.take(1)[0].strip()
+        text = " ".join(self.take(1)[0])
         if not text.isdigit() or len(text) > 9:
             raise self.wrong(self.at - 1, repr(text[:40]), f"the {what}")
         return int(text)
-
-    def fields(self, n: int, width: int) -> list[list[str]]:
-        """The ``width`` values of each of ``n`` lines."""
-        fields = [line.split() for line in self.take(n)]
-        for i, values in enumerate(fields):
-            if len(values) != width:
-                raise self.wrong(self.at - n + i, f"{len(values)} values", width)
-        return fields
