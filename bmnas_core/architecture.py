@@ -94,32 +94,28 @@ def most_probable(weights: ArchitectureWeights, k: int | None = None) -> dict[Ge
     found: list[tuple[float, tuple]] = [(1.0, ())]
     most = None if k is None else 20 * k + 1000
 
-    def extend(options: list[tuple[float, object]], legal=lambda taken, part: True) -> None:
+    def extend(options: Mapping, legal=lambda taken, part: True) -> None:
         nonlocal found
         longer = (
             (p * q, (*taken, part))
             for p, taken in found
-            for q, part in options
+            for part, q in options.items()
             if legal(taken, part)
         )
         found = list(longer) if most is None else heapq.nlargest(most, longer, lambda f: f[0])
 
-    size = 1 + 2 * weights.gamma[0].shape[0]
+    size = 1 + weights.gamma[0].shape[0]  # parts of a Cell: its pair of inputs and its steps
     for i in range(len(weights.gamma)):
         pairs = _pair_odds(*weights.cell_edges(i))
         extend(pairs, lambda taken, pair: is_free(pair, taken[::size]))
         if not found:
             raise SelectionError(f"cells[{i}]: all pairs of predecessors are taken")
-        for j, odds in enumerate(weights.operation_weights(i)):
-            extend(list(zip(map(float, odds), weights.operations, strict=True)))
-            extend(_pair_odds(*weights.step_edges(i, j)))
+        for steps in _step_odds(weights, i):
+            extend(steps)
     whole, sums = sum(p for p, _ in found), {}
     for p, parts in found:
-        cells = []
-        for start in range(0, len(parts), size):
-            pair, *steps = parts[start : start + size]
-            steps = map(StepGenotype, steps[::2], steps[1::2])
-            cells.append(CellGenotype(pair, tuple(steps)))
+        starts = range(0, len(parts), size)
+        cells = (CellGenotype(parts[k], parts[k + 1 : k + size]) for k in starts)
         genotype = Genotype(weights.features, tuple(cells)).canonical()
         sums[genotype] = sums.get(genotype, 0.0) + p / whole
     return dict(heapq.nlargest(len(sums) if k is None else k, sums.items(), lambda f: f[1]))
@@ -177,7 +173,7 @@ def _step_odds(weights: ArchitectureWeights, i: int) -> list[dict[StepGenotype, 
     for j, operations in enumerate(weights.operation_weights(i)):
         sums: dict[StepGenotype, float] = {}
         for op, p in zip(weights.operations, map(float, operations), strict=True):
-            for q, inputs in _pair_odds(*weights.step_edges(i, j)):
+            for inputs, q in _pair_odds(*weights.step_edges(i, j)).items():
                 step = _plain(StepGenotype(op, inputs))
                 sums[step] = sums.get(step, 0.0) + p * q
         steps.append(sums)
@@ -190,9 +186,8 @@ def _plain(step: StepGenotype) -> StepGenotype:
     return StepGenotype(step.op, tuple(sorted(step.inputs))) if symmetric else step
 
 
-def _pair_odds(names: Sequence[str], x: np.ndarray, y: np.ndarray) -> list[tuple[float, Pair]]:
+def _pair_odds(names: Sequence[str], x: np.ndarray, y: np.ndarray) -> dict[Pair, float]:
     """Ordered pairs and their probability, by the product of weights."""
     pairs, place = free_pairs(names), {name: k for k, name in enumerate(names)}
     odds = np.array([float(x[place[a]]) * float(y[place[b]]) for a, b in pairs])
-    odds /= odds.sum()
-    return [(float(p), pair) for p, pair in zip(odds, pairs, strict=True)]
+    return dict(zip(pairs, (odds / odds.sum()).tolist(), strict=True))

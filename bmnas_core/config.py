@@ -124,17 +124,14 @@ def _check_item(item, place: str, choices, limits: dict[str, float]) -> None:
 
 
 def fit_fields(part, error: type[BmnasError]) -> None:
-    """Bring each field of a frozen dataclass to its declared type, see :func:`_as_type`.
-
-    Raises ``error`` for a value that is not of that type.
-    """
+    """Bring each field of a frozen dataclass to its declared type. Raises as :func:`as_type`."""
     for name, hint in get_type_hints(type(part)).items():
-        value = _as_type(getattr(part, name), hint, f"{type(part).__name__}.{name}", error)
+        value = as_type(getattr(part, name), hint, f"{type(part).__name__}.{name}", error)
         object.__setattr__(part, name, value)
 
 
-def _as_type(value, hint, place: str, error: type[BmnasError]):
-    """``value`` as ``hint`` asks, integers accepted as floats and lists as tuples."""
+def as_type(value, hint, place: str, error: type[BmnasError]):
+    """``value`` as ``hint`` asks, integers accepted as floats and lists as tuples; or ``error``."""
     options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     kinds = [get_origin(option) or option for option in options]
     for option, kind in zip(options, kinds, strict=True):
@@ -146,11 +143,11 @@ def _as_type(value, hint, place: str, error: type[BmnasError]):
             each = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
             if len(each) == len(value):
                 places = (f"{place}[{i}]" for i in range(len(value)))
-                return tuple(map(_as_type, value, each, places, repeat(error)))
+                return tuple(map(as_type, value, each, places, repeat(error)))
         elif type(value) is kind or (kind not in KINDS and isinstance(value, kind)):
             for key, item in value.items() if inner else ():  # of a dict
-                _as_type(key, inner[0], f"{place}: key", error)
-                _as_type(item, inner[1], f"{place}[{key!r}]", error)
+                as_type(key, inner[0], f"{place}: key", error)
+                as_type(item, inner[1], f"{place}[{key!r}]", error)
             return value
     kinds = [kind for kind in kinds if kind is not type(None)]
     allowed = " or ".join(KINDS.get(kind, f"a {kind.__name__}") for kind in kinds)

@@ -555,6 +555,12 @@ def test_what_a_baseline_yields_is_checked(entries, message):
             compare(tiny_task(), ["mine"], device="cpu", progress=False)
 
 
+@pytest.mark.parametrize("build", [torch.nn.Linear(2, 3), lambda net: net, None])
+def test_fit_takes_a_function_that_builds_the_network(build):
+    with pytest.raises(BaselineError, match="^fit: found .*; allowed: a function that builds"):
+        context().fit(build)
+
+
 def test_a_label_that_another_baseline_has_is_refused():
     with BASELINES.restored():
 

@@ -34,7 +34,7 @@ class BaselineError(BmnasError):
 def _check(name: str, function: object) -> None:
     if not (takes(function, 1) and inspect.isgeneratorfunction(function)):
         allowed = "a generator function of a BaselineContext"
-        raise BaselineError(f"baseline {name!r}: found {function!r}; allowed: {allowed}")
+        raise BaselineError(f"baseline {name!r}", repr(function), allowed)
 
 
 #: Baselines by name, filled by :func:`register_baseline`.
@@ -74,6 +74,8 @@ class BaselineContext:
 
         Its initial weights follow the seed; ``how`` is for :func:`~bmnas_core.train.fit`.
         """
+        if isinstance(build, nn.Module) or not takes(build, 0):
+            raise BaselineError("fit", type(build).__name__, "a function that builds the network")
         config = config or self.config
         with seeded(self.seed, "initial weights"):
             net = build()
@@ -205,6 +207,4 @@ def _timed(context: BaselineContext, name: str, entries: Entries):
             case (str(label), [*nets]) if nets and all(isinstance(n, nn.Module) for n in nets):
                 yield label, nets, {"seconds": spent, "search_seconds": context.search_seconds}
             case _:
-                raise BaselineError(
-                    f"baseline {name!r}: found {quoted(entry)}; allowed: (label, [networks])"
-                )
+                raise BaselineError(f"baseline {name!r}", quoted(entry), "(label, [networks])")

@@ -57,7 +57,7 @@ class ModelEnsemble(nn.Module):
             raise TrainError(f"ensemble: found networks that are not {groups} groups of the same")
         shapes = set(map(shape_of, genotypes))
         if len(shapes) != 1:
-            raise TrainError(f"ensemble: found networks of {len(shapes)} shapes; allowed: of one")
+            raise TrainError("ensemble", f"networks of {len(shapes)} shapes", "of one")
         self.nets = tuple(nets)  # in a tuple, so as to be no part of this module
         self.groups, self.width = groups, max(channels.values())
         padded = [_padded(net, self.width) for net in nets]
@@ -102,7 +102,7 @@ def build_ensemble(
     for ``finetune``, since networks cannot share a backbone that each of them trains.
     """
     if config.finetune:
-        raise TrainError("finetune: found True; allowed: False, for networks trained together")
+        raise TrainError("finetune", "True", "False, for networks trained together")
     nets = []
     for seed, genotype in product(seeds, genotypes):
         with seeded(seed, "initial weights"):

@@ -43,7 +43,7 @@ class StrategyError(BmnasError):
 def _check(name: str, function: object) -> None:
     if not takes(function, 3):
         allowed = "a function of task, benchmark and device"
-        raise StrategyError(f"strategy {name!r}: found {function!r}; allowed: {allowed}")
+        raise StrategyError(f"strategy {name!r}", repr(function), allowed)
 
 
 #: Functions of task, benchmark and device that return a :data:`Strategy`, by its name. Filled by

@@ -99,7 +99,7 @@ class TabularBenchmark:
         Raises BenchmarkError for one that is not in the table.
         """
         if not isinstance(genotype, Genotype):
-            raise BenchmarkError(f"genotype: found {type(genotype).__name__}; allowed: a Genotype")
+            raise BenchmarkError("genotype", type(genotype).__name__, "a Genotype")
         row = self._row.get(genotype.canonical())
         if row is None:
             raise BenchmarkError(
@@ -135,8 +135,7 @@ class TabularBenchmark:
         with ``seed``.
         """
         if epochs not in self.ends:
-            allowed = ", ".join(map(str, self.ends))
-            raise BenchmarkError(f"epochs: found {epochs!r}; allowed: {allowed}")
+            raise BenchmarkError("epochs", repr(epochs), ", ".join(map(str, self.ends)))
         text = self.look_up(genotype)["genotype"].to_json()
         if (text, seed) not in self._curves:
             place = f"seed {seed}, {epochs} epochs"
@@ -256,7 +255,7 @@ def tabulate(
 
 def _as_split(split: str) -> str:
     if split not in SPLITS:
-        raise BenchmarkError(f"split: found {split!r}; allowed: {', '.join(SPLITS)}")
+        raise BenchmarkError("split", repr(split), ", ".join(SPLITS))
     return split
 
 
@@ -297,11 +296,11 @@ def _read(path: Path) -> tuple[dict, pd.DataFrame]:
         raise BenchmarkError(f"{path}: found no tabular benchmark ({error})") from None
     if header.get("format") != FORMAT or table.column_names != list(COLUMNS):
         found = quoted(header.get("format"))
-        raise BenchmarkError(f"{path}: found format {found}; allowed: {FORMAT!r}")
+        raise BenchmarkError(path, f"format {found}", repr(FORMAT))
     recipe = header["recipe"]
     if unknown := [op for op in recipe["operations"] if op not in OPERATIONS]:
         found = f"operation {unknown[0]!r}, which is not registered"
-        raise BenchmarkError(f"{path}: found {found}; allowed: {OPERATIONS.names}")
+        raise BenchmarkError(path, found, OPERATIONS.names)
     # Settings that did not exist when the table was made have their defaults.
     recipe["config"] = TrainConfig.from_dict(recipe["config"]).to_dict()
     return recipe, table.to_pandas()

@@ -39,7 +39,7 @@ def pairs(words: list[str] | None) -> list[tuple[str, str]]:
 
     for word in words or ():
         if "=" not in word:
-            raise ParameterError(f"parameter {word}: found no value; allowed: -p NAME VALUE")
+            raise ParameterError(f"parameter {word}", "no value", "-p NAME VALUE")
     return [tuple(word.split("=", 1)) for word in words or ()]
 
 

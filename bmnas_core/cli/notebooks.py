@@ -75,7 +75,7 @@ def draw(
     picture = draw(Genotype.load(genotype), engine=engine)
     path = out or genotype.with_suffix(".svg")
     if path.exists() and path.samefile(genotype):
-        raise BmnasError(f"picture: found {path}, the genotype's own file; allowed: -o another one")
+        raise BmnasError("picture", f"{path}, the genotype's own file", "-o another one")
     typer.echo(picture.save(path))
 
 

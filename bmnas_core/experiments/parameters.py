@@ -86,8 +86,7 @@ def notebook_parameters(notebook: str | os.PathLike) -> dict[str, Parameter]:
         if "parameters" in cell.metadata.get("tags", ()):
             return _read_parameters(path, nb, cell.source)
     raise NotebookError(
-        f"{path}: found no cell tagged 'parameters'; allowed: one with 'name = value  # help' to a "
-        "line"
+        path, "no cell tagged 'parameters'", "one with 'name = value  # help' to a line"
     )
 
 
@@ -103,7 +102,7 @@ def parse_parameters(
     values: dict[str, object] = {}
     for name, text in pairs:
         if name in values:
-            raise ParameterError(f"parameter {name}: found it twice; allowed: each name once")
+            raise ParameterError(f"parameter {name}", "it twice", "each name once")
         values[name] = parameter_named(name, known, notebook).parse(text)
     return values
 
@@ -116,16 +115,14 @@ def parameter_named(
         raise ParameterError("parameter out: set by the run itself; allowed: out=…, or --out DIR")
     if name not in known:
         defaults = ", ".join(f"{p.name} = {p.default!r}" for p in known.values() if p.name != "out")
-        raise ParameterError(
-            f"{notebook}: found no parameter {name!r}{near_miss(name, known)}; allowed: {defaults}"
-        )
+        raise ParameterError(notebook, f"no parameter {name!r}{near_miss(name, known)}", defaults)
     return known[name]
 
 
 def _read_notebook(path: Path):
     if path.suffix != ".ipynb" or not path.is_file():
         found = "a folder" if path.is_dir() else "a file" if path.exists() else "nothing there"
-        raise NotebookError(f"{path}: found {found}; allowed: an .ipynb notebook")
+        raise NotebookError(path, found, "an .ipynb notebook")
     import nbformat
 
     try:
@@ -137,7 +134,7 @@ def _read_notebook(path: Path):
         why = getattr(error, "strerror", None) or f"{type(error).__name__}: {str(error).strip()}"
         why = "no UTF-8" if isinstance(error, UnicodeDecodeError) else why.splitlines()[0]
         raise NotebookError(
-            f"{path}: found no notebook ({shortened(why, 120)}); allowed: an .ipynb notebook"
+            path, f"no notebook ({shortened(why, 120)})", "an .ipynb notebook"
         ) from None
     return nb
 
@@ -157,8 +154,7 @@ def _read_parameters(path: Path, nb, source: str) -> dict[str, Parameter]:
         lines = ast.parse(source).body
     except SyntaxError as error:
         raise NotebookError(
-            f"{path}: parameters cell, line {error.lineno}: found {quoted(error.text or '')}; "
-            "allowed: Python"
+            f"{path}: parameters cell, line {error.lineno}", quoted(error.text or ""), "Python"
         ) from None
     parameters = {}
     for line in lines:

@@ -8,12 +8,11 @@ import os
 import platform
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import NoneType
 
 import numpy as np
 import torch
 
-from ..config import __version__
+from ..config import __version__, as_type
 from ..errors import BmnasError, quoted
 from ..genotype import Genotype
 from ..storage import atomic_write
@@ -26,16 +25,12 @@ RESULT_FIELDS = (
 BASELINE_FIELDS = ("test", "params", "seconds")
 #: What tables call the network that a search found.
 LEARNED = "learned by BM-NAS"
-#: The types that fields take, and their values in words.
-KINDS = {
-    **dict.fromkeys(("task", "metric"), ((str,), "a string")),
-    **dict.fromkeys(("rule", "protocol"), ((str, NoneType), "a string or null")),
-    "seed": ((int,), "an integer"),
-    **dict.fromkeys(
-        ("test", "params", "seconds", "search_seconds", "train_seconds"),
-        ((int, float), "a finite number"),
-    ),
-}
+#: The types of fields.
+TYPES = {
+    "task": str, "rule": str | None, "protocol": str | None, "seed": int, "metric": str,
+    "test": float, "params": float, "search_seconds": float, "train_seconds": float,
+    "seconds": float,
+}  # fmt: skip
 #: What :func:`save_run` writes, the result last: if it is there, the others are complete.
 RESULT_FILES = ("genotype.json", "genotype.svg", "result.json")
 
@@ -61,10 +56,8 @@ def save_run(out: str | os.PathLike, *, result: Mapping, genotype: Genotype) -> 
     """
     from ..draw import draw
 
-    _check_result("result", result)
-    if not isinstance(genotype, Genotype):
-        raise ResultError(f"genotype: found {quoted(genotype)}; allowed: a Genotype")
-    whole = as_json(result, "result", digits=6)
+    whole = _checked(result, "result", digits=6)
+    as_type(genotype, Genotype, "genotype", ResultError)
     whole["genotype"] = json.loads(genotype.to_json())
     whole["versions"] = {
         "python": platform.python_version(),
@@ -86,11 +79,9 @@ def writable_folder(out: Path) -> Path:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BmnasError(
-            f"out: found {out} ({error.strerror}); allowed: a folder, made if need be"
-        ) from None
+        raise BmnasError("out", f"{out} ({error.strerror})", "a folder, made if need be") from None
     if not os.access(out, os.W_OK):
-        raise BmnasError(f"out: found {out}, which is read-only; allowed: a folder to write to")
+        raise BmnasError("out", f"{out}, which is read-only", "a folder to write to")
     return out
 
 
@@ -105,9 +96,8 @@ def load_result(path: str | os.PathLike) -> dict:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         why = getattr(error, "strerror", None) or error
-        raise ResultError(f"{path}: found {why}; allowed: a result.json") from None
-    _check_result(str(path), result)
-    return result
+        raise ResultError(path, why, "a result.json") from None
+    return _checked(result, str(path))
 
 
 def networks(result: Mapping) -> dict[str, dict]:
@@ -141,9 +131,7 @@ def collect(folders: Iterable[str | os.PathLike]):
         result = load_result(folder)
         title = run_title(result)
         if title in seen:
-            raise ResultError(
-                f"{folder}: found {title}, as in {seen[title]}; allowed: each seed once"
-            )
+            raise ResultError(folder, f"{title}, as in {seen[title]}", "each seed once")
         seen[title] = folder
         run_of = {key: result.get(key) for key in keys}
         rows += [{**e, **run_of, "network": name} for name, e in networks(result).items()]
@@ -167,11 +155,12 @@ def as_json(value: object, place: str = "value", *, digits: int | None = None) -
     Tuples become lists, numbers of NumPy and PyTorch Python's own. Raises :class:`ResultError`, by
     place, for what is not JSON: NaN, infinity, a lone surrogate, keys that are not strings, ….
     """
-    value = _scalar(value)
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        value = value.item()
     if isinstance(value, Mapping):
         for name in value:
             if not isinstance(name, str):
-                raise ResultError(f"{place}: found key {quoted(name)}; allowed: strings")
+                raise ResultError(place, f"key {quoted(name)}", "strings")
         return {name: as_json(v, f"{place}.{name}", digits=digits) for name, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [as_json(v, f"{place}[{i}]", digits=digits) for i, v in enumerate(value)]
@@ -182,39 +171,27 @@ def as_json(value: object, place: str = "value", *, digits: int | None = None) -
     if isinstance(value, str) and value.encode(errors="ignore").decode() == value:
         return value
     raise ResultError(
-        f"{place}: found {quoted(value)}; allowed: finite numbers, strings, true, false, null, "
-        "lists and dicts of them"
+        place, quoted(value), "finite numbers, strings, true, false, null, lists and dicts of them"
     )
 
 
-def _check_result(place: str, result: object) -> None:
+def _checked(result: object, place: str, digits: int | None = None) -> dict:
+    """A result as JSON, or :class:`ResultError`."""
+    result = as_json(result, place, digits=digits)
     _check_fields(place, result, RESULT_FIELDS)
     baselines, place = result["baselines"], f"{place}.baselines"
-    if not isinstance(baselines, Mapping):
-        allowed = f"a dict name → {{{', '.join(BASELINE_FIELDS)}}}"
-        raise ResultError(f"{place}: found {quoted(baselines)}; allowed: {allowed}")
+    as_type(baselines, dict, place, ResultError)
     if LEARNED in baselines:
-        raise ResultError(f"{place}: found {LEARNED!r}; allowed: names of baselines")
+        raise ResultError(place, repr(LEARNED), "names of baselines")
     for name, entry in baselines.items():
         _check_fields(f"{place}[{name!r}]", entry, BASELINE_FIELDS)
+    return result
 
 
 def _check_fields(place: str, entry: object, needed: tuple[str, ...]) -> None:
-    if not isinstance(entry, Mapping):
-        raise ResultError(f"{place}: found {quoted(entry)}; allowed: a dict")
-    missing = ", ".join(name for name in needed if name not in entry)
-    if missing:
-        raise ResultError(
-            f"{place}: found no field {missing}; allowed: at least {', '.join(needed)}"
-        )
-    for name, (kinds, allowed) in KINDS.items():
-        value = _scalar(entry.get(name))
-        known = type(value) in kinds and not (type(value) is float and not math.isfinite(value))
-        if name in entry and not known:
-            raise ResultError(f"{place}.{name}: found {quoted(value)}; allowed: {allowed}")
-
-
-def _scalar(value: object) -> object:
-    """A number of NumPy or PyTorch as Python's own."""
-    is_scalar = getattr(value, "ndim", None) == 0 and hasattr(value, "item")
-    return value.item() if is_scalar else value
+    as_type(entry, dict, place, ResultError)
+    if missing := ", ".join(name for name in needed if name not in entry):
+        raise ResultError(place, f"no field {missing}", f"at least {', '.join(needed)}")
+    for name, kind in TYPES.items():
+        if name in entry:
+            as_type(entry[name], kind, f"{place}.{name}", ResultError)

@@ -89,7 +89,7 @@ def _prepared(notebook: Path, out: Path) -> Path:
     """The folder ``out``, without what an earlier run of this notebook left in it."""
     taken = (out / notebook.name).exists() and (out / notebook.name).samefile(notebook)
     if taken or out.resolve() == notebook.resolve().parent:
-        raise BmnasError(f"out: found {out}, the notebook's own folder; allowed: another folder")
+        raise BmnasError("out", f"{out}, the notebook's own folder", "another folder")
     writable_folder(out)
     for name in (*RESULT_FILES, notebook.name, f"{notebook.stem}.html"):
         (out / name).unlink(missing_ok=True)
