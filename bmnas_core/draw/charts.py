@@ -7,13 +7,14 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ..genotype import OPERATIONS, step_name
 from .canvas import INK, MODALITIES, MUTED, SEARCHED, DrawError, by_modality, printable
 from .curves import LINES, POINTS, check_history, evenly
+from .hypernets import decisions
 
 NEEDED = (
     "task", "rule", "network", "seeds", "test", "std", "params", "search_seconds", "train_seconds",
 )  # fmt: skip
+LETTERS = {"alpha": "α", "beta": "β", "gamma": "γ"}
 SMALL = 8.5  # points of names and numbers
 #: Scores that an axis may mark, and the least error that it shows.
 MARKS, LEAST_ERROR = (0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995), 0.001
@@ -36,7 +37,7 @@ def draw_results(table, *, highlight: str = "BM-NAS", ax=None):
     missing = [name for name in NEEDED if name not in getattr(table, "columns", ())]
     if missing or not len(table):
         found = f"no column {missing[0]!r}" if missing else "no rows"
-        raise DrawError(f"draw: found {found}; allowed: a summary of results")
+        raise DrawError("draw", found, "a summary of results")
     panels = list(table.groupby(["task", "rule"], sort=False, dropna=False))
     lengths = [len(rows) + 1.8 for _, rows in panels]
     size = max(9, 6 + 0.075 * max(map(len, table["network"]))), sum(1.1 + 0.2 * n for n in lengths)
@@ -61,8 +62,8 @@ def draw_trajectories(history, of: str = "alpha", *, at: int | None = None, ax=N
     anything else, or another number of Axes.
     """
     check_history(history, at)
-    if of not in ("alpha", "beta", "gamma"):
-        raise DrawError(f"of: found {of!r}; allowed: 'alpha', 'beta', 'gamma'")
+    if of not in LETTERS:
+        raise DrawError("of", repr(of), ", ".join(map(repr, LETTERS)))
     from matplotlib.ticker import MaxNLocator
 
     kept = evenly(len(history), POINTS // 2)  # fewer points than other curves, for many lines
@@ -109,7 +110,7 @@ def _axes(ax, panels: int, **layout):
 
     axes = [one for one in np.asarray(ax, dtype=object).ravel() if isinstance(one, Axes)]
     if ax is not None and len(axes) != panels:
-        raise DrawError(f"ax: found {len(axes)} Axes; allowed: {panels}, one per panel")
+        raise DrawError("ax", f"{len(axes)} Axes", f"{panels}, one per panel")
     # Load the backend first: if it turns interactive mode on in the block, that is undone at the
     # end, and a notebook shows no later figure.
     plt.draw_if_interactive()
@@ -187,22 +188,15 @@ def _seconds(value: float) -> str:
 
 def _decisions(weights, of: str) -> Iterator[tuple[str, list[str], np.ndarray]]:
     """Title, candidates and their weights over time, (T, candidates), of every decision."""
-    first = weights[0]
-    for i, gamma in enumerate(first.gamma):
-        if of == "alpha":
-            edges = np.stack([w.cell_edges(i)[1:] for w in weights], axis=1)
-            for port, values in zip("XY", edges, strict=True):
-                yield f"α, Cell {i + 1} {port}", first.cell_edges(i)[0], values
-        for j in range(len(gamma)):
-            place = f"Cell {i + 1} {step_name(j)}"
-            if of == "beta":
-                edges = np.stack([w.step_edges(i, j)[1:] for w in weights], axis=1)
-                for which, values in zip(("1st", "2nd"), edges, strict=True):
-                    yield f"β, {place}, {which} input", first.step_edges(i, j)[0], values
-            elif of == "gamma":
-                values = np.stack([w.operation_weights(i)[j] for w in weights])
-                labels = [OPERATIONS[op].label for op in first.operations]
-                yield f"γ, {place}", labels, values
+    for i in range(len(weights[0].gamma)):
+        for states in zip(*(decisions(one, i) for one in weights), strict=True):
+            letter, step, heads, _, labels, _ = states[0]
+            if letter != LETTERS[of]:
+                continue
+            over_time = np.stack([state[-1] for state in states], axis=1)
+            for head, values in zip(heads, over_time, strict=True):
+                place = f"{step}, {head} input" if step else head
+                yield f"{letter}, Cell {i + 1} {place}", labels, values
 
 
 def _name_ends(ax, lines) -> None:

@@ -7,12 +7,14 @@ keeps them as frames.
 from __future__ import annotations
 
 import math
+from collections import namedtuple
 from collections.abc import Mapping
 from itertools import cycle, product
-from typing import NamedTuple
 
 import numpy as np
 
+from ..errors import check_type
+from ..history import SearchHistory
 from .canvas import CARD, CELL_LINE, INK, MUTED, SEARCHED, Canvas, DrawError, Picture, text_width
 
 #: Colours of lines that have names: Okabe and Ito's, the blue of searched edges first.
@@ -23,15 +25,8 @@ WIDE, HIGH, LEFT, BELOW, POINTS = 300, 150, 40, 34, 120
 SMOOTH = 15
 
 
-class Line(NamedTuple):
-    """One line of a panel; a line without a name is not in the legend."""
-
-    name: str
-    x: np.ndarray
-    y: np.ndarray
-    color: str
-    width: float
-    style: str = "solid"
+#: One line of a panel; without a name, it is not in the legend.
+Line = namedtuple("Line", "name x y colour width style", defaults=("solid",))
 
 
 def draw_curves(history, *, at: int | None = None, engine: str = "wasi") -> Picture:
@@ -44,93 +39,87 @@ def draw_curves(history, *, at: int | None = None, engine: str = "wasi") -> Pict
 
     Raises :class:`DrawError` for anything else, or an engine that is unknown, missing or fails.
     """
-    several = history if isinstance(history, Mapping) else {"": history}
-    if not several:
-        raise DrawError("draw: found no history; allowed: at least one")
-    for name, one in several.items():
+    histories = history if isinstance(history, Mapping) else {"": history}
+    if not histories:
+        raise DrawError("draw", "no history", "at least one")
+    for name, one in histories.items():
         if not isinstance(name, str):
-            raise DrawError(f"draw: found a history named {name!r}; allowed: text")
+            raise DrawError("draw", f"a history named {name!r}", "text")
         check_history(one, at)
-    return _curves(dict(several), at).picture(engine)
-
-
-def check_history(history, at: int | None) -> None:
-    """Raise DrawError unless ``history`` is one with states and ``at`` is a step or None."""
-    if not all(hasattr(history, name) for name in ("steps", "column", "changes", "about")):
-        raise DrawError(f"draw: found {type(history).__name__}; allowed: a SearchHistory")
-    if not len(history):
-        raise DrawError("draw: found a history without states; allowed: at least one state")
-    if at is not None and not isinstance(at, int):
-        raise DrawError(f"at: found {at!r}; allowed: an integer, a step")
-
-
-def _curves(histories: dict, at: int | None) -> Canvas:
     canvas, alone = Canvas(), len(histories) == 1
-    (first, *_) = histories.values()
-    end = max(10, *(int(history.steps[-1]) for history in histories.values()))
-    losses, scores, selects = [], [], False
+    end = max(10, *(int(one.steps[-1]) for one in histories.values()))
+    batches, means, scores, selects = [], [], [], False
     styles = cycle(product(STYLES, LINES))
     rows = [(*item, *style) for item, style in zip(histories.items(), styles, strict=False)]
-    for name, history, style, colour in rows:
-        training, validation = history.column("train_loss"), history.column("val_loss")
-        kinds = [("training batch", training, MUTED), ("validation batch", validation, colour)]
-        for label, loss, shade in kinds if alone else kinds[1:]:
-            x, y = history.steps[~np.isnan(loss)], loss[~np.isnan(loss)]
+    for name, one, style, colour in rows:
+        steps, score, selecting = one.steps, one.column("val_score"), one.phases == "selection"
+        kinds = [("validation batch", one.column("val_loss"), colour)]
+        if alone:
+            kinds.insert(0, ("training batch", one.column("train_loss"), MUTED))
+        for label, loss, shade in kinds:
+            x, y = steps[~np.isnan(loss)], loss[~np.isnan(loss)]
             if len(x):
-                losses.append(Line("", x, y, shade + "50", 0.8))
-                losses.append(Line(label if alone else name, x, _smoothed(y), shade, 2.0, style))
-        score, selecting = history.column("val_score"), history.phases == "selection"
+                batches.append(Line("", x, y, shade + "50", 0.8))
+                means.append(Line(label if alone else name, x, _smoothed(y), shade, 2.0, style))
         selects |= bool(selecting.any())
-        kinds = [("hypernet", ~selecting, colour), ("candidates", selecting, LINES[1])]
+        kinds = [("hypernet", ~selecting, colour)]
+        kinds += [("candidates", selecting, LINES[1] if alone else colour)]
         for label, own, shade in kinds:
-            known = own & ~np.isnan(score)
-            label = name if not alone else label if selecting.any() else ""
+            label, known = label if selects else "", own & ~np.isnan(score)
             if own.any():
-                shade = shade if alone else colour
-                scores.append(Line(label, history.steps[known], score[known], shade, 2.0, style))
-    losses.sort(key=lambda line: line.width)
+                x, y = steps[known], score[known]
+                scores.append(Line(label if alone else name, x, y, shade, 2.0, style))
     title = f"{'' if alone else 'validation '}loss, and its mean of {SMOOTH} steps"
-    _panel(canvas, "loss", LEFT, title, losses, end, at=at, named=alone)
+    _panel(canvas, "loss", LEFT, title, batches + means, end, at=at, named=alone)
     ends = "each epoch, then the best candidate" if selects else "each epoch"
-    title, left = f"validation {first.about['metric']}, {ends}", 2 * LEFT + WIDE + 24
+    title, left = f"validation {rows[0][1].about['metric']}, {ends}", 2 * LEFT + WIDE + 24
     named = alone and selects
     _panel(canvas, "score", left, title, scores, end, (0, 1), at=at, named=named, dots=True)
     top, text = HIGH + BELOW + 40, "changes of the derived genotype"
-    canvas.text("changes", text, LEFT, top, size=12, align="left")
-    for k, (name, history, style, colour) in enumerate(rows):
+    canvas.text("changes", text, LEFT, top, size=12, align="l")
+    for k, (name, one, style, colour) in enumerate(rows):
         y = top + 20 + 18 * k
         if not alone:
             x = LEFT + WIDE + 14
             canvas.line(f"n{k}", [(x, y), (x + 24, y)], name, colour, 2.4, style=style)
-            canvas.text(f"m{k}", name, x + 30, y, size=11, align="left")
-        changes = history.steps[history.changes]
+            canvas.text(f"m{k}", name, x + 30, y, size=11, align="l")
+        changes = one.steps[one.changes]
         tip = text if alone else f"{name}: {len(changes)} changes"
         canvas.line(f"t{k}", [(LEFT, y), (LEFT + WIDE, y)], tip, CELL_LINE, 1)
         for j in evenly(len(changes)):
             x, tip = LEFT + WIDE * changes[j] / end, f"genotype changed at step {changes[j]}"
             canvas.line(f"t{k}_{j}", [(x, y - 6), (x, y + 6)], tip, colour, 1.2)
-    return canvas
+    return canvas.picture(engine)
+
+
+def check_history(history, at: int | None) -> None:
+    """Raise DrawError unless ``history`` is one with states and ``at`` is a step or None."""
+    check_type(history, SearchHistory, "draw", DrawError)
+    if not len(history):
+        raise DrawError("draw", "a history without states", "at least one state")
+    if at is not None and not isinstance(at, int):
+        raise DrawError("at", repr(at), "an integer, a step")
 
 
 def _panel(canvas, me, left, title, lines, end, ylim=None, *, at=None, named=False, dots=False):
     """Draw lines over steps 0 to ``end`` with their axes, from x = ``left`` to the right."""
-    ys = np.concatenate([line.y for line in lines] or [np.zeros(1)])
-    least, most = ylim or (min(0.0, float(ys.min(initial=0))), float(ys.max(initial=1)) * 1.04)
+    ys = np.concatenate([[0.0, 1.0], *(line.y for line in lines)])
+    least, most = ylim or (float(ys.min()), float(ys.max()) * 1.04)
 
     def place(x, y):
         height = HIGH * (1 - (float(y) - least) / ((most - least) or 1))
         return left + WIDE * float(x) / end, 24 + height
 
-    canvas.text(f"{me}_t", title, left, 6, size=12, align="left")
+    canvas.text(f"{me}_t", title, left, 6, size=12, align="l")
     for k, tick in enumerate(_ticks(least, most)):
         (x, y), label = place(0, tick), f"{tick:g}"
         canvas.line(f"{me}_y{k}", [(x, y), (x + WIDE, y)], label, "#E4E8EC", 0.8)
-        canvas.text(f"{me}_v{k}", label, x - 5, y, size=11, color=MUTED, align="right")
+        canvas.text(f"{me}_v{k}", label, x - 5, y, size=11, color=MUTED, align="r")
     for k, tick in enumerate(_ticks(0, end, whole=True)):
         x, y = place(tick, least)
         canvas.text(f"{me}_x{k}", f"{tick:g}", x, y + 10, size=11, color=MUTED)
     x, y = place(end, least)
-    canvas.text(f"{me}_s", "step", x, y + 24, size=11, color=MUTED, align="right")
+    canvas.text(f"{me}_s", "step", x, y + 24, size=11, color=MUTED, align="r")
     for k, (name, x, y, colour, width, style) in enumerate(lines):
         kept = evenly(len(x))
         points = [place(x[i], y[i]) for i in kept]
@@ -141,13 +130,11 @@ def _panel(canvas, me, left, title, lines, end, ylim=None, *, at=None, named=Fal
                 tip = f"{name or title}, step {x[i]}: {y[i]:.3f}"
                 dot = {"shape": "circle", "style": "filled", "color": CARD, "fillcolor": colour}
                 canvas.node(f"{me}_d{k}_{i}", "", tip, px, py, 8, 8, **dot)
-    if named:
-        x, y = left, 48 + HIGH
-        for k, line in enumerate(line for line in lines if line.name):
-            name = line.name
-            canvas.line(f"{me}_n{k}", [(x, y), (x + 16, y)], name, line.color, 2.4)
-            canvas.text(f"{me}_m{k}", name, x + 21, y, size=11, align="left")
-            x += 21 + text_width(name, 11) + 18
+    x, y = left, 48 + HIGH
+    for k, line in enumerate(line for line in lines if named and line.name):
+        canvas.line(f"{me}_n{k}", [(x, y), (x + 16, y)], line.name, line.colour, 2.4)
+        canvas.text(f"{me}_m{k}", line.name, x + 21, y, size=11, align="l")
+        x += 21 + text_width(line.name, 11) + 18
     if at is not None:
         x, _ = place(min(max(at, 0), end), least)
         ends = [(x, 20), (x, 24 + HIGH)]
@@ -156,10 +143,8 @@ def _panel(canvas, me, left, title, lines, end, ylim=None, *, at=None, named=Fal
 
 def _smoothed(y: np.ndarray) -> np.ndarray:
     """The mean of each value and up to ``SMOOTH - 1`` before it."""
-    total = np.concatenate([[0.0], np.cumsum(y)])
-    end = np.arange(1, len(y) + 1)
-    start = np.maximum(end - SMOOTH, 0)
-    return (total[end] - total[start]) / (end - start)
+    count = np.minimum(np.arange(len(y)) + 1, SMOOTH)
+    return np.convolve(y, np.ones(SMOOTH))[: len(y)] / count
 
 
 def evenly(n: int, most: int = POINTS) -> np.ndarray:

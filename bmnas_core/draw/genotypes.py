@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..errors import check_type
 from ..genotype import OPERATIONS, CellGenotype, Genotype, cell_name, step_name
 from . import canvas as c
 
@@ -37,17 +38,15 @@ def draw_comparison(
     that is unknown, missing or fails.
     """
     for genotype in (one, other):
-        if not isinstance(genotype, Genotype):
-            raise c.DrawError(f"draw: found {type(genotype).__name__}; allowed: a Genotype")
-    pair = isinstance(names, tuple | list) and len(names) == 2
-    if not (pair and all(isinstance(name, str) for name in names)):
-        raise c.DrawError(f"names: found {names!r}; allowed: two strings")
+        check_type(genotype, Genotype, "draw", c.DrawError)
+    if not isinstance(names, tuple | list) or [isinstance(n, str) for n in names] != [True, True]:
+        raise c.DrawError("names", repr(names), "two strings")
     canvas = Graph()
     sides = ("a", 0, one, other), ("b", 40, other, one)
     for (prefix, gap, *pair), name in zip(sides, names, strict=True):
         canvas.beside(prefix, gap)
         top = _draw_genotype(canvas, *pair)
-        canvas.text("name", name, 0, top - 16, tip=f"Genotype {name}", size=15, align="left")
+        canvas.text("name", name, 0, top - 16, tip=f"Genotype {name}", size=15, align="l")
     return canvas.picture(engine)
 
 
@@ -56,7 +55,7 @@ class Graph(c.Canvas):
 
     ``ids`` are the nodes of features and Cells by name. Features' edges are horizontal up to
     x = ``turn``; Cells reach from x = ``left`` to ``right`` and begin at y = ``top``; the gap below
-    Cell C1 has its middle at y = ``gaps["C1"]``.
+    Cell C1 has its middle at y = ``gaps["C1"]``. Cells are counted from 1.
     """
 
     def features(self, names: tuple[str, ...], used) -> float:
@@ -79,10 +78,9 @@ class Graph(c.Canvas):
             width = max(c.text_width(text) for text in (titles[k], *map(c.wrapped, own))) + 22
             left = self.turn + 12 if k else 0.0
             x, self.turn = left + 8 + width / 2, left + width + 16
-            tip, style = f"Modality {modality}", {"color": line, "fontcolor": line}
-            self.box(
-                f"m{k}", titles[k], tip, left, top, self.turn, -top, x, style="rounded", **style
-            )
+            tip = f"Modality {modality}"
+            style = {"style": "rounded", "color": line, "fontcolor": line}
+            self.box(f"m{k}", titles[k], tip, left, top, self.turn, -top, x, **style)
             for i, name in enumerate(own):
                 y = top + head + block / 2 + starts[k] + pitch * i
                 style = {"color": line, "fillcolor": fill} if name in used else c.PALE
@@ -94,21 +92,21 @@ class Graph(c.Canvas):
                     self.edge(self.ids[above], self.ids[name], f"{above} → {name}", spline, False)
         return -top
 
-    def cells(self, left: float, right: float, heights: list[float]) -> Iterator[tuple]:
-        """Yield each Cell's number from 1, top and bottom: below each other, around y = 0."""
+    def cells(self, left, right, titles, heights, note="", new=()) -> Iterator[tuple[int, float]]:
+        """Draw Cells' boxes below each other, around y = 0; yield the number and top of each.
+
+        Their tips are the titles with ``note``. Those in ``new`` are marked.
+        """
         self.left, self.right = left, right
         self.top = top = -(sum(heights) + c.GAP * (len(heights) - 1)) / 2
-        for i, height in enumerate(heights):
-            bottom = top + height
-            yield i + 1, top, bottom
+        for i, (title, height) in enumerate(zip(titles, heights, strict=True)):
+            bottom, middle = top + height, left + c.PAD + c.text_width(title) / 2
+            style = {"style": "rounded,filled", "color": c.CELL_LINE, "fillcolor": c.CELL}
+            style |= c.MARKED_NODE if i + 1 in new else {}
+            self.box(f"c{i + 1}", title, title + note, left, top, right, bottom, middle, **style)
+            yield i + 1, top
             self.ids[cell_name(i)], self.gaps[cell_name(i)] = f"c{i + 1}_z", bottom + c.GAP / 2
             top = bottom + c.GAP
-
-    def cell(self, i: int, title: str, tip: str, top: float, bottom: float, **style) -> None:
-        """Draw the box of Cell i."""
-        style = {"style": "rounded,filled", "color": c.CELL_LINE, "fillcolor": c.CELL} | style
-        middle = self.left + c.PAD + c.text_width(title) / 2
-        self.box(f"c{i}", title, tip, self.left, top, self.right, bottom, middle, **style)
 
     def ports(self, i: int, *ys: float) -> None:
         """Draw X and Y of Cell i."""
@@ -156,37 +154,26 @@ def _draw_genotype(canvas: Graph, genotype: Genotype, against: Genotype | None) 
     changes = genotype.changes_from(against) if against else ()
     marks = {(change.cell, change.step, change.what) for change in changes}
     edge = canvas.features(genotype.features, genotype.used_features)
-    kinds = [("searched", {"color": c.SEARCHED}), ("fixed", {"color": c.FIXED})]
-    canvas.legend(0, edge + 24, kinds)
+    canvas.legend(0, edge + 24, {"searched": c.SEARCHED, "fixed": c.FIXED})
     if changes:
-        canvas.legend(0, edge + 48, [("differs", c.MARKED_EDGE)])
+        canvas.legend(0, edge + 48, {"differs": c.MARK}, **c.MARKED_EDGE)
     cells = genotype.cells
     labels = [OPERATIONS[step.op].label for cell in cells for step in cell.steps]
     block = max(c.text_width(f"S1 {label}") for label in labels) + 20
     titles = [_cell_title(i, cell) for i, cell in enumerate(cells, 1)]
     heights = [c.TITLE + c.ROW * (len(cell.steps) + 1) + c.ROUND + c.PAD for cell in cells]
-    left = canvas.turn + 60 + 6 * len(cells)
-    last = _step_x(left, max(len(cell.steps) for cell in cells), block)
-    right = last + block / 2 + 26 + c.ROUND + c.PAD
+    left, most = canvas.turn + 60 + 6 * len(cells), max(len(cell.steps) for cell in cells)
+    first, reach = left + c.PAD + c.ROUND + 18 + block / 2, min(20, block / 4)
+    xs = [first + (block / 2 + reach + 20) * j for j in range(most)]  # outputs have room to turn
+    right = xs[-1] + block / 2 + 26 + c.ROUND + c.PAD
     right = max(right, *(left + c.text_width(title) + 2 * c.PAD for title in titles))
-    for i, top, bottom in canvas.cells(left, right, heights):
-        cell, title, new = cells[i - 1], titles[i - 1], (i, None, "") in marks
-        canvas.cell(i, title, title, top, bottom, **(c.MARKED_NODE if new else {}))
-        _draw_cell(canvas, cell, i, top + c.TITLE, block, marks)
-        for name, port in zip(cell.inputs, "XY", strict=True):
-            style = c.MARKED_EDGE if new or (i, None, port) in marks else {}
+    new = {i for i in range(1, len(cells) + 1) if (i, None, "") in marks}
+    for i, top in canvas.cells(left, right, titles, heights, new=new):
+        _draw_cell(canvas, cells[i - 1], i, top + c.TITLE, block, reach, xs, marks)
+        for name, port in zip(cells[i - 1].inputs, "XY", strict=True):
+            style = c.MARKED_EDGE if i in new or (i, None, port) in marks else {}
             canvas.input_edge(name, i, port, **style)
     return min(-edge, canvas.top)
-
-
-def _step_x(left: float, j: int, block: float) -> float:
-    """The middle of step j (from 1): the output of the one before has room to turn down into it."""
-    return left + c.PAD + c.ROUND + 18 + block / 2 + (block / 2 + _port(block) + 20) * (j - 1)
-
-
-def _port(block: float) -> float:
-    """Distance of a step's inputs from its middle."""
-    return min(20, block / 4)
 
 
 def _cell_title(i: int, cell: CellGenotype) -> str:
@@ -196,19 +183,18 @@ def _cell_title(i: int, cell: CellGenotype) -> str:
     return f"Cell {i}{sources if len(sources) <= c.WRAP else ''}{motif}"
 
 
-def _draw_cell(canvas: Graph, cell: CellGenotype, i: int, top: float, block: float, marks) -> None:
+def _draw_cell(canvas, cell: CellGenotype, i: int, top, block, reach, xs, marks) -> None:
     """Draw a Cell's nodes and inner edges from ``top`` down.
 
     Every node has a row of its own, X, Y, S1, … from the top, and steps follow each other to the
-    right. A node's output runs to the right along its row, and from there down into steps or on
-    into Z.
+    right, with their middles at ``xs`` and their inputs ``reach`` beside these. A node's output
+    runs to the right along its row, and from there down into steps or on into Z.
     """
     ids, rail = {"X": f"c{i}_x", "Y": f"c{i}_y"}, top + c.ROUND / 2
     canvas.ports(i, rail, rail + c.ROW)
-    for j, step in enumerate(cell.steps, 1):
-        me, op = step_name(j - 1), OPERATIONS[step.op]
+    for j, (step, x) in enumerate(zip(cell.steps, xs, strict=False), 1):
+        me, op, y = step_name(j - 1), OPERATIONS[step.op], rail + c.ROW * (j + 1)
         ids[me] = f"c{i}_s{j}"
-        x, y = _step_x(canvas.left, j, block), rail + c.ROW * (j + 1)
         tip = f"Cell {i}, {me}: {op.label}({', '.join(step.inputs)})"
         new = bool({(i, None, ""), (i, j, "")} & marks)
         style = dict(c.PALE) if step.op == "zero" else {}
@@ -217,7 +203,7 @@ def _draw_cell(canvas: Graph, cell: CellGenotype, i: int, top: float, block: flo
         roles = ("q", "k, v") if step.op == "attention" else ("1st", "2nd")
         for k, (name, role) in enumerate(zip(step.inputs, roles, strict=True)):
             side, (start, row) = 2 * k - 1, canvas.right_of(ids[name])
-            end, low = x + side * _port(block), y - c.BLOCK / 2
+            end, low = x + side * reach, y - c.BLOCK / 2
             spline = c.route((start - 1, row - 4), (end, row - 4), (end, low))
             at = end + side * (6 + c.text_width(role) / 2), low - 9
             style = {"label": "" if op.symmetric else role, "at": at}

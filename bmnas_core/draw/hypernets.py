@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import repeat
+
 import numpy as np
 
 from ..architecture import ArchitectureWeights
-from ..genotype import OPERATIONS, Genotype, StepGenotype, step_name, step_predecessors
+from ..errors import check_type
+from ..genotype import OPERATIONS, CellGenotype, Genotype, step_name, step_predecessors
 from ..search import SearchState
 from . import canvas as c
 from .genotypes import Graph
@@ -18,21 +22,38 @@ PORTS = "1st", "2nd"
 
 
 def draw_heatmaps(what: SearchState | ArchitectureWeights, *, engine: str = "wasi") -> c.Picture:
-    """α, β and γ of a hypernet as heatmaps of their softmaxes.
+    """α, β and γ of a hypernet as heatmaps of their softmaxes: a column for each decision.
+
+    X and Y share a column if the relaxation gives them the same weights, as the paper's does.
 
     Args:
         what: a state of a search, whose genotype is framed; or the weights alone.
         engine: as in :func:`~bmnas_core.draw.draw`.
 
-    Raises:
-        DrawError: for anything else, an unknown engine, or one that is missing or fails.
-        BmnasError: for a relaxation or an operation that is not registered.
+    Raises as :func:`~bmnas_core.draw.draw`.
     """
     if isinstance(what, Genotype):
-        raise c.DrawError(
-            "draw_heatmaps: found a Genotype, which has no weights; allowed: a SearchState"
-        )
-    return _heatmaps(*weights_of(what)).picture(engine)
+        raise c.DrawError("draw_heatmaps", "a Genotype, which has no weights", "a SearchState")
+    weights, chosen = weights_of(what)
+    canvas, top, shared = c.Canvas(), 0.0, weights.shared
+    for i in range(len(weights.gamma)):
+        title, right, bottom, picks = f"Cell {i + 1}", 0.0, 0.0, repeat(())
+        if chosen:
+            cell = chosen.cells[i]
+            picks = cell.inputs, *(s.inputs for s in cell.steps), [s.op for s in cell.steps]
+        canvas.text(f"c{i}", title, 0, top, align="l")
+        for k, (decision, picked) in enumerate(zip(decisions(weights, i), picks, strict=False)):
+            letter, step, heads, names, labels, values = decision
+            framed = [{name} for name in picked] or [()] * len(heads)
+            if shared and letter != "γ":
+                heads, values, framed = [" = ".join(heads)], values[:1], [picked]
+            asked = "operation" if letter == "γ" else f"input of {step or 'the Cell'}"
+            columns = list(zip(heads, values, framed, strict=True))
+            grid = title, f"{letter}, {asked}", names, labels, columns
+            right, low = _draw_grid(canvas, f"c{i}_{k}", right, top + 24, *grid)
+            right, bottom = right + 30, max(bottom, low)
+        top = bottom + 30
+    return canvas.picture(engine)
 
 
 def weights_of(what) -> tuple[ArchitectureWeights, Genotype | None]:
@@ -40,16 +61,31 @@ def weights_of(what) -> tuple[ArchitectureWeights, Genotype | None]:
 
     Raises DrawError for anything else, and for weights that are not finite.
     """
-    state = isinstance(what, SearchState)
-    weights = what.weights if state else what
-    if not isinstance(weights, ArchitectureWeights):
-        raise c.DrawError(
-            f"draw: found {type(what).__name__}; allowed: a Genotype, a SearchState or "
-            "ArchitectureWeights"
-        )
+    weights, chosen = what, None
+    if isinstance(what, SearchState):
+        weights, chosen = what.weights, what.genotype
+    allowed = "a Genotype, a SearchState or ArchitectureWeights"
+    check_type(weights, ArchitectureWeights, "draw", c.DrawError, allowed)
     if not all(np.isfinite(a).all() for a in (weights.alpha, *weights.beta, *weights.gamma)):
-        raise c.DrawError("weights: found NaN or infinity; allowed: finite numbers")
-    return weights, what.genotype if state else None
+        raise c.DrawError("weights", "NaN or infinity", "finite numbers")
+    return weights, chosen
+
+
+def decisions(weights: ArchitectureWeights, i: int) -> Iterator[tuple]:
+    """What Cell i (from 0) decides: its inputs by α, those of each step by β, operations by γ.
+
+    Yields the Greek letter; the step of a β; a head for each decision; names and labels of the
+    candidates; and their weights, (decisions, candidates).
+    """
+    names, *edges = weights.cell_edges(i)
+    yield "α", None, "XY", names, names, edges
+    operations = weights.operation_weights(i)
+    steps = [step_name(j) for j in range(len(operations))]
+    for j, step in enumerate(steps):
+        names, *edges = weights.step_edges(i, j)
+        yield "β", step, PORTS, names, names, edges
+    labels = [OPERATIONS[op].label for op in weights.operations]
+    yield "γ", None, steps, weights.operations, labels, operations
 
 
 def graph(weights: ArchitectureWeights, chosen: Genotype | None) -> Graph:
@@ -60,23 +96,16 @@ def graph(weights: ArchitectureWeights, chosen: Genotype | None) -> Graph:
     """
     canvas, count = _HypernetGraph(weights), len(weights.gamma)
     bottom = canvas.features(weights.features, weights.features)
-    entries = [("chosen" if chosen else "searched", {"color": c.SEARCHED, "penwidth": "3"})]
-    entries += [("other", {"color": OTHER, "penwidth": "3"})] if chosen else []
-    canvas.legend(0, bottom + 24, entries)
+    colours = {"chosen": c.SEARCHED, "other": OTHER} if chosen else {"searched": c.SEARCHED}
+    canvas.legend(0, bottom + 24, colours, penwidth="3")
     note, tip = "width of an edge, shade of an\noperation: its current weight", "How to read this"
-    canvas.text("note", note, 0, bottom + 54, tip=tip, size=11, color=c.MUTED, align="left")
+    canvas.text("note", note, 0, bottom + 54, tip=tip, size=11, color=c.MUTED, align="l")
     left = canvas.turn + 76 + 6 * count
     right = left + canvas.cell_width + 2 * c.PAD
     cells = chosen.cells if chosen else [None] * count
-    for i, top, bottom in canvas.cells(left, right, [c.TITLE + canvas.inner + c.PAD] * count):
-        cell = cells[i - 1]
-        canvas.cell(i, f"Cell {i}", f"Cell {i}, searched", top, bottom)
-        canvas.mixed_cell(i, cell.steps if cell else [None] * canvas.steps, top + c.TITLE)
-        names, *edges = weights.cell_edges(i - 1)
-        for k, values in enumerate(edges):
-            for name, p in zip(names, values, strict=True):
-                style = _weighted(p, not cell or name == cell.inputs[k])
-                canvas.input_edge(name, i, "XY"[k], f": {p:.3f}", **style)
+    titles, height = [f"Cell {i + 1}" for i in range(count)], c.TITLE + canvas.inner + c.PAD
+    for i, top in canvas.cells(left, right, titles, [height] * count, ", searched"):
+        canvas.mixed_cell(i, cells[i - 1], top + c.TITLE)
     canvas.classifier()
     return canvas
 
@@ -92,12 +121,11 @@ class _HypernetGraph(Graph):
         width = max(c.text_width(label, 12) for label in self.labels)
         self.column = width + c.text_width(" .00", 12) + 24
         self.block = HEAD + CHIP * operations + 4
-        above, below = self.steps // 2 + 1, (self.steps + 1) // 2
-        self.middle = above * RAIL + 4 + self.block / 2
-        self.inner = self.block + (above + below) * RAIL + 8
+        self.middle = (self.steps // 2 + 1) * RAIL + 4 + self.block / 2
+        self.inner = self.block + (self.steps + 1) * RAIL + 8
         self.cell_width = c.ROUND + self.steps * (COLUMN + self.column) + COLUMN + c.ROUND
 
-    def mixed_cell(self, i: int, chosen: list[StepGenotype | None], top: float) -> None:
+    def mixed_cell(self, i: int, chosen: CellGenotype | None, top: float) -> None:
         """Draw X and Y at the left, a column of operations for each step, and Z at the right.
 
         An edge to the next column is a single curve; one that passes a column runs along its
@@ -105,10 +133,10 @@ class _HypernetGraph(Graph):
         """
         middle = top + self.middle
         self.ports(i, middle - self.block / 4, middle + self.block / 4)
-        ids, ends = [f"c{i}_x", f"c{i}_y"], [self.left + c.PAD + c.ROUND]
-        for j, step in enumerate(chosen):
-            me, x = f"c{i}_s{j + 1}", ends[-1] + COLUMN
-            self.operations(i, j, step, x, middle)
+        ids, x = [f"c{i}_x", f"c{i}_y"], self.left + c.PAD + c.ROUND + COLUMN
+        for j in range(self.steps):
+            me, step = f"c{i}_s{j + 1}", chosen and chosen.steps[j]
+            self.operations(i, j, step and step.op, x, middle)
             names, *edges = self.weights.step_edges(i - 1, j)
             op = OPERATIONS[step.op] if step else None
             note = f" ({op.label}: the order does not count)" if op and op.symmetric else ""
@@ -124,7 +152,7 @@ class _HypernetGraph(Graph):
                     style = _weighted(p, not step or name == step.inputs[k])
                     tip = f"{name} → {step_name(j)}, {PORTS[k]} input: {p:.3f}{note}"
                     self.edge(ids[source], me, tip, spline, True, key=f"-{k + 1}", **style)
-            ends.append(x + self.column)
+            x += self.column + COLUMN
             ids.append(me)
         self.output(i, top + self.inner / 2, self.inner)
         for source, (name, own) in enumerate(zip(step_predecessors(self.steps), ids, strict=True)):
@@ -135,6 +163,11 @@ class _HypernetGraph(Graph):
             start = self.right_of(own)
             spline = c.route(start, end) if last else _along(start, end[1], end)
             self.edge(own, f"c{i}_z", f"{name} → Z", spline, False, penwidth="0.8")
+        names, *edges = self.weights.cell_edges(i - 1)
+        for k, values in enumerate(edges):
+            for name, p in zip(names, values, strict=True):
+                style = _weighted(p, not chosen or name == chosen.inputs[k])
+                self.input_edge(name, i, "XY"[k], f": {p:.3f}", **style)
 
     def rail(self, source: int) -> float:
         """y of a source's rail, from the top of the Cell's inside.
@@ -145,15 +178,14 @@ class _HypernetGraph(Graph):
         outward = RAIL * (source // 2) + RAIL / 2
         return self.inner - outward if source % 2 else outward
 
-    def operations(self, i: int, j: int, chosen: StepGenotype | None, left, middle) -> None:
+    def operations(self, i: int, j: int, chosen: str | None, left: float, middle: float) -> None:
         """Draw step j (from 0) of Cell i as a box of its operations, each with its weight."""
         me, name, weights = f"c{i}_s{j + 1}", step_name(j), self.weights.operation_weights(i - 1)[j]
         x, top, tip = left + self.column / 2, middle - self.block / 2, f"Cell {i}, step {name}"
         self.node(me, "", tip, x, middle, self.column, self.block)
         self.text(f"{me}_name", name, x, top + HEAD / 2 + 1, tip=tip, size=12)
         for k, (op, p) in enumerate(zip(self.weights.operations, weights, strict=True)):
-            framed = chosen is not None and chosen.op == op
-            style = _shaded(p, framed, c.CELL_LINE, "0.6")
+            style = _shaded(p, op == chosen, c.CELL_LINE, "0.6")
             text, tip = f"{self.labels[k]} {_number(p)}", f"{name} is {self.labels[k]}: {p:.3f}"
             place = x, top + HEAD + CHIP * (k + 0.5), self.column - 12, CHIP - 4
             self.node(f"{me}_op{k}", text, tip, *place, **style)
@@ -170,43 +202,7 @@ def _along(start, rail: float, end) -> list:
     return [*up, (off, rail), (off, rail), (bend, rail), (bend, end[1]), end]
 
 
-def _heatmaps(weights: ArchitectureWeights, chosen: Genotype | None) -> c.Canvas:
-    """α, β and γ as grids: a row for each candidate, a column for each decision.
-
-    X and Y share a column if the relaxation gives them the same weights, as the paper's does. What
-    is in ``chosen`` is framed.
-    """
-
-    def columns(heads, values, picked) -> list[tuple]:
-        marks = [{name} for name in picked] if picked else [()] * len(heads)
-        return list(zip(heads, values, marks, strict=True))
-
-    def inputs(title, heads, edges, picked) -> tuple:
-        names, *values = edges
-        both = [(" = ".join(heads), values[0], picked or ())]
-        return title, names, names, both if weights.shared else columns(heads, values, picked)
-
-    canvas, top = c.Canvas(), 0.0
-    labels = [OPERATIONS[op].label for op in weights.operations]
-    for i, gamma in enumerate(weights.gamma):
-        title, cell, right, bottom = f"Cell {i + 1}", chosen and chosen.cells[i], 0.0, 0.0
-        canvas.text(f"c{i}", title, 0, top, align="left")
-        grids = [inputs("α, input of the Cell", "XY", weights.cell_edges(i), cell and cell.inputs)]
-        steps = [step_name(j) for j in range(len(gamma))]
-        for j, step in enumerate(steps):
-            edges, picked = weights.step_edges(i, j), cell and cell.steps[j].inputs
-            grids.append(inputs(f"β, input of {step}", PORTS, edges, picked))
-        picked = cell and [step.op for step in cell.steps]
-        gammas = columns(steps, weights.operation_weights(i), picked)
-        grids.append(("γ, operation", weights.operations, labels, gammas))
-        for k, grid in enumerate(grids):
-            right, low = _draw_grid(canvas, f"c{i}_{k}", title, right, top + 24, *grid)
-            right, bottom = right + 30, max(bottom, low)
-        top = bottom + 30
-    return canvas
-
-
-def _draw_grid(canvas, me, cell, left, top, title, rows, labels, columns) -> tuple[float, float]:
+def _draw_grid(canvas, me, left, top, cell, title, rows, labels, columns) -> tuple[float, float]:
     """Draw one heatmap with its title and labels; returns its right and bottom.
 
     ``columns`` are heads, weights and what is framed of the ``rows``, which are named ``labels``.
@@ -214,7 +210,7 @@ def _draw_grid(canvas, me, cell, left, top, title, rows, labels, columns) -> tup
     texts = list(map(c.wrapped, labels))
     label = max(c.text_width(text, 12) for text in texts)
     width = max(44, *(c.text_width(head, 12) + 10 for head, *_ in columns))
-    tip, style = f"{cell}: {title}", {"size": 12, "align": "left"}
+    tip, style = f"{cell}: {title}", {"size": 12, "align": "l"}
     canvas.text(f"{me}_t", title, left, top, tip=tip, color=c.MUTED, **style)
     heights = [max(22, c.text_height(text) + 6) for text in texts]
     for k, (head, values, framed) in enumerate(columns):
@@ -223,12 +219,12 @@ def _draw_grid(canvas, me, cell, left, top, title, rows, labels, columns) -> tup
         for r, (row, p, height) in enumerate(zip(rows, values, heights, strict=True)):
             middle = y + height / 2
             if k == 0:
-                style = {"tip": labels[r], "size": 12, "align": "right"}
+                style = {"tip": labels[r], "size": 12, "align": "r"}
                 canvas.text(f"{me}_r{r}", texts[r], left + label, middle, **style)
             style = _shaded(p, row in framed, c.CARD, "1")
             note = f"{cell}, {title}, {head}: {labels[r]} {p:.3f}"
-            place = x, middle, width - 4, height - 4
-            canvas.node(f"{me}_{k}_{r}", _number(p), note, *place, **style)
+            size = width - 4, height - 4
+            canvas.node(f"{me}_{k}_{r}", _number(p), note, x, middle, *size, **style)
             y += height
     right = max(left + label + 8 + width * len(columns), left + c.text_width(title, 12))
     return right, top + 34 + sum(heights)
@@ -244,7 +240,7 @@ def _weighted(p: float, chosen: bool) -> dict[str, str]:
 def _shaded(p: float, framed: bool, line: str, width: str) -> dict[str, str]:
     """Style of a box for weight ``p``: filled from white to the blue of searched edges."""
     p = min(max(float(p), 0.0), 1.0)
-    ends = [[int(colour[k : k + 2], 16) for k in (1, 3, 5)] for colour in (c.CARD, c.SEARCHED)]
+    ends = [bytes.fromhex(colour[1:]) for colour in (c.CARD, c.SEARCHED)]
     fill = "".join(f"{round(a + (b - a) * p):02X}" for a, b in zip(*ends, strict=True))
     style = {"color": c.INK, "penwidth": "2"} if framed else {"color": line, "penwidth": width}
     style |= {"fillcolor": f"#{fill}", "fontcolor": c.CARD if p > 0.7 else c.INK}

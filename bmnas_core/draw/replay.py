@@ -16,18 +16,16 @@ from pathlib import Path
 from string import Template
 from xml.etree import ElementTree
 
-import numpy as np
-
 from . import draw, draw_curves, draw_heatmaps
 from .canvas import DrawError
+from .curves import evenly
 
 TEMPLATE = Path(__file__).with_name("replay.html")
 
 
 def page(history, frames: int) -> str:
     """A :class:`~bmnas_core.history.SearchHistory` as HTML, with up to ``frames`` of its states."""
-    chosen = np.unique(np.linspace(0, len(history) - 1, frames).round().astype(int)).tolist()
-    states = [history[i] for i in chosen]
+    states = [history[i] for i in evenly(len(history), frames)]
     pictures = {
         "hypernet": _frames(draw(state).svg for state in states),
         "heatmaps": _frames(draw_heatmaps(state).svg for state in states),
@@ -58,11 +56,12 @@ def _frames(svgs: Iterable[str]) -> dict:
     """
     frames: list[list] = []
     for svg, root in map(_without_ids, svgs):
-        parts = [_attributes(element) for element in root.iter()]
+        tags = [element.tag for element in root.iter()]
+        parts = [{**element.attrib, "": element.text or ""} for element in root.iter()]
         if not frames:
-            text, first = svg, parts
-        if [p["tag"] for p in parts] != [p["tag"] for p in first]:
-            raise DrawError("replay: found frames with other elements; allowed: the same in all")
+            text, first, first_tags = svg, parts, tags
+        if tags != first_tags:
+            raise DrawError("replay", "frames with other elements", "the same in all")
         frames.append([])
         for k, (old, new) in enumerate(zip(first, parts, strict=True)):
             for name in {**old, **new}:
@@ -77,9 +76,3 @@ def _without_ids(svg: str) -> tuple[str, ElementTree.Element]:
     for element in root.iter():
         element.attrib.pop("id", None)
     return ElementTree.tostring(root, encoding="unicode"), root
-
-
-def _attributes(element: ElementTree.Element) -> dict[str, str]:
-    tag = element.tag.rpartition("}")[2]
-    own = {name: v for name, v in element.attrib.items() if not name.startswith("{")}
-    return {**own, "": element.text or "", "tag": tag}

@@ -12,15 +12,16 @@ import html
 import os
 import threading
 import traceback
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 
 import anywidget
 import ipywidgets as ipw
 import traitlets
 
-from ..errors import BmnasError
+from ..errors import BmnasError, check_type
 from ..progress import is_interactive, notebook_shell
 
 #: One thread for steps of searches and one for trainings, so that neither waits for the other.
@@ -39,18 +40,10 @@ class BrowserBridge(anywidget.AnyWidget):
     _esm = """
     export default {
       render({ model, el }) {
-        const slider = document.createElement("input");
-        slider.type = "range";
-        slider.min = 0;
-        slider.style.flex = "1";
-        slider.setAttribute("aria-label", "time");
-        slider.dataset.lmSuppressShortcuts = "true";  // arrow keys stay here
+        el.innerHTML = `<div><span>time</span><input type="range" min="0" style="flex: 1"
+          aria-label="time" data-lm-suppress-shortcuts="true"></div>`;  // arrow keys stay here
+        const line = el.firstChild, slider = line.lastChild;
         slider.onkeydown = event => event.stopPropagation();
-        const label = document.createElement("span");
-        label.textContent = "time";
-        const line = document.createElement("div");
-        line.append(label, slider);
-        el.append(line);
         let held = false, waiting = false, wanted = null;
         const update = () => {
           const last = model.get("last");
@@ -159,49 +152,41 @@ class BaseWidget(ipw.VBox):
         here = _running_loop()
         if self._loop is None or self._loop.is_closed():
             self._loop = here
-        if self._loop is None or here is self._loop:
+        if here is self._loop:
             self._guarded(call)
         else:
             self._loop.call_soon_threadsafe(self._guarded, call)
 
     def _guarded(self, call: Callable[[], object]) -> None:
-        try:
+        """Call, and run what that returns if it is a coroutine. An error of either is shown."""
+
+        async def finish():
+            with self._alert():
+                await job
+
+        with self._alert():
             job = call()
-        except Exception as error:
-            self._fail(error)
-            return
-        if not asyncio.iscoroutine(job):
-            return
-        if self._loop is None:
-            asyncio.run(self._finish(job))
-            return
-        task = self._loop.create_task(self._finish(job))
-        _RUNNING.add(task)
-        task.add_done_callback(_RUNNING.discard)
+            if asyncio.iscoroutine(job) and self._loop is None:
+                asyncio.run(finish())
+            elif asyncio.iscoroutine(job):
+                task = self._loop.create_task(finish())
+                _RUNNING.add(task)
+                task.add_done_callback(_RUNNING.discard)
 
-    async def _finish(self, job: Coroutine) -> None:
-        try:
-            await job
-        except Exception as error:
-            self._fail(error)
-
-    async def _work(self, call: Callable[[], object], pool: ThreadPoolExecutor = SEARCHES):
-        """The result of ``call`` in a worker thread."""
-        return await asyncio.get_running_loop().run_in_executor(pool, call)
-
-    def _fail(self, error: Exception) -> None:
+    @contextmanager
+    def _alert(self):
         """Show an error in the widget, with a traceback unless it is one of ours."""
-        text = html.escape(f"{type(error).__name__}: {error}")
-        if not isinstance(error, BmnasError):
-            where = html.escape("".join(traceback.format_exception(error)))
-            text += f"<details><summary>where</summary><pre>{where}</pre></details>"
-        self._error.value = (
-            '<div role="alert" style="border-left:4px solid #C44500;padding:4px 10px;'
-            f'background:#FBE9E0;color:#1F2328;line-height:1.4">{text}</div>'
-        )
-
-    def _clear_error(self) -> None:
-        self._error.value = ""
+        try:
+            yield
+        except Exception as error:
+            text = html.escape(f"{type(error).__name__}: {error}")
+            if not isinstance(error, BmnasError):
+                where = html.escape("".join(traceback.format_exception(error)))
+                text += f"<details><summary>where</summary><pre>{where}</pre></details>"
+            self._error.value = (
+                '<div role="alert" style="border-left:4px solid #C44500;padding:4px 10px;'
+                f'background:#FBE9E0;color:#1F2328;line-height:1.4">{text}</div>'
+            )
 
     def _button(self, text: str, tip: str, call: Callable, style="", icon="") -> ipw.Button:
         """A button; an error of ``call`` is shown, and if it is a coroutine, it is run."""
@@ -219,16 +204,16 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def row(items: Iterable[ipw.Widget], **layout: str) -> ipw.HBox:
+def row(items: Iterable[ipw.Widget], align_items: str | None = "center", **layout) -> ipw.HBox:
     """Widgets beside each other, in several lines if need be."""
-    layout = {"align_items": "center"} | layout
-    return ipw.HBox(list(items), layout=ipw.Layout(flex_flow="row wrap", **layout))
+    layout = ipw.Layout(flex_flow="row wrap", align_items=align_items, **layout)
+    return ipw.HBox(list(items), layout=layout)
 
 
 def path_field(what: str, path: str | os.PathLike, width: str) -> ipw.Text:
     """A field for the path of a file or folder. Raises BmnasError if ``path`` is not a path."""
     if not isinstance(path, str | os.PathLike):
-        raise BmnasError(f"{what}: found {path!r}; allowed: a path")
+        raise BmnasError(what, repr(path), "a path")
     return ipw.Text(os.fspath(path), layout=ipw.Layout(width=width), tooltip=what)
 
 
@@ -252,8 +237,8 @@ class KernelLock:
     """
 
     def __init__(self):
-        self._changed, self._thread = threading.Condition(), threading.local()
-        self._cells = self._jobs = 0
+        self._changed, self._jobs = threading.Condition(), 0
+        self._cells: set[int] = set()  # threads that run one
 
     @contextmanager
     def job(self):
@@ -280,33 +265,28 @@ class KernelLock:
 
     def enter_cell(self, *_) -> None:
         with self._changed:
-            self._cells += 1
-            self._thread.held = getattr(self._thread, "held", 0) + 1
+            self._cells.add(threading.get_ident())
             self._changed.wait_for(lambda: not self._jobs)
 
     def leave_cell(self, *_) -> bool:
-        """Leave every cell that this thread has entered; returns whether there was any."""
+        """Leave the cell that this thread runs; returns whether there was one."""
         with self._changed:
-            held, self._thread.held = getattr(self._thread, "held", 0), 0
-            self._cells -= held
+            there = threading.get_ident() in self._cells
+            self._cells.discard(threading.get_ident())
             self._changed.notify_all()
-        return held > 0
+        return there
 
 
 kernel_lock = KernelLock()
-_taking_turns = False
 
 
+@cache
 def _take_turns_with_cells() -> None:
     """Have cells and jobs take turns, from the cell on that makes the first widget."""
-    global _taking_turns
-    shell = notebook_shell()
-    if _taking_turns or shell is None:
-        return
-    shell.events.register("pre_run_cell", kernel_lock.enter_cell)
-    shell.events.register("post_run_cell", kernel_lock.leave_cell)
-    kernel_lock.enter_cell()
-    _taking_turns = True
+    if shell := notebook_shell():
+        shell.events.register("pre_run_cell", kernel_lock.enter_cell)
+        shell.events.register("post_run_cell", kernel_lock.leave_cell)
+        kernel_lock.enter_cell()
 
 
 def side_by_side(*widgets: BaseWidget) -> BaseWidget:
@@ -315,9 +295,7 @@ def side_by_side(*widgets: BaseWidget) -> BaseWidget:
     Raises BmnasError for anything but widgets of this kit.
     """
     for widget in widgets:
-        if not isinstance(widget, BaseWidget):
-            found = type(widget).__name__
-            raise BmnasError(f"side_by_side: found {found}; allowed: widgets of this kit")
+        check_type(widget, BaseWidget, "side_by_side", BmnasError, "widgets of this kit")
     beside = BaseWidget()
     line = row(widgets, align_items="flex-start", grid_gap="12px")
     beside.children = [line, beside._error, beside._bridge]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Iterator
 from dataclasses import replace
-from itertools import count
+from itertools import count, starmap
 from pathlib import Path
 
 from IPython.display import HTML
@@ -63,10 +64,20 @@ class GenotypeEditor(CandidateWidget):
     ):
         super().__init__()
         self.task, self.scoreboard = as_task(task), Scoreboard.shared(task, scoreboard)
-        self._shape = None
         self._first = fixed_genotype(task, "ConcatFC") if genotype is None else genotype
-        self._build(path)
-        self.genotype = self._first
+        self._shape, self._menus, self._cost = None, ipw.VBox(), ipw.HTML()
+        self._picture, self._news, make = picture_box("100%"), ipw.HTML(), self._button
+        self._more = make("+ Cell", "Add a Cell", self.add_cell)
+        self._fewer = make("− Cell", "Remove the last Cell", self.remove_cell)
+        reset = make("Reset", "Go back to the first genotype", self._reset, icon="refresh")
+        tip = "Train it and score it on validation"
+        self._train = make("Train this one", tip, self._train_pressed)
+        save = make("Save", "Write the genotype", self._save_pressed, icon="save")
+        self._path = path_field("file", path, "240px")
+        line = [self._more, self._fewer, reset, self._train, save, self._path]
+        shown = [self._menus, row(line, grid_gap="2px"), self._error, self._cost, self._picture]
+        self.children = [*shown, self._news, self.scoreboard, self._bridge]
+        self._reset()
 
     @property
     def genotype(self) -> Genotype:
@@ -100,9 +111,8 @@ class GenotypeEditor(CandidateWidget):
 
     def choices(self, cell: int, step: int | None = None) -> list[str]:
         """What the inputs of a Cell, or of one of its steps, may be."""
-        if step is None:
-            return list(cell_predecessors(self.genotype.features, cell))
-        return list(step_predecessors(step))
+        features = self.genotype.features
+        return [*(cell_predecessors(features, cell) if step is None else step_predecessors(step))]
 
     def choose_input(self, name: str, cell: int, which: int, step: int | None = None) -> None:
         """Set input ``which``, 0 or 1, to ``name``; if the other input has it, the two swap.
@@ -111,7 +121,7 @@ class GenotypeEditor(CandidateWidget):
         Cell, step or input that does not exist.
         """
         if which not in (0, 1):
-            raise BmnasError(f"which: found {quoted(which)}; allowed: 0, 1")
+            raise BmnasError("which", quoted(which), "0, 1")
         inputs = list(self._part(cell, step).inputs)
         if name == inputs[1 - which]:
             inputs.reverse()
@@ -127,9 +137,8 @@ class GenotypeEditor(CandidateWidget):
         self._part(cell)  # raises for a Cell that does not exist
         if motif not in MOTIFS:
             found = quoted(motif) + near_miss(motif, MOTIFS)
-            raise BmnasError(f"motif: found {found}; allowed: {', '.join(MOTIFS)}")
-        steps = tuple(StepGenotype(op, inputs) for op, inputs in MOTIFS[motif])
-        self._change(cell, steps=steps)
+            raise BmnasError("motif", found, ", ".join(MOTIFS))
+        self._change(cell, steps=tuple(starmap(StepGenotype, MOTIFS[motif])))
 
     def add_step(self, cell: int) -> None:
         """Add a step, a Sum of X and Y."""
@@ -143,11 +152,11 @@ class GenotypeEditor(CandidateWidget):
         """Add a Cell, a Sum of the last Cell before it and the last feature."""
         cells, features = self.genotype.cells, self.genotype.features
         new = CellGenotype((cell_name(len(cells) - 1), features[-1]), (NEW_STEP,))
-        self.genotype = Genotype(features, (*cells, new))
+        self.genotype = replace(self.genotype, cells=(*cells, new))
 
     def remove_cell(self) -> None:
         """Remove the last Cell, the one that no other can take."""
-        self.genotype = Genotype(self.genotype.features, self.genotype.cells[:-1])
+        self.genotype = replace(self.genotype, cells=self.genotype.cells[:-1])
 
     def _part(self, cell: int, step: int | None = None) -> CellGenotype | StepGenotype:
         """A Cell, or one of its steps. Raises BmnasError for one that does not exist."""
@@ -156,44 +165,27 @@ class GenotypeEditor(CandidateWidget):
 
     def _change(self, cell: int, step: int | None = None, **fields) -> None:
         """Replace fields of a Cell, or of one of its steps."""
-        part = replace(self._part(cell, step), **fields)
+        part, cells = self._part(cell), list(self.genotype.cells)
         if step is not None:
-            steps = list(self._part(cell).steps)
-            steps[step] = part
-            part = replace(self._part(cell), steps=tuple(steps))
-        cells = list(self.genotype.cells)
-        cells[cell] = part
-        self.genotype = Genotype(self.genotype.features, tuple(cells))
+            steps = list(part.steps)
+            steps[step] = replace(self._part(cell, step), **fields)
+            fields = {"steps": tuple(steps)}
+        cells[cell] = replace(part, **fields)
+        self.genotype = replace(self.genotype, cells=tuple(cells))
 
-    # The interface
+    def _reset(self) -> None:
+        self.genotype = self._first
 
-    def _build(self, path: str) -> None:
-        self._menus, self._picture, self._cost = ipw.VBox(), picture_box("100%"), ipw.HTML()
-        self._news, self._path, make = ipw.HTML(), path_field("file", path, "240px"), self._button
-        self._more = make("+ Cell", "Add a Cell", self.add_cell)
-        self._fewer = make("− Cell", "Remove the last Cell", self.remove_cell)
-        tip = "Train it and score it on validation"
-        self._train = make("Train this one", tip, self._train_pressed)
-        reset = lambda: setattr(self, "genotype", self._first)  # noqa: E731
-        buttons = [
-            self._more,
-            self._fewer,
-            make("Reset", "Go back to the first genotype", reset, icon="refresh"),
-            self._train,
-            make("Save", "Write the genotype", self._save_pressed, icon="save"),
-        ]
-        line = row([*buttons, self._path], grid_gap="2px")
-        shown = [self._menus, line, self._error, self._cost, self._picture, self._news]
-        self.children = [*shown, self.scoreboard, self._bridge]
+    # The menus
 
     def _build_menus(self) -> None:
         _close(self._menus)
         self._chosen: list[tuple] = []  # menu, what it shows of a genotype
         margin = ipw.Layout(margin="0 0 8px 0")
         cells = range(len(self.genotype.cells))
-        self._menus.children = [ipw.VBox(self._cell_lines(i), layout=margin) for i in cells]
+        self._menus.children = [ipw.VBox([*self._cell_lines(i)], layout=margin) for i in cells]
 
-    def _cell_lines(self, i: int) -> list[ipw.HBox]:
+    def _cell_lines(self, i: int) -> Iterator[ipw.HBox]:
         """Menus of a Cell's inputs and its motif, then a line for each of its steps."""
         n = len(self.genotype.cells[i].steps)
         motif = self._menu(
@@ -205,22 +197,20 @@ class GenotypeEditor(CandidateWidget):
         more = self._button("+ step", "Add a step", lambda: self.add_step(i))
         fewer = self._button("− step", "Remove the last step", lambda: self.remove_step(i))
         more.disabled, fewer.disabled = n == LARGEST, n == 1
-        head = [_text(f"<b>Cell {i + 1}</b>", "58px")]
-        for k, port in enumerate(step_predecessors(0)):
-            head += [_text(port, "16px"), self._input_menu(i, k)]
-        head += [_text("steps", "36px"), motif, more, fewer]
-        return [row(head), *(row(self._step_line(i, j)) for j in range(n))]
-
-    def _step_line(self, i: int, j: int) -> list[ipw.Widget]:
-        operation = self._menu(
-            [(kind.label, op) for op, kind in OPERATIONS.items()],
-            lambda g: g.cells[i].steps[j].op,
-            lambda op: self.choose_operation(op, i, j),
-            "120px",
-        )
-        name, of = _text(f"{step_name(j)} =", "44px"), _text("of", "18px")
-        inputs = [self._input_menu(i, k, j) for k in (0, 1)]
-        return [_text("", "40px"), name, operation, of, *inputs]
+        x, y = _text("X", "16px"), _text("Y", "16px")
+        inputs = x, self._input_menu(i, 0), y, self._input_menu(i, 1)
+        name = _text(f"<b>Cell {i + 1}</b>", "58px")
+        yield row([name, *inputs, _text("steps", "36px"), motif, more, fewer])
+        for j in range(n):
+            operation = self._menu(
+                [(kind.label, op) for op, kind in OPERATIONS.items()],
+                lambda g, j=j: g.cells[i].steps[j].op,
+                lambda op, j=j: self.choose_operation(op, i, j),
+                "120px",
+            )
+            inputs = self._input_menu(i, 0, j), self._input_menu(i, 1, j)
+            name = _text("", "40px"), _text(f"{step_name(j)} =", "44px")
+            yield row([*name, operation, _text("of", "18px"), *inputs])
 
     def _input_menu(self, i: int, k: int, j: int | None = None) -> ipw.Dropdown:
         return self._menu(
@@ -237,7 +227,7 @@ class GenotypeEditor(CandidateWidget):
 
         def picked():
             if menu.value != shown(self.genotype):
-                self._clear_error()
+                self._error.value = ""
                 choose(menu.value)
 
         menu.observe(lambda _: self._soon(picked), "value")
@@ -250,11 +240,10 @@ class GenotypeEditor(CandidateWidget):
 
     def _candidate(self) -> tuple[Genotype, str]:
         taken = {entry.name for entry in self.scoreboard.entries}
-        names = (f"edited {k}" for k in count(1))
-        return self.genotype, next(name for name in names if name not in taken)
+        return self.genotype, next(n for k in count(1) if (n := f"edited {k}") not in taken)
 
     def _save_pressed(self) -> None:
-        self._clear_error()
+        self._error.value = ""
         path = self.save()
         self._news.value = f"saved in <code>{html.escape(str(path))}</code>"
 
@@ -265,7 +254,7 @@ def _text(text: str, width: str) -> ipw.HTML:
 
 def _item(name: str, items: tuple, k: int) -> CellGenotype | StepGenotype:
     if not isinstance(k, int) or not 0 <= k < len(items):
-        raise BmnasError(f"{name}: found {quoted(k)}; allowed: 0 to {len(items) - 1}")
+        raise BmnasError(name, quoted(k), f"0 to {len(items) - 1}")
     return items[k]
 
 

@@ -9,24 +9,43 @@ from collections.abc import Callable
 
 from IPython.display import SVG
 
-from ..errors import BmnasError, quoted
+from ..errors import BmnasError, check_type, quoted
 from .base import BaseWidget, ipw, picture_box, svg_in_box
 
 
 class Interactive(BaseWidget):
-    """What :func:`interactive` returns."""
+    """Sliders for the arguments of a function that draws.
 
-    def __init__(self, function: Callable, ranges: dict[str, tuple[float, float, float]]):
+    Args:
+        function: called with a number for each name; returns a matplotlib figure or Axes, or a
+            :class:`~bmnas_core.Picture`. Else, as for a range that is not one, BmnasError.
+        ranges: (minimum, maximum, start) for each name.
+    """
+
+    def __init__(self, function: Callable, /, **ranges: tuple[float, float, float]):
         super().__init__()
-        self._function, self._box = function, picture_box("100%")
-        self._sliders = {}
-        for name, (low, high, start) in ranges.items():
-            step = 10 ** math.floor(math.log10((high - low) / 40))
+        self._function = check_type(function, Callable, "interactive", BmnasError, "a function")
+        self._box, self._sliders = picture_box("100%"), {}
+        for name, limits in ranges.items():
+            try:
+                low, high, start = map(float, limits)
+                fits = low < high and low <= start <= high and math.isfinite(high - low)
+            except (TypeError, ValueError):
+                fits = False
+            if not fits:
+                allowed = "finite (minimum, maximum, start), the start in between"
+                raise BmnasError(f"interactive: {name}", quoted(limits), allowed)
             self._sliders[name] = ipw.FloatSlider(
-                start, min=low, max=high, step=step, description=name, readout_format=".2f",
-                layout=ipw.Layout(width="420px"),
+                start, min=low, max=high, step=10 ** math.floor(math.log10((high - low) / 40)),
+                description=name, readout_format=".2f", layout=ipw.Layout(width="420px"),
             )  # fmt: skip
             self._sliders[name].observe(lambda _: self._soon(self._draw), "value")
+        try:
+            inspect.signature(function).bind(**ranges)
+        except TypeError as error:
+            raise BmnasError(f"interactive: found ranges {', '.join(ranges)}; {error}") from None
+        except ValueError:
+            pass  # a function without a signature, such as some builtins
         self.children = [*self._sliders.values(), self._error, self._box, self._bridge]
         self._draw()
 
@@ -44,8 +63,8 @@ class Interactive(BaseWidget):
             return drawn.svg
         figure = getattr(drawn, "figure", None)  # of Axes; a figure is its own
         if not hasattr(figure, "savefig"):
-            found, allowed = type(drawn).__name__, "a figure, Axes or Picture"
-            raise BmnasError(f"interactive: found a drawing of type {found}; allowed: {allowed}")
+            found = f"a drawing of type {type(drawn).__name__}"
+            raise BmnasError("interactive", found, "a figure, Axes or Picture")
         import matplotlib.pyplot as plt
 
         text = io.StringIO()
@@ -54,33 +73,8 @@ class Interactive(BaseWidget):
         return text.getvalue()[text.getvalue().index("<svg") :]
 
     def _draw(self) -> None:
-        self._clear_error()
+        self._error.value = ""
         self._box.value = svg_in_box(self._svg())
 
 
-def interactive(function: Callable, /, **ranges: tuple[float, float, float]) -> Interactive:
-    """Sliders for the arguments of a function that draws.
-
-    Args:
-        function: called with a number for each name; returns a matplotlib figure or Axes, or a
-            :class:`~bmnas_core.Picture`. Else, as for a range that is not one, BmnasError.
-        ranges: (minimum, maximum, start) for each name.
-    """
-    if not callable(function):
-        raise BmnasError(f"interactive: found {type(function).__name__}; allowed: a function")
-    for name, limits in ranges.items():
-        try:
-            low, high, start = map(float, limits)
-            fits = low < high and low <= start <= high and math.isfinite(high - low)
-        except (TypeError, ValueError):
-            fits = False
-        if not fits:
-            allowed = "finite (minimum, maximum, start), the start in between"
-            raise BmnasError(f"interactive: {name}: found {quoted(limits)}; allowed: {allowed}")
-    try:
-        inspect.signature(function).bind(**ranges)
-    except TypeError as error:
-        raise BmnasError(f"interactive: found ranges {', '.join(ranges)}; {error}") from None
-    except ValueError:
-        pass  # a function without a signature, such as some builtins
-    return Interactive(function, ranges)
+interactive = Interactive

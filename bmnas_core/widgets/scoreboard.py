@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import html
-import threading
 import time
-import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import chain, count
+from threading import Event
+from weakref import WeakKeyDictionary
 
 from IPython.display import HTML
 
-from ..errors import BmnasError, quoted
+from ..errors import BmnasError, check_type, quoted
 from ..features import FeatureBank
 from ..genotype import OPERATIONS, Genotype
 from ..networks import count_parameters
@@ -26,7 +26,7 @@ from .base import TRAININGS, BaseWidget, ipw, kernel_lock
 #: Of a cell of the table, aligned to the side that is filled in.
 STYLE = "style='text-align:{};padding:2px 10px'"
 
-_BOARDS: weakref.WeakKeyDictionary[Task, Scoreboard] = weakref.WeakKeyDictionary()
+_BOARDS: WeakKeyDictionary[Task, Scoreboard] = WeakKeyDictionary()
 
 
 class TrainingStopped(BmnasError):
@@ -73,8 +73,8 @@ class Scoreboard(BaseWidget):
         device: str = "auto",
         bank: FeatureBank | None = None,
     ):
-        values = TrainConfig.from_optional(config).to_dict() | {"data": "train"}
-        self.task, self.config, self.seed = as_task(task), TrainConfig(**values), as_seed(seed)
+        self.task, self.seed = as_task(task), as_seed(seed)
+        self.config = replace(TrainConfig.from_optional(config), data="train")
         self.device, self.bank = resolve_device(device), bank
         if bank is not None:
             FeatureBank.shared(task, self.config.with_defaults(task.config).L, self.device, bank)
@@ -95,8 +95,7 @@ class Scoreboard(BaseWidget):
         """
         if board is not None:
             if not isinstance(board, cls) or board.task is not task:
-                found = type(board).__name__
-                raise BmnasError(f"scoreboard: found {found}; allowed: a Scoreboard of this task")
+                raise BmnasError("scoreboard", type(board).__name__, "a Scoreboard of this task")
             return board
         if as_task(task) not in _BOARDS:
             _BOARDS[task] = cls(task, **options)
@@ -113,17 +112,11 @@ class Scoreboard(BaseWidget):
 
     def find(self, genotype: Genotype) -> Entry | None:
         """The entry of this architecture, in whatever order its parts are listed; or None."""
-        if not isinstance(genotype, Genotype):
-            raise BmnasError(f"genotype: found {type(genotype).__name__}; allowed: a Genotype")
-        canonical = genotype.canonical()
+        canonical = check_type(genotype, Genotype, "genotype", BmnasError).canonical()
         return next((e for e in self.entries if e.genotype.canonical() == canonical), None)
 
     async def add_in_worker(
-        self,
-        genotype: Genotype,
-        name: str,
-        stopped: threading.Event,
-        on_progress: Callable[[str], None],
+        self, genotype: Genotype, name: str, stopped: Event, on_progress: Callable[[str], None]
     ) -> None:
         """:meth:`add` without blocking; ends early once ``stopped`` is set."""
         if known := self.find(genotype):
@@ -136,7 +129,6 @@ class Scoreboard(BaseWidget):
             if stopped.is_set():
                 raise TrainingStopped(f"training of {name} stopped before its first epoch")
             turn = ExitStack()
-            turn.enter_context(kernel_lock.job())
 
             def on_epoch(record):
                 turn.close()  # a cell that waits may run now
@@ -149,13 +141,14 @@ class Scoreboard(BaseWidget):
                 turn.enter_context(kernel_lock.job())
 
             with turn:
+                turn.enter_context(kernel_lock.job())
                 return self._trained(genotype, name, on_epoch)
 
         self._show(f"training {name} …")
         on_progress("training …")
         message = ""
         try:
-            entry = await self._work(job, TRAININGS)
+            entry = await loop.run_in_executor(TRAININGS, job)
             if self.find(genotype) is None:
                 self._enter(entry)
         except TrainingStopped as stop:
@@ -165,20 +158,19 @@ class Scoreboard(BaseWidget):
 
     def _enter(self, entry: Entry) -> Entry:
         """Keep an entry under a name that no other has."""
+        taken = {one.name for one in self.entries}
         names = chain([entry.name], (f"{entry.name} ({k})" for k in count(2)))
-        taken = {e.name for e in self.entries}
         self.entries.append(replace(entry, name=next(n for n in names if n not in taken)))
         return self.entries[-1]
 
     def _trained(self, genotype: Genotype, name: str, on_epoch=None) -> Entry:
         if not isinstance(name, str):
-            raise BmnasError(f"name: found {quoted(name)}; allowed: text")
+            raise BmnasError("name", quoted(name), "text")
         _, operations = network_cost(genotype, self.task, self.config)
         how = {"seed": self.seed, "device": self.device, "bank": self.bank, "progress": False}
         start = time.perf_counter()
         net, history = train(genotype, self.task, self.config, on_epoch=on_epoch, **how)
-        seconds = time.perf_counter() - start
-        score = history[-1]["validation_score"]
+        seconds, score = time.perf_counter() - start, history[-1]["validation_score"]
         return Entry(name, genotype, score, count_parameters(net), operations, seconds)
 
     def pictures(self) -> list:
@@ -229,8 +221,8 @@ class CandidateWidget(BaseWidget):
 
     async def _train_pressed(self) -> None:
         """The same in a worker; meanwhile the button is disabled and shows the progress."""
-        self._clear_error()
-        self._stopped, text = threading.Event(), self._train.description
+        self._error.value = ""
+        self._stopped, text = Event(), self._train.description
         show = lambda progress: setattr(self._train, "description", progress)  # noqa: E731
         self._train.disabled = True
         try:

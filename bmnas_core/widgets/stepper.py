@@ -13,12 +13,12 @@ from IPython.display import HTML
 
 from ..cells import RELAXATIONS
 from ..draw import draw, draw_curves, draw_heatmaps
-from ..errors import BmnasError, quoted
+from ..errors import BmnasError, check_type, quoted
 from ..genotype import Genotype
 from ..history import SearchHistory
 from ..search import Search, SearchConfig
 from ..tasks.task import Task
-from .base import ipw, kernel_lock, path_field, picture_box, row, svg_in_box
+from .base import SEARCHES, ipw, kernel_lock, path_field, picture_box, row, svg_in_box
 from .scoreboard import CandidateWidget, Scoreboard
 
 #: Steps that a stepper makes by itself in a notebook that runs unattended.
@@ -52,21 +52,16 @@ class SearchStepper(CandidateWidget):
         scoreboard: Scoreboard | None = None,
         folder: str = "runs/stepper",
     ):
-        if isinstance(search, Task):
-            search = Search(search)
-        if not isinstance(search, Search):
-            found = type(search).__name__
-            raise BmnasError(f"SearchStepper: found {found}; allowed: a Search or a Task")
+        search = Search(search) if isinstance(search, Task) else search
+        check_type(search, Search, "SearchStepper", BmnasError, "a Search or a Task")
         super().__init__()
         self.search, self.history = search, SearchHistory.from_search(search)
         bank = search.bank if search.config.L == search.task.config.L else None
-        self.scoreboard = Scoreboard.shared(
-            search.task, scoreboard, device=str(search.device), bank=bank
-        )
-        self._running, self._resetting, self._follow = False, False, True
-        self._wanted = 0  # steps to make once the reset is done
+        task, device = search.task, str(search.device)
+        self.scoreboard = Scoreboard.shared(task, scoreboard, device=device, bank=bank)
+        self._running, self._follow, self._drawn_at = False, True, 0.0
         self._stepping: Search | None = None  # the search that a worker is stepping
-        self._drawn_at = 0.0
+        self._wanted: int | None = None  # during a reset: steps to make once it is done
         self._build(folder)
         self._show(0)
 
@@ -75,9 +70,9 @@ class SearchStepper(CandidateWidget):
     def step(self, n: int = 1) -> None:
         """Make up to ``n`` steps now, and show the last state. Raises BmnasError during a run."""
         if not isinstance(n, int) or n < 0:
-            raise BmnasError(f"step: found {quoted(n)}; allowed: an integer of 0 or more")
+            raise BmnasError("step", quoted(n), "an integer of 0 or more")
         if self._stepping is self.search:
-            raise BmnasError("step: found a run in progress; allowed: in a cell after pause()")
+            raise BmnasError("step", "a run in progress", "in a cell after pause()")
         for _, state in zip(range(n), self.search, strict=False):
             self.history.append(state)
         self._show(len(self.history) - 1)
@@ -116,7 +111,7 @@ class SearchStepper(CandidateWidget):
         """
         folder = self._folder.value if folder is None else folder
         if not isinstance(folder, str | os.PathLike) or not str(folder):
-            raise BmnasError(f"save: found folder {quoted(folder)}; allowed: the path of a folder")
+            raise BmnasError("save", f"folder {quoted(folder)}", "the path of a folder")
         folder, genotype = Path(folder), self.state.genotype
         picture = draw(genotype)
         genotype.save(folder / "genotype.json")
@@ -132,25 +127,21 @@ class SearchStepper(CandidateWidget):
     def show(self, step: int) -> None:
         """Show the state at ``step``, or the last one kept before it."""
         if not isinstance(step, int):
-            raise BmnasError(f"show: found {quoted(step)}; allowed: an integer")
+            raise BmnasError("show", quoted(step), "an integer")
         self._show(self.history.index(step))
 
     def demonstrate(self) -> None:
         self.step(max(0, UNATTENDED_STEPS - self.search.step))
 
     def pictures(self) -> list:
-        state, relaxation = self.state, html.escape(self.search.config.relaxation)
-        title = f"<b>relaxation {relaxation}, seed {self.search.seed}</b>"
-        return [
-            HTML(title + self._status.value + "<b>Hypernet</b>"),
-            draw(state),
-            HTML("<b>α, β, γ as probabilities</b>"),
-            draw_heatmaps(state),
-            HTML("<b>Genotype at this step</b>: " + self._changes.value),
-            draw(state.genotype, against=self._before),
-            HTML("<b>So far</b>"),
-            draw_curves(self.history, at=state.step),
-        ]
+        relaxation, seed = html.escape(self.search.config.relaxation), self.search.seed
+        heads = (
+            f"<b>relaxation {relaxation}, seed {seed}</b>{self._status.value}<b>Hypernet</b>",
+            "<b>α, β, γ as probabilities</b>",
+            "<b>Genotype at this step</b>: " + self._changes.value,
+            "<b>So far</b>",
+        )
+        return [one for pair in zip(map(HTML, heads), self._drawn, strict=True) for one in pair]
 
     # The interface
 
@@ -183,25 +174,18 @@ class SearchStepper(CandidateWidget):
             "seed": setting(ipw.IntText, "seed", "110px"),
         }
         self._note, self._status, self._changes = ipw.HTML(), ipw.HTML(), ipw.HTML()
-        self._genotype, self._news = ipw.HTML(), ipw.HTML()
-        self._hypernet, self._curves = picture_box("100%"), picture_box("100%")
-        self._heatmaps = picture_box("440px")
+        self._news, genotype, heatmaps = ipw.HTML(), ipw.HTML(), picture_box("440px")
+        hypernet, curves = picture_box("100%"), picture_box("100%")
+        self._boxes = hypernet, heatmaps, genotype, curves
         self._set_controls()
-        genotype = ipw.VBox([self._genotype, self._changes])
-        genotype.layout.flex, genotype.layout.min_width = "1 1 440px", "0"
+        wide = ipw.Layout(flex="1 1 440px", min_width="0")
+        genotype = ipw.VBox([genotype, self._changes], layout=wide)
+        pictures = hypernet, row([genotype, heatmaps], align_items=None), curves
         buttons = [*self._steppers, self._pause, self._train, save, self._folder]
-        self.children = [
-            row(buttons, grid_gap="2px"),
-            row([*self._controls.values(), self._reset, self._note], grid_gap="2px"),
-            self._bridge,
-            self._status,
-            self._error,
-            self._hypernet,
-            row([genotype, self._heatmaps], align_items=None),
-            self._curves,
-            self._news,
-            self.scoreboard,
-        ]
+        settings = [*self._controls.values(), self._reset, self._note]
+        rows = [row(items, grid_gap="2px") for items in (buttons, settings)]
+        above = [*rows, self._bridge, self._status, self._error]
+        self.children = [*above, *pictures, self._news, self.scoreboard]
         self.layout.flex, self.layout.min_width = "1 1 400px", "0"
 
     def _steps(self, n: int) -> Coroutine | None:
@@ -209,11 +193,11 @@ class SearchStepper(CandidateWidget):
 
         If a reset is in progress, they begin once it is done.
         """
-        if self._resetting:
+        if self._wanted is not None:
             self._wanted = n
-        if self._stepping is self.search or self._resetting:
+        if self._stepping is self.search or self._wanted is not None:
             return None
-        self._clear_error()
+        self._error.value = ""
         self._running = self._follow = True
         self._stepping = self.search
         self._refresh_buttons()
@@ -221,23 +205,19 @@ class SearchStepper(CandidateWidget):
 
     async def _step_on(self, search: Search, n: int) -> None:
         """Make the steps one at a time, and show them as fast as the browser paints."""
-
-        def job():
-            with kernel_lock.job():
-                return next(search)
-
+        loop, step = asyncio.get_running_loop(), kernel_lock.job()(next)  # once no cell runs
         try:
             for _ in range(n):
                 if not self._running or search is not self.search or not len(search):
                     break
-                state = await self._work(job)
+                state = await loop.run_in_executor(SEARCHES, step, search)
                 if search is not self.search:
                     return
                 self.history.append(state)
+                painted = self._bridge.painted >= self._bridge.sent
                 if not self._follow:
-                    self._move_slider()
                     self._show_status()
-                elif self._may_draw():
+                elif time.monotonic() - self._drawn_at > (FRAME if painted else PATIENCE):
                     self._show(len(self.history) - 1)
         finally:
             if self._stepping is search:
@@ -248,23 +228,16 @@ class SearchStepper(CandidateWidget):
             finally:
                 self._refresh_buttons()
 
-    def _may_draw(self) -> bool:
-        painted = self._bridge.painted >= self._bridge.sent
-        return time.monotonic() - self._drawn_at > (FRAME if painted else PATIENCE)
-
     async def _reset_pressed(self) -> None:
-        if self._resetting:
+        if self._wanted is not None:
             return
-        self._clear_error()
+        self._error.value, self._wanted = "", 0
         self.pause()
-        self._resetting = True
-        self._refresh_buttons()
+        loop, settings = asyncio.get_running_loop(), self.settings
         try:
-            settings = self.settings
-            search = await self._work(lambda: self._new_search(settings))
+            search = await loop.run_in_executor(SEARCHES, self._new_search, settings)
         finally:
-            self._resetting = False
-            wanted, self._wanted = self._wanted, 0
+            wanted, self._wanted = self._wanted, None
             self._refresh_buttons()
         self._take(search)
         if wanted:
@@ -287,11 +260,16 @@ class SearchStepper(CandidateWidget):
     def _set_controls(self) -> None:
         """Set the controls to the search's settings."""
         self._controls["relaxation"].options = list(RELAXATIONS)
-        for name, control in self._controls.items():
-            control.value = getattr(self.search if name == "seed" else self.search.config, name)
+        for name, value in self._in_use().items():
+            self._controls[name].value = value
+
+    def _in_use(self) -> dict:
+        """The search's own :attr:`settings`."""
+        search, config = self.search, self.search.config
+        return {k: getattr(search if k == "seed" else config, k) for k in self._controls}
 
     def _save_pressed(self) -> None:
-        self._clear_error()
+        self._error.value = ""
         folder = self.save()
         self._news.value = (
             f"saved the genotype of step {self.state.step} and the history in "
@@ -312,15 +290,14 @@ class SearchStepper(CandidateWidget):
     def _show(self, i: int) -> None:
         """Draw state i of the history and move the slider there."""
         state, last = self.history[i], self.history[i - 1] if i else None
-        before = last and last.genotype
-        self.state, self._before = state, before
-        changes = state.genotype.changes_from(before) if before else ()
-        self._hypernet.value = svg_in_box(draw(state).svg, "Hypernet")
-        self._heatmaps.value = svg_in_box(draw_heatmaps(state).svg, "α, β, γ as probabilities")
-        self._curves.value = svg_in_box(draw_curves(self.history, at=state.step).svg, "So far")
-        title = "Genotype at this step" + (", changes marked" if changes else "")
-        drawn = draw(state.genotype, against=before if changes else None)
-        self._genotype.value = svg_in_box(drawn.svg, title)
+        changes = state.genotype.changes_from(last.genotype) if last else ()
+        genotype = draw(state.genotype, against=last and last.genotype)
+        curves = draw_curves(self.history, at=state.step)
+        self.state, self._drawn = state, [draw(state), draw_heatmaps(state), genotype, curves]
+        marked = "Genotype at this step" + (", changes marked" if changes else "")
+        titles = "Hypernet", "α, β, γ as probabilities", marked, "So far"
+        for box, picture, title in zip(self._boxes, self._drawn, titles, strict=True):
+            box.value = svg_in_box(picture.svg, title)
         lines = "".join(f"<li>{html.escape(str(change))}</li>" for change in changes)
         what = "the first genotype"
         if last:
@@ -329,13 +306,13 @@ class SearchStepper(CandidateWidget):
             f'<div style="line-height:1.35;padding:0 10px">{what}'
             f'<ul style="margin:0;padding-left:20px">{lines}</ul></div>'
         )
-        self._move_slider()
         self._show_status()
         self._refresh_buttons()
         self._drawn_at = time.monotonic()
         self._bridge.sent += 1
 
     def _show_status(self) -> None:
+        """Show where the search and the slider are."""
         state, best = self.state, self.history.best
         text = f"<b>{html.escape(str(state))}</b>"
         text += f" · {len(self.search)} of {self.search.total_steps} steps left"
@@ -345,18 +322,15 @@ class SearchStepper(CandidateWidget):
             text += f" · best validation score {best.val_score:.3f} at step {best.step}"
         style = "line-height:1.4;min-height:2.8em"
         self._status.value = f'<div role="status" style="{style}">{text}</div>'
-
-    def _move_slider(self) -> None:
         with self._bridge.hold_sync():
             self._bridge.last = len(self.history) - 1
-            self._bridge.shown = self.history.index(self.state.step)
+            self._bridge.shown = self.history.index(state.step)
 
     def _refresh_buttons(self) -> None:
-        busy = self._stepping is self.search or self._resetting
+        resetting = self._wanted is not None
         for press in self._steppers:
-            press.disabled = busy or not len(self.search)
+            press.disabled = self._stepping is self.search or resetting or not len(self.search)
         self._pause.disabled = not self._running
-        self._reset.disabled = self._resetting
-        now = {**self.search.config.to_dict(), "seed": self.search.seed}
-        changed = any(now[name] != value for name, value in self.settings.items())
+        self._reset.disabled = resetting
+        changed = self.settings != self._in_use()
         self._note.value = "<i>press Reset to start a search with these</i>" if changed else ""
