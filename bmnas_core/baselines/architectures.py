@@ -22,10 +22,7 @@ def motif_steps(motif: str) -> tuple[StepGenotype, ...]:
 
 
 def fixed_genotype(task: Task, motif: str) -> Genotype:
-    """Cells of one motif on the last feature of each modality, two at a time.
-
-    Raises GenotypeError for an unknown motif.
-    """
+    """Cells of one motif on the last features, two at a time. Raises as :func:`motif_steps`."""
     steps = motif_steps(motif)
     first, *others = [name for channels in last_features(task) for name in channels]
     before = [first, *map(grammar.cell_name, range(len(others)))]

@@ -49,7 +49,7 @@ class BaselineContext:
         config: the recipe. C, L, N and M that ``search`` sets are taken from there; other fields
             that are None default to the task's.
         search: the settings of BM-NAS. All other searches share its ``operations``, N and M.
-        bank: the features; the task's bank in memory by default.
+        bank: the features, such as those on disk; the task's bank in memory by default.
         search_seconds: what the current baseline's search took so far.
         saved_seconds: the part of it that was spent for an earlier baseline.
     """
@@ -62,7 +62,7 @@ class BaselineContext:
     bank: FeatureBank | None = None
 
     def __post_init__(self):
-        self.search_seconds = self.saved_seconds = 0.0
+        self._restart()
         self._searched: dict[SearchConfig, tuple[Genotype, float]] = {}
         sizes = ("C", "L", "N", "M")  # of the space of architectures and of their networks
         own = {name: size for name in sizes if (size := getattr(self.search, name))}
@@ -97,6 +97,10 @@ class BaselineContext:
     def recipe_on_train(self, epochs: int | None = None) -> TrainConfig:
         """The recipe for networks that a baseline selects among: trained on train alone."""
         return replace(self.config, data="train", epochs=epochs or self.config.epochs)
+
+    def _restart(self) -> None:
+        """Count seconds from now on, as those of the next network."""
+        self._start, self.search_seconds, self.saved_seconds = time.perf_counter(), 0.0, 0.0
 
     @contextmanager
     def searching(self):
@@ -152,9 +156,7 @@ def compare(
 
     Args:
         names: of :data:`BASELINES`; the quick ones by default.
-        config: the training recipe; fields that are None default to the task's.
-        search: settings of BM-NAS, as in :class:`BaselineContext`.
-        bank: the features, such as those on disk; the task's bank in memory by default.
+        config, search, bank: as in :class:`BaselineContext`.
         on_baseline: called after each baseline, with its name and its part of what is returned.
 
     Returns:
@@ -177,34 +179,25 @@ def compare(
     for name in bar:
         bar.set_postfix_str(name)
         part = {}
-        for label, nets, seconds in _timed(context, name, baselines[name](context)):
+        context._restart()
+        for entry in baselines[name](context):
+            match entry:
+                case (str(label), [*nets]) if nets and all(isinstance(n, nn.Module) for n in nets):
+                    seconds = time.perf_counter() - context._start + context.saved_seconds
+                case _:
+                    raise BaselineError(f"baseline {name!r}", quoted(entry), "(label, [networks])")
             if label in found or label in part:
                 raise BaselineError(f"baseline {name!r}: found label {label!r} a second time")
             scores = [evaluate(net, task, "test", bank=bank) for net in nets]
             part[label] = {
                 "test": fmean(scores),
                 "params": round(fmean(map(count_parameters, nets))),
-                **seconds,
+                "seconds": seconds,
+                "search_seconds": context.search_seconds,
                 "scores": scores,
             }
+            context._restart()
         found |= part
         if on_baseline:
             on_baseline(name, part)
     return found
-
-
-def _timed(context: BaselineContext, name: str, entries: Entries):
-    """What a baseline yields, checked, with its seconds."""
-    while True:
-        start = time.perf_counter()
-        context.search_seconds = context.saved_seconds = 0.0
-        try:
-            entry = next(entries)
-        except StopIteration:
-            return
-        spent = time.perf_counter() - start + context.saved_seconds
-        match entry:
-            case (str(label), [*nets]) if nets and all(isinstance(n, nn.Module) for n in nets):
-                yield label, nets, {"seconds": spent, "search_seconds": context.search_seconds}
-            case _:
-                raise BaselineError(f"baseline {name!r}", quoted(entry), "(label, [networks])")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from operator import itemgetter
 
 import torch
@@ -144,9 +145,7 @@ def _register_short_trainings(name: str, label: str, find: Callable) -> None:
     def search(context: BaselineContext) -> Entries:
         random, epochs = generator(context.seed, name), context.config.epochs
         short = context.recipe_on_train(min(SHORT_EPOCHS, epochs))
-
-        def sample() -> Genotype:
-            return sample_genotype(context, random)
+        sample = partial(sample_genotype, context, random)
 
         def score(genotype: Genotype) -> float:
             return context.validate(context.train(genotype, short))

@@ -33,11 +33,8 @@ def run_baselines(
     """Run baselines, all by default, for each rule and seed; write every result to a CSV file.
 
     Results that the file already has are not computed again, even if settings or data have changed
-    since; begin a new file then. ``seconds`` is search and training together.
-
-    Raises:
-        BaselineError: for an unknown name.
-        TableError: if ``out`` exists and is not such a table.
+    since; begin a new file then. ``seconds`` is search and training together. Raises BaselineError
+    for an unknown name, and TableError if ``out`` exists and is not such a table.
     """
     names, table = list(BASELINES if names is None else names), ResumableTable(out, COLUMNS)
     device = resolve_device(device)

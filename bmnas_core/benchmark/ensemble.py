@@ -1,9 +1,7 @@
 """Many fusion networks trained at once, as one batched program (``torch.func``'s model ensembling).
 
 Networks of one shape differ only in which features they read. Their weights are stacked, and one
-pass computes all of them. Each sees the batches that it would see alone. If all have one seed, each
-also has the dropout masks that it would have alone, and is then the network that
-:func:`~bmnas_core.train.train` gives, up to rounding.
+pass computes all of them.
 """
 
 from __future__ import annotations
@@ -11,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import chain, product
+from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -60,11 +58,16 @@ class ModelEnsemble(nn.Module):
             raise TrainError("ensemble", f"networks of {len(shapes)} shapes", "of one")
         self.nets = tuple(nets)  # in a tuple, so as to be no part of this module
         self.groups, self.width = groups, max(channels.values())
-        padded = [_padded(net, self.width) for net in nets]
-        states = [_state(net) for net in padded]
+        padded = copy.deepcopy(self.nets)
+        for layers in (net.reshape for net in padded):
+            layers.channels = dict.fromkeys(layers.channels, self.width)
+            for weight in (layer.conv.weight for layer in layers.layers):
+                gap = self.width - weight.shape[1]
+                weight.data = nn.functional.pad(weight.data, (0, 0, 0, gap))
+        states = [net.state_dict() for net in padded]
         self.stacked = padded[0]
-        for name, part in states[0].items():
-            part.data = torch.stack([state[name].data for state in states])
+        for name, part in self.stacked.state_dict(keep_vars=True).items():
+            part.data = torch.stack([state[name] for state in states])
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Features (N, C_i, L), or of each group (groups, N, C_i, L) → logits (K, N, classes)."""
@@ -80,16 +83,16 @@ class ModelEnsemble(nn.Module):
         }
         one = partial(functional_call, self.stacked)
         randomness = "same" if self.groups == 1 else "different"
-        return vmap(one, randomness=randomness)(_state(self.stacked), inputs)
+        return vmap(one, randomness=randomness)(self.stacked.state_dict(keep_vars=True), inputs)
 
     def networks(self) -> tuple[FusionNetwork, ...]:
         """The networks, with their current weights."""
-        stacked = _state(self.stacked)
+        stacked = self.stacked.state_dict()
         for k, net in enumerate(self.nets):
             net.to(next(self.parameters()).device)
-            for name, own in _state(net).items():
+            for name, own in net.state_dict().items():
                 part = stacked[name][k]
-                own.data.copy_(part[:, : own.shape[1]] if own.dim() > 1 else part)
+                own.copy_(part[:, : own.shape[1]] if own.dim() > 1 else part)
         return self.nets
 
 
@@ -135,11 +138,12 @@ def train_together(
     device: str | torch.device = "auto",
     bank: FeatureBank | None = None,
 ) -> tuple[FusionNetwork, ...]:
-    """Train the fusion networks of genotypes of one shape at once, each as if it were alone.
+    """Train the fusion networks of genotypes of one shape at once, each on the batches of its seed.
 
-    All networks of the first seed come first, then those of the next. With several seeds, their
-    dropout masks differ from those that each would have alone. Raises TrainError as
-    :func:`build_ensemble`, and when a loss stops being finite.
+    All networks of the first seed come first, then those of the next. With a single seed, each is
+    the network that :func:`~bmnas_core.train.train` gives, up to rounding; with several, their
+    dropout masks are others. Raises TrainError as :func:`build_ensemble`, and when a loss stops
+    being finite.
     """
     config = TrainConfig.from_optional(config).with_defaults(as_task(task).config)
     bank = FeatureBank.shared(task, config.L, resolve_device(device), bank)
@@ -147,17 +151,3 @@ def train_together(
     for _ in fit_ensemble(ensemble, task, bank, config, seeds):
         pass
     return tuple(net.eval() for net in ensemble.networks())
-
-
-def _state(net: nn.Module) -> dict[str, Tensor]:
-    return dict(chain(net.named_parameters(), net.named_buffers()))
-
-
-def _padded(net: FusionNetwork, width: int) -> FusionNetwork:
-    """A copy whose reshape layers read ``width`` channels; the weights of those added are 0."""
-    net = copy.deepcopy(net)
-    net.reshape.channels = dict.fromkeys(net.reshape.channels, width)
-    for layer in net.reshape.layers:
-        weight = layer.conv.weight
-        weight.data = nn.functional.pad(weight.data, (0, 0, 0, width - weight.shape[1]))
-    return net

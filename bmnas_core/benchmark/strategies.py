@@ -1,8 +1,7 @@
 """How good is the search? Strategies, run with many seeds and looked up in a tabular benchmark.
 
-A strategy is a function from a seed to a result. :data:`STRATEGIES` has the default search,
-variants of it with one thing changed, and other searches. Those that only score architectures one
-by one are simulated: they train nothing, but read each score in the table.
+They are the default search, variants of it with one thing changed, and other searches. Those that
+only score architectures one by one are simulated: they train nothing, but read the scores.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import product
 
 import pandas as pd
@@ -150,15 +149,15 @@ for _name, _settings in {
     _register_search(_name, **_settings)
 
 
-def _simulated(benchmark: TabularBenchmark, seed: int, stream: str, short: bool):
-    """The arguments of :func:`~bmnas_core.baselines.searches.evolve` for a simulated search.
+def _simulate(
+    find: Callable, benchmark: TabularBenchmark, stream: str, short: bool, seed: int
+) -> StrategyResult:
+    """A search that scores architectures, such as :func:`~bmnas_core.baselines.searches.evolve`.
 
-    Its space and its scores are the table's, those of one random seed. Its budget is
-    :data:`~bmnas_core.baselines.searches.BUDGET` full trainings, or as many ``short`` ones as take
-    the same time.
+    Its space and its scores are the table's, those of one random seed. Its budget is BUDGET full
+    trainings, or as many ``short`` ones as take the same time.
     """
-    random, recipe = generator(seed, stream), benchmark.recipe
-    features, operations = tuple(recipe["features"]), tuple(recipe["operations"])
+    random, recipe, full = generator(seed, stream), benchmark.recipe, benchmark.ends[-1]
     counts = benchmark.runs["seed"].value_counts()
     complete = sorted(counts.index[counts == len(benchmark)])
     if not complete:
@@ -167,21 +166,17 @@ def _simulated(benchmark: TabularBenchmark, seed: int, stream: str, short: bool)
             "simulated searches need one"
         )
     run = complete[int(torch.randint(len(complete), (), generator=random))]
-    epochs = min(SHORT_EPOCHS, benchmark.ends[-1]) if short else benchmark.ends[-1]
-
-    def sample() -> Genotype:
-        return random_genotype(features, 1, recipe["config"]["M"], random, operations)
-
-    def score(genotype: Genotype) -> float:
-        return benchmark.simulated_score(genotype, epochs, run)
-
-    return sample, score, BUDGET * benchmark.ends[-1] // epochs, random, operations
+    epochs, operations = min(SHORT_EPOCHS, full) if short else full, tuple(recipe["operations"])
+    space = tuple(recipe["features"]), 1, recipe["config"]["M"], random, operations
+    sample = partial(random_genotype, *space)
+    score = partial(benchmark.simulated_score, epochs=epochs, seed=run)
+    return StrategyResult(find(sample, score, BUDGET * full // epochs, random, operations))
 
 
 def _register_simulated(name: str, stream: str, find: Callable, short: bool) -> None:
     @register_strategy(name)
     def build(task: Task, benchmark: TabularBenchmark, device: torch.device) -> Strategy:
-        return lambda seed: StrategyResult(find(*_simulated(benchmark, seed, stream, short)))
+        return partial(_simulate, find, benchmark, stream, short)
 
 
 _register_simulated("random search", "random search", best_sampled, short=False)
@@ -207,20 +202,17 @@ def run_benchmark(
     """Run strategies, all by default, for each rule and seed; write every result to a CSV file.
 
     Results that the file already has are not computed again, even if settings have changed since;
-    begin a new file then. Returns what :func:`read_benchmark` reads from the file.
-
-    Raises:
-        StrategyError: for an unknown name.
-        TableError: if ``out`` exists and is not such a table.
+    begin a new file then. Returns what :func:`read_benchmark` reads from the file. Raises
+    StrategyError for an unknown name, and TableError if ``out`` exists and is not such a table.
     """
     strategies = {name: STRATEGIES[name] for name in (STRATEGIES if names is None else names)}
-    table = ResumableTable(out, COLUMNS)
+    table, device = ResumableTable(out, COLUMNS), resolve_device(device)
+    load = cache(lambda rule: (load_task(task, rule=rule), TabularBenchmark(task, rule)))
     runs = [
         {"task": task, "rule": rule, "strategy": name, "seed": seed}
         for name, rule, seed in product(strategies, rules, seeds)
     ]
-    missing, device = [run for run in runs if not table.holds(**run)], resolve_device(device)
-    load = cache(lambda rule: (load_task(task, rule=rule), TabularBenchmark(task, rule)))
+    missing = [run for run in runs if not table.holds(**run)]
     for run in progress_bar(missing, "strategies, rules and seeds"):
         loaded, benchmark = load(run["rule"])
         strategy = strategies[run["strategy"]](loaded, benchmark, device)

@@ -2,8 +2,7 @@
 
 Its models are NAS-Bench-101 (Ying et al. 2019) and NAS-Bench-201 (Dong and Yang 2020). The space is
 all genotypes of one Cell with M steps that differ after
-:meth:`~bmnas_core.genotype.Genotype.canonical`. Each is trained on train alone, by one recipe, with
-several seeds. Their validation and test scores are kept in a Parquet file.
+:meth:`~bmnas_core.genotype.Genotype.canonical`. Each is trained on train alone, by one recipe.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import pyarrow.parquet as parquet
 import torch
 
 from .. import genotype as grammar
-from ..errors import BmnasError, quoted
+from ..errors import BmnasError, check_type, quoted
 from ..features import FeatureBank
 from ..genotype import DEFAULT_OPERATIONS, OPERATIONS, CellGenotype, Genotype, StepGenotype
 from ..networks import count_parameters
@@ -98,8 +97,7 @@ class TabularBenchmark:
 
         Raises BenchmarkError for one that is not in the table.
         """
-        if not isinstance(genotype, Genotype):
-            raise BenchmarkError("genotype", type(genotype).__name__, "a Genotype")
+        check_type(genotype, Genotype, "genotype", BenchmarkError)
         row = self._row.get(genotype.canonical())
         if row is None:
             raise BenchmarkError(
@@ -194,11 +192,10 @@ def tabulate(
     top: int | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Train every architecture of a task's space and write the table.
+    """Train every architecture of a task's space and write the table, a Parquet file.
 
     Networks of one shape are trained together, for ``together`` seeds at once, and the table is
-    written after each such ensemble. Networks that ``out`` has already are not trained again, so a
-    run that was stopped goes on from there.
+    written after each such ensemble. Networks that ``out`` has already are not trained again.
 
     Args:
         operations: of the steps; they may include your own registered ones.
@@ -217,12 +214,10 @@ def tabulate(
     config = TrainConfig(data="train").with_defaults(as_task(task).config)
     bank, recipe = FeatureBank.shared(task, config.L, device), _recipe(task, config, operations)
     if out.exists():
-        found, table = _read(out)
-        if found != recipe:
-            raise BenchmarkError(
-                f"{out}: found a table of another task, recipe, data or backbones, or with other "
-                "operations; allowed: one of the same"
-            )
+        recipe_before, table = _read(out)
+        if recipe_before != recipe:
+            found = "a table of another task, recipe, data or backbones, or with other operations"
+            raise BenchmarkError(out, found, "one of the same")
         rows = table.to_dict("records")
     if top is None:
         genotypes = enumerate_architectures(task.features, config.M, operations)
@@ -295,8 +290,7 @@ def _read(path: Path) -> tuple[dict, pd.DataFrame]:
     except (OSError, ValueError) as error:
         raise BenchmarkError(f"{path}: found no tabular benchmark ({error})") from None
     if header.get("format") != FORMAT or table.column_names != list(COLUMNS):
-        found = quoted(header.get("format"))
-        raise BenchmarkError(path, f"format {found}", repr(FORMAT))
+        raise BenchmarkError(path, f"format {quoted(header.get('format'))}", repr(FORMAT))
     recipe = header["recipe"]
     if unknown := [op for op in recipe["operations"] if op not in OPERATIONS]:
         found = f"operation {unknown[0]!r}, which is not registered"

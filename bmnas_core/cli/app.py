@@ -11,7 +11,10 @@ from typing import Annotated, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from . import data, notebooks, studies
+from ..config import __version__
+from ..errors import BmnasError
+from ..experiments import RunError
+from . import notebooks, tasks
 from .common import ParameterCommand
 
 
@@ -23,12 +26,9 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             _fail("interrupted", 130)
-        except (ValueError, OSError) as error:
-            from ..errors import BmnasError
-            from ..experiments import RunError
-
-            if not isinstance(error, BmnasError | OSError) or isinstance(error, BrokenPipeError):
-                raise
+        except BrokenPipeError:
+            raise
+        except (BmnasError, OSError) as error:
             _fail(error, 1 if isinstance(error, RunError) else 2)
 
 
@@ -46,9 +46,9 @@ app = typer.Typer(
 )
 for command in (notebooks.run, notebooks.parameters, notebooks.draw, notebooks.collect):
     app.command(cls=ParameterCommand)(command)
-for command in (studies.tabulate, studies.benchmark, studies.baselines, studies.backbone):
+for command in (tasks.tabulate, tasks.benchmark, tasks.baselines, tasks.backbone):
     app.command(cls=ParameterCommand)(command)
-app.add_typer(data.app, name="data", no_args_is_help=True)
+app.add_typer(tasks.data, name="data", no_args_is_help=True)
 
 
 def main() -> None:
@@ -58,8 +58,6 @@ def main() -> None:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from ..config import __version__
-
         typer.echo(f"bmnas {__version__}")
         raise typer.Exit
 

@@ -9,6 +9,8 @@ from typing import Annotated
 from typer import Option
 from typer.core import TyperCommand
 
+from ..experiments import ParameterError
+
 Device = Annotated[str, Option(help="auto, cpu, cuda, …")]
 
 
@@ -35,8 +37,6 @@ class ParameterCommand(TyperCommand):
 
 def pairs(words: list[str] | None) -> list[tuple[str, str]]:
     """``NAME=VALUE`` words as pairs. Raises :class:`ParameterError` for a word without a value."""
-    from ..experiments import ParameterError
-
     for word in words or ():
         if "=" not in word:
             raise ParameterError(f"parameter {word}", "no value", "-p NAME VALUE")

@@ -8,6 +8,11 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
+from .. import experiments
+from ..draw import draw as draw_genotype
+from ..errors import BmnasError
+from ..genotype import Genotype
+from ..storage import atomic_write
 from .common import mean_and_std, out_option, pairs, repeated, table
 
 Notebook = Annotated[Path, Argument(metavar="NOTEBOOK", help="An .ipynb file.")]
@@ -29,8 +34,6 @@ def run(
     Writes the executed notebook, the same as HTML and its result to DIR (runs/NAME by default).
     `bmnas parameters NOTEBOOK` lists what can be set.
     """
-    from .. import experiments
-
     values = experiments.parse_parameters(notebook, pairs(parameters))
     folder = experiments.run(notebook, values, out, progress=not quiet, timeout=timeout)
     page = f"{notebook.stem}.html"
@@ -50,9 +53,7 @@ def run(
 
 def parameters(notebook: Notebook) -> None:
     """List a notebook's parameters, with their defaults and meanings."""
-    from ..experiments import notebook_parameters
-
-    found = [p for p in notebook_parameters(notebook).values() if p.name != "out"]
+    found = [p for p in experiments.notebook_parameters(notebook).values() if p.name != "out"]
     rows = [(f"{p.name} = {p.default!r}", p.help) for p in found]
     typer.echo(table(rows) if rows else f"{notebook} has no parameters to set.")
 
@@ -67,12 +68,7 @@ def draw(
     ] = "wasi",
 ) -> None:
     """Draw a genotype as a graph."""
-    from .. import ops  # noqa: F401  (registers the operations a genotype may name)
-    from ..draw import draw
-    from ..errors import BmnasError
-    from ..genotype import Genotype
-
-    picture = draw(Genotype.load(genotype), engine=engine)
+    picture = draw_genotype(Genotype.load(genotype), engine=engine)
     path = out or genotype.with_suffix(".svg")
     if path.exists() and path.samefile(genotype):
         raise BmnasError("picture", f"{path}, the genotype's own file", "-o another one")
@@ -84,10 +80,7 @@ def collect(
     out: Annotated[Path | None, out_option("Write the table as CSV.")] = None,
 ) -> None:
     """Put runs with several seeds into one table: mean and standard deviation."""
-    from ..experiments import collect
-    from ..storage import atomic_write
-
-    found = collect(runs)
+    found = experiments.collect(runs)
     if out is not None:
         with atomic_write(out) as beside:
             found.to_csv(beside, index=False, float_format="%.6g")

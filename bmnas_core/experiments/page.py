@@ -8,7 +8,6 @@ import re
 from pathlib import Path
 
 from ..storage import atomic_write
-from .parameters import silenced
 
 #: nbconvert's own template, without its scripts for widgets and diagrams, and with pictures no
 #: wider than the page.
@@ -67,11 +66,9 @@ def write_page(executed: Path, folder: Path) -> None:
         extra_loaders=[DictLoader({"page.html.j2": TEMPLATE})],
         template_file="page.html.j2",
     )
-    exporter.log = logging.getLogger("bmnas.page")
-    with silenced("bmnas.page"):
-        page, _ = exporter.from_notebook_node(
-            nb, {"metadata": {"name": executed.stem, "path": str(folder)}}
-        )
+    exporter.log = logging.Logger("bmnas.page", logging.CRITICAL)  # what matters raises an error
+    origin = {"name": executed.stem, "path": str(folder)}
+    page, _ = exporter.from_notebook_node(nb, {"metadata": origin})
     page = re.sub("\ue000(\\d+)\ue001", lambda found: kept[int(found[1])], page)
     with atomic_write(executed.with_suffix(".html")) as beside:
         beside.write_text(page, encoding="utf-8")

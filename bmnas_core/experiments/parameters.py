@@ -27,6 +27,17 @@ class ParameterError(BmnasError):
     """A parameter that the notebook does not have, or a value that does not fit it."""
 
 
+#: What a parameter takes, by the type of its default.
+ALLOWED = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a finite number",
+    str: "a string",
+    list: "a list",
+    dict: "a dict with string keys",
+}
+
+
 @dataclass(frozen=True)
 class Parameter:
     """One line of a notebook's ``parameters`` cell: ``name = default  # help``."""
@@ -35,33 +46,21 @@ class Parameter:
     default: object
     help: str = ""
 
-    @property
-    def allowed(self) -> str:
-        """The values that it takes, in words."""
-        kind = {
-            bool: "true or false",
-            int: "an integer",
-            float: "a finite number",
-            str: "a string",
-            list: "a list",
-            dict: "a dict with string keys",
-        }.get(type(self.default), "any plain value")
-        return f"{kind}, such as {self.default!r}" if self.default is not None else kind
-
     def check(self, value: object) -> object:
         """``value`` with the type of the default, or :class:`ParameterError`.
 
         An integer also fits a float; tuples become lists, numbers of NumPy and PyTorch Python's.
         """
+        wanted = type(self.default)
         with suppress(ValueError, OverflowError):
             value = as_json(value)
-            wanted = type(self.default)
             if wanted is float and type(value) is int:
                 return float(value)
             if self.default is None or type(value) is wanted:
                 return value
-        found = f"parameter {self.name}: found {quoted(value)}"
-        raise ParameterError(f"{found}; allowed: {self.allowed}")
+        example = "" if self.default is None else f", such as {self.default!r}"
+        allowed = ALLOWED.get(wanted, "any plain value") + example
+        raise ParameterError(f"parameter {self.name}", quoted(value), allowed)
 
     def parse(self, text: str) -> object:
         """The value of ``text``, as typed in a shell, or :class:`ParameterError`."""
@@ -82,12 +81,34 @@ def notebook_parameters(notebook: str | os.PathLike) -> dict[str, Parameter]:
     """
     path = Path(notebook)
     nb = _read_notebook(path)
-    for cell in nb.cells:
-        if "parameters" in cell.metadata.get("tags", ()):
-            return _read_parameters(path, nb, cell.source)
-    raise NotebookError(
-        path, "no cell tagged 'parameters'", "one with 'name = value  # help' to a line"
-    )
+    tagged = (cell.source for cell in nb.cells if "parameters" in cell.metadata.get("tags", ()))
+    if (source := next(tagged, None)) is None:
+        allowed = "one with 'name = value  # help' to a line"
+        raise NotebookError(path, "no cell tagged 'parameters'", allowed)
+    try:
+        lines = ast.parse(source).body
+    except SyntaxError as error:
+        place = f"{path}: parameters cell, line {error.lineno}"
+        raise NotebookError(place, quoted(error.text or ""), "Python") from None
+    import papermill
+
+    nb.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
+    nb.metadata.language_info = {"name": "python"}
+    with silenced("papermill"):
+        seen = papermill.inspect_notebook(nb)
+    parameters = {}
+    for line in lines:
+        if not isinstance(line, (ast.Assign, ast.AnnAssign)) or line.value is None:
+            continue
+        try:  # papermill skips lines that it cannot read; here that is an error
+            (target,) = line.targets if isinstance(line, ast.Assign) else [line.target]
+            default = as_json(ast.literal_eval(line.value))
+            parameters[target.id] = Parameter(target.id, default, seen[target.id]["help"])
+        except (AttributeError, KeyError, TypeError, ValueError):
+            place = f"{path}: parameters cell, line {line.lineno}"
+            allowed = "'name = value  # help' with a plain value and no other '='"
+            raise NotebookError(place, quoted(ast.unparse(line)), allowed) from None
+    return parameters
 
 
 def parse_parameters(
@@ -120,9 +141,10 @@ def parameter_named(
 
 
 def _read_notebook(path: Path):
+    allowed = "an .ipynb notebook"
     if path.suffix != ".ipynb" or not path.is_file():
         found = "a folder" if path.is_dir() else "a file" if path.exists() else "nothing there"
-        raise NotebookError(path, found, "an .ipynb notebook")
+        raise NotebookError(path, found, allowed)
     import nbformat
 
     try:
@@ -133,46 +155,8 @@ def _read_notebook(path: Path):
     except Exception as error:
         why = getattr(error, "strerror", None) or f"{type(error).__name__}: {str(error).strip()}"
         why = "no UTF-8" if isinstance(error, UnicodeDecodeError) else why.splitlines()[0]
-        raise NotebookError(
-            path, f"no notebook ({shortened(why, 120)})", "an .ipynb notebook"
-        ) from None
+        raise NotebookError(path, f"no notebook ({shortened(why, 120)})", allowed) from None
     return nb
-
-
-def _read_parameters(path: Path, nb, source: str) -> dict[str, Parameter]:
-    """Names and help as papermill reads them, defaults as Python does.
-
-    Papermill reads the cell line by line and skips what it cannot read; here that is an error.
-    """
-    import papermill
-
-    nb.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
-    nb.metadata.language_info = {"name": "python"}
-    with silenced("papermill"):
-        seen = papermill.inspect_notebook(nb)
-    try:
-        lines = ast.parse(source).body
-    except SyntaxError as error:
-        raise NotebookError(
-            f"{path}: parameters cell, line {error.lineno}", quoted(error.text or ""), "Python"
-        ) from None
-    parameters = {}
-    for line in lines:
-        if not isinstance(line, (ast.Assign, ast.AnnAssign)) or line.value is None:
-            continue
-        targets = line.targets if isinstance(line, ast.Assign) else [line.target]
-        name = getattr(targets[0], "id", "")
-        try:
-            default = as_json(ast.literal_eval(line.value))
-            if name not in seen or len(targets) > 1:
-                raise ValueError
-        except (ValueError, TypeError):
-            raise NotebookError(
-                f"{path}: parameters cell, line {line.lineno}: found {quoted(ast.unparse(line))}; "
-                "allowed: 'name = value  # help' with a plain value and no other '='"
-            ) from None
-        parameters[name] = Parameter(name, default, seen[name]["help"])
-    return parameters
 
 
 @contextmanager

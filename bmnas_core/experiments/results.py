@@ -17,20 +17,17 @@ from ..errors import BmnasError, quoted
 from ..genotype import Genotype
 from ..storage import atomic_write
 
+#: Fields that a result and each of its baselines must have, and of what type all fields are.
+RESULT_TYPES = {
+    "task": str, "rule": str | None, "seed": int, "device": object, "metric": str, "test": float,
+    "params": float, "search_seconds": float, "train_seconds": float, "baselines": dict,
+}  # fmt: skip
+BASELINE_TYPES = {"test": float, "params": float, "seconds": float}
+TYPES = RESULT_TYPES | BASELINE_TYPES | {"protocol": str | None}
 #: Fields every ``result.json`` has; ``genotype`` and ``versions`` are added by :func:`save_run`.
-RESULT_FIELDS = (
-    "task", "rule", "seed", "device", "metric", "test", "params", "search_seconds", "train_seconds",
-    "baselines",
-)  # fmt: skip
-BASELINE_FIELDS = ("test", "params", "seconds")
+RESULT_FIELDS, BASELINE_FIELDS = tuple(RESULT_TYPES), tuple(BASELINE_TYPES)
 #: What tables call the network that a search found.
 LEARNED = "learned by BM-NAS"
-#: The types of fields.
-TYPES = {
-    "task": str, "rule": str | None, "protocol": str | None, "seed": int, "metric": str,
-    "test": float, "params": float, "search_seconds": float, "train_seconds": float,
-    "seconds": float,
-}  # fmt: skip
 #: What :func:`save_run` writes, the result last: if it is there, the others are complete.
 RESULT_FILES = ("genotype.json", "genotype.svg", "result.json")
 
@@ -158,33 +155,29 @@ def as_json(value: object, place: str = "value", *, digits: int | None = None) -
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
         value = value.item()
     if isinstance(value, Mapping):
-        for name in value:
-            if not isinstance(name, str):
-                raise ResultError(place, f"key {quoted(name)}", "strings")
+        if others := [name for name in value if not isinstance(name, str)]:
+            raise ResultError(place, f"key {quoted(others[0])}", "strings")
         return {name: as_json(v, f"{place}.{name}", digits=digits) for name, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [as_json(v, f"{place}[{i}]", digits=digits) for i, v in enumerate(value)]
     if isinstance(value, float) and math.isfinite(value):
         return float(f"{value:.{digits}g}") if digits else value
-    if value is None or isinstance(value, (bool, int)):
+    if value is None or isinstance(value, int):
         return value
     if isinstance(value, str) and value.encode(errors="ignore").decode() == value:
         return value
-    raise ResultError(
-        place, quoted(value), "finite numbers, strings, true, false, null, lists and dicts of them"
-    )
+    allowed = "finite numbers, strings, true, false, null, lists and dicts of them"
+    raise ResultError(place, quoted(value), allowed)
 
 
 def _checked(result: object, place: str, digits: int | None = None) -> dict:
     """A result as JSON, or :class:`ResultError`."""
     result = as_json(result, place, digits=digits)
     _check_fields(place, result, RESULT_FIELDS)
-    baselines, place = result["baselines"], f"{place}.baselines"
-    as_type(baselines, dict, place, ResultError)
-    if LEARNED in baselines:
-        raise ResultError(place, repr(LEARNED), "names of baselines")
-    for name, entry in baselines.items():
-        _check_fields(f"{place}[{name!r}]", entry, BASELINE_FIELDS)
+    if LEARNED in result["baselines"]:
+        raise ResultError(f"{place}.baselines", repr(LEARNED), "names of baselines")
+    for name, entry in result["baselines"].items():
+        _check_fields(f"{place}.baselines[{name!r}]", entry, BASELINE_FIELDS)
     return result
 
 

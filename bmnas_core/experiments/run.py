@@ -1,9 +1,4 @@
-"""Run a notebook with other parameters, unattended.
-
-:func:`run` checks the parameters before anything starts, has papermill execute the notebook, and
-leaves a folder with the executed notebook, the same as a page of HTML and, if the notebook calls
-:func:`~bmnas_core.experiments.save_run`, its result.
-"""
+"""Run a notebook with other parameters, unattended."""
 
 from __future__ import annotations
 
@@ -32,12 +27,12 @@ def run(
     progress: bool = True,
     timeout: int | None = None,
 ) -> Path:
-    """Execute a notebook with other parameters; returns the folder with what it leaves behind.
+    """Execute a notebook with other parameters, by papermill in this environment's Python.
 
-    The kernel is this environment's Python, in the current working directory. If the notebook has
-    a parameter ``out``, it is set to the folder, so that the notebook can save its result there
-    (:func:`~bmnas_core.experiments.save_run`). The result of an earlier run in the same folder is
-    removed first.
+    Returns the folder with the executed notebook, the same as a page of HTML and, if the notebook
+    has a parameter ``out``, which is set to the folder, what it saves there
+    (:func:`~bmnas_core.experiments.save_run`). The working directory is the current one. What an
+    earlier run left in the folder is removed first.
 
     Args:
         notebook: an ``.ipynb`` file.
@@ -150,11 +145,10 @@ def _run_error(notebook: Path, executed: Path, error: Exception, timeout: int | 
     import nbformat
 
     added = {"injected-parameters", "papermill-error-cell-tag"}
-    where, number = "before its first cell", 0
-    for cell in nbformat.read(executed, as_version=4).cells:
-        if added & set(cell.metadata.get("tags", ())):
-            continue
-        number += 1
+    cells = nbformat.read(executed, as_version=4).cells
+    own = [cell for cell in cells if not added & set(cell.metadata.get("tags", ()))]
+    where = "before its first cell"
+    for number, cell in enumerate(own, 1):
         if cell.metadata.get("papermill", {}).get("start_time"):
             first = (cell.source.strip().splitlines() or [""])[0]
             where = f"in cell {number} ({quoted(first)})"

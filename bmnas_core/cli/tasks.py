@@ -1,18 +1,73 @@
-"""Commands that take hours: backbones, the tabular benchmark, searches in it, baselines."""
+"""Commands on tasks: their data sets, backbones, tabular benchmarks and baselines."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from typer import Argument, Option
 
+from .. import tasks
+from ..draw import draw_results
+from ..experiments import Parameter
+from ..storage import atomic_write
+from ..tasks.files import asset
+from ..train import TrainConfig, train_backbone
 from .common import Device, mean_and_std, out_option, pairs, repeated, table
 
+#: How many problems of a data set are listed; thousands of files may be missing.
+SHOWN = 10
+
+DataSetName = Annotated[
+    str, Argument(metavar="TASK", help="A name from `bmnas data list`.", show_default=False)
+]
 Task = Annotated[str, Argument(metavar="TASK", help="A task with rules, such as digits.")]
 Seeds = Annotated[int, Option(min=1, help="How many seeds, counted from 0.")]
 Rules = Annotated[list[str] | None, repeated("--rule", "A rule to predict (default: sum and same)")]
+
+data = typer.Typer(help="The data sets: where they are, whether they are right.")
+
+
+@data.command("list")
+def list_all() -> None:
+    """List each data set: its name, state, licence, title and place."""
+    found = _data_sets().items()
+    typer.echo(table((name, d.state, d.license, d.title, d.root) for name, d in found))
+
+
+@data.command()
+def check(task: DataSetName = "") -> None:
+    """Check the files of TASK, or of all; exits with 1 if any is missing or not right."""
+    wrong = False
+    for name, entry in _data_sets(task).items():
+        problems = entry.check()
+        wrong = wrong or bool(problems)
+        lines = problems[:SHOWN] or ["all files are right"]
+        if len(problems) > SHOWN:
+            lines.append(f"… and {len(problems) - SHOWN:,} more")
+        typer.echo("\n".join(f"{name}: {line}" for line in lines))
+    if wrong:
+        raise typer.Exit(1)
+
+
+@data.command()
+def fetch(task: DataSetName) -> None:
+    """Download the files of TASK from where they were published."""
+    (entry,) = _data_sets(task).values()
+    if entry.embedded:
+        typer.echo(f"{task}: embedded, nothing to fetch")
+        return
+    typer.echo(f"{task}: from {entry.source}")
+    entry.fetch()
+    typer.echo(f"{task}: in {entry.root}")
+
+
+def _data_sets(task: str = "") -> Mapping:
+    """The data sets by name, or only ``task``."""
+    return {task: tasks.DATA_SETS[task]} if task else tasks.DATA_SETS
 
 
 def backbone(
@@ -44,15 +99,13 @@ def backbone(
     It learns from the training split; the score shown is on validation.
     """
     from ..backbones.paper import checkpoints
-    from ..tasks import load_task
-    from ..train import TrainConfig, train_backbone
 
-    loaded = load_task(task, **_task_options(task, pairs(options)))
+    loaded = tasks.load_task(task, **_task_options(task, pairs(options)))
     model = loaded.modality(modality).backbone
     checkpoints.check_target(out)
     if weights and not hasattr(model, "classify"):
-        found = f"--weights: found {type(model).__name__}, trained from scratch"
-        raise checkpoints.CheckpointError(f"{found}; allowed: no weights")
+        found = f"{type(model).__name__}, trained from scratch"
+        raise checkpoints.CheckpointError("--weights", found, "no weights")
     if weights:
         checkpoints.load_checkpoint(model, weights, head=head)
 
@@ -70,16 +123,10 @@ def backbone(
 
 def _task_options(task: str, words: list[tuple[str, str]]) -> dict[str, object]:
     """Options of a task as typed in a shell; ``load_task`` refuses unknown ones."""
-    from inspect import signature
-
-    from ..experiments import Parameter
-    from ..tasks import TASKS
-
-    known = signature(TASKS[task]).parameters
-    options = {}
-    for name, text in words:
-        as_text = name not in known or str(known[name].annotation).startswith("str ")
-        options[name] = text if as_text else Parameter(name, known[name].default).parse(text)
+    options = dict(words)
+    for name, known in signature(tasks.TASKS[task]).parameters.items():
+        if name in options and not str(known.annotation).startswith("str "):
+            options[name] = Parameter(name, known.default).parse(options[name])
     return options
 
 
@@ -102,11 +149,9 @@ def tabulate(
     For digits that is 1,950 architectures, about 50 minutes a seed on one core.
     """
     from ..benchmark import TabularBenchmark, tabulate
-    from ..tasks import load_task
-    from ..tasks.files import asset
 
     path = out or asset(f"{task}/benchmark_{rule}.parquet", missing_ok=True)
-    loaded = load_task(task, rule=rule)
+    loaded = tasks.load_task(task, rule=rule)
     tabulate(loaded, path, range(seeds), device=device, together=together, top=top)
     typer.echo(f"{path}\n{TabularBenchmark(path=path)}")
 
@@ -164,8 +209,6 @@ def baselines(
     import numpy as np
 
     from ..baselines import run_baselines, summarize
-    from ..draw import draw_results
-    from ..storage import atomic_write
 
     path = out or Path("assets/results") / f"{task}_baselines.csv"
     rules = rules or ("sum", "same")
