@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -49,7 +51,6 @@ class ArchitectureWeights:
     @classmethod
     def from_hypernet(cls, hypernet: Hypernet, operations: tuple[str, ...], relaxation: str):
         """A snapshot of a hypernet's current α, β, γ."""
-
         parameters = hypernet.architecture_parameters()
         alpha, *rest = [p.detach().cpu().numpy().copy() for p in parameters]
         beta, gamma = tuple(rest[: len(hypernet.cells)]), tuple(rest[len(hypernet.cells) :])
@@ -92,33 +93,24 @@ def most_probable(weights: ArchitectureWeights, k: int | None = None) -> dict[Ge
     take time and memory for all but small spaces.
     """
     found: list[tuple[float, tuple]] = [(1.0, ())]
-    most = None if k is None else 20 * k + 1000
-
-    def extend(options: Mapping, legal=lambda taken, part: True) -> None:
-        nonlocal found
-        longer = (
-            (p * q, (*taken, part))
-            for p, taken in found
-            for part, q in options.items()
-            if legal(taken, part)
-        )
-        found = list(longer) if most is None else heapq.nlargest(most, longer, lambda f: f[0])
-
-    size = 1 + weights.gamma[0].shape[0]  # parts of a Cell: its pair of inputs and its steps
+    size = 1 + len(weights.gamma[0])  # parts of a Cell: its pair of inputs and its steps
     for i in range(len(weights.gamma)):
-        pairs = _pair_odds(*weights.cell_edges(i))
-        extend(pairs, lambda taken, pair: is_free(pair, taken[::size]))
+        for j, odds in enumerate([_pair_odds(*weights.cell_edges(i)), *_step_odds(weights, i)]):
+            longer = (
+                (p * q, (*taken, part))
+                for p, taken in found
+                for part, q in odds.items()
+                if j > 0 or is_free(part, taken[::size])
+            )
+            found = [*longer] if k is None else heapq.nlargest(20 * k + 1000, longer, itemgetter(0))
         if not found:
             raise SelectionError(f"cells[{i}]: all pairs of predecessors are taken")
-        for steps in _step_odds(weights, i):
-            extend(steps)
-    whole, sums = sum(p for p, _ in found), {}
+    whole, sums = sum(p for p, _ in found), Counter()
     for p, parts in found:
         starts = range(0, len(parts), size)
         cells = (CellGenotype(parts[k], parts[k + 1 : k + size]) for k in starts)
-        genotype = Genotype(weights.features, tuple(cells)).canonical()
-        sums[genotype] = sums.get(genotype, 0.0) + p / whole
-    return dict(heapq.nlargest(len(sums) if k is None else k, sums.items(), lambda f: f[1]))
+        sums[Genotype(weights.features, tuple(cells)).canonical()] += p / whole
+    return dict(sums.most_common(k))
 
 
 def sample_candidates(
@@ -170,12 +162,11 @@ def genotype_probability(
 def _step_odds(weights: ArchitectureWeights, i: int) -> list[dict[StepGenotype, float]]:
     """All that each step of Cell i (from 0) can be, and how probable that is by β and γ."""
     steps = []
-    for j, operations in enumerate(weights.operation_weights(i)):
-        sums: dict[StepGenotype, float] = {}
-        for op, p in zip(weights.operations, map(float, operations), strict=True):
-            for inputs, q in _pair_odds(*weights.step_edges(i, j)).items():
-                step = _plain(StepGenotype(op, inputs))
-                sums[step] = sums.get(step, 0.0) + p * q
+    for j, operations in enumerate(weights.operation_weights(i).tolist()):
+        pairs, sums = _pair_odds(*weights.step_edges(i, j)), Counter()
+        for op, p in zip(weights.operations, operations, strict=True):
+            for inputs, q in pairs.items():
+                sums[_plain(StepGenotype(op, inputs))] += p * q
         steps.append(sums)
     return steps
 

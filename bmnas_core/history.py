@@ -15,7 +15,7 @@ import torch
 
 from .architecture import ArchitectureWeights
 from .errors import BmnasError, check_type
-from .genotype import OPERATIONS, Genotype, check_features
+from .genotype import OPERATIONS, Genotype
 from .search import Search, SearchState
 from .storage import atomic_write, read_tensors, write_tensors
 
@@ -110,22 +110,27 @@ class SearchHistory:
     def append(self, state: SearchState) -> None:
         """Keep a state. Raises HistoryError unless it is a later one of the same search."""
         check_type(state, SearchState, "append", HistoryError)
-        weights, config = state.weights, self.about["config"]
-        theirs = [*weights.features], [*weights.operations], weights.relaxation, state.selection
-        ours = [config[name] for name in ("operations", "relaxation", "selection")]
-        first = self._states[0] if self._states else state
-        if [*theirs] != [self.about["features"], *ours] or _shapes(state) != _shapes(first):
+        weights, about = state.weights, {**self.about["config"], **self.about}
+        theirs = [[*weights.features], [*weights.operations], weights.relaxation, state.selection]
+        ours = [about[name] for name in ("features", "operations", "relaxation", "selection")]
+        last = self._states[-1] if self._states else None
+        if theirs != ours or (last and _shapes(state) != _shapes(last)):
             raise HistoryError("append", "a state of another search", "of the same one")
-        if self._states and state.step <= (last := self._states[-1].step):
-            raise HistoryError("append", f"step {state.step}", f"after step {last}")
+        if last and state.step <= last.step:
+            raise HistoryError("append", f"step {state.step}", f"after step {last.step}")
         if state.phase not in PHASES:
             raise HistoryError("append", f"phase {state.phase!r}", ", ".join(map(repr, PHASES)))
-        if self._states and state.genotype == self._states[-1].genotype:  # keep one object of it
-            state.__dict__["genotype"] = self._states[-1].genotype
-        if len(self._states) > 1 and not self._keeps(self._states[-1]):
+        if last and state.genotype == last.genotype:  # keep one object of it
+            state.__dict__["genotype"] = last.genotype
+        if len(self) > 1 and not self._keeps(last):
             self._states.pop()
         self._add(state)
-        self._thin()
+        while len(self) > self.limit:
+            self._stride *= 2
+            states = [state for state in self._states[:-1] if self._keeps(state)]
+            if len(states) >= self.limit:
+                self._epoch_stride *= 2
+            self._states = [*states, self._states[-1]]
 
     def __len__(self) -> int:
         return len(self._states)
@@ -204,16 +209,13 @@ class SearchHistory:
         common, i, j = np.intersect1d(self.steps, other.steps, return_indices=True)
         pairs = [(self[a], other[b]) for a, b in zip(i, j, strict=True)]
         equal = [_same(a, b, any_start=True) for a, b in pairs]
-        until = len(equal) if all(equal) else equal.index(False)
+        until = [*equal, False].index(False)
+        equal_until = int(common[until - 1]) if until else None
         canonical = {g: g.canonical() for t in (self, other) for g in t.genotypes}
         same = [canonical[a.genotype] == canonical[b.genotype] for a, b in pairs]
-        return Comparison(
-            settings,
-            len(common),
-            int(common[until - 1]) if until else None,
-            sum(same) / len(same) if same else 0.0,
-            tuple(t.best.val_score if t.best else None for t in (self, other)),
-        )
+        agreement = sum(same) / len(same) if same else 0.0
+        best = tuple(t.best.val_score if t.best else None for t in (self, other))
+        return Comparison(settings, len(common), equal_until, agreement, best)
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write the history as safetensors with a JSON header, whole or not at all."""
@@ -279,31 +281,28 @@ class SearchHistory:
         """Add the states of a file. Raises ValueError, or whatever damage leads to."""
         config = self.about["config"]
         names = tuple(self.about["features"]), tuple(config["operations"]), config["relaxation"]
-        check_features(names[0])
-        if len(names[0]) < 2 or not isinstance(config["operations"], list):
-            raise ValueError("found no lists of features and operations")
         for name in names[1]:
             OPERATIONS[name]  # raises for one that is not registered
-        if not isinstance(config["selection"], str):
-            raise ValueError(f"found selection {config['selection']!r}; allowed: text")
+        check_type(config["selection"], str, "selection", HistoryError, "text")
         self._stride, self._epoch_stride = header["strides"]
         shapes = [tuple(shape) for shape in header["shapes"]]
         genotypes = [Genotype.from_json(json.dumps(genotype)) for genotype in header["genotypes"]]
         numbers, weights = tensors["numbers"].double().numpy(), tensors["weights"].numpy()
         phases, kinds = tensors["phase"].tolist(), tensors["genotype"].tolist()
-        if not len(numbers) or numbers.shape[1:] != (len(COLUMNS),) or np.isinf(numbers).any():
-            raise ValueError("found no states, or numbers that are not those of a state")
-        steps = numbers[:, 0]
-        if np.isnan(numbers[:, :3]).any() or steps.max() > 2**53 or not (np.diff(steps) > 0).all():
-            raise ValueError("found steps that do not rise")
+        rise = len(numbers) and (np.diff(numbers[:, 0]) > 0).all() and numbers[-1, 0] <= 2**53
+        if not rise or np.isinf(numbers).any() or np.isnan(numbers[:, :3]).any():
+            raise ValueError("found steps that do not rise, or numbers that are not a state's")
         if weights.ndim != 2 or weights.dtype != np.float32:
             raise ValueError(f"found weights of shape {weights.shape} and type {weights.dtype}")
         cells, ends = (len(shapes) - 1) // 2, np.cumsum([math.prod(shape) for shape in shapes])
-        for row, phase, kind, flat in zip(numbers.tolist(), phases, kinds, weights, strict=True):
+        if any(g.features != names[0] or len(g.cells) != cells for g in genotypes):
+            raise ValueError("found genotypes of other features or Cells than the weights")
+        parts = zip(np.split(weights, ends[:-1], axis=1), shapes, strict=True)
+        arrays = zip(*(part.reshape(-1, *shape) for part, shape in parts), strict=True)
+        rows = zip(numbers.tolist(), phases, kinds, arrays, strict=True)
+        for row, phase, kind, (alpha, *rest) in rows:
             if not (0 <= phase < len(PHASES) and 0 <= kind < len(genotypes)):
                 raise ValueError("found a state without a phase or a genotype")
-            parts = zip(np.split(flat, ends[:-1]), shapes, strict=True)
-            alpha, *rest = (part.reshape(shape) for part, shape in parts)
             found = ArchitectureWeights(alpha, tuple(rest[:cells]), tuple(rest[cells:]), *names)
             values = dict(zip(COLUMNS, (None if v != v else v for v in row), strict=True))
             values |= {name: int(values[name]) for name in ("step", "epoch")}
@@ -312,36 +311,27 @@ class SearchHistory:
             # A history knows the genotype even if the selection rule is not registered here.
             state.__dict__["genotype"] = genotypes[kind]
             self._add(state)
-        for state in (self[0], self[-1]):
-            _check_weights(state)
+        weights = self[0].weights
+        for i, gamma in enumerate(weights.gamma):
+            edges = [weights.cell_edges(i), *(weights.step_edges(i, j) for j in range(len(gamma)))]
+            fits = all(len(predecessors) == len(x) for predecessors, x, _ in edges)
+            if not fits or gamma.shape[1] != len(weights.operations):
+                raise ValueError("found weights that do not fit features and operations")
 
     def _some(self) -> None:
         if not self._states:
             raise HistoryError("found a history without states; allowed: at least one state")
 
     def _keeps(self, state: SearchState) -> bool:
-        return (
-            state is self._states[0]
-            or state is self._best
-            or state.step % self._stride == 0
-            or (state.val_score is not None and state.epoch % self._epoch_stride == 0)
-        )
+        extreme = state is self._states[0] or state is self._best
+        ends_epoch = state.val_score is not None and state.epoch % self._epoch_stride == 0
+        return extreme or ends_epoch or state.step % self._stride == 0
 
     def _add(self, state: SearchState) -> None:
         self._states.append(state)
         score = state.val_score
         if score is not None and (self._best is None or score > self._best.val_score):
             self._best = state
-
-    def _thin(self) -> None:
-        """Drop states until there are no more than ``limit``."""
-        while len(self._states) > self.limit:
-            self._stride *= 2
-            *states, last = self._states
-            states = [state for state in states if self._keeps(state)]
-            if len(states) >= self.limit:
-                self._epoch_stride *= 2
-            self._states = [*states, last]
 
 
 def _arrays(state: SearchState) -> list[np.ndarray]:
@@ -350,18 +340,6 @@ def _arrays(state: SearchState) -> list[np.ndarray]:
 
 def _shapes(state: SearchState) -> list[tuple[int, ...]]:
     return [array.shape for array in _arrays(state)]
-
-
-def _check_weights(state: SearchState) -> None:
-    """Raise ValueError unless weights fit the features, operations and Cells."""
-    weights = state.weights
-    if len(weights.gamma) != len(state.genotype.cells):
-        raise ValueError("found other Cells in the weights than in the genotype")
-    for i, gamma in enumerate(weights.gamma):
-        edges = [weights.cell_edges(i), *(weights.step_edges(i, j) for j in range(len(gamma)))]
-        fits = all(len(names) == len(x) for names, x, _ in edges)
-        if not fits or gamma.shape[1] != len(weights.operations):
-            raise ValueError("found weights that do not fit features and operations")
 
 
 def _same(one: SearchState, other: SearchState, any_start: bool = False) -> bool:

@@ -24,8 +24,7 @@ class Metric:
     loss: Callable[[Tensor, Tensor], Tensor]
     score: Callable[[Tensor, Tensor], float]
 
-    #: What the registry takes for the metric's definition.
-    owner = property(lambda self: self.score)
+    owner = property(lambda self: self.score, doc="What the registry takes for its definition.")
 
 
 def _try_out(name: str, metric: Metric) -> None:
@@ -42,9 +41,8 @@ def _try_out(name: str, metric: Metric) -> None:
             found = f"a loss of {loss!r} and a score of {metric.score!r}"
         except Exception as error:
             found = found or f"a loss that raised {type(error).__name__}: {error}"
-    raise TaskError(
-        f"metric {name!r}", found, "a scalar tensor for logits of shape (3, 2), and a function"
-    )
+    allowed = "a scalar tensor for logits of shape (3, 2), and a function"
+    raise TaskError(f"metric {name!r}", found, allowed)
 
 
 #: Metrics by name, filled by :func:`register_metric`.

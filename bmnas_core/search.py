@@ -5,24 +5,25 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import count, pairwise
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
+from torch.optim import Adam
 
 from .architecture import ArchitectureWeights, SelectionError
 from .cells import RELAXATIONS
 from .config import ConfigError, SearchSettings, setting
 from .errors import BmnasError, quoted
-from .features import FeatureBank
+from .features import Batch, FeatureBank
 from .genotype import DEFAULT_OPERATIONS, OPERATIONS, Genotype, Pair
 from .metrics import metric_of
 from .networks import FixedInputs, Hypernet
-from .runtime import RNG_LOCK, DeviceError, as_seed, epoch_batches, resolve_device, seeded
+from .runtime import RNG_LOCK, as_seed, epoch_batches, resolve_device, seeded
 from .selection import RUNGS, SELECTIONS, check_genotype, derive, selection_for
 from .storage import read_tensors, write_tensors
 from .tasks.task import Task, as_task
@@ -58,8 +59,8 @@ class SearchConfig(SearchSettings):
     ``partial``, and :mod:`~bmnas_core.selection` for ``selection``, ``rungs`` and ``tie_margin``.
     """
 
-    operations: tuple[str, ...] = setting(DEFAULT_OPERATIONS, choices=lambda: tuple(OPERATIONS))
-    relaxation: str = setting("pair", choices=lambda: tuple(RELAXATIONS))
+    operations: tuple[str, ...] = setting(DEFAULT_OPERATIONS, choices=OPERATIONS)
+    relaxation: str = setting("pair", choices=RELAXATIONS)
     schedule: str = setting("batch", choices=("batch", "epoch"))
     sampling: str = setting("mixture", choices=("mixture", "single_path"))
     path_samples: int = setting(4, ge=2)
@@ -71,15 +72,14 @@ class SearchConfig(SearchSettings):
     arch_lr: float = setting(1e-2, gt=0.0)
     arch_betas: tuple[float, float] = setting((0.5, 0.999), ge=0.0, le=0.9999)
     arch_weight_decay: float = setting(1e-3, ge=0.0)
-    selection: str | None = setting(choices=lambda: tuple(SELECTIONS))
+    selection: str | None = setting(choices=SELECTIONS)
     tie_margin: float = setting(3.0, ge=0.0)
 
     def __post_init__(self):
         super().__post_init__()
         rungs = RUNGS if self.rungs is None else self.rungs
-        counts, epochs = zip(*rungs, strict=True) if rungs else ((0,), (0,))
-        fewer, longer = [*counts] == sorted(counts)[::-1], [*epochs] == sorted({*epochs})
-        if counts[-1] < 1 or epochs[0] < 1 or not (fewer and longer):
+        steps = pairwise([(math.inf, 0), *rungs])
+        if not rungs or not all(a >= b >= 1 and e < f for (a, e), (b, f) in steps):
             pairs = "at least one (how many, epochs), of ever fewer candidates for ever more epochs"
             self._refuse("rungs", f"{pairs}, both at least 1")
         for name, usual in {"order": "first", "gumbel": False, "partial": 1}.items():
@@ -89,8 +89,7 @@ class SearchConfig(SearchSettings):
             self._refuse("operations", "at least one, each once")
 
     def _refuse(self, name: str, allowed: str) -> None:
-        found = f"found {getattr(self, name)!r}; allowed: {allowed}"
-        raise ConfigError(f"SearchConfig.{name}: {found}")
+        raise ConfigError(f"SearchConfig.{name}", repr(getattr(self, name)), allowed)
 
 
 @dataclass(frozen=True)
@@ -131,15 +130,14 @@ class SearchState:
         return self.selected or derive(self.weights, self.selection)
 
     def __str__(self) -> str:
-        parts = [f"step {self.step}"]
-        parts += [f"epoch {self.epoch}" if self.epoch else "before the first update"]
+        when = f"epoch {self.epoch}" if self.epoch else "before the first update"
         names = "training loss", "validation loss", "validation score"
         values = zip(names, (self.train_loss, self.val_loss, self.val_score), strict=True)
-        parts += [f"{name} {value:.3f}" for name, value in values if value is not None]
-        return " · ".join(parts)
+        known = [f"{name} {value:.3f}" for name, value in values if value is not None]
+        return " · ".join([f"step {self.step}", when, *known])
 
 
-class Search:
+class Search(Iterator[SearchState]):
     """Bilevel search on a task. Iterating it makes one step at a time: updates, then the selection.
 
     All randomness is a function of the seed and the step, so a resumed search equals an unbroken
@@ -158,6 +156,7 @@ class Search:
     Attributes:
         hypernet: the network that is searched in.
         step: steps made so far.
+        updates: steps that update weights or α, β, γ; those of the final selection follow.
         best_genotype, best_score: of the best validation score at the end of an epoch so far, and
             from the first step of the final selection on, the best candidate's.
     """
@@ -184,32 +183,16 @@ class Search:
         self.hypernet.temperature.gumbel = config.gumbel
         self.architecture = self.hypernet.architecture_parameters()
         self.weights = self.hypernet.weight_parameters()
-        self.weight_optimizer = torch.optim.Adam(
-            self.weights, lr=config.max_lr, weight_decay=config.weight_decay
-        )
+        self.weight_optimizer = Adam(self.weights, config.max_lr, weight_decay=config.weight_decay)
         self.scheduler = cosine_restarts(self.weight_optimizer, config)
-        self.architecture_optimizer = torch.optim.Adam(
-            self.architecture,
-            lr=config.arch_lr,
-            betas=config.arch_betas,
-            weight_decay=config.arch_weight_decay,
-        )
-        self.selection, self._selecting = selection_for(self), None
-        self.step = 0
-        self.best_score: float | None = None
-        self.best_genotype: Genotype | None = None
-        self.train_batches = -(-self.bank.size("train") // config.batch_size)
-        self.val_batches = -(-self.bank.size("validation") // config.batch_size)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        both = self.config.schedule == "batch"
-        return self.train_batches if both else self.train_batches + self.val_batches
-
-    @property
-    def updates(self) -> int:
-        """Steps that update weights or α, β, γ; those of the final selection follow."""
-        return self.steps_per_epoch * self.config.epochs
+        how = {"betas": config.arch_betas, "weight_decay": config.arch_weight_decay}
+        self.architecture_optimizer = Adam(self.architecture, config.arch_lr, **how)
+        self.train_batches = self._batches("train")
+        alone = self._batches("validation") if config.schedule == "epoch" else 0
+        self.steps_per_epoch = self.train_batches + alone
+        self.updates = self.steps_per_epoch * config.epochs
+        self.step, self.best_score, self.best_genotype = 0, None, None
+        self.selection, self._selecting = selection_for(self), self._selection_steps()
 
     @property
     def total_steps(self) -> int:
@@ -219,14 +202,16 @@ class Search:
         """Steps that are left."""
         return max(self.total_steps - self.step, 0)
 
-    def __iter__(self) -> Iterator[SearchState]:
-        return self
-
     @property
     def state(self) -> SearchState:
         """The present state: α, β, γ and no losses. The step is 0 before the first one."""
+        config, rate = self.config, self.weight_optimizer.param_groups[0]["lr"]
+        epoch = min(-(-self.step // self.steps_per_epoch), config.epochs)
+        how = config.operations, config.relaxation
+        weights = ArchitectureWeights.from_hypernet(self.hypernet, *how)
+        numbers = self.step, epoch, "start", rate, None, None, None
         selected = self.best_genotype if self.step > self.updates else None
-        return self._state("start", selected=selected)
+        return SearchState(*numbers, weights, config.selection, selected)
 
     def __next__(self) -> SearchState:
         if self.step >= self.total_steps:
@@ -235,41 +220,34 @@ class Search:
             return self._next() if self.step < self.updates else self._select()
 
     def _select(self) -> SearchState:
-        """One step of the final selection. After a resume, the steps made before are repeated."""
-        if self._selecting is None:
-            self._selecting = iter(self.selection.run())
-            for k in range(self.updates, self.step):
-                self._select_next(k)
-        made = self._select_next(self.step)
+        """One step of the final selection. SelectionError for what is no genotype and its score."""
+        place, made = f"selection {self.config.selection!r}", next(self._selecting, None)
         if made is None and self.step > self.updates:
             # Repeated where numbers round differently, it may end earlier.
             self.selection.steps = self.step - self.updates
             raise StopIteration
-        self.best_genotype, self.best_score = self._checked(made)
-        self.step += 1
-        if self.step == self.total_steps and self._select_next(self.step) is not None:
-            raise SearchError(
-                f"selection {self.config.selection!r}: found more than {self.selection.steps} "
-                "steps; allowed: at most its attribute steps"
-            )
-        return self._state("selection", None, None, self.best_score, self.best_genotype)
-
-    def _select_next(self, step: int) -> object:
-        """What the rule yields next, on the random numbers of this step; None at its end."""
-        self.hypernet.eval()
-        with seeded(self.seed, "selection", step, device=self.device):
-            return next(self._selecting, None)
-
-    def _checked(self, made: object) -> tuple[Genotype, float]:
-        """What a rule yielded. Raises SelectionError unless it is a genotype and its score."""
-        rule = self.config.selection
         if not isinstance(made, tuple) or len(made) != 2 or type(made[1]) not in (int, float):
-            raise SelectionError(f"selection {rule!r}", quoted(made), "(genotype, score) from run")
+            raise SelectionError(place, quoted(made), "(genotype, score) from run")
         genotype, score = made
-        check_genotype(rule, genotype, self.task.features, self.config.N)
+        check_genotype(self.config.selection, genotype, self.task.features, self.config.N)
         if not math.isfinite(score):
-            raise SelectionError(f"selection {rule!r}", f"score {score}", "finite")
-        return genotype, float(score)
+            raise SelectionError(place, f"score {score}", "finite")
+        self.best_genotype, self.best_score = genotype, float(score)
+        self.step += 1
+        if self.step == self.total_steps and next(self._selecting, None) is not None:
+            found = f"more than {self.selection.steps} steps"
+            raise SearchError(place, found, "at most its attribute steps")
+        return replace(self.state, phase="selection", val_score=self.best_score)
+
+    def _selection_steps(self) -> Iterator[object]:
+        """What the rule yields, each on the random numbers of its step; after its end None."""
+        made = iter(self.selection.run())
+        for step in count(self.updates):
+            self.hypernet.eval()
+            with seeded(self.seed, "selection", step, device=self.device):
+                found = next(made, None)
+            if step >= self.step:  # after a resume, those before are repeated
+                yield found
 
     def _next(self) -> SearchState:
         epoch, position = divmod(self.step, self.steps_per_epoch)
@@ -278,33 +256,27 @@ class Search:
             phase = "weights" if position < self.train_batches else "architecture"
         elif not learning:
             phase = "weights"
-        train_loss = val_loss = val_score = None
+        trained = (epoch + 1) * self.train_batches if phase == "architecture" else 0
+        made: dict[str, float] = {}
         self.hypernet.train()
         with seeded(self.seed, "step", self.step, device=self.device):
             self._set_schedules(self.step)
             if phase != "architecture":
-                train_loss = self._update("train", epoch, position)
-            if phase == "both":
-                val_loss = self._update("validation", *divmod(self.step, self.val_batches))
-            elif phase == "architecture" and learning:
-                val_loss = self._update("validation", epoch, position - self.train_batches)
+                made["train_loss"] = self._update("train", epoch * self.train_batches + position)
+            if phase != "weights" and learning:
+                made["val_loss"] = self._update("validation", self.step - trained)
         self.step += 1
         if self.step % self.steps_per_epoch == 0:
-            val_score = self._val_score()
-        state = self._state(phase, train_loss, val_loss, val_score)
-        counts = val_score is not None and (learning or self.config.epochs <= self.config.warmup)
-        if counts and (self.best_score is None or val_score > self.best_score):
-            self.best_score, self.best_genotype = val_score, state.genotype
+            mixture = self.config.sampling == "mixture"
+            made["val_score"] = self.score_of(None if mixture else self.state.genotype)
+        state = replace(self.state, phase=phase, **made)
+        counts = "val_score" in made and (learning or self.config.epochs <= self.config.warmup)
+        if counts and (self.best_score is None or state.val_score > self.best_score):
+            self.best_score, self.best_genotype = state.val_score, state.genotype
         return state
 
-    def _val_score(self) -> float:
-        """The hypernet's on all of validation; with single paths, that of the derived genotype."""
-        if self.config.sampling == "mixture":
-            return score(self.hypernet, self.task, self.bank, "validation")
-        return self.score_of(self.state.genotype)
-
-    def score_of(self, genotype: Genotype, rows: Tensor | None = None) -> float:
-        """Score of one architecture by the hypernet's weights, on (rows of) validation."""
+    def score_of(self, genotype: Genotype | None, rows: Tensor | None = None) -> float:
+        """Score on (rows of) validation of one architecture in the hypernet, or of the mixture."""
         with self.hypernet.single_path(genotype):
             return score(self.hypernet, self.task, self.bank, "validation", rows)
 
@@ -326,74 +298,60 @@ class Search:
         done = step / max(self.updates - 1, 1)
         self.hypernet.temperature.value = first * (last / first) ** done
 
-    def _state(
-        self, phase: str, train_loss=None, val_loss=None, val_score=None, selected=None
-    ) -> SearchState:
-        config, rate = self.config, self.weight_optimizer.param_groups[0]["lr"]
-        epoch = min(-(-self.step // self.steps_per_epoch), config.epochs)
-        numbers = self.step, epoch, phase, rate, train_loss, val_loss, val_score
-        how = config.operations, config.relaxation
-        weights = ArchitectureWeights.from_hypernet(self.hypernet, *how)
-        return SearchState(*numbers, weights, config.selection, selected)
-
-    def _update(self, split: str, cycle: int, b: int) -> float:
-        """One optimiser step: of the weights on a training batch, or of α, β, γ on validation."""
-        training = split == "train"
-        parameters = self.weights if training else self.architecture
+    def _update(self, split: str, k: int) -> float:
+        """One optimiser step: of the weights on training batch k, or of α, β, γ on validation."""
+        training, paths = split == "train", self.config.sampling == "single_path"
         optimizer = self.weight_optimizer if training else self.architecture_optimizer
-        batch = self._batch(split, cycle, b)
-        if self.config.sampling == "single_path":
-            loss, value = self._loss_of_paths(batch, training)
-        else:
-            first = training or self.config.order == "first"
-            loss = self._loss(*batch) if first else self._unrolled_loss(batch)
-            value = float(loss.detach())
-        if not math.isfinite(value):
-            raise SearchError(f"{split} loss at step {self.step + 1}: found {value}; not finite")
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return value
-
-    def _batch(self, split: str, cycle: int, b: int) -> tuple[dict[str, Tensor], Tensor]:
-        """Batch b in the given pass over a split: features and labels."""
-        n = self.bank.size(split)
-        batches = epoch_batches(n, self.config.batch_size, self.seed, split, cycle)
-        return self.bank.batch(split, batches[b], batches[b + 1] if b + 1 < len(batches) else None)
-
-    def _loss(self, inputs: dict[str, Tensor], labels: Tensor) -> Tensor:
-        return self.metric.loss(self.hypernet(inputs), labels)
-
-    def _loss_of_paths(self, batch: tuple, training: bool) -> tuple[Tensor, float]:
-        """What to differentiate, and the mean loss of the sampled architectures."""
+        batch = self._batch(split, k)
         if training:
             with torch.no_grad():
-                path, _ = self.hypernet.sample_path()
-            with self.hypernet.single_path(path):
-                loss = self._loss(*batch)
-            return loss, float(loss.detach())
+                path = self.hypernet.sample_path()[0] if paths else None
+            loss = self._loss(batch, path)
+        elif paths:
+            loss = self._loss_of_paths(batch)
+        else:
+            loss = self._loss(batch) if self.config.order == "first" else self._unrolled_loss(batch)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise SearchError(f"{split} loss at step {self.step + 1}: found {value}; not finite")
+        optimizer.zero_grad()
+        loss.backward(inputs=self.weights if training else self.architecture)
+        optimizer.step()
+        return value
+
+    def _batches(self, split: str) -> int:
+        return -(-self.bank.size(split) // self.config.batch_size)
+
+    def _batch(self, split: str, k: int) -> Batch:
+        """Batch k of a split, which is passed over again and again: features and labels."""
+        cycle, b = divmod(k, self._batches(split))
+        n, size = self.bank.size(split), self.config.batch_size
+        batches = epoch_batches(n, size, self.seed, split, cycle)
+        return self.bank.batch(split, batches[b], batches[b + 1] if b + 1 < len(batches) else None)
+
+    def _loss(self, batch: Batch, path: Genotype | None = None) -> Tensor:
+        """Loss of the hypernet on a batch, or of one architecture in it."""
+        inputs, labels = batch
+        with self.hypernet.single_path(path):
+            return self.metric.loss(self.hypernet(inputs), labels)
+
+    def _loss_of_paths(self, batch: Batch) -> Tensor:
+        """Mean loss of sampled architectures, with the gradient of REINFORCE."""
         sampled = [self.hypernet.sample_path() for _ in range(self.config.path_samples)]
-        losses = []
-        for path, _ in sampled:
-            with torch.no_grad(), self.hypernet.single_path(path):
-                losses.append(self._loss(*batch))
-        losses = torch.stack(losses)
+        with torch.no_grad():
+            losses = torch.stack([self._loss(batch, path) for path, _ in sampled])
         # Each loss less the mean of the others.
         advantages = (losses - losses.mean()) * len(losses) / (len(losses) - 1)
-        logs = torch.stack([log for _, log in sampled])
-        return (advantages * logs).mean(), float(losses.mean())
+        objective = (advantages * torch.stack([log for _, log in sampled])).mean()
+        return objective - objective.detach() + losses.mean()
 
-    def _unrolled_loss(self, batch: tuple) -> Tensor:
+    def _unrolled_loss(self, batch: Batch) -> Tensor:
         """Loss of a batch after one more step of the weights, differentiable through that step.
 
         The step is plain gradient descent at the current rate, on a training batch.
         """
-        train_loss = self._loss(*self._batch("train", *divmod(self.step, self.train_batches)))
-        gradients = torch.autograd.grad(
-            train_loss, self.weights, create_graph=True, allow_unused=True
-        )
+        loss = self._loss(self._batch("train", self.step))
+        gradients = torch.autograd.grad(loss, self.weights, create_graph=True, allow_unused=True)
         rate = self.weight_optimizer.param_groups[0]["lr"]
         names = {id(p): name for name, p in self.hypernet.named_parameters()}
         pairs = zip(self.weights, gradients, strict=True)
@@ -434,6 +392,7 @@ class Search:
         Raises SearchError for a file that is no search, or features other than it was made with.
         """
         header, tensors = read_tensors(path, FORMAT, SearchError, "search to resume")
+        device = resolve_device(device)
         try:
             config = SearchConfig.from_dict(header["config"])
             search = cls(task, config, seed=header["seed"], device=device, bank=bank)
@@ -452,8 +411,6 @@ class Search:
                 search._set_schedules(min(search.step, search.updates) - 1)
             if header["best_genotype"]:
                 search.best_genotype = Genotype.from_json(header["best_genotype"])
-        except DeviceError:
-            raise
         except KeyError as error:
             raise SearchError(path, f"no {error}", "a whole search") from None
         except (ValueError, RuntimeError) as error:
@@ -461,14 +418,13 @@ class Search:
         return search
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
-        parts: dict[str, dict] = {"hypernet": {}, **{name: {} for name in OPTIMIZERS}}
+        saved = {name: getattr(self, name).state_dict() for name in OPTIMIZERS}
+        saved["hypernet"] = {}
         for key, tensor in tensors.items():
-            part, name = key.split(".", 1)
-            parts[part][name] = tensor
-        self.hypernet.load_state_dict(parts["hypernet"])
-        for name in OPTIMIZERS:
-            optimizer, state = getattr(self, name), defaultdict(dict)
-            for key, tensor in parts[name].items():
-                i, field = key.split(".")
-                state[int(i)][field] = tensor
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": dict(state)})
+            match key.split("."):
+                case "hypernet", *names:
+                    saved["hypernet"][".".join(names)] = tensor
+                case optimizer, i, field:
+                    saved[optimizer]["state"].setdefault(int(i), {})[field] = tensor
+        for name, state in saved.items():
+            getattr(self, name).load_state_dict(state)

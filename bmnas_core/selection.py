@@ -3,21 +3,13 @@
 α, β and γ rate parts of architectures in a mixture with all others. The published rule reads them
 alone (Yin et al. 2022, section 3.3). A part that is good in a mixture need not be good alone, so
 two other rules evaluate on validation.
-
-A rule of your own is a function of α, β and γ::
-
-    @bm.register_selection("heaviest_steps")
-    def heaviest_steps(weights):
-        return bm.derive(weights, "argmax").with_inputs([("Image_3", "Audio_3")])
-
-or a subclass of :class:`Selection`, which may read all that the search has learned.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import chain, islice
 from statistics import fmean
 from typing import Protocol
@@ -45,8 +37,7 @@ from .train import TrainConfig, fit_by_epoch, fusion_network, score
 #: for pairs that are then fewer than so many standard errors behind the best.
 SCREENING_SAMPLES, SCREENING_MARGIN = 512, 5
 
-#: Rungs of successive halving by default: four candidates for three epochs each, then the better
-#: two for seven.
+#: Rungs of successive halving by default: four candidates for three epochs, two of them for seven.
 RUNGS = ((4, 3), (2, 7))
 
 #: Standard deviations between the quartiles of a normal distribution.
@@ -63,10 +54,8 @@ def _check(name: str, rule: object) -> None:
     else:
         fits = takes(rule, 1)
     if not fits:
-        raise SelectionError(
-            f"selection {name!r}: found {rule!r}; allowed: a function of ArchitectureWeights, or a "
-            "subclass of Selection with a method run"
-        )
+        allowed = "a function of ArchitectureWeights, or a subclass of Selection with a method run"
+        raise SelectionError(f"selection {name!r}", repr(rule), allowed)
 
 
 #: Rules by name, filled by :func:`register_selection`.
@@ -74,7 +63,11 @@ SELECTIONS = Registry("selection", SelectionError, check=_check)
 
 
 def register_selection(name: str):
-    """Decorator: make a function or a :class:`Selection` a rule that searches can end with.
+    """Decorator: make a function or a :class:`Selection` a rule that searches can end with. ::
+
+        @bm.register_selection("heaviest_steps")
+        def heaviest_steps(weights):
+            return bm.derive(weights, "argmax").with_inputs([("Image_3", "Audio_3")])
 
     A function maps :class:`~bmnas_core.architecture.ArchitectureWeights` to a genotype. The search
     ends with what it gives in the epoch with the best validation score, and a state's ``genotype``
@@ -101,58 +94,43 @@ def check_genotype(selection: str, found: object, features: tuple[str, ...], N: 
     """``found`` itself. Raises SelectionError unless it is a genotype of the searched space."""
     if isinstance(found, Genotype) and found.features == features and len(found.cells) == N:
         return found
-    raise SelectionError(
-        f"selection {selection!r}: found {quoted(found)}; allowed: a Genotype of {N} Cells on "
-        f"{', '.join(features)}"
-    )
+    allowed = f"a Genotype of {N} Cells on {', '.join(features)}"
+    raise SelectionError(f"selection {selection!r}", quoted(found), allowed)
 
 
 # --- functions of α, β and γ
 
 
 @register_selection("argmax")
-def argmax(weights: ArchitectureWeights) -> Genotype:
+def argmax(weights: ArchitectureWeights, new_features: bool = False) -> Genotype:
     """The published rule: each Cell takes the heaviest pair that no earlier Cell took.
 
-    Earlier Cells are among the candidates, as in the paper (Yin et al. 2022, algorithm 1).
+    Earlier Cells are among the candidates, as in the paper (Yin et al. 2022, algorithm 1). With
+    ``new_features`` only features are, and each pair has one that no earlier Cell took.
     """
-    return _genotype(weights, _free_pairs)
+    features, cells = weights.features, []
+    for i, gamma in enumerate(weights.gamma):
+        taken = [cell.inputs for cell in cells]
+        pairs = free_pairs(cell_predecessors(features, i), taken)
+        if new_features:
+            used = set(chain(*taken))
+            pairs = [pair for pair in free_pairs(features) if not used.issuperset(pair)]
+        if not pairs:
+            what = "features are used" if new_features else "pairs of predecessors are taken"
+            raise SelectionError(f"cells[{i}]: all {what} by earlier Cells already")
+        steps = []
+        for j, op in enumerate(gamma.argmax(axis=1)):
+            edges = weights.step_edges(i, j)
+            inputs = _heaviest(free_pairs(edges[0]), edges, heavier_first=True)
+            steps.append(StepGenotype(weights.operations[op], inputs))
+        cells.append(CellGenotype(_heaviest(pairs, weights.cell_edges(i)), tuple(steps)))
+    return Genotype(features, tuple(cells))
 
 
 @register_selection("released")
 def released(weights: ArchitectureWeights) -> Genotype:
     """The rule of the released code: features only, each pair with one not used before."""
-
-    def candidates(weights: ArchitectureWeights, i: int, taken: list[Pair]) -> list[Pair]:
-        names, used = weights.features, set(chain(*taken))
-        if pairs := [pair for pair in free_pairs(names) if not used.issuperset(pair)]:
-            return pairs
-        raise SelectionError(
-            f"cells[{i}]: all {len(names)} features are used by earlier Cells already"
-        )
-
-    return _genotype(weights, candidates)
-
-
-def _free_pairs(weights: ArchitectureWeights, i: int, taken: list[Pair]) -> list[Pair]:
-    names = cell_predecessors(weights.features, i)
-    if pairs := free_pairs(names, taken):
-        return pairs
-    raise SelectionError(f"cells[{i}]: all pairs of {len(names)} predecessors are taken")
-
-
-def _genotype(weights: ArchitectureWeights, candidates: Callable[..., list[Pair]]) -> Genotype:
-    """The heaviest of all; Cell i takes one of ``candidates(weights, i, earlier Cells' pairs)``."""
-    cells: list[CellGenotype] = []
-    for i, gamma in enumerate(weights.gamma):
-        pairs = candidates(weights, i, [cell.inputs for cell in cells])
-        steps = []
-        for j, op in enumerate(gamma.argmax(axis=1)):
-            names, *_ = edges = weights.step_edges(i, j)
-            inputs = _heaviest(free_pairs(names), edges, heavier_first=True)
-            steps.append(StepGenotype(weights.operations[op], inputs))
-        cells.append(CellGenotype(_heaviest(pairs, weights.cell_edges(i)), tuple(steps)))
-    return Genotype(weights.features, tuple(cells))
+    return argmax(weights, new_features=True)
 
 
 def _heaviest(pairs: list[Pair], edges: tuple, heavier_first: bool = False) -> Pair:
@@ -172,8 +150,7 @@ class SearchView(Protocol):
     seed: int
     bank: FeatureBank
     hypernet: Hypernet
-    #: The present :class:`~bmnas_core.search.SearchState`: α, β and γ are ``state.weights``.
-    state: object
+    state: object  # the present SearchState: α, β and γ are state.weights
 
     def score_of(self, genotype: Genotype, rows: Tensor | None = None) -> float:
         """Score on validation of one architecture, with the hypernet's weights."""
@@ -195,12 +172,9 @@ class Selection:
                 best = max(scores, key=scores.get)
                 yield best, scores[best]
 
-    Random numbers follow the search's seed. The hypernet is in evaluation mode. A resumed search
-    repeats :meth:`run` from its start.
-
-    Attributes:
-        search: the search that ends, a :class:`SearchView`.
-        steps: the most steps that :meth:`run` makes; set it in ``__init__`` if it is not 1.
+    It may read all that the ``search`` has learned, a :class:`SearchView`. :meth:`run` makes at
+    most so many ``steps``; set them in ``__init__`` if it is not 1. Random numbers follow the
+    search's seed. The hypernet is in evaluation mode. A resumed search repeats :meth:`run`.
     """
 
     steps = 1
@@ -213,20 +187,17 @@ class Selection:
         raise NotImplementedError
 
 
-class BestEpoch(Selection):
-    """For functions of α, β and γ: what one gave in the best epoch stands (Yin et al., alg. 1)."""
-
-    steps = 0
-
-
 def selection_for(search: SearchView) -> Selection:
-    """The last part of a search, by the rule that its config names."""
+    """The last part of a search, by the rule that its config names.
+
+    What a function of α, β and γ gave in the best epoch stands (Yin et al. 2022, algorithm 1).
+    """
     name = search.config.selection
     rule = SELECTIONS[name]
+    found = rule(search) if inspect.isclass(rule) else Selection(search)
     if not inspect.isclass(rule):
-        return BestEpoch(search)
-    found = rule(search)
-    if type(found.steps) is not int or found.steps < 1:
+        found.steps = 0
+    elif type(found.steps) is not int or found.steps < 1:
         place, allowed = f"selection {name!r}: steps", "an integer of 1 or more"
         raise SelectionError(place, repr(found.steps), allowed)
     return found
@@ -242,9 +213,8 @@ class Perturbation(Selection):
     Cell. Compare DARTS-PT (Wang et al. 2021), which removes one operation at a time. Pairs that
     are far behind on ``SCREENING_SAMPLES`` drop out (racing, Maron and Moore 1994).
 
-    Attributes:
-        odds: for each Cell so far its pairs and their odds. One standard error behind the best
-            score makes a pair less probable by a factor of e.
+    ``odds`` are those of each Cell's pairs so far. One standard error behind the best score makes
+    a pair less probable by a factor of e.
     """
 
     def __init__(self, search: SearchView):
@@ -256,7 +226,7 @@ class Perturbation(Selection):
         self.weights = search.state.weights
         derived = argmax(self.weights)
         for i in range(search.config.N):
-            pairs = _free_pairs(self.weights, i, fixed)
+            pairs = free_pairs(cell_predecessors(self.weights.features, i), fixed)
             scores = self._scores([[*fixed, pair] for pair in pairs])
             best = max(scores)
             error = standard_error(best, self.items)
@@ -275,11 +245,10 @@ class Perturbation(Selection):
         screened = search.scores_with_inputs(pairs, rows[:SCREENING_SAMPLES])
         best = max(screened)
         enough = best - SCREENING_MARGIN * standard_error(best, SCREENING_SAMPLES)
-        near = [k for k, one in enumerate(screened) if one >= enough]
-        exact = search.scores_with_inputs([pairs[k] for k in near])
-        read = dict(zip(near, exact, strict=True))
-        worst = min(read.values())
-        return [read.get(k, min(one, worst)) for k, one in enumerate(screened)]
+        near = [pair for pair, one in zip(pairs, screened, strict=True) if one >= enough]
+        exact = search.scores_with_inputs(near)
+        worst, left = min(exact), iter(exact)
+        return [next(left) if one >= enough else min(one, worst) for one in screened]
 
 
 @register_selection("successive_halving")
@@ -298,23 +267,23 @@ class SuccessiveHalving(Perturbation):
     probable of them under the hypernet wins. If the noise ratio is above ``MAX_NOISE_RATIO``, the
     first rung is the last.
 
-    Attributes:
-        noise_ratio: the variance that so few samples of validation cause, as a share of the
-            variance of the first rung's scores so far (estimated from their quartiles); 0 to 1.
+    ``noise_ratio``, 0 to 1, is the variance that so few samples of validation cause, as a share of
+    the variance of the first rung's scores so far (estimated from their quartiles).
     """
 
     def __init__(self, search: SearchView):
         super().__init__(search)
         self.rungs, self.noise_ratio = search.config.rungs or RUNGS, 1.0
-        self._set_steps(self.rungs[0][0])
-
-    def _set_steps(self, candidates: int) -> None:
-        self.steps = self.search.config.N + sum(min(count, candidates) for count, _ in self.rungs)
+        self.steps += sum(count for count, _ in self.rungs)
 
     def run(self) -> Iterator[tuple[Genotype, float]]:
         yield from super().run()
-        left = [Candidate(self.search, *found) for found in self._candidates().items()]
-        self._set_steps(len(left))
+        most, random = self.rungs[0][0], generator(self.search.seed, "candidates")
+        given = self.weights, self.odds
+        first = {self.genotype.canonical(): genotype_probability(*given, self.genotype)}
+        found = first | sample_candidates(*given, most, random)
+        left = [Candidate(self.search, *item) for item in islice(found.items(), most)]
+        self.steps = self.search.config.N + sum(min(k, len(left)) for k, _ in self.rungs)
         for rung, (count, epochs) in enumerate(self.rungs):
             left = self._best_first(left)[:count] if rung else left
             for k, candidate in enumerate(left, 1):
@@ -344,13 +313,6 @@ class SuccessiveHalving(Perturbation):
         low, high = scores.quantile(torch.tensor([0.25, 0.75], dtype=torch.float64)).tolist()
         noise = fmean(standard_error(score, self.items) ** 2 for score in scores.tolist())
         return noise / max(((high - low) / QUARTILES) ** 2, noise)
-
-    def _candidates(self) -> dict[Genotype, float]:
-        """Genotypes and their probabilities, that of the perturbation first."""
-        most, random = self.rungs[0][0], generator(self.search.seed, "candidates")
-        given = self.weights, self.odds
-        first = {self.genotype.canonical(): genotype_probability(*given, self.genotype)}
-        return dict(islice((first | sample_candidates(*given, most, random)).items(), most))
 
 
 class Candidate:

@@ -7,9 +7,11 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count, takewhile
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
 from .backbones.item_training import train_on_items
 from .config import Settings, setting
@@ -49,11 +51,8 @@ class EndToEnd(nn.Module):
 
     The backbones learn in evaluation mode: their BatchNorms keep their statistics, since batches
     that fit in memory are too small for better ones, and without dropout the fusion network learns
-    from features like those that it is tested on.
-
-    Attributes:
-        reads_inputs: names of the modalities whose raw inputs it reads. A network without this
-            attribute reads features.
+    from features like those that it is tested on. ``reads_inputs`` names the modalities whose raw
+    inputs it reads; a network without this attribute reads features.
     """
 
     def __init__(self, task: Task, fusion: FusionNetwork, L: int):
@@ -74,11 +73,9 @@ class EndToEnd(nn.Module):
         return self
 
     def parameter_groups(self, config: TrainConfig) -> list[dict]:
-        """What an optimiser trains at which rate: the backbones at one of their own."""
-        return [
-            {"params": list(self.fusion.parameters()), "lr": config.max_lr},
-            {"params": list(self.backbones.parameters()), "lr": config.backbone_lr},
-        ]
+        """What an optimiser trains, the backbones at a rate of their own."""
+        own = {"params": self.backbones.parameters(), "lr": config.backbone_lr}
+        return [{"params": self.fusion.parameters()}, own]
 
 
 class Unimodal(nn.Module):
@@ -89,8 +86,7 @@ class Unimodal(nn.Module):
         self.reads_inputs, self.backbone = (modality.name,), modality.backbone
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        (name,) = self.reads_inputs
-        return self.backbone.classify(self.backbone(inputs[name]))
+        return self.backbone.classify(self.backbone(inputs[self.reads_inputs[0]]))
 
 
 def train_backbone(
@@ -111,19 +107,16 @@ def train_backbone(
     :func:`~bmnas_core.backbones.item_training.train_on_items`. Both learn from the training split
     alone: a search reads validation, and features that memorise its samples would mislead it.
 
-    Args:
-        config: fields that are None default to the task's for this backbone, then to the task's.
-        on_epoch: called with each epoch's record as it ends.
+    Fields of ``config`` that are None default to the task's for this backbone, then to the task's.
+    ``on_epoch`` is called with each epoch's record as it ends.
 
     Returns:
         The backbone under its classifier, in evaluation mode, and one record an epoch, as of
         :func:`train`. One that learned labels can be given to :func:`evaluate`. One that learned
         items maps inputs to logits (N, item classes); its validation score is their accuracy.
 
-    Raises:
-        TaskError: for a modality that does not exist.
-        TrainError: for a backbone without ``classify`` whose items have no classes.
-        BmnasError: when the loss stops being finite.
+    Raises TaskError for a modality that does not exist, TrainError for a backbone without
+    ``classify`` whose items have no classes, and BmnasError when the loss stops being finite.
     """
     found = as_task(task).modality(modality)
     own = task.backbone_config.get(modality, Settings())
@@ -165,35 +158,27 @@ def train(
 
     Returns:
         The trained network (an :class:`EndToEnd` one with ``config.finetune``) and one record an
-        epoch: ``epoch``, ``lr``, ``train_loss``, ``validation_score``, ``seconds``. The validation
-        score is None if validation is trained on.
+        epoch: ``epoch``, ``lr``, ``train_loss``, ``validation_score`` or None, ``seconds``.
 
-    Raises:
-        TrainError: if the genotype's features are not the task's, or ``start`` is no such network.
+    Raises TrainError if the genotype has other features than the task, or ``start`` does not fit.
     """
     config = TrainConfig.from_optional(config).with_defaults(as_task(task).config)
     device = resolve_device(device)
     with seeded(seed, "initial weights"):
         net = fusion_network(genotype, task, config)
     if start is not None:
-        net = _copy_of(start, net)
+        alike = isinstance(start, FusionNetwork) and start.genotype == genotype
+        both = zip(start.parameters(), net.parameters(), strict=True) if alike else ()
+        if not alike or any(a.shape != b.shape for a, b in both):
+            allowed = "a FusionNetwork of the same genotype, C, L and task"
+            raise TrainError("start", type(start).__name__, allowed)
+        net = copy.deepcopy(start)
     if config.finetune:
         net, source = EndToEnd(task, net, config.L), RawInputs(task, device=device)
     else:
         source = FeatureBank.shared(task, config.L, device, bank)
     how = {"progress": progress, "on_epoch": on_epoch, "validate": validate}
     return net, fit(net, task, source, config, seed=seed, **how)
-
-
-def _copy_of(start: nn.Module, net: FusionNetwork) -> FusionNetwork:
-    def shapes(one: FusionNetwork) -> dict:
-        return {name: value.shape for name, value in one.state_dict().items()}
-
-    fits = isinstance(start, FusionNetwork) and start.genotype == net.genotype
-    if not fits or shapes(start) != shapes(net):
-        found, allowed = type(start).__name__, "a FusionNetwork of the same genotype, C, L and task"
-        raise TrainError("start", found, allowed)
-    return copy.deepcopy(start)
 
 
 def network_cost(
@@ -208,20 +193,19 @@ def network_cost(
 
     config = TrainConfig.from_optional(config).with_defaults(as_task(task).config)
 
-    def count() -> tuple[int, int]:
+    def cost() -> tuple[int, int]:
         net = fusion_network(genotype, task, config).eval()
-        channels = net.reshape.channels
-        features = {name: torch.zeros(1, c, config.L) for name, c in channels.items()}
+        features = {name: torch.zeros(1, c, config.L) for name, c in net.reshape.channels.items()}
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             net(features)
         return count_parameters(net), counter.get_total_flops()
 
     try:
         with torch.device("meta"):  # shapes without numbers
-            return count()
+            return cost()
     except Exception:  # an operation that reads its numbers; a real error is raised again below
         with seeded(0, "cost"):
-            return count()
+            return cost()
 
 
 def fusion_network(genotype: Genotype, task: Task, config: TrainConfig) -> FusionNetwork:
@@ -249,11 +233,8 @@ def fit(
 ) -> list[dict]:
     """Train any network that maps a batch of ``source`` to logits; a record an epoch.
 
-    Args:
-        loss: of the network's output and the labels; the metric's by default.
-        name: what the progress bar says. The others are as in :func:`train`.
-
-    Raises TrainError when the loss stops being finite.
+    ``loss``, the metric's by default, takes the network's output and the labels; the progress bar
+    says ``name``; the rest as in :func:`train`. Raises TrainError when the loss is not finite.
     """
     history = []
     records = fit_by_epoch(net, task, source, config, seed=seed, loss=loss, validate=validate)
@@ -279,13 +260,14 @@ def fit_by_epoch(
 
     With several seeds the batches of all come together, along one more dimension in front.
     """
-    alone = isinstance(seed, int)
+    alone = not isinstance(seed, Sequence)
     seeds = (seed,) if alone else tuple(seed)
     n, loss = source.size(config.data), loss or metric_of(task).loss
     net.to(source.device)
-    groups = [{"params": list(net.parameters()), "lr": config.max_lr}]
-    groups = net.parameter_groups(config) if hasattr(net, "parameter_groups") else groups
-    optimizer = torch.optim.Adam(groups, weight_decay=config.weight_decay)
+    groups = net.parameters()
+    if hasattr(net, "parameter_groups"):
+        groups = net.parameter_groups(config)
+    optimizer = torch.optim.Adam(groups, lr=config.max_lr, weight_decay=config.weight_decay)
     scheduler = cosine_restarts(optimizer, config)
     for epoch in range(config.epochs):
         start, losses = time.perf_counter(), []
@@ -360,12 +342,9 @@ def scores(
 def predict(
     net: nn.Module, task: Task, source: Source, split: str, rows: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Logits and labels of a split, in evaluation mode: (n, classes), or (K, n, classes) of K nets.
+    """Logits and labels of (rows of) a split: (n, classes), or (K, n, classes) of K networks.
 
-    Args:
-        rows: which samples of the split; all by default.
-
-    Raises TaskError for a split that does not exist.
+    In evaluation mode. Raises TaskError for a split that does not exist.
     """
     training = net.training
     net.eval()
@@ -382,18 +361,13 @@ def predict(
 
 def cosine_restarts(optimizer: torch.optim.Optimizer, config: Settings):
     """Learning rate along cosines from max to min that restart; step it with the epoch so far."""
-    return torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(
-        optimizer, T_0=config.restart, T_mult=2, eta_min=config.min_lr
-    )
+    return CosineAnnealingWarmRestarts(optimizer, config.restart, T_mult=2, eta_min=config.min_lr)
 
 
 def cosine_ends(config: Settings) -> tuple[int, ...]:
     """Epochs at whose end the learning rate is lowest, before it restarts; and the last one."""
-    ends, length = [0], config.restart
-    while ends[-1] + length < config.epochs:
-        ends.append(ends[-1] + length)
-        length *= 2
-    return (*ends[1:], config.epochs)
+    ends = (config.restart * (2**k - 1) for k in count(1))
+    return (*takewhile(lambda end: end < config.epochs, ends), config.epochs)
 
 
 def _micro_batches(rows: Tensor, size: int | None) -> tuple[Tensor, ...]:

@@ -354,7 +354,7 @@ def test_a_final_selection_that_ends_earlier_when_repeated_ends_the_resumed_sear
 def test_the_best_epoch_is_one_in_which_the_architecture_learned(warmup, best, monkeypatch):
     scores = {3: 0.9, 6: 0.8, 9: 0.5}
     search = Search(tiny_task(), SearchConfig(warmup=warmup, epochs=3), device="cpu")
-    monkeypatch.setattr(search, "_val_score", lambda: scores[search.step])
+    monkeypatch.setattr(search, "score_of", lambda mixture: scores[search.step])
     states = {state.val_score: state for state in run(search)}
     assert search.best_score == best and search.best_genotype == states[best].genotype
 
@@ -484,9 +484,9 @@ def test_the_second_order_gradient_is_that_of_finite_differences():
 
     search.bank = SimpleNamespace(batch=double, size=search.bank.size)
     parameters = search.architecture
-    validation = search._batch("validation", 0, 0)
+    validation = search._batch("validation", 0)
     exact = torch.autograd.grad(search._unrolled_loss(validation), parameters)
-    first = torch.autograd.grad(search._loss(*validation), parameters)
+    first = torch.autograd.grad(search._loss(validation), parameters)
     largest = max(float((a - b).abs().max()) for a, b in zip(exact, first, strict=True))
     assert largest > 1e-4, "the unrolled step must matter for this test to say anything"
     for parameter, gradient in zip(parameters, exact, strict=True):

@@ -3,6 +3,7 @@
 import copy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -69,7 +70,8 @@ def test_only_the_data_asked_for_are_trained_on(data, n):
 
 
 def test_the_same_seed_gives_the_same_network_to_the_bit():
-    nets = [train(GENOTYPE, tiny_task(), seed=seed, **QUICK)[0] for seed in (1, 1, 2)]
+    seeds = 1, np.int64(1), 2
+    nets = [train(GENOTYPE, tiny_task(), seed=seed, **QUICK)[0] for seed in seeds]
     states = [torch.cat([v.flatten().float() for v in net.state_dict().values()]) for net in nets]
     assert torch.equal(states[0], states[1]) and not torch.equal(states[0], states[2])
 
