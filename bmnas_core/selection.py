@@ -116,8 +116,8 @@ def argmax(weights: ArchitectureWeights, new_features: bool = False) -> Genotype
             used = set(chain(*taken))
             pairs = [pair for pair in free_pairs(features) if not used.issuperset(pair)]
         if not pairs:
-            what = "features are used" if new_features else "pairs of predecessors are taken"
-            raise SelectionError(f"cells[{i}]: all {what} by earlier Cells already")
+            what = f"{len(features)} features" if new_features else "pairs of predecessors"
+            raise SelectionError(f"cells[{i}]: all {what} are used by earlier Cells already")
         steps = []
         for j, op in enumerate(gamma.argmax(axis=1)):
             edges = weights.step_edges(i, j)

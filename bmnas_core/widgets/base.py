@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
 import anywidget
 import ipywidgets as ipw
@@ -37,53 +38,7 @@ class BrowserBridge(anywidget.AnyWidget):
     it asks for a frame only once the one before is painted.
     """
 
-    _esm = """
-    export default {
-      render({ model, el }) {
-        el.innerHTML = `<div><span>time</span><input type="range" min="0" style="flex: 1"
-          aria-label="time" data-lm-suppress-shortcuts="true"></div>`;  // arrow keys stay here
-        const line = el.firstChild, slider = line.lastChild;
-        slider.onkeydown = event => event.stopPropagation();
-        let held = false, waiting = false, wanted = null;
-        const update = () => {
-          const last = model.get("last");
-          line.style.cssText = `display: ${last < 0 ? "none" : "flex"}; gap: 8px`;
-          slider.max = last;
-          if (!held && wanted === null) slider.value = model.get("shown");
-        };
-        const ask = () => {
-          if (waiting || wanted === null) return;
-          waiting = true;
-          model.send({ show: wanted });
-          wanted = null;
-        };
-        const painted = () => {
-          const sent = model.get("sent");
-          const tell = () => {
-            model.set("painted", sent);
-            model.save_changes();
-            waiting = false;
-            ask();
-          };
-          document.hidden ? tell() : requestAnimationFrame(() => setTimeout(tell, 0));
-        };
-        globalThis.bmnasPage ??= String(Math.random());
-        const count = by => model.send({ page: globalThis.bmnasPage, views: by });
-        slider.oninput = () => { wanted = Number(slider.value); ask(); };
-        slider.onpointerdown = () => { held = true; };
-        slider.onpointerup = slider.onblur = () => { held = false; update(); };
-        model.on("change:last change:shown", update);
-        model.on("change:sent", painted);
-        update();
-        count(1);
-        return () => {
-          model.off("change:last change:shown", update);
-          model.off("change:sent", painted);
-          count(-1);
-        };
-      },
-    };
-    """
+    _esm = Path(__file__).with_name("bridge.js")
     sent = traitlets.Int(0).tag(sync=True)
     painted = traitlets.Int(0).tag(sync=True)
     last = traitlets.Int(-1).tag(sync=True)
