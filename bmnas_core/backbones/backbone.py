@@ -1,7 +1,5 @@
 """The base of the paper's backbones, layers with He's initial values, and a small backbone."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from ..networks import FeatureError

@@ -1,7 +1,5 @@
 """Train a backbone without a classifier of its own on what each item shows."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable

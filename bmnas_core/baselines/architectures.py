@@ -1,7 +1,5 @@
 """Baselines made of Cells without a search: fixed ones, and random genotypes."""
 
-from __future__ import annotations
-
 from itertools import starmap
 
 import torch

@@ -1,7 +1,5 @@
 """How baselines are compared: on the same task, recipe and seed, each network tested once."""
 
-from __future__ import annotations
-
 import inspect
 import time
 from collections.abc import Callable, Iterable, Iterator

@@ -1,7 +1,5 @@
 """Baselines without Cells: each modality alone, late fusion, all features, GMU, CentralNet."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -12,8 +12,6 @@ is a 1×1 convolution; BatchNorm follows it; a score is that of the last epoch. 
 sampled by the surrogate, although their scores are known.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import partial

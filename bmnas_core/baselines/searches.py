@@ -1,7 +1,5 @@
 """Baselines that search: BM-NAS, its parts replaced, random search and evolution in its space."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial

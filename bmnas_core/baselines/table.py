@@ -1,7 +1,5 @@
 """The table of all baselines: every rule and seed in one resumable run, as a CSV file."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 from itertools import product

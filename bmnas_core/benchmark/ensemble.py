@@ -4,8 +4,6 @@ Networks of one shape differ only in which features they read. Their weights are
 pass computes all of them.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator, Sequence
 from functools import partial

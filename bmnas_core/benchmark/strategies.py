@@ -4,8 +4,6 @@ They are the default search, variants of it with one thing changed, and other se
 only score architectures one by one are simulated: they train nothing, but read the scores.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import time

@@ -5,8 +5,6 @@ all genotypes of one Cell with M steps that differ after
 :meth:`~bmnas_core.genotype.Genotype.canonical`. Each is trained on train alone, by one recipe.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

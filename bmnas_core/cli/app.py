@@ -4,8 +4,6 @@ A user's mistake is one ``error: …`` line on stderr and exit code 2; a noteboo
 that are not right give 1; Ctrl-C gives 130.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, NoReturn
 
 import typer

@@ -1,7 +1,5 @@
 """What several commands share: options, ``-p NAME VALUE`` pairs, tables."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import Annotated

@@ -1,7 +1,5 @@
 """Commands on notebooks, their results and the genotypes that they find."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """Commands on tasks: their data sets, backbones, tabular benchmarks and baselines."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path

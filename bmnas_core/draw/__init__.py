@@ -1,7 +1,5 @@
 """Architectures and searches as pictures: graphs by graphviz, results by matplotlib."""
 
-from __future__ import annotations
-
 from ..architecture import ArchitectureWeights
 from ..errors import check_type
 from ..genotype import Genotype

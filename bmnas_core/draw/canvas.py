@@ -3,8 +3,6 @@
 A drawing takes a few milliseconds, shows itself in a notebook, and can be saved as SVG, PNG or PDF.
 """
 
-from __future__ import annotations
-
 import atexit
 import os
 import shutil

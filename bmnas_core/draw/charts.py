@@ -1,7 +1,5 @@
 """Charts, drawn by matplotlib in the kit's style: results of networks; α, β, γ over a search."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -4,8 +4,6 @@ On the canvas of the graphs, not matplotlib's: the stepper redraws them at every
 keeps them as frames.
 """
 
-from __future__ import annotations
-
 import math
 from collections import namedtuple
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The hypernet as a graph and as heatmaps: every candidate with its current weight."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import repeat
 

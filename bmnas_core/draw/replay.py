@@ -5,8 +5,6 @@ others only the attributes and texts that differ. Genotypes differ in their elem
 whole, each once. All of this is compressed.
 """
 
-from __future__ import annotations
-
 import base64
 import html
 import json

@@ -1,7 +1,5 @@
 """An executed notebook as one page of HTML that needs no kernel and no network."""
 
-from __future__ import annotations
-
 import html
 import logging
 import re

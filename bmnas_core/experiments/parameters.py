@@ -3,8 +3,6 @@
 They stand in the cell tagged ``parameters``. New values are checked against these defaults.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import logging

@@ -1,7 +1,5 @@
 """What a run found: ``result.json`` beside the genotype, and many runs in one table."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -1,7 +1,5 @@
 """Run a notebook with other parameters, unattended."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Log-mel spectrograms of sounds, and noise at a given level."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """``avmnist``: MNIST's test images and the Free Spoken Digit Dataset, from their own files."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import wave

@@ -3,8 +3,6 @@
 The speech is not a recording of people: ``assets/digits/build_speech.py`` made it with espeak-ng.
 """
 
-from __future__ import annotations
-
 import hashlib
 from functools import cache
 

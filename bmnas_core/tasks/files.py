@@ -1,7 +1,5 @@
 """Where data files are, whether they are the right ones, and how to get them."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import sys

@@ -1,7 +1,5 @@
 """Inputs that do not fit in memory: decoded from their files on demand."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import warnings

@@ -5,8 +5,6 @@ their sum is the label, so neither modality alone says much and fusion decides. 
 task harder: the share of the images' variance that is kept, and the noise added to the speech.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -5,8 +5,6 @@ so that the interface answers in between. While a cell of the notebook runs, the
 because both draw from the same random generator. Other widgets' callbacks are not synchronised.
 """
 
-from __future__ import annotations
-
 import asyncio
 import html
 import os

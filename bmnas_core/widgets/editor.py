@@ -1,7 +1,5 @@
 """GenotypeEditor: build a genotype with menus that offer only what is legal."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Sliders above a picture that is drawn from their values."""
 
-from __future__ import annotations
-
 import inspect
 import io
 import math

@@ -1,7 +1,5 @@
 """SearchStepper: a search with buttons and a time slider."""
 
-from __future__ import annotations
-
 import asyncio
 import html
 import os

@@ -1,7 +1,5 @@
 """Backbones' weights in files: published ones, ImageNet's and our own."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """3D ResNeXt-101, the backbone of EgoGesture's colour and depth videos."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from ...config import ConfigError

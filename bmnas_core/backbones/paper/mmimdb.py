@@ -1,7 +1,5 @@
 """VGG-19 and the Maxout MLP, the backbones of MM-IMDB's posters and plots."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from ...networks import FeatureError

@@ -1,7 +1,5 @@
 """Inflated ResNet-50 and HCN, the backbones of NTU RGB+D's videos and skeletons."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool3d, interpolate

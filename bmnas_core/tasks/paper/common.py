@@ -1,7 +1,5 @@
 """What the paper's three tasks share: where their files are, backbones, modalities."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence

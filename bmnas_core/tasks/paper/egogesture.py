@@ -1,7 +1,5 @@
 """``egogesture``: EgoGesture's RGB and depth videos, from the data set's own frames."""
 
-from __future__ import annotations
-
 import math
 import os
 import re

@@ -1,7 +1,5 @@
 """``mmimdb``: MM-IMDB, 23 genres of films by poster and plot, from the data set's own files."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 

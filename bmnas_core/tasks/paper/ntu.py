@@ -1,7 +1,5 @@
 """``ntu``: NTU RGB+D, 60 actions as video and as skeletons, from the data set's own files."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Iterator

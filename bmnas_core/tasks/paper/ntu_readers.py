@@ -1,7 +1,5 @@
 """NTU RGB+D's readers: frames of a video, and the joints of two bodies, spread over time."""
 
-from __future__ import annotations
-
 import os
 from contextlib import suppress
 from dataclasses import dataclass, field

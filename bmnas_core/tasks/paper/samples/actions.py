@@ -6,8 +6,6 @@ object's colour and shape, but of the motion only roughly where the hand is. So 
 shows one of the two parts of an action.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -7,8 +7,6 @@ shape, since its hand is a blob. Both show the movement across. So either modali
 confuses each class with one other.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from itertools import product

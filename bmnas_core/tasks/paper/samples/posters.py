@@ -6,8 +6,6 @@ the words of the plot, and two in either. Sometimes a genre does not show where 
 where it should not.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from math import cos, pi, sin
