@@ -1,7 +1,5 @@
 """α, β and γ as numbers: what they say of edges and operations, and how probable genotypes are."""
 
-from __future__ import annotations
-
 import heapq
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,23 +1,20 @@
 """Cells: the searchable :class:`MixedCell` and the discrete :class:`Cell`.
 
-A Cell has inputs X and Y and inner steps S1 … SM, each a primitive operation on two earlier nodes.
-The step outputs are concatenated and reduced to C channels, X is added, and LayerNorm gives the
-output Z (Yin et al. 2022, section 3.2). In a MixedCell every edge and operation is a mixture.
+The outputs of a Cell's steps S1 … SM on its inputs X and Y are concatenated and reduced to C
+channels, X is added, and LayerNorm gives the output Z (Yin et al. 2022, section 3.2). In a
+MixedCell all edges and operations mix.
 """
 
-from __future__ import annotations
-
 import functools
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from .config import ConfigError
 from .errors import BmnasError, quoted
-from .genotype import OPERATIONS, CellGenotype, step_name, step_predecessors
-from .ops import Conv1x1
+from .genotype import OPERATIONS, CellGenotype, StepGenotype, step_name, step_predecessors
+from .ops import Reshape
 from .registry import Registry
 
 #: Standard deviation of the initial α, β and γ, as published.
@@ -30,30 +27,22 @@ class RelaxationError(BmnasError):
 
 def _try_out(name: str, cls: object) -> None:
     """Refuse a relaxation whose ``weights`` gives no weights for X and for Y."""
-    columns = getattr(cls, "columns", ())
+    place, columns = f"relaxation {name!r}", getattr(cls, "columns", ())
     if len(columns) != 2 or not all(isinstance(column, str) for column in columns):
-        raise RelaxationError(
-            f"relaxation {name!r}: found columns {columns!r}; allowed: two names, those of the "
-            "columns of α and β"
-        )
+        allowed = "two names, those of the columns of α and β"
+        raise RelaxationError(place, f"columns {columns!r}", allowed)
     for edges in (2, 5):
         logits = torch.linspace(-3, 3, 2 * edges).reshape(edges, 2).requires_grad_()
         try:
             weights = tuple(cls.weights(logits))
-            fits = len(weights) == 2 and all(
-                w.shape == (edges,) and w.dtype == logits.dtype and bool((w >= 0).all())
-                for w in weights
-            )
+            kinds = [(w.shape, w.dtype, bool((w >= 0).all())) for w in weights]
         except Exception as error:
-            raise RelaxationError(
-                f"relaxation {name!r}: weights(logits) called on a tensor of shape {edges, 2} "
-                f"raised {type(error).__name__}: {error}"
-            ) from error
-        if not fits:
-            raise RelaxationError(
-                f"relaxation {name!r}: found weights {quoted(weights, 200)}; allowed: two tensors "
-                f"of shape ({edges},) and {logits.dtype}, not negative"
-            )
+            called = f"weights(logits) called on a tensor of shape {edges, 2}"
+            raised = f"raised {type(error).__name__}: {error}"
+            raise RelaxationError(f"{place}: {called} {raised}") from error
+        if kinds != [((edges,), logits.dtype, True)] * 2:
+            allowed = f"two tensors of shape ({edges},) and {logits.dtype}, not negative"
+            raise RelaxationError(place, f"weights {quoted(weights, 200)}", allowed)
 
 
 #: Relaxations by name, filled by :func:`register_relaxation`.
@@ -94,22 +83,19 @@ class PairRelaxation:
 
     @staticmethod
     def weights(logits: Tensor) -> tuple[Tensor, Tensor]:
-        """``logits: (P, 2)`` → weights (P,) for X and for Y, as in :class:`PaperRelaxation`."""
+        """As in :class:`PaperRelaxation`."""
         return logits.softmax(dim=0).unbind(dim=1)
 
 
 @register_relaxation("edge")
-class EdgeRelaxation:
+class EdgeRelaxation(PaperRelaxation):
     """Edges compete for one sum, which is both X and Y: edge normalisation (Xu et al. 2020).
 
     The columns are the paper's; the softmax over predecessors is of Identity minus Zero.
     """
 
-    columns = ("Zero", "Identity")
-
     @staticmethod
     def weights(logits: Tensor) -> tuple[Tensor, Tensor]:
-        """``logits: (P, 2)`` → weights (P,) for X and for Y, as in :class:`PaperRelaxation`."""
         shares = (logits[:, 1] - logits[:, 0]).softmax(dim=0)
         return shares, shares
 
@@ -121,9 +107,7 @@ class Temperature(nn.Module):
     adds noise, so that it mixes as if an architecture were sampled (SNAS, Xie et al. 2019).
     """
 
-    def __init__(self):
-        super().__init__()
-        self.value, self.gumbel = 1.0, False
+    value, gumbel = 1.0, False
 
     def forward(self, logits: Tensor) -> Tensor:
         if self.gumbel and self.training:
@@ -149,10 +133,7 @@ class _CellOutput(nn.Module):
 
     def __init__(self, C: int, L: int, M: int, dropout: float):
         super().__init__()
-        self.reduce = None
-        if M > 1:
-            layers = {"conv": Conv1x1(M * C, C), "bn": nn.BatchNorm1d(C), "relu": nn.ReLU()}
-            self.reduce = nn.Sequential(OrderedDict(layers, dropout=nn.Dropout(dropout)))
+        self.reduce = Reshape(M * C, C, dropout) if M > 1 else None
         self.ln = nn.LayerNorm([C, L])
 
     def forward(self, x: Tensor, steps: list[Tensor]) -> Tensor:
@@ -166,11 +147,9 @@ class MixedCell(nn.Module):
     ``beta`` (edges, 2) lists the edges step by step, predecessors X, Y, S1, …; what its columns
     mean is the relaxation's. ``gamma`` (M, operations) is softmaxed over operations.
 
-    Args:
-        relaxation: a class of :data:`RELAXATIONS`.
-        temperature: shared by all Cells of a hypernet.
-        partial: a divisor of C; operations work on 1/``partial`` of the channels, and the rest are
-            summed (PC-DARTS, Xu et al. 2020). Channels take turns from step to step.
+    ``relaxation`` is a class of :data:`RELAXATIONS`; all Cells of a hypernet share ``temperature``.
+    Operations work on 1/``partial`` of the channels, with ``partial`` a divisor of C, and the rest
+    are summed (PC-DARTS, Xu et al. 2020). Channels take turns from step to step.
     """
 
     def __init__(
@@ -205,30 +184,22 @@ class MixedCell(nn.Module):
         gammas = self.temperature(self.gamma).softmax(1)
         for step, logits, gamma in zip(self.steps, edges, gammas, strict=True):
             a, b = mix_inputs(self.relaxation, logits, states)
-            states.append(self._mix_operations(step, gamma, a, b))
+            states.append(self._mix_operations(step.values(), gamma, a, b))
         return self.output(x, states[2:])
 
     def forward_path(self, genotype: CellGenotype, x: Tensor, y: Tensor) -> Tensor:
         """One architecture of this Cell alone, with its weights: ``(N, C, L)`` → ``(N, C, L)``."""
         operations = [step[s.op] for s, step in zip(genotype.steps, self.steps, strict=True)]
         if self.partial > 1:
-            operations = [functools.partial(self._partial, op) for op in operations]
-        return forward_path(genotype, operations, self.output, x, y)
+            operations = [functools.partial(self._mix_operations, [op], [1.0]) for op in operations]
+        return self.output(x, run_nodes({"X": x, "Y": y}, genotype.steps, operations, step_name))
 
-    def _partial(self, op: nn.Module, a: Tensor, b: Tensor) -> Tensor:
-        size = a.shape[1] // self.partial
-        return self._with_the_rest(op(a[:, :size], b[:, :size]), a, b)
-
-    def _mix_operations(self, step: nn.ModuleDict, gamma: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    def _mix_operations(self, operations: Iterable, gamma: Iterable, a: Tensor, b: Tensor):
+        """The channels that no operation works on, summed, and then the operations' mixture."""
         # Each operation slices for itself: one slice for all would add gradients in another order.
-        size, pairs = a.shape[1] // self.partial, zip(gamma, step.values(), strict=True)
+        size, pairs = a.shape[1] // self.partial, zip(gamma, operations, strict=True)
         mixed = sum(g * op(a[:, :size], b[:, :size]) for g, op in pairs)
-        return mixed if self.partial == 1 else self._with_the_rest(mixed, a, b)
-
-    def _with_the_rest(self, out: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        """The channels that no operation works on, summed, and then ``out``."""
-        size = out.shape[1]
-        return torch.cat([a[:, size:] + b[:, size:], out], dim=1)
+        return mixed if self.partial == 1 else torch.cat([a[:, size:] + b[:, size:], mixed], dim=1)
 
 
 class Cell(nn.Module):
@@ -242,14 +213,19 @@ class Cell(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """``x, y: (N, C, L)`` → ``(N, C, L)``."""
-        return forward_path(self.genotype, self.steps, self.output, x, y)
+        steps = run_nodes({"X": x, "Y": y}, self.genotype.steps, self.steps, step_name)
+        return self.output(x, steps)
 
 
-def forward_path(
-    genotype: CellGenotype, operations: Iterable[Callable], output: nn.Module, x: Tensor, y: Tensor
-) -> Tensor:
-    """A Cell's output, step by step. ``x, y: (N, C, L)`` → ``(N, C, L)``."""
-    states = {"X": x, "Y": y}
-    for j, (step, op) in enumerate(zip(genotype.steps, operations, strict=True)):
-        states[step_name(j)] = op(*(states[name] for name in step.inputs))
-    return output(x, list(states.values())[2:])
+def run_nodes(
+    states: dict[str, Tensor],
+    nodes: Sequence[CellGenotype | StepGenotype],
+    functions: Iterable[Callable],
+    name: Callable[[int], str],
+) -> list[Tensor]:
+    """What each Cell, or step, makes of its inputs: in ``states``, or of node i as ``name(i)``."""
+    outputs, states = [], dict(states)
+    for i, (node, function) in enumerate(zip(nodes, functions, strict=True)):
+        outputs.append(function(*(states[source] for source in node.inputs)))
+        states[name(i)] = outputs[-1]
+    return outputs

@@ -24,10 +24,7 @@ LIMITS = {"ge": "at least", "le": "at most", "gt": "above"}
 
 
 def setting(default=None, *, choices=(), **limits: float):
-    """A dataclass field that :class:`Config` checks: one of ``choices``; ``ge``, ``le``, ``gt``.
-
-    ``choices`` may be a function, which is asked at each check.
-    """
+    """A dataclass field that :class:`Config` checks: one of ``choices``; ``ge``, ``le``, ``gt``."""
     return field(default=default, metadata={"choices": choices, "limits": limits})
 
 
@@ -114,7 +111,6 @@ class SearchSettings(Settings):
 
 
 def _check_item(item, place: str, choices, limits: dict[str, float]) -> None:
-    choices = choices() if callable(choices) else choices
     if choices and item not in choices:
         allowed, hint = ", ".join(map(repr, choices)), near_miss(item, choices)
         raise ConfigError(place, f"{item!r}{hint}", allowed)

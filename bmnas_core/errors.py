@@ -1,7 +1,5 @@
 """The root of every error that a user can cause, and how errors quote what they found."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 

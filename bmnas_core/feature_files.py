@@ -5,8 +5,6 @@ backbones, data, L or pooling stay where they are. Extraction is flushed every f
 and an extraction that was killed goes on from there.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -58,26 +56,16 @@ Extract = Callable[[Modality, int], Iterator[Part]]
 
 def cache_key(modalities: Sequence[Modality], L: int) -> str:
     """Hash of everything that determines the modalities' features of length L."""
-    digest = hashlib.sha256(f"{FORMAT} {L}".encode())
-    for modality in modalities:
-        digest.update(modality.fingerprint().encode())
-    return digest.hexdigest()[:32]
+    parts = [f"{FORMAT} {L}", *(modality.fingerprint() for modality in modalities)]
+    return hashlib.sha256("".join(parts).encode()).hexdigest()[:32]
 
 
 class DiskFeatures:
     """Features of all modalities in files, extracted into them if they are not there yet.
 
-    Args:
-        folder: for one folder a modality.
-        device: where batches are served.
-
-    Attributes:
-        features: feature name → (items, C_i, L), in half precision.
-        skipped: modality name → item → why it cannot be read.
-
-    Raises:
-        FeatureError: for a folder or features that cannot be written or read.
-        DataError: if ``MAX_UNREADABLE_RUN`` items in a row cannot be read.
+    ``features``, in half precision, and ``skipped`` are as in a FeatureBank; batches are served on
+    ``device``. Raises FeatureError for a folder or features that cannot be written or read, and
+    DataError if ``MAX_UNREADABLE_RUN`` items in a row cannot be read.
     """
 
     def __init__(
@@ -104,11 +92,9 @@ class DiskFeatures:
         self._prefetched: dict[tuple, Future] = {}
 
     def read(self, index: Tensor, rows: Tensor, next_rows: Tensor | None) -> dict[str, Tensor]:
-        """Features of samples ``rows`` (…,), in float32, each (…, C_i, L).
+        """Features of samples ``rows`` (…,), in float32, each (…, C_i, L); prefetches next_rows.
 
-        Args:
-            index: (n, modalities), the items of each sample.
-            next_rows: samples to prefetch.
+        ``index`` (n, modalities) says which items the samples consist of.
         """
         _, reading = self._start(index[rows])
         if next_rows is not None:
@@ -187,10 +173,9 @@ class MemmapFeatures:
             shutil.rmtree(beside, ignore_errors=True)
             raise
         except OSError as error:
-            raise FeatureError(
-                f"{error.filename or beside}: {error.strerror or error}; what was extracted before "
-                "is kept, and the next call goes on from there"
-            ) from None
+            what = f"{error.filename or beside}: {error.strerror or error}"
+            kept = "what was extracted before is kept, and the next call goes on from there"
+            raise FeatureError(f"{what}; {kept}") from None
 
     def _write(self, beside: Path, extract: Extract) -> None:
         done = self._resume(beside)
@@ -199,10 +184,14 @@ class MemmapFeatures:
             _create(path, self._shape)
         rows = np.lib.format.open_memmap(path, "r+")
         for start, end, features, skipped in extract(self.modality, done) if done < items else ():
-            rows[start:end] = _as_half(features, start)
+            rows[start:end] = torch.cat(list(features.values()), dim=1).half().cpu().numpy()
             self.skipped |= skipped
             if end - done >= FLUSH_EVERY or end == items:
-                self._check_readable(done, end)
+                reasons = [self.skipped.get(item) for item in range(done, end)]
+                if len(reasons) >= MAX_UNREADABLE_RUN and all(reasons):  # the disk is gone
+                    place = f"{self.modality.name}: items {done} … {end - 1}"
+                    none = f"none can be read, the first of them: {reasons[0]}"
+                    raise DataError(f"{place}: {none}; what was extracted before is kept")
                 rows.flush()
                 done = end
                 self._write_meta(beside / "progress.json", done=done)
@@ -219,23 +208,12 @@ class MemmapFeatures:
         self.skipped |= meta["skipped"]
         return done
 
-    def _check_readable(self, start: int, end: int) -> None:
-        """Refuse a run of files none of which can be read: the disk is gone, not a file damaged."""
-        if end - start >= MAX_UNREADABLE_RUN and self.skipped.keys() >= set(range(start, end)):
-            raise DataError(
-                f"{self.modality.name}: items {start} … {end - 1}: none can be read, the first of "
-                f"them: {self.skipped[start]}; what was extracted before is kept"
-            )
-
     def _write_meta(self, path: Path, **more: object) -> None:
         with atomic_write(path) as part:
             part.write_text(json.dumps(self._meta | {"skipped": self.skipped} | more, indent=1))
 
     def _open(self, folder: Path, name: str) -> tuple[dict, np.memmap]:
-        """What a file says of the features beside it, and those.
-
-        Raises FeatureError if one of the two is missing, damaged or of other features.
-        """
+        """What a file says of the features beside it, and those. FeatureError if one is damaged."""
         path = folder / name
         try:
             meta = json.loads(path.read_text())
@@ -250,10 +228,9 @@ class MemmapFeatures:
                 found = f"shape {list(values.shape)} of {values.dtype}"
                 raise ValueError(f"found {found}; allowed: {list(self._shape)} of float16")
         except _DAMAGE as error:
-            raise FeatureError(
-                f"{path}: found no features of {self.modality.name!r} ({error}); delete "
-                f"{self.folder} to have it made again"
-            ) from None
+            found = f"found no features of {self.modality.name!r} ({error})"
+            again = f"delete {self.folder} to have it made again"
+            raise FeatureError(f"{path}: {found}; {again}") from None
         return meta, values
 
 
@@ -278,17 +255,3 @@ def _create(path: Path, shape: tuple[int, int, int]) -> None:
     except OSError:
         path.unlink(missing_ok=True)
         raise
-
-
-def _as_half(features: dict[str, Tensor], start: int) -> np.ndarray:
-    """Features by name as one array (n, ΣC_i, L). Raises FeatureError for values that overflow."""
-    for name, values in features.items():
-        largest = values.abs().flatten(1).amax(1)
-        too_large = (largest > torch.finfo(torch.float16).max).nonzero()
-        if len(too_large):
-            row = int(too_large[0])
-            raise FeatureError(
-                f"feature {name!r} of item {start + row}: found {float(largest[row]):.0f}; "
-                "allowed on disk, in half precision: at most 65504"
-            )
-    return torch.cat(list(features.values()), dim=1).half().cpu().numpy()

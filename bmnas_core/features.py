@@ -7,6 +7,7 @@ runs every item of every modality through its backbone once, pools to length L a
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import warnings
 import weakref
@@ -33,8 +34,7 @@ MAX_VALUES_PER_FORWARD = 1 << 24
 def extract(modality: Modality, backbone: nn.Module, inputs: Tensor, L: int) -> dict[str, Tensor]:
     """Features of one modality as ``backbone`` sees it: name → (N, C_i, L).
 
-    Raises:
-        FeatureError: if the backbone's output is not what the modality declares.
+    Raises FeatureError if the backbone's output is not what the modality declares.
     """
     outputs, place = backbone(inputs), f"backbone of {modality.name!r}"
     kinds = outputs if isinstance(outputs, (list, tuple)) else [outputs]
@@ -61,10 +61,8 @@ class Source:
 
     def __init__(self, task: Task, device: torch.device | str):
         self.device = resolve_device(device)
-        self.splits = {
-            name: (split.index.to(self.device), split.labels.to(self.device))
-            for name, split in task.splits.items()
-        }
+        splits = {name: (split.index, split.labels) for name, split in task.splits.items()}
+        self.splits = {k: tuple(x.to(self.device) for x in pair) for k, pair in splits.items()}
 
     def size(self, split: str) -> int:
         """Number of samples of a split. Raises TaskError for one that does not exist."""
@@ -170,13 +168,9 @@ class FeatureBank(Source):
     def batch(self, split: str, rows: Tensor, next_rows: Tensor | None = None) -> Batch:
         """Samples ``rows`` of a split: features by name, each (N, C_i, L), and their labels.
 
-        For rows of shape (…, N) features are (…, N, C_i, L).
-
-        Args:
-            next_rows: the rows of the next call; a bank on disk prefetches them.
-
-        Raises:
-            TaskError: for a split that does not exist; ``"train+validation"`` joins two.
+        For rows of shape (…, N) features are (…, N, C_i, L). ``"train+validation"`` joins two
+        splits; raises TaskError for one that does not exist. A bank on disk prefetches
+        ``next_rows``, those of the next call.
         """
         (index, labels), rows = self._split(split), rows.to(self.device)
         return self._store.read(index, rows, next_rows), labels[rows]
@@ -208,7 +202,7 @@ class FeatureBank(Source):
                     with torch.no_grad():
                         found = extract(modality, backbone, batch.inputs[0].to(self.device), self.L)
                     for name, values in found.items():
-                        _check_finite(name, values, items[batch.kept])
+                        _check_range(name, values, items[batch.kept], self.precision)
                         features[name][batch.kept.to(self.device)] = values
                 start, skipped = int(items[0]), {k: why for (_, k), why in batch.failures.items()}
                 yield Part(start, start + len(items), features, skipped)
@@ -251,11 +245,10 @@ class _MemoryFeatures:
 
 
 class RawInputs(Source):
-    """The modalities' raw inputs, served like a bank, to train backbones on.
+    """The raw inputs of the named modalities, by default all, served like a bank.
 
-    Args:
-        modalities: names of those that are served; all by default.
-        workers: processes that read files, see :func:`~bmnas_core.tasks.inputs.load`.
+    Backbones are trained on them. ``workers`` read files, see
+    :func:`~bmnas_core.tasks.inputs.load`.
     """
 
     def __init__(
@@ -286,8 +279,7 @@ class RawInputs(Source):
     ) -> Iterator[Batch]:
         """Batches in order, prefetched by worker processes, without samples that cannot be read.
 
-        Args:
-            random: seed and stream of augmentation, which is off by default.
+        ``random`` is the seed and stream of augmentation, which is off by default.
         """
         index, labels = self._split(split)
         index = index[:, list(self._columns.values())].cpu()
@@ -323,19 +315,21 @@ def _numel(inputs: Inputs) -> int:
     raise DataError(f"none of {len(inputs):,} items can be read, the first of them: {why}")
 
 
-def _check_finite(name: str, values: Tensor, items: Tensor) -> None:
-    bad = (~values.isfinite()).flatten(1).any(1).nonzero()
-    if len(bad):
-        row = int(bad[0])
-        kind = "NaN" if values[row].isnan().any() else "infinity"
-        raise FeatureError(f"feature {name!r} of item {int(items[row])}", kind, "finite numbers")
+def _check_range(name: str, values: Tensor, items: Tensor, precision: torch.dtype) -> None:
+    """Refuse values that are not finite, or would not be in this precision."""
+    limit, largest = torch.finfo(precision).max, values.abs().flatten(1).amax(1)
+    fits = largest <= limit  # NaN does not
+    if not fits.all():
+        row = int((~fits).nonzero()[0])
+        value, allowed = float(largest[row]), "finite numbers"
+        found = "NaN" if math.isnan(value) else "infinity"
+        if math.isfinite(value):
+            found, allowed = f"{value:.0f}", f"on disk, in half precision, at most {limit:.0f}"
+        raise FeatureError(f"feature {name!r} of item {int(items[row])}", found, allowed)
 
 
 def _source_hash(task: Task, L: int, precision: torch.dtype) -> str:
-    digest = hashlib.sha256(cache_key(task.modalities, L).encode())
-    if precision != torch.float32:
-        digest.update(str(precision).encode())
+    parts = [cache_key(task.modalities, L), "" if precision == torch.float32 else str(precision)]
     for split in task.splits.values():
-        hashes = tensor_hash(split.index), tensor_hash(split.labels)
-        digest.update(f"{split.name} {hashes}".encode())
-    return digest.hexdigest()[:32]
+        parts.append(f"{split.name} {(tensor_hash(split.index), tensor_hash(split.labels))}")
+    return hashlib.sha256("".join(parts).encode()).hexdigest()[:32]

@@ -1,9 +1,7 @@
 """What an architecture is: which features each Cell pairs, and how it fuses them.
 
 A Cell has two inputs, X and Y, taken from the modality features and the earlier Cells, and inner
-steps S1, S2, …, each a two-input primitive operation on X, Y and earlier steps (Yin et al. 2022,
-section 3). This file says which genotypes are legal, keeps them as JSON a person can read, and
-knows when two of them are the same architecture.
+steps S1, S2, …, primitive operations on two of X, Y and earlier steps (Yin et al. 2022, section 3).
 """
 
 from __future__ import annotations
@@ -11,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -49,20 +48,17 @@ class GenotypeError(BmnasError):
 
     def __init__(self, place: str, found: object, allowed: str, source: str = ""):
         self.place, self.found, self.allowed = place, found, allowed
-        where = f"{source}: {place}" if source else place
-        super().__init__(f"{where}: found {quoted(found)}; allowed: {allowed}")
+        super().__init__(f"{source}: {place}" if source else place, quoted(found), allowed)
 
 
 class OperationError(BmnasError):
     """An operation that cannot be registered or does not exist."""
 
 
+OPERATION_NAMES = (r"[a-z][a-z0-9_]*", "small letters, digits, underscores")
+
 #: Primitive operations by name, filled by :mod:`~bmnas_core.ops`; a genotype may use no others.
-OPERATIONS = Registry(
-    "operation",
-    OperationError,
-    pattern=(r"[a-z][a-z0-9_]*", "small letters, digits, underscores"),
-)
+OPERATIONS = Registry("operation", OperationError, pattern=OPERATION_NAMES)
 
 
 # --- the grammar: what nodes are called, and which of them a Cell or a step may take
@@ -160,7 +156,7 @@ class Genotype:
 
     def __post_init__(self):
         object.__setattr__(self, "features", _listed("features", self.features))
-        object.__setattr__(self, "cells", _parts("cells", self.cells, "Cell"))
+        object.__setattr__(self, "cells", _listed("cells", self.cells, "Cell"))
         check_features(self.features)
         for i, cell in enumerate(self.cells):
             _check_cell(cell, f"cells[{i}]", cell_predecessors(self.features, i))
@@ -187,15 +183,13 @@ class Genotype:
         Cells in another order (their concatenation is read by a learned classifier). X and Y are
         not interchangeable, since X alone is added to the Cell's output.
         """
-        listing = [
-            (tuple(_canonical_steps((s.op, s.inputs) for s in cell.steps)), cell.inputs, False)
-            for cell in self.cells
+        steps = [_canonical_steps((s.op, s.inputs) for s in cell.steps) for cell in self.cells]
+        nodes = [(s, cell.inputs, False) for s, cell in zip(steps, self.cells, strict=True)]
+        cells = [
+            CellGenotype(inputs, tuple(starmap(StepGenotype, s)))
+            for s, inputs in _smallest_order(nodes, cell_name)
         ]
-        cells = _smallest_order(listing, cell_name)
-        return Genotype(
-            self.features,
-            tuple(CellGenotype(inputs, tuple(starmap(StepGenotype, s))) for s, inputs in cells),
-        )
+        return Genotype(self.features, tuple(cells))
 
     def changes_from(self, before: Genotype) -> tuple[Change, ...]:
         """What differs from ``before``, Cell by Cell and step by step as they are listed.
@@ -206,12 +200,10 @@ class Genotype:
             raise GenotypeError("before", before, "a Genotype")
         changes = []
         for i, (old, new) in enumerate(zip_longest(before.cells, self.cells), 1):
-            if old is None or new is None:
-                changes.append(Change(i, None, "", _summary(old), _summary(new)))
-                continue
-            changes += _changed_names(i, None, "XY", old.inputs, new.inputs)
-            for j, steps in enumerate(zip_longest(old.steps, new.steps), 1):
-                changes += _step_changes(i, j, *steps)
+            changes += _changes(i, None, old, new)
+            pairs = zip_longest(old.steps, new.steps) if old and new else ()
+            for j, steps in enumerate(pairs, 1):
+                changes += _changes(i, j, *steps)
         return tuple(changes)
 
     def to_json(self) -> str:
@@ -241,18 +233,17 @@ class Genotype:
 
     @classmethod
     def _from_data(cls, data: object) -> Genotype:
-        _fields("document", data, ("format", "features", "cells"))
-        if data["format"] != FORMAT:
-            raise GenotypeError("format", data["format"], repr(FORMAT))
-        cells = []
-        for i, cell in enumerate(_listed("cells", data["cells"])):
-            _fields(f"cells[{i}]", cell, ("inputs", "steps"))
-            steps = []
-            for j, step in enumerate(_listed(f"cells[{i}].steps", cell["steps"])):
-                _fields(f"cells[{i}].steps[{j}]", step, ("op", "inputs"))
-                steps.append(StepGenotype(step["op"], step["inputs"]))
-            cells.append(CellGenotype(cell["inputs"], tuple(steps)))
-        return cls(data["features"], tuple(cells))
+        form, features, cells = _fields("document", data, "format", "features", "cells")
+        if form != FORMAT:
+            raise GenotypeError("format", form, repr(FORMAT))
+        made = []
+        for i, cell in enumerate(_listed("cells", cells)):
+            inputs, steps = _fields(f"cells[{i}]", cell, "inputs", "steps")
+            place = f"cells[{i}].steps"
+            steps = enumerate(_listed(place, steps))
+            steps = [_fields(f"{place}[{j}]", step, "op", "inputs") for j, step in steps]
+            made.append(CellGenotype(inputs, tuple(starmap(StepGenotype, steps))))
+        return cls(features, tuple(made))
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write :meth:`to_json` to ``path``, whole or not at all. Raises FileError."""
@@ -296,7 +287,7 @@ def _check_cell(cell: object, place: str, nodes: tuple[str, ...]) -> None:
     if not isinstance(cell, CellGenotype):
         raise GenotypeError(place, cell, "a CellGenotype")
     object.__setattr__(cell, "inputs", _pair(f"{place}.inputs", cell.inputs, nodes))
-    object.__setattr__(cell, "steps", _parts(f"{place}.steps", cell.steps, "step"))
+    object.__setattr__(cell, "steps", _listed(f"{place}.steps", cell.steps, "step"))
     for j, step in enumerate(cell.steps):
         here = f"{place}.steps[{j}]"
         if not isinstance(step, StepGenotype):
@@ -319,35 +310,32 @@ def _pair(place: str, value: object, allowed: tuple[str, ...]) -> Pair:
     return pair
 
 
-def _listed(place: str, value: object) -> tuple:
+def _listed(place: str, value: object, part: str = "") -> tuple:
+    """``value`` as a tuple; of ``part``, if given, there is one at least and LARGEST at most."""
     if not isinstance(value, (list, tuple)):
         raise GenotypeError(place, value, "a list")
+    if part and not value:
+        raise GenotypeError(place, [], f"at least one {part}")
+    if part and len(value) > LARGEST:
+        raise GenotypeError(place, f"{len(value)} {part}s", f"at most {LARGEST}")
     return tuple(value)
 
 
-def _parts(place: str, value: object, part: str) -> tuple:
-    parts = _listed(place, value)
-    if not parts:
-        raise GenotypeError(place, [], f"at least one {part}")
-    if len(parts) > LARGEST:
-        raise GenotypeError(place, f"{len(parts)} {part}s", f"at most {LARGEST}")
-    return parts
-
-
-def _fields(place: str, value: object, names: tuple[str, ...]) -> None:
+def _fields(place: str, value: object, *names: str) -> list:
+    """The values of a JSON object that has these fields and no others."""
     if not isinstance(value, dict):
         raise GenotypeError(place, value, f"an object with {_choices(names)}")
     wrong = [f"field {name}" for name in value if name not in names]
     wrong += [f"no field {name}" for name in names if name not in value]
     if wrong:
         raise GenotypeError(place, wrong[0], f"fields {_choices(names)}")
+    return [value[name] for name in names]
 
 
 def _no_repeats(pairs: list[tuple[str, object]]) -> dict:
-    names = [name for name, _ in pairs]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise GenotypeError("document", f"field {twice} twice", "each field once")
+    for name, times in Counter(name for name, _ in pairs).items():
+        if times > 1:
+            raise GenotypeError("document", f"field {name} twice", "each field once")
     return dict(pairs)
 
 
@@ -363,30 +351,26 @@ def _summary(part: CellGenotype | StepGenotype | None) -> str:
     return f"{name}({', '.join(part.inputs)})"
 
 
-def _step_changes(cell: int, step: int, old, new) -> list[Change]:
+def _changes(cell: int, step: int | None, old, new) -> list[Change]:
+    """What differs between two Cells, or two steps of a Cell; one of the two may be None."""
     if old is None or new is None:
         return [Change(cell, step, "", _summary(old), _summary(new))]
-    changes, before = [], old.inputs
-    operations = [OPERATIONS[part.op] for part in (old, new)]
-    if old.op != new.op:
-        changes.append(Change(cell, step, "operation", *(op.label for op in operations)))
-    if any(op.symmetric for op in operations):
-        # The order does not count: an input that both have keeps the place it has in the new one.
-        stays = [name for name in new.inputs if name in before]
-        others = iter([name for name in before if name not in stays])
-        before = tuple(name if name in stays else next(others) for name in new.inputs)
-    return changes + _changed_names(cell, step, ("1st input", "2nd input"), before, new.inputs)
+    changes, kinds, before, after = [], ("X", "Y"), old.inputs, new.inputs
+    if step is not None:
+        kinds, operations = ("1st input", "2nd input"), [OPERATIONS[old.op], OPERATIONS[new.op]]
+        if old.op != new.op:
+            changes.append(Change(cell, step, "operation", *(op.label for op in operations)))
+        moved = before[0] == after[1] or before[1] == after[0]
+        if moved and any(op.symmetric for op in operations):
+            before = before[::-1]
+    names = zip(kinds, before, after, strict=True)
+    return changes + [Change(cell, step, what, a, b) for what, a, b in names if a != b]
 
 
-def _changed_names(cell: int, step: int | None, kinds, before, after) -> list[Change]:
-    parts = zip(kinds, before, after, strict=True)
-    return [Change(cell, step, what, a, b) for what, a, b in parts if a != b]
-
-
-def _canonical_steps(steps: Iterable[tuple[str, Pair]]) -> list[tuple[str, Pair]]:
+def _canonical_steps(steps: Iterable[tuple[str, Pair]]) -> tuple[tuple[str, Pair], ...]:
     """Steps ``(op, inputs)`` in canonical order."""
     nodes = [(op, inputs, getattr(OPERATIONS.get(op), "symmetric", False)) for op, inputs in steps]
-    return _smallest_order(nodes, step_name)
+    return tuple(_smallest_order(nodes, step_name))
 
 
 def _smallest_order(nodes: list[tuple], name: Callable[[int], str]) -> list[tuple]:
@@ -428,19 +412,17 @@ def _roles(nodes: dict[str, tuple]) -> dict[str, str]:
 
     Nodes that can be exchanged have the same one.
     """
-    roles = {own: repr(label) for own, (label, _, _) in nodes.items()}
+    roles, users = {own: repr(label) for own, (label, _, _) in nodes.items()}, defaultdict(list)
+    for own, (_, inputs, symmetric) in nodes.items():
+        for k, source in enumerate(inputs):
+            users[source].append((own, 0 if symmetric else k))
     for _ in nodes:
-        before, uses = roles, {own: [] for own in nodes}
-        for own, (_, inputs, symmetric) in nodes.items():
-            for k, source in enumerate(inputs):
-                if source in uses:
-                    uses[source].append((before[own], 0 if symmetric else k))
-        roles = {}
+        before, roles = roles, {}
         for own, (_, inputs, symmetric) in nodes.items():
             sources = [before.get(source, source) for source in inputs]
-            around = before[own], sorted(sources) if symmetric else sources, sorted(uses[own])
+            uses = sorted((before[user], k) for user, k in users[own])
+            around = before[own], sorted(sources) if symmetric else sources, uses
             roles[own] = sha256(repr(around).encode()).hexdigest()
         if len(set(roles.values())) == len(set(before.values())):
             break
-    used = {source for _, inputs, _ in nodes.values() for source in inputs}
-    return {own: role if own in used else "unused" for own, role in roles.items()}
+    return {own: role if users[own] else "unused" for own, role in roles.items()}

@@ -1,7 +1,5 @@
 """Metrics: how a task is scored, and what its networks minimise."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -3,29 +3,20 @@
 Features travel as a dictionary from feature name to a tensor pooled to length L, (N, C_i, L).
 """
 
-from __future__ import annotations
-
+import functools
 import math
 from collections.abc import Sequence
 from contextlib import contextmanager
+from itertools import product
 
 import torch
 from torch import Tensor, nn
 
-from .cells import INITIAL_SCALE, RELAXATIONS, Cell, MixedCell, Temperature, mix_inputs
+from . import genotype as grammar
+from .cells import INITIAL_SCALE, RELAXATIONS, Cell, MixedCell, Temperature, mix_inputs, run_nodes
 from .errors import BmnasError
-from .genotype import (
-    DEFAULT_OPERATIONS,
-    CellGenotype,
-    Genotype,
-    Pair,
-    StepGenotype,
-    cell_name,
-    cell_predecessors,
-    is_free,
-    step_predecessors,
-)
-from .ops import Conv1x1
+from .genotype import DEFAULT_OPERATIONS, CellGenotype, Genotype, Pair, StepGenotype
+from .ops import Reshape
 
 
 class FeatureError(BmnasError):
@@ -47,31 +38,14 @@ def pool(feature: Tensor, L: int, pooling: str = "grid") -> Tensor:
     """
     axes = feature.dim() - 2
     if axes not in POOLINGS.get(pooling, ()):
-        raise FeatureError(
-            f"pooling {pooling!r}: found a feature of shape {tuple(feature.shape)}; allowed: "
-            "(N, C), (N, C, T) and (N, C, H, W), and for 'time' (N, C, T, H, W) too"
-        )
+        found = f"a feature of shape {tuple(feature.shape)}"
+        allowed = "(N, C), (N, C, T) and (N, C, H, W), and for 'time' (N, C, T, H, W) too"
+        raise FeatureError(f"pooling {pooling!r}", found, allowed)
     if pooling == "grid" and axes == 2:
         rows = max(r for r in range(1, math.isqrt(L) + 1) if L % r == 0)
         return nn.functional.adaptive_max_pool2d(feature, (rows, L // rows)).flatten(2)
     moments = feature.reshape(*feature.shape[:2], feature.shape[2] if axes else 1, -1).amax(3)
     return nn.functional.adaptive_max_pool1d(moments, L)
-
-
-class Reshape(nn.Module):
-    """Brings a pooled feature to C channels: 1×1 convolution, BatchNorm, ReLU, dropout.
-
-    ``(N, C_in, L)`` → ``(N, C, L)``; with :func:`pool` before it this is the paper's reshape layer.
-    """
-
-    def __init__(self, in_channels: int, C: int, dropout: float):
-        super().__init__()
-        self.conv = Conv1x1(in_channels, C)
-        self.bn = nn.BatchNorm1d(C)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.bn(self.conv(x)).relu())
 
 
 class _Classifier(nn.Module):
@@ -109,9 +83,8 @@ class _Reshapes(nn.Module):
                 raise FeatureError(f"features: found {', '.join(features)}; {missing}")
             shape = tuple(features[name].shape)
             if shape[1:] != (channels, self.L):
-                raise FeatureError(
-                    f"feature {name!r}", f"shape {shape}", f"(N, {channels}, {self.L})"
-                )
+                allowed = f"(N, {channels}, {self.L})"
+                raise FeatureError(f"feature {name!r}", f"shape {shape}", allowed)
             out[name] = layer(features[name])
         return out
 
@@ -153,7 +126,7 @@ class Hypernet(nn.Module):
         self.relaxation, self.L = RELAXATIONS[relaxation], L
         self.temperature = Temperature()
         self.reshape = _Reshapes(channels, C, L, dropout)
-        self.edges = [len(cell_predecessors(tuple(channels), i)) for i in range(N)]
+        self.edges = [len(grammar.cell_predecessors(tuple(channels), i)) for i in range(N)]
         self.alpha = nn.Parameter(INITIAL_SCALE * torch.randn(sum(self.edges), 2))
         self.cells = nn.ModuleList(
             MixedCell(C, L, M, operations, dropout, self.relaxation, self.temperature, partial)
@@ -182,36 +155,29 @@ class Hypernet(nn.Module):
         log_p, cells, features = [], [], tuple(self.reshape.channels)
 
         def sample(logits: Tensor) -> int:
-            logs = logits.flatten().log_softmax(0)
+            logs = logits.log_softmax(0)
             k = int(torch.multinomial(logs.detach().exp(), 1))
             log_p.append(logs[k])
             return k
 
         def sample_pair(names: tuple[str, ...], logits: Tensor, taken=()) -> Pair:
             x, y = self.relaxation.weights(logits)
-            odds = x.log()[:, None] + y.log()
-            illegal = [[not is_free((a, b), taken) for b in names] for a in names]
-            illegal = torch.tensor(illegal, device=odds.device)
-            k = sample(odds.masked_fill(illegal, -torch.inf))
-            return names[k // len(names)], names[k % len(names)]
+            pairs = list(product(names, repeat=2))
+            illegal = [not grammar.is_free(pair, taken) for pair in pairs]
+            odds = (x.log()[:, None] + y.log()).flatten()
+            odds = odds.masked_fill(torch.tensor(illegal, device=odds.device), -torch.inf)
+            return pairs[sample(odds)]
 
         edges = self.temperature(self.alpha).split(self.edges)
         for i, (cell, alpha) in enumerate(zip(self.cells, edges, strict=True)):
             taken = [cell.inputs for cell in cells]
-            inputs = sample_pair(cell_predecessors(features, i), alpha, taken)
+            inputs = sample_pair(grammar.cell_predecessors(features, i), alpha, taken)
             steps = []
             for j, beta in enumerate(self.temperature(cell.beta).split(cell.edges)):
                 op = list(cell.steps[j])[sample(self.temperature(cell.gamma[j]))]
-                steps.append(StepGenotype(op, sample_pair(step_predecessors(j), beta)))
+                steps.append(StepGenotype(op, sample_pair(grammar.step_predecessors(j), beta)))
             cells.append(CellGenotype(inputs, tuple(steps)))
         return Genotype(features, tuple(cells)), torch.stack(log_p).sum()
-
-    def _forward_path(self, path: Genotype, features: dict[str, Tensor]) -> Tensor:
-        states, outputs = self.reshape(features, path.used_features), []
-        for i, (cell, genotype) in enumerate(zip(self.cells, path.cells, strict=True)):
-            outputs.append(cell.forward_path(genotype, *(states[n] for n in genotype.inputs)))
-            states[cell_name(i)] = outputs[-1]
-        return self.classifier(outputs)
 
     def mix(self, states: list[Tensor], pairs: Sequence[Pair] = ()) -> list[Tensor]:
         """Outputs of the Cells, given reshaped features, each (N, C, L).
@@ -222,7 +188,7 @@ class Hypernet(nn.Module):
         edges = self.temperature(self.alpha).split(self.edges)
         for i, (cell, logits) in enumerate(zip(self.cells, edges, strict=True)):
             if i < len(pairs):
-                names = cell_predecessors(features, i)
+                names = grammar.cell_predecessors(features, i)
                 inputs = (states[names.index(name)] for name in pairs[i])
             else:
                 inputs = mix_inputs(self.relaxation, logits, states)
@@ -231,9 +197,13 @@ class Hypernet(nn.Module):
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Pooled features, each (N, C_i, L) → logits (N, classes)."""
-        if self.path is not None:
-            return self._forward_path(self.path, features)
-        return self.classifier(self.mix(list(self.reshape(features).values())))
+        path = self.path
+        if path is None:
+            return self.classifier(self.mix(list(self.reshape(features).values())))
+        states = self.reshape(features, path.used_features)
+        pairs = zip(self.cells, path.cells, strict=True)
+        cells = [functools.partial(cell.forward_path, genotype) for cell, genotype in pairs]
+        return self.classifier(run_nodes(states, path.cells, cells, grammar.cell_name))
 
     def architecture_parameters(self) -> list[nn.Parameter]:
         """α, then each Cell's β, then each Cell's γ."""
@@ -262,9 +232,8 @@ class FixedInputs(nn.Module):
 class FusionNetwork(nn.Module):
     """The network that a genotype describes, with reshape layers for the features it uses.
 
-    Args:
-        channels: feature name → number of channels; FeatureError unless each used one is in it.
-        C, L: inner channels and length.
+    ``C`` and ``L`` are inner channels and length, ``channels`` each feature's number of channels;
+    FeatureError unless each used one is in it.
     """
 
     def __init__(
@@ -289,11 +258,7 @@ class FusionNetwork(nn.Module):
 
     def mix(self, states: dict[str, Tensor]) -> list[Tensor]:
         """Outputs of the Cells, given reshaped features by name, each (N, C, L)."""
-        states, outputs = dict(states), []
-        for i, cell in enumerate(self.cells):
-            outputs.append(cell(*(states[name] for name in cell.genotype.inputs)))
-            states[cell_name(i)] = outputs[-1]
-        return outputs
+        return run_nodes(states, self.genotype.cells, self.cells, grammar.cell_name)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Pooled features, each (N, C_i, L) → logits (N, classes)."""

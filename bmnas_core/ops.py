@@ -11,8 +11,6 @@ Each maps ``x, y: (N, C, L)`` to ``(N, C, L)`` (Yin et al. 2022, table 1). A new
             return x * y
 """
 
-from __future__ import annotations
-
 import inspect
 import math
 
@@ -51,29 +49,45 @@ class Conv1x1(nn.Conv1d):
         return torch.einsum("oc,ncl->nol", self.weight.squeeze(2), x) + self.bias[:, None]
 
 
+class Reshape(nn.Module):
+    """Brings a pooled feature, or several concatenated, to C channels.
+
+    ``(N, C_in, L)`` → ``(N, C, L)``: 1×1 convolution, BatchNorm, ReLU, dropout. With
+    :func:`~bmnas_core.networks.pool` before it this is the paper's reshape layer.
+    """
+
+    def __init__(self, in_channels: int, C: int, dropout: float):
+        super().__init__()
+        self.conv = Conv1x1(in_channels, C)
+        self.bn = nn.BatchNorm1d(C)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.bn(self.conv(x)).relu())
+
+
 def _try_out(name: str, cls: type) -> None:
+    place = f"operation {name!r}"
     if not (inspect.isclass(cls) and issubclass(cls, nn.Module)):
-        raise OperationError(f"operation {name!r}", repr(cls), "an nn.Module class")
+        raise OperationError(place, repr(cls), "an nn.Module class")
     for N, C, L in ((2, 4, 3), (3, 6, 1)):
         with RNG_LOCK, torch.random.fork_rng(devices=[]):
             inputs = torch.randn(2, N, C, L)
-            before = inputs.clone()
+            before, dtype = inputs.clone(), inputs.dtype
             try:
                 out = cls(C, L, 0.0)(*inputs)
             except Exception as error:
-                raise OperationError(
-                    f"operation {name!r}: cls(C={C}, L={L}, dropout=0.0) called on two tensors of "
-                    f"shape {N, C, L} raised {type(error).__name__}: {error}"
-                ) from error
+                called = f"cls(C={C}, L={L}, dropout=0.0) called on two tensors of shape {N, C, L}"
+                raised = f"raised {type(error).__name__}: {error}"
+                raise OperationError(f"{place}: {called} {raised}") from error
         shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
         if shape != (N, C, L):
-            raise OperationError(f"operation {name!r}", f"output {shape}", (N, C, L))
-        dtype = before.dtype
+            raise OperationError(place, f"output {shape}", (N, C, L))
         if out.dtype != dtype or not out.isfinite().all():
             found = f"of {out.dtype}" if out.dtype != dtype else "with NaN or infinity"
-            raise OperationError(f"operation {name!r}", f"an output {found}", f"finite, of {dtype}")
+            raise OperationError(place, f"an output {found}", f"finite, of {dtype}")
         if not torch.equal(inputs, before):
-            raise OperationError(f"operation {name!r}", "changed inputs", "to read them")
+            raise OperationError(place, "changed inputs", "to read them")
 
 
 OPERATIONS.check = _try_out
@@ -140,14 +154,11 @@ class LinearGLU(nn.Module):
 
 
 @register_operation("concat_fc", label="ConcatFC", symmetric=True)
-class ConcatFC(nn.Module):
+class ConcatFC(Reshape):
     """ReLU(BatchNorm(W concat(x, y))): the fusion operation of MFAS."""
 
     def __init__(self, C: int, L: int, dropout: float = 0.0):
-        super().__init__()
-        self.conv = Conv1x1(2 * C, C)
-        self.bn = nn.BatchNorm1d(C)
-        self.dropout = nn.Dropout(dropout)
+        super().__init__(2 * C, C, dropout)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.dropout(self.bn(self.conv(torch.cat([x, y], dim=1))).relu())
+        return super().forward(torch.cat([x, y], dim=1))

@@ -1,7 +1,5 @@
 """Progress bars, shown only in a terminal or a notebook that somebody is looking at."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterable
@@ -12,29 +10,22 @@ from tqdm.auto import tqdm
 UNATTENDED = "BMNAS_UNATTENDED"
 
 
-class _Bar(tqdm):
-    """A bar that is full when its iterable ends, even if it stops early."""
-
-    def __init__(self, iterable: Iterable, *args, **options):
-        super().__init__(self._to_its_end(iterable), *args, **options)
-
-    def _to_its_end(self, iterable: Iterable):
-        yield from iterable
-        self.total = None
-
-
 def progress_bar(
     iterable: Iterable, name: str, total: int | None = None, *, show: bool = True
 ) -> tqdm:
     """``iterable`` with a bar that disappears at its end: ``for state in progress_bar(search, …)``.
 
-    Args:
-        total: number of items; defaults to ``len(iterable)`` if it has one.
-        show: False never shows the bar.
+    ``total`` items, by default ``len(iterable)`` if it has one. ``show=False`` never shows the bar.
     """
+
+    def to_its_end():
+        yield from iterable
+        bar.total = None  # full, even if it stops early
+
     if total is None and hasattr(iterable, "__len__"):
         total = len(iterable)
-    return _Bar(iterable, name, total, leave=False, disable=not (show and is_interactive()))
+    bar = tqdm(to_its_end(), name, total, leave=False, disable=not (show and is_interactive()))
+    return bar
 
 
 def is_interactive() -> bool:

@@ -1,7 +1,5 @@
 """One kind of registry for everything that has a name and can be added to."""
 
-from __future__ import annotations
-
 import inspect
 import re
 from collections import UserDict
@@ -28,12 +26,11 @@ class Registry(UserDict):
         kind: str,
         error: type[BmnasError],
         *,
-        pattern: tuple[str, str] | None = None,
+        pattern: tuple[str, str] = (r".*\S.*", "a printable name"),
         check: Callable[[str, object], None] | None = None,
         on_demand: Mapping[str, str] | None = None,
     ):
-        self.kind, self.check, self._error = kind, check, error
-        self._pattern = pattern or (r".*\S.*", "a printable name")
+        self.kind, self.check, self._error, self._pattern = kind, check, error, pattern
         self._on_demand = on_demand or {}
         self.data = dict.fromkeys(self._on_demand)
 

@@ -1,7 +1,5 @@
 """What a run depends on: the device, the random numbers, the lock around them."""
 
-from __future__ import annotations
-
 import hashlib
 import operator
 import threading
@@ -28,18 +26,16 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
         found = torch.device(device)
     except (RuntimeError, TypeError):
         found = None
-    if found is None or found.type not in ("cpu", "cuda", "mps"):
-        raise DeviceError("device", repr(device), "'auto', 'cpu', 'cuda', 'cuda:0', …")
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    mps = int(torch.backends.mps.is_available())
-    count = {"cpu": 1, "cuda": gpus, "mps": mps}[found.type]
+    counts = {"cpu": 1, "cuda": gpus, "mps": int(torch.backends.mps.is_available())}
+    if found is None or found.type not in counts:
+        raise DeviceError("device", repr(device), "'auto', 'cpu', 'cuda', 'cuda:0', …")
+    count = counts[found.type]
     if found.type == "cuda" and found.index is None and count:
         found = torch.device("cuda", torch.cuda.current_device())
     if not 0 <= (found.index or 0) < count:
-        raise DeviceError(
-            f"device: found {str(device)!r}, but this machine has {count} {found.type} device(s); "
-            "allowed: 'auto' or 'cpu'"
-        )
+        there = f"{str(device)!r}, but this machine has {count} {found.type} device(s)"
+        raise DeviceError("device", there, "'auto' or 'cpu'")
     return found
 
 
@@ -56,14 +52,10 @@ def as_seed(seed: int) -> int:
         raise ConfigError("seed", repr(seed), "an integer") from None
 
 
-def _stream_seed(seed: int, stream: tuple) -> int:
-    digest = hashlib.blake2b(repr((as_seed(seed), *stream)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
-
-
 def generator(seed: int, *stream: str | int) -> torch.Generator:
     """A random generator of its own for each (seed, stream), e.g. ``generator(0, "pairs")``."""
-    return torch.Generator().manual_seed(_stream_seed(seed, stream))
+    digest = hashlib.blake2b(repr((as_seed(seed), *stream)).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
 #: Held while numbers are drawn from a random stream, so that no thread draws those of another.
@@ -77,12 +69,13 @@ def seeded(seed: int, *stream: str | int, device: torch.device | None = None):
     The block always sees the same numbers, whatever else draws some. So a search can be resumed
     without stored generator states, and two searches do not disturb each other, even in threads.
     """
+    number = generator(seed, *stream).initial_seed()
     gpus = [device] if device is not None and device.type == "cuda" else []
     with RNG_LOCK, torch.random.fork_rng(devices=gpus):
-        torch.random.default_generator.manual_seed(_stream_seed(seed, stream))
+        torch.random.default_generator.manual_seed(number)
         for gpu in gpus:
             with torch.cuda.device(gpu):
-                torch.cuda.manual_seed(_stream_seed(seed, stream))
+                torch.cuda.manual_seed(number)
         yield
 
 

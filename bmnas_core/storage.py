@@ -1,10 +1,8 @@
 """Files that are whole or not there: written beside their place, then renamed."""
 
-from __future__ import annotations
-
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -77,18 +75,16 @@ class TableError(BmnasError):
     """A CSV file that is not a table of results, or has other columns."""
 
 
-def read_table(path: str | os.PathLike, columns: Iterable[str]):
+def read_table(path: str | os.PathLike, columns: Sequence[str]):
     """A CSV file as a pandas DataFrame. Raises :class:`TableError` unless it has these columns."""
     import pandas as pd
 
-    columns = list(columns)
     try:
         table = pd.read_csv(path)
     except (OSError, ValueError) as error:
         raise TableError(f"{path}: found no table ({error})") from None
-    if list(table.columns) != columns:
-        found = ", ".join(map(str, table.columns))
-        raise TableError(path, f"columns {found}", ", ".join(columns))
+    if list(table.columns) != list(columns):
+        raise TableError(path, f"columns {', '.join(table.columns)}", ", ".join(columns))
     return table
 
 
@@ -99,8 +95,8 @@ class ResumableTable:
     exists and is not a table with these columns.
     """
 
-    def __init__(self, path: str | os.PathLike, columns: Iterable[str]):
-        self.path, self.columns, self.rows = Path(path), list(columns), []
+    def __init__(self, path: str | os.PathLike, columns: Sequence[str]):
+        self.path, self.columns, self.rows = Path(path), columns, []
         if self.path.exists():
             self.rows = read_table(path, self.columns).to_dict("records")
 

@@ -1,7 +1,5 @@
 """Train and evaluate networks on a task: fusion networks, backbones and baselines alike."""
 
-from __future__ import annotations
-
 import copy
 import math
 import time

@@ -460,7 +460,7 @@ def test_gumbel_noise_samples_by_the_softmax_and_stops_with_training():
 def test_partial_channels_pass_the_others_on():
     cell = MixedCell(8, 4, 1, ("sum", "concat_fc"), 0.0, RELAXATIONS["pair"], partial=4).eval()
     a, b = torch.randn(3, 8, 4), torch.randn(3, 8, 4)
-    out = cell._mix_operations(cell.steps[0], torch.tensor([1.0, 0.0]), a, b)
+    out = cell._mix_operations(cell.steps[0].values(), torch.tensor([1.0, 0.0]), a, b)
     torch.testing.assert_close(out, (a + b).roll(-2, dims=1))
     with pytest.raises(ConfigError, match="partial: found 3; allowed: a divisor of C, 8"):
         Search(tiny_task(), SearchConfig(partial=3), device="cpu")
