@@ -11,8 +11,6 @@ from itertools import cycle, product
 
 import numpy as np
 
-from ..errors import check_type
-from ..history import SearchHistory
 from .canvas import CARD, CELL_LINE, INK, MUTED, SEARCHED, Canvas, DrawError, Picture, text_width
 
 #: Colours of lines that have names: Okabe and Ito's, the blue of searched edges first.
@@ -92,7 +90,8 @@ def draw_curves(history, *, at: int | None = None, engine: str = "wasi") -> Pict
 
 def check_history(history, at: int | None) -> None:
     """Raise DrawError unless ``history`` is one with states and ``at`` is a step or None."""
-    check_type(history, SearchHistory, "draw", DrawError)
+    if not all(hasattr(history, name) for name in ("steps", "column", "changes", "about")):
+        raise DrawError("draw", type(history).__name__, "a SearchHistory")
     if not len(history):
         raise DrawError("draw", "a history without states", "at least one state")
     if at is not None and not isinstance(at, int):
