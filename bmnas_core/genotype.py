@@ -46,7 +46,7 @@ MOTIFS = {
 class GenotypeError(BmnasError):
     """A genotype that is not legal: says where, what was found and what was allowed."""
 
-    def __init__(self, place: str, found: object, allowed: str, source: str = ""):
+    def __init__(self, place: str, found: object = None, allowed: str | None = None, source=""):
         self.place, self.found, self.allowed = place, found, allowed
         super().__init__(f"{source}: {place}" if source else place, quoted(found), allowed)
 
