@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import operator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import repeat
+from numbers import Integral, Real
 from types import UnionType
 from typing import Union, get_args, get_origin, get_type_hints
 
@@ -132,9 +134,11 @@ def as_type(value, hint, place: str, error: type[BmnasError]):
     kinds = [get_origin(option) or option for option in options]
     for option, kind in zip(options, kinds, strict=True):
         inner = get_args(option)
-        if kind is float:
-            if type(value) in (int, float) and value == value:
-                return float(value)
+        if kind in (int, float):  # NumPy's too, but neither True nor NaN
+            numbers = Integral if kind is int else Real
+            if isinstance(value, numbers) and not isinstance(value, bool) and value == value:
+                with suppress(OverflowError):  # an integer of hundreds of digits
+                    return kind(value)
         elif kind is tuple and isinstance(value, (list, tuple)):
             each = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
             if len(each) == len(value):

@@ -3,6 +3,7 @@
 import math
 import os
 
+import numpy as np
 import pytest
 import torch
 
@@ -51,11 +52,23 @@ def test_a_config_prints_and_round_trips_through_json(config):
         ),
         (TrainConfig, {"data": "test"}, r"TrainConfig.data: found 'test'; allowed: 'train\+valid"),
         (TrainConfig, {"finetune": 1}, "TrainConfig.finetune: found 1; allowed: True or False"),
+        (TrainConfig, {"max_lr": 10**400}, "TrainConfig.max_lr: found 10000000.*; allowed: a numb"),
     ],
 )
 def test_what_does_not_fit_a_field_is_refused_by_name(cls, values, message):
     with pytest.raises(ConfigError, match=message):
         cls(**values)
+
+
+def test_numbers_of_numpy_become_pythons_own():
+    config = SearchConfig(C=np.int64(8), max_lr=np.float32(0.5), arch_lr=np.float64(0.25))
+    assert config == SearchConfig(C=8, max_lr=0.5, arch_lr=0.25)
+    assert [type(value) for value in (config.C, config.max_lr, config.arch_lr)] == [
+        int,
+        float,
+        float,
+    ]
+    assert SearchConfig.from_json(config.to_json()) == config
 
 
 def test_unknown_fields_and_other_json_are_refused():
