@@ -27,8 +27,8 @@ def check_type(value, kind: type, place: str, error: type[BmnasError], allowed: 
 
 
 def quoted(value: object, length: int = 80) -> str:
-    """``repr(value)`` in at most ``length`` characters."""
-    return shortened(repr(value), length)
+    """``repr(value)`` in one line of at most ``length`` characters."""
+    return shortened(" ".join(map(str.strip, repr(value).splitlines())), length)
 
 
 def shortened(text: str, length: int) -> str:

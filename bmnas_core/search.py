@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count, pairwise
@@ -18,7 +18,7 @@ from torch.optim import Adam
 from .architecture import ArchitectureWeights, SelectionError
 from .cells import RELAXATIONS
 from .config import ConfigError, SearchSettings, setting
-from .errors import BmnasError, quoted
+from .errors import BmnasError, check_type, quoted
 from .features import Batch, FeatureBank
 from .genotype import DEFAULT_OPERATIONS, OPERATIONS, Genotype, Pair
 from .metrics import metric_of
@@ -241,7 +241,8 @@ class Search(Iterator[SearchState]):
 
     def _selection_steps(self) -> Iterator[object]:
         """What the rule yields, each on the random numbers of its step; after its end None."""
-        made = iter(self.selection.run())
+        made, place = self.selection.run(), f"selection {self.config.selection!r}: run"
+        made = iter(check_type(made, Iterable, place, SelectionError, "a generator"))
         for step in count(self.updates):
             self.hypernet.eval()
             with seeded(self.seed, "selection", step, device=self.device):

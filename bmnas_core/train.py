@@ -260,8 +260,9 @@ def fit_by_epoch(
     """
     alone = not isinstance(seed, Sequence)
     seeds = (seed,) if alone else tuple(seed)
+    check_type(config, TrainConfig, "config", TrainError)
     n, loss = source.size(config.data), loss or metric_of(task).loss
-    net.to(source.device)
+    check_type(net, nn.Module, "net", TrainError, "a network").to(source.device)
     groups = net.parameters()
     if hasattr(net, "parameter_groups"):
         groups = net.parameter_groups(config)

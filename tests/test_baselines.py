@@ -16,6 +16,7 @@ from bmnas_core import (
     GenotypeError,
     SearchConfig,
     TrainConfig,
+    TrainError,
     count_parameters,
 )
 from bmnas_core.baselines import (
@@ -559,6 +560,10 @@ def test_what_a_baseline_yields_is_checked(entries, message):
 def test_fit_takes_a_function_that_builds_the_network(build):
     with pytest.raises(BaselineError, match="^fit: found .*; allowed: a function that builds"):
         context().fit(build)
+    with pytest.raises(TrainError, match="^net: found NoneType; allowed: a network$"):
+        context().fit(lambda: None)
+    with pytest.raises(TrainError, match="^config: found SearchConfig; allowed: a TrainConfig$"):
+        context().fit(lambda: torch.nn.Linear(2, 3), context().search)
 
 
 def test_a_label_that_another_baseline_has_is_refused():

@@ -5,6 +5,7 @@ import pkgutil
 from importlib import import_module
 
 import pytest
+import torch
 
 import bmnas_core
 from bmnas_core import BmnasError
@@ -47,5 +48,7 @@ def test_a_value_of_another_type_is_refused_by_its_type():
         check_type(None, str, "name", BmnasError, "text")
 
 
-def test_long_values_are_cut():
+def test_values_are_quoted_in_one_line_and_cut_if_they_are_long():
     assert quoted("x" * 200, 10) == "'xxxxxxxx…"
+    assert quoted(torch.eye(2)) == "tensor([[1., 0.], [0., 1.]])"
+    assert quoted("two  spaces\n") == r"'two  spaces\n'"

@@ -269,6 +269,12 @@ def test_a_selection_that_yields_something_else_is_refused_in_one_line(yielded, 
         selected_by(Mine)
 
 
+def test_a_selection_whose_run_yields_nothing_at_all_is_refused():
+    mine = type("Mine", (Selection,), {"run": lambda self: None})
+    with pytest.raises(SelectionError, match="selection 'mine': run: found NoneType; allowed: a g"):
+        selected_by(mine)
+
+
 @pytest.mark.parametrize("steps", [0, -3, None, "3"])
 def test_a_selection_has_at_least_one_step(steps):
     mine = type("Mine", (FixedSelection,), {"steps": steps})
