@@ -344,6 +344,7 @@ class Search(Iterator[SearchState]):
         # Each loss less the mean of the others.
         advantages = (losses - losses.mean()) * len(losses) / (len(losses) - 1)
         objective = (advantages * torch.stack([log for _, log in sampled])).mean()
+        # The value is the mean loss; the gradient is the objective's.
         return objective - objective.detach() + losses.mean()
 
     def _unrolled_loss(self, batch: Batch) -> Tensor:
