@@ -117,10 +117,10 @@ class Sum(nn.Module):
 
 @register_operation("attention", label="Attention")
 class Attention(nn.Module):
-    """LayerNorm(y softmax(xᵀy / √C)ᵀ): the L positions of x attend to the L positions of y.
+    """LayerNorm(dropout(y softmax(xᵀy / √C)ᵀ)): L positions of x attend to L positions of y.
 
-    Queries are x, keys and values y, with no projections. The attention weights have a dropout of
-    0.1 in every setting of the paper.
+    Queries are x, keys and values y, with no projections. Its dropout is 0.1 in every setting of
+    the paper.
     """
 
     def __init__(self, C: int, L: int, dropout: float = 0.0):
@@ -130,8 +130,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         scores = x.transpose(1, 2) @ y / math.sqrt(x.shape[1])
-        weights = self.dropout(scores.softmax(dim=-1))
-        return self.ln(y @ weights.transpose(1, 2))
+        attended = y @ scores.softmax(dim=-1).transpose(1, 2)
+        return self.ln(self.dropout(attended))
 
 
 @register_operation("linear_glu", label="LinearGLU", symmetric=True)

@@ -26,6 +26,7 @@ META = json.loads((FOLDER / "meta.json").read_text())
 def golden(request):
     name = request.param
     return {
+        "name": name,
         "meta": META[name],
         "hypernet": load_file(FOLDER / f"hypernet_{name}.safetensors"),
         "found": load_file(FOLDER / f"found_{name}.safetensors"),
@@ -109,6 +110,44 @@ def test_hypernet_output_and_architecture_gradients_equal_the_published_code(gol
         for name in ("beta", "gamma"):
             grad = getattr(cell, name).grad
             torch.testing.assert_close(grad, tensors[f"grad.cell{i}.{name}"], rtol=1e-5, atol=1e-5)
+
+
+def fixed_dropout(x):
+    """The published code's dropout of 0.1 with a fixed mask in place of a random one."""
+    sample, channel, position = (torch.arange(size) for size in x.shape)
+    kept = (sample[:, None, None] + 3 * channel[:, None] + 5 * position) % 10 != 0
+    return x * kept / 0.9
+
+
+@pytest.fixture
+def in_training(golden, monkeypatch):
+    """The hypernet in training mode, after one pass and backward; beside it the published one."""
+    monkeypatch.setattr(torch.nn.Dropout, "forward", lambda self, x: fixed_dropout(x))
+    stored = load_file(FOLDER / f"hypernet_{golden['name']}_training.safetensors")
+    net, inputs = build_hypernet(golden), golden["hypernet"]["inputs"].clone()
+    output = net.train().classifier.fuse(net.mix(list(inputs.requires_grad_())))
+    (output * golden["hypernet"]["cotangent"]).sum().backward()
+    found = {"output": output, "grad.inputs": inputs.grad}
+    found |= {f"grad.{name}": p.grad for name, p in net.named_parameters() if p.grad is not None}
+    found |= {f"after.{name}": b for name, b in net.named_buffers() if "cell" in name}
+
+    def renamed(name):
+        kind = next((k for k in ("grad.", "after.") if name.startswith(k)), "")
+        return kind + ours(name.removeprefix(kind))
+
+    return found, {renamed(name): value for name, value in stored.items()}
+
+
+@pytest.mark.parametrize("part", ["output", "grad.", "after."])
+def test_in_training_mode_the_hypernet_equals_the_published_code(in_training, part):
+    found, stored = (
+        {name: tensors[name] for name in tensors if name.startswith(part)}
+        for tensors in in_training
+    )
+    assert set(stored) == {name for name in found if "num_batches_tracked" not in name}
+    for name, value in stored.items():
+        message = f"{name}: {{}}".format
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-5, msg=message)
 
 
 def test_released_selection_gives_the_genotype_of_the_published_code(golden):
