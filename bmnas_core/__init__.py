@@ -25,6 +25,7 @@ from .draw import (
     draw,
     draw_comparison,
     draw_curves,
+    draw_frontiers,
     draw_heatmaps,
     draw_results,
     draw_trajectories,

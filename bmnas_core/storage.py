@@ -101,8 +101,13 @@ class ResumableTable:
             self.rows = read_table(path, self.columns).to_dict("records")
 
     def holds(self, **cells: object) -> bool:
-        """Whether some row has these values in these columns."""
-        return any(all(row[name] == value for name, value in cells.items()) for row in self.rows)
+        """Whether some row has these values in these columns; None is an empty cell."""
+
+        def equal(found: object, value: object) -> bool:
+            empty = found is None or found != found
+            return empty if value is None else found == value
+
+        return any(all(equal(row[k], value) for k, value in cells.items()) for row in self.rows)
 
     def add(self, rows: Iterable[dict]) -> None:
         """Append rows and write the file. Columns that a row lacks are empty, others left out."""

@@ -1,5 +1,6 @@
 """Baselines: the same features, recipe, seed and space for all, each network tested once."""
 
+from dataclasses import replace
 from functools import partial
 
 import pandas as pd
@@ -23,23 +24,29 @@ from bmnas_core.baselines import (
     BASELINES,
     BaselineContext,
     BaselineError,
+    best_settings,
+    choices_path,
+    choose_settings,
     compare,
     read_baselines,
+    read_choices,
     register_baseline,
     run_baselines,
     summarize,
 )
 from bmnas_core.baselines.architectures import fixed_genotype, random_genotype, sample_genotype
+from bmnas_core.baselines.classical import flat
 from bmnas_core.baselines.fusion_models import (
     GMU,
+    MLP,
     CentralNet,
     LateFusion,
     LinearFusion,
     last_features,
 )
 from bmnas_core.baselines.mfas import MFASConfig, MFASNetwork, MFASSearch, Surrogate
-from bmnas_core.baselines.searches import mutated, with_motif, with_random_pairs
-from bmnas_core.baselines.table import COLUMNS
+from bmnas_core.baselines.searches import mutated, second_look, with_motif, with_random_pairs
+from bmnas_core.baselines.table import CHOICE_COLUMNS, COLUMNS
 from bmnas_core.storage import TableError
 from bmnas_core.tasks import TASKS, register_task
 from bmnas_core.train import fusion_network
@@ -95,6 +102,24 @@ def test_each_network_learns_from_train_and_validation_and_is_tested_once(splits
     assert splits_read.count("test") == 2
 
 
+def test_a_network_is_scored_on_validation_after_it_learned_from_train_alone(splits_read):
+    both = {**QUICK, "splits": ("validation", "test")}
+    table = compare(tiny_task(), ["fixed Cells", "late fusion"], **both)
+    half = len(splits_read) // 2
+    assert {"train", "validation"} == set(splits_read[: splits_read.index("train+validation")])
+    assert splits_read.count("test") == 4 and half > 4
+    for split in ("validation", "test"):
+        alone = compare(tiny_task(), list_of(table), **{**QUICK, "splits": (split,)})
+        assert {name: e[split] for name, e in table.items()} == {
+            name: e[split] for name, e in alone.items()
+        }
+
+
+def list_of(table) -> list[str]:
+    """The baselines of a table of fixed Cells and late fusion."""
+    return ["fixed Cells", "late fusion"] if table else []
+
+
 def test_baselines_read_the_bank_that_they_are_given(tmp_path, monkeypatch):
     task, names = tiny_task(), ["single modalities", "fixed Cells", "BM-NAS", "random search"]
     expected, bank = compare(task, names, **QUICK), FeatureBank(task, folder=tmp_path)
@@ -130,7 +155,7 @@ def test_late_fusion_of_a_multi_label_task_is_about_as_good_as_its_modalities():
 
 
 def test_a_single_modality_is_its_last_feature():
-    assert last_features(tiny_task()) == [{"Image_2": 6}, {"Audio_2": 6}]
+    assert last_features(tiny_task()) == {"Image_2": 6, "Audio_2": 6}
 
 
 @settings(max_examples=40)
@@ -194,10 +219,11 @@ def test_unknown_baselines_and_motifs_are_refused():
 
 def test_baselines_that_search_report_the_seconds_of_their_search():
     names = [name for name in BASELINES if name.startswith("BM-NAS")]
-    names += ["searched features", "random features", "random search", "evolution"]
-    table = compare(tiny_task(), [*names, "GMU", "CentralNet", "all features"], **QUICK)
+    names += ["searched features", "random features", "random search", "evolution", "best pair"]
+    without = ["GMU", "CentralNet", "MLP of one layer", "logistic regression"]
+    table = compare(tiny_task(), [*names, *without], **QUICK)
     searching = {name for name, entry in table.items() if entry["search_seconds"] > 0}
-    assert searching == set(table) - {"GMU", "CentralNet", "all features, concatenated"}
+    assert searching == set(table) - set(without)
     for entry in table.values():
         assert entry["search_seconds"] < entry["seconds"]
     searched = table["BM-NAS"]["search_seconds"]
@@ -207,25 +233,51 @@ def test_baselines_that_search_report_the_seconds_of_their_search():
 
 @pytest.mark.parametrize(
     "name",
-    ["random search", "evolution", "BM-NAS", "BM-NAS by perturbation", "BM-NAS of one Cell"],
+    [
+        "random search",
+        "evolution",
+        "best pair",
+        "BM-NAS",
+        "BM-NAS by perturbation",
+        "BM-NAS of more or fewer Cells",
+    ],
 )
 def test_a_search_never_reads_the_test_split_and_depends_on_its_seed_alone(name, splits_read):
     ((_, (net,)),) = BASELINES[name](context(seed=2))
     assert set(splits_read) == {"train", "validation", "train+validation"}
     ((_, (again,)),) = BASELINES[name](context(seed=2))
     assert net.genotype == again.genotype
-    cells = 1 if name == "BM-NAS of one Cell" else tiny_task().config.N
+    cells = 1 if name in ("BM-NAS of more or fewer Cells", "best pair") else tiny_task().config.N
     assert len(net.genotype.cells) == cells
     for a, b in zip(net.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
-def test_half_the_width_is_searched_and_trained_at_half_the_width():
-    own = context(seed=1)
-    ((_, (net,)),) = BASELINES["BM-NAS at half the width"](own)
-    ((config, (genotype, _)),) = own._searched.items()
-    assert net.genotype == genotype
-    assert config.C == own.config.C // 2 == net.reshape.layers[0].conv.weight.shape[0]
+@pytest.mark.parametrize(("N", "label"), [(1, "two Cells"), (2, "one Cell"), (3, "one Cell")])
+def test_the_other_size_has_one_cell_or_else_two(N, label, genotypes_trained):
+    own = context(search=SearchConfig(N=N, epochs=1, selection="argmax"))
+    ((name, _),) = BASELINES["BM-NAS of more or fewer Cells"](own)
+    assert name == f"BM-NAS of {label}"
+    assert [len(g.cells) for g in genotypes_trained] == [2 if N == 1 else 1]
+
+
+def test_the_best_pair_is_the_best_on_validation_of_all_pairs(genotypes_trained, monkeypatch):
+    wanted = ("Image_2", "Audio_1")
+
+    def validate(self, net):
+        return float(net.genotype.cells[0].inputs == wanted)
+
+    monkeypatch.setattr(BaselineContext, "validate", validate)
+    ((_, (net,)),) = BASELINES["best pair"](context())
+    assert [g.cells[0].inputs for g in genotypes_trained[:-1]] == [
+        ("Image_1", "Image_2"),
+        ("Image_1", "Audio_1"),
+        ("Image_1", "Audio_2"),
+        ("Image_2", "Audio_1"),
+        ("Image_2", "Audio_2"),
+        ("Audio_1", "Audio_2"),
+    ]
+    assert net.genotype.cells[0].inputs == wanted and net.genotype.cells[0].motif == "ConcatFC"
 
 
 @settings(max_examples=60)
@@ -234,12 +286,43 @@ def test_a_mutation_is_legal_and_changes_one_thing(features, N, M, seed):
     random = torch.Generator().manual_seed(seed)
     parent = random_genotype(tuple(f"A_{i}" for i in range(features)), N, M, random)
     child = mutated(parent, random, DEFAULT_OPERATIONS)
-    assert Genotype.from_json(child.to_json()) == child != parent
+    assert Genotype.from_json(child.to_json()) == child
+    assert child.canonical() != parent.canonical()
     assert len({frozenset(cell.inputs) for cell in child.cells}) == N
     changed = [(a, b) for a, b in zip(parent.cells, child.cells, strict=True) if a != b]
     ((old, new),) = changed
     steps = [(a, b) for a, b in zip(old.steps, new.steps, strict=True) if a != b]
     assert (old.inputs != new.inputs) + len(steps) == 1
+
+
+def test_a_second_look_trains_the_best_for_longer_and_may_change_the_order():
+    genotypes = [
+        random_genotype(("A", "B", "C"), 1, 2, torch.Generator().manual_seed(seed))
+        for seed in range(6)
+    ]
+    scores, looked = dict(zip(genotypes, (0.1, 0.5, 0.9, 0.8, 0.7, 0.2), strict=True)), []
+
+    def score(genotype, epochs):
+        looked.append((genotypes.index(genotype), epochs))
+        return 1 - scores[genotype]
+
+    assert second_look(scores, score, ((6, 3), (3, 7), (1, 15))) == genotypes[4]
+    assert looked == [(2, 7), (3, 7), (4, 7), (4, 15)]
+    assert second_look(scores, score, ((6, 3),)) == second_look(scores, score, ()) == genotypes[2]
+
+
+@pytest.mark.parametrize("name", ["random search", "evolution"])
+def test_searches_by_training_take_a_second_look_as_bm_nas_does(name, monkeypatch):
+    trained, train = [], BaselineContext.train
+
+    def recorded(self, genotype, config=None):
+        trained.append((config or self.config).epochs)
+        return train(self, genotype, TrainConfig(epochs=1).with_defaults(self.config))
+
+    monkeypatch.setattr(BaselineContext, "train", recorded)
+    own = context(epochs=15, search=SearchConfig(rungs=((4, 3), (3, 7), (2, 20))))
+    list(BASELINES[name](own))
+    assert trained == [3] * 50 + [7] * 3 + [15] * 2 + [15]
 
 
 SEARCHES = ("random genotypes", "random search", "evolution", "random features", "BM-NAS")
@@ -314,7 +397,7 @@ def test_random_genotypes_take_all_that_a_search_could_take():
 def test_a_search_of_bm_nas_has_the_settings_of_the_context():
     own = context(search=SearchConfig(operations=("sum",), epochs=1, selection="perturbation"))
     assert operations_of([own.searched()]) == {"sum"}
-    ((config, _),) = own._searched.items()
+    ((config, _),) = own._found.items()
     sizes = {"C": 8, "L": 4, "N": 2, "M": 2}
     assert config == SearchConfig(
         operations=("sum",), epochs=1, selection="perturbation", **sizes
@@ -330,24 +413,123 @@ def test_parts_of_a_genotype_are_replaced_alone():
     assert [c.steps for c in moved.cells] == [c.steps for c in genotype.cells]
 
 
-def test_a_gmu_is_the_formula():
-    net = GMU([{"A": 2}, {"B": 3}], 5, C=4, L=2).eval()
+def test_a_gmu_of_two_modalities_is_the_released_formula_with_its_number_of_parameters():
+    net = GMU({"A": 2, "B": 3}, 5, L=2, width=4).eval()
     features = {"A": torch.randn(6, 2, 2), "B": torch.randn(6, 3, 2)}
-    flat = [bn(x).flatten(1) for bn, x in zip(net.bn, features.values(), strict=True)]
-    joined = torch.cat(flat, dim=1)
-    h = 0
-    for gate, hidden, x in zip(net.gates, net.hidden, flat, strict=True):
-        h = h + torch.sigmoid(gate(joined)) * torch.tanh(hidden(x))
-    torch.testing.assert_close(net(features), net.linear(h))
+    p, q = (
+        layer(norm(x.flatten(1)))
+        for layer, norm, x in zip(net.hidden, net.inputs, features.values(), strict=True)
+    )
+    z = torch.cat([p, q], dim=1).matmul(net.gates.weight.T).sigmoid()
+    h = z * p.tanh() + (1 - z) * q.tanh()
+    for norm, maxout in zip(net.norms, net.maxouts, strict=False):
+        pieces = maxout(norm(h))
+        h = torch.maximum(pieces[:, 0::2], pieces[:, 1::2])
+    torch.testing.assert_close(net(features), net.linear(net.norms[2](h)))
+    # Of two vectors of 64 numbers, and of two of 512, at width 128 for 19 classes.
+    sizes = [count_parameters(GMU({"A": 64, "B": 64}, 19, L=L, width=128)) for L in (1, 8)]
+    assert sizes == [118_675, 235_155]
 
 
-def test_central_net_joins_modalities_of_other_depths_at_the_end():
-    net = CentralNet([{"A": 2, "B": 3, "C": 4}, {"D": 5}], 7, C=4, L=2, dropout=0.0)
-    assert net.layers == [["A"], ["B"], ["C", "D"]]
-    features = {n: torch.randn(6, c, 2) for n, c in zip("ABCD", (2, 3, 4, 5), strict=True)}
-    assert net(features).shape == (3, 6, 7) and net.eval()(features).shape == (6, 7)
+def test_a_gmu_of_three_modalities_has_a_gate_for_each():
+    net = GMU({"A": 2, "B": 3, "C": 4}, 5, L=1, width=4).eval()
+    features = {n: torch.randn(6, c, 1) for n, c in zip("ABC", (2, 3, 4), strict=True)}
+    assert net.gates.weight.shape == (12, 12)
+    assert net(features).shape == (6, 5)
+
+
+def test_central_net_for_vectors_is_the_formula():
+    net = CentralNet({"A": 2, "B": 3}, 7, L=2, width=4, dropout=0.0)
+    features = {"A": torch.randn(6, 2, 2), "B": torch.randn(6, 3, 2)}
+    assert net(features).shape == (3, 6, 7)
     net.train()(features).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+    torch.nn.init.normal_(net.weights), torch.nn.init.normal_(net.mix)
+    a, b = (n(x.mean(2)) for n, x in zip(net.eval().inputs, features.values(), strict=True))
+    state = 0
+    for w, central, (first, second) in zip(
+        net.weights, net.central, zip(*net.streams, strict=True), strict=True
+    ):
+        a, b = first(a).relu(), second(b).relu()
+        state = central(w[0] * state + w[1] * a + w[2] * b).relu()
+    logits = [head(x) for head, x in zip(net.heads, (state, a, b), strict=True)]
+    expected = sum(m * one for m, one in zip(net.mix, logits, strict=True))
+    torch.testing.assert_close(net(features), expected)
+    assert count_parameters(CentralNet({"A": 64, "B": 64}, 19, L=1, width=128, dropout=0)) == 91_842
+
+
+def mfas_network(modalities, L):
+    configuration = ((1, 0, 0), (0, 1, 1), (1, 1, 0))
+    return MFASNetwork(configuration, modalities, 5, width=6, L=L, dropout=0.0)
+
+
+@pytest.mark.parametrize("of", ["MFAS", "CentralNet"])
+@settings(max_examples=10)
+@given(L=st.integers(2, 9), seed=st.integers(0, 99))
+def test_positions_of_one_modality_may_be_permuted_alone(of, L, seed):
+    torch.manual_seed(seed)
+    modalities = [{"A": 2, "B": 3}, {"C": 4, "D": 5}]
+    features = {name: torch.randn(7, c, L) for m in modalities for name, c in m.items()}
+    last = {"B": 3, "D": 5}
+    net = mfas_network(modalities, L) if of == "MFAS" else CentralNet(last, 5, L, 6, 0.0)
+    order = torch.randperm(L)
+    moved = {n: x[:, :, order] if n in "AB" else x for n, x in features.items()}
+    torch.testing.assert_close(net.eval()(moved), net(features))
+    other = {n: x + 1 if n in "AB" else x for n, x in features.items()}
+    assert not torch.allclose(net(other), net(features))
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_an_mlp_reads_all_positions_of_all_features(depth):
+    net = MLP({"A": 2, "B": 3}, 5, L=4, width=8, depth=depth, dropout=0.1).eval()
+    features = {"A": torch.randn(6, 2, 4), "B": torch.randn(6, 3, 4)}
+    flattened = torch.cat([x.flatten(1) for x in features.values()], dim=1)
+    torch.testing.assert_close(net(features), net.layers(flattened))
+    widths = [m.out_features for m in net.modules() if isinstance(m, torch.nn.Linear)]
+    assert widths == [8] * depth + [5]
+    pooled = MLP(dict.fromkeys("ABCDEF", 112 // 3), 19, L=1, width=256, depth=2, dropout=0.0)
+    assert count_parameters(pooled) > 0
+
+
+CLASSICAL = ("logistic regression", "gradient boosting")
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "weighted_f1"])
+@pytest.mark.parametrize("name", CLASSICAL)
+def test_a_classical_classifier_beats_chance_and_its_logits_are_its_probabilities(name, metric):
+    task = tiny_task(metric=metric)
+    own = context(task)
+    ((label, (net,)),) = BASELINES[name](own)
+    features, labels = own.samples()
+    assert label == name and len(labels) == 72 and net.L == 4
+    p = torch.from_numpy(net.model.predict_proba(flat(features, task.features))).float()
+    logits = net(features)
+    found = logits.sigmoid() if metric == "weighted_f1" else logits.softmax(1)
+    torch.testing.assert_close(found, p, atol=1e-4, rtol=1e-4)
+    assert own.validate(net) > 0.5 and count_parameters(net) == net.learned.numel() > 0
+
+
+@pytest.mark.parametrize("name", CLASSICAL)
+def test_a_class_that_is_never_seen_in_training_has_a_logit_all_the_same(name):
+    task = tiny_task(classes=3)
+    task = replace(task, classes=5)  # two more than any sample has
+    ((_, (net,)),) = BASELINES[name](context(task))
+    logits = net(context(task).samples()[0])
+    assert logits.shape == (72, 5) and logits.isfinite().all()
+    assert (logits[:, 3:] < logits[:, :3].max(1, keepdim=True).values).all()
+
+
+def test_logistic_regression_has_the_penalty_of_the_recipes_weight_decay():
+    config = TrainConfig(weight_decay=0.05)
+    own = BaselineContext(tiny_task(), config, 0, torch.device("cpu"))
+    ((_, (net,)),) = BASELINES["logistic regression"](own)
+    linear = net.model[-1]
+    weights = torch.tensor(linear.coef_, requires_grad=True)
+    rows = torch.tensor(net.model[0].transform(flat(own.samples()[0], net.names)))
+    logits = rows @ weights.T + torch.tensor(linear.intercept_)
+    loss = torch.nn.functional.cross_entropy(logits, own.samples()[1])
+    (loss + 0.05 / 2 * weights.pow(2).sum()).backward()
+    assert weights.grad.abs().max() < 1e-3  # the minimum
 
 
 @pytest.fixture
@@ -367,10 +549,12 @@ def tiny_registered():
 def test_the_table_goes_on_where_it_was_stopped(tiny_registered, tmp_path):
     out, names = tmp_path / "t.csv", ["single modalities", "BM-NAS"]
     first = run_baselines("tiny", ("sum",), (0,), out, names=names, device="cpu")
-    assert tiny_registered == ["sum"] and len(first) == 3
+    assert len(first) == 3
     whole = run_baselines("tiny", ("sum", "same"), (0, 1), out, names=names, device="cpu")
-    assert tiny_registered == ["sum", "same", "sum", "same"] and len(whole) == 12
+    assert tiny_registered == ["sum", "same", "sum"] and len(whole) == 12
     assert list(whole.columns) == list(COLUMNS)
+    assert set(whole["L"]) == {4} and whole["C"].isna().tolist() == [True, True, False] * 4
+    assert whole["validation"].between(0, 1).all() and (whole["validation"] > 0).all()
     read = read_baselines(out)
     pd.testing.assert_frame_equal(read, whole, rtol=1e-5, check_dtype=False)
     assert (read["search_seconds"] > 0).tolist() == (read["network"] == "BM-NAS").tolist()
@@ -380,16 +564,71 @@ def test_the_table_goes_on_where_it_was_stopped(tiny_registered, tmp_path):
     assert out.read_text() == before
 
 
+NAMES = ["late fusion", "fixed Cells", "logistic regression", "BM-NAS", "searched features"]
+
+
+def test_each_network_has_the_settings_that_are_best_for_it_on_validation(
+    tiny_registered, tmp_path, splits_read
+):
+    out = tmp_path / "t.csv"
+    sizes = [TrainConfig(C=C, L=L, epochs=1) for C in (4, 8) for L in (1, 4)]
+    how = {"names": NAMES, "settings": sizes, "device": "cpu"}
+    choices = choose_settings("tiny", ("sum",), choices_path(out), sizes, names=NAMES, device="cpu")
+    assert "test" not in splits_read and set(choices["seed"]) == {0}
+    found = run_baselines("tiny", ("sum",), (1,), out, **how)
+    pd.testing.assert_frame_equal(
+        read_choices(choices_path(out)), choices, rtol=1e-5, check_dtype=False
+    )
+    tried = choices.groupby("baseline").size().to_dict()
+    # Late fusion and the logistic regression have no width, the latter no epochs either.
+    assert tried == {"late fusion": 4, "fixed Cells": 8, "logistic regression": 2, "BM-NAS": 4}
+    for row in found.to_dict("records"):
+        like = "BM-NAS" if row["baseline"] == "searched features" else row["network"]
+        own = choices[choices["network"] == like]
+        best = own[own["validation"] == own["validation"].max()]
+        best = best[best["params"] == best["params"].min()].iloc[0]
+        for name in ("C", "L", "epochs", "max_lr"):
+            assert row[name] == best[name] or pd.isna(row[name]) and pd.isna(best[name])
+    before = out.read_text(), choices_path(out).read_text(), len(splits_read)
+    run_baselines("tiny", ("sum",), (1,), out, **how)
+    assert (out.read_text(), choices_path(out).read_text(), len(splits_read)) == before
+
+
+def test_a_choice_goes_on_where_it_was_stopped_and_refuses_other_settings(
+    tiny_registered, tmp_path
+):
+    out, sizes = tmp_path / "c.csv", [TrainConfig(C=4, epochs=1), TrainConfig(C=8, epochs=1)]
+    how = {"names": ["fixed Cells"], "device": "cpu"}
+    choose_settings("tiny", ("sum",), out, sizes[:1], **how)
+    before = out.read_text()
+    choose_settings("tiny", ("sum",), out, sizes, **how)
+    assert out.read_text().startswith(before) and out.read_text().count("\n") == 5
+    with pytest.raises(BaselineError, match="^settings: found int; allowed: a TrainConfig$"):
+        choose_settings("tiny", ("sum",), out, [4], **how)
+
+
+def test_of_equally_good_settings_the_smallest_network_is_chosen():
+    rows = [
+        ("t", "r", 0, "A", "A", C, 1, 15, 0.1, 0.9 - 0.1 * (C == 2), params, 0.0, 1.0, "cpu")
+        for C, params in ((2, 10), (8, 300), (4, 200), (16, 400))
+    ]
+    choices = pd.DataFrame(rows, columns=CHOICE_COLUMNS)
+    ((key, config),) = best_settings(choices).items()
+    assert key == ("r", "A", "A") and config == TrainConfig(C=4, L=1, epochs=15, max_lr=0.1)
+
+
 def test_a_summary_pairs_seeds_and_puts_the_best_first():
     scores = {"A": (0.9, 0.8), "B": (0.7, 0.7), "C": (0.95, 0.65)}
     rows = [
-        ("t", "r", seed, name, name, score, 10, 1.0, 3.0, "cpu")
+        ("t", "r", seed, name, name, 8, None, 15, 0.1, score - 0.1, score, 10, 1.0, 3.0, "cpu")
         for name, pair in scores.items()
         for seed, score in enumerate(pair)
     ]
     found = summarize(pd.DataFrame(rows, columns=COLUMNS)).set_index("network")
     assert list(found.index) == ["A", "C", "B"]
     assert found["test"].tolist() == pytest.approx([0.85, 0.8, 0.7])
+    assert found["validation"].tolist() == pytest.approx([0.75, 0.7, 0.6])
+    assert found["C"].tolist() == [8] * 3 and found["L"].isna().all()
     assert found["behind"].tolist() == pytest.approx([0, 5, 15])
     assert found["behind_std"].tolist() == pytest.approx([0, 20 / 2**0.5, 10 / 2**0.5])
     assert found["train_seconds"].tolist() == [2.0] * 3 and found["seeds"].tolist() == [2] * 3
@@ -397,7 +636,7 @@ def test_a_summary_pairs_seeds_and_puts_the_best_first():
 
 def test_a_summary_keeps_the_tables_order_of_rules():
     rows = [
-        ("t", rule, 0, "A", "A", score, 10, 1.0, 3.0, "cpu")
+        ("t", rule, 0, "A", "A", 8, 4, 15, 0.1, score, score, 10, 1.0, 3.0, "cpu")
         for rule, score in (("sum", 0.5), ("same", 0.9), ("also", 0.7))
     ]
     found = summarize(pd.DataFrame(rows, columns=COLUMNS))
@@ -433,7 +672,7 @@ def test_bm_nas_searches_at_the_sizes_of_the_recipe():
     config = TrainConfig(epochs=1, N=1, C=4)
     own = BaselineContext(tiny_task(), config, 0, torch.device("cpu"))
     assert len(own.searched().cells) == 1
-    assert [config.C for config in own._searched] == [4]
+    assert [config.C for config in own._found] == [4]
 
 
 @pytest.mark.parametrize("task", ["avmnist", "digits"])
@@ -501,12 +740,14 @@ def test_mfas_shares_weights_between_configurations():
 
     search.context.fit = recorded
     search._train([((1, 0, 0), (1, 1, 0)), ((0, 1, 1),)])
-    ((first, state),) = [(key, kept[key]) for key in kept if key[-1] == "conv"]
-    assert first == (0, state["weight"].shape[1], 0, "conv")
+    ((first, state),) = kept.items()
+    assert first == (0, state["0.weight"].shape[1], 0)
     alike, other = started
-    assert torch.equal(alike["convs.0.weight"], state["weight"])
-    assert not torch.equal(other["convs.0.weight"], state["weight"])
-    assert {key[-1] for key in search._weights} == {"conv", "norm"}
+    assert torch.equal(alike["layers.0.0.weight"], state["0.weight"])
+    assert not torch.equal(other["layers.0.0.weight"], state["0.weight"])
+    assert set(alike) - {"linear.weight", "linear.bias"} == {
+        f"layers.{i}.{name}" for i in range(2) for name in state
+    }
 
 
 def test_the_mfas_surrogate_learns_and_its_temperature_falls():
@@ -517,20 +758,38 @@ def test_the_mfas_surrogate_learns_and_its_temperature_falls():
     torch.testing.assert_close(predicted, torch.tensor([0.2, 0.9]), atol=0.05, rtol=0)
     temperatures = [search.temperature(step) for step in range(12)]
     assert temperatures == sorted(temperatures, reverse=True)
-    assert temperatures[0] == pytest.approx(0.2 + 9.8 * 0.9394, abs=1e-2)
-    cold = search._sample([(layer,) for layer in search.layers()], 0.01)
-    assert {layer[0] for (layer,) in cold[:4]} == {1}
+    assert temperatures[:2] == pytest.approx([10, 0.2 + 9.8 * 0.9394], abs=1e-2)
+    assert temperatures[4] == temperatures[5] and temperatures[8] == temperatures[9]
+    options = [(layer,) for layer in search.layers()]
+    search = MFASSearch(context(), MFASConfig(hottest=0.21, samples=4))
+    cold = search._sample(options, [0.9 if layer[0] else 0.2 for (layer,) in options], 0)
+    assert {layer[0] for (layer,) in cold} == {1}
+
+
+def test_the_first_draw_of_mfas_is_by_measured_scores_and_trains_nothing(monkeypatch):
+    search, drawn = MFASSearch(context(), SMALL_MFAS), []
+    sample = search._sample
+
+    def recorded(options, scores, step):
+        drawn.append((step, scores, [search.scores.get(c) for c in options]))
+        return sample(options, scores, step)
+
+    monkeypatch.setattr(search, "_sample", recorded)
+    search.run()
+    (first, scores, measured), *others = drawn
+    assert first == 0 and scores == measured
+    assert [step for step, *_ in others] == [1, 2, 3]
+    assert all(scores != measured for _, scores, measured in others)
 
 
 def test_an_mfas_network_is_the_formula():
     modalities = [{"A": 2}, {"B": 3, "C": 4}]
-    net = MFASNetwork(((0, 1, 0), (0, 0, 1)), modalities, 5, C=6, L=2, dropout=0.0).eval()
+    net = MFASNetwork(((0, 1, 0), (0, 0, 1)), modalities, 5, width=6, L=2, dropout=0.0).eval()
     features = {n: torch.randn(7, c, 2) for n, c in zip("ABC", (2, 3, 4), strict=True)}
-    first = torch.cat([features["A"], features["C"]], dim=1)
-    h = net.norms[0](net.convs[0](first)).relu()
-    second = torch.cat([features["A"], features["B"], h], dim=1)
-    h = net.norms[1](net.convs[1](second)).sigmoid()
-    torch.testing.assert_close(net(features), net.linear(h.flatten(1)))
+    a, b, c = (x.mean(2) for x in features.values())
+    h = net.layers[0](torch.cat([a, c], dim=1)).relu()
+    h = net.layers[1](torch.cat([a, b, h], dim=1)).sigmoid()
+    torch.testing.assert_close(net(features), net.linear(h))
     assert Surrogate(3)(torch.zeros(4, 2, 3)).shape == (4,)
 
 

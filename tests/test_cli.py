@@ -1,6 +1,7 @@
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -410,6 +411,42 @@ def test_baselines_writes_the_table_and_its_chart(tiny_registered):
     assert "of 2 seeds" in chart.read_text() and "Audio alone" in chart.read_text()
     again = [(bmnas("baselines", *words, *names).output, chart.read_bytes()) for _ in range(2)]
     assert again[0] == again[1] and again[0][0] == done.output
+
+
+def test_baselines_choose_among_the_settings_of_a_file(tiny_registered):
+    words = ["tiny", "--rule", "sum", "--seeds", 1, "--device", "cpu", "--baseline", "GMU"]
+    sizes, out = Path("sizes.json"), ["--settings", "sizes.json", "--out", "t.csv"]
+    sizes.write_text('[{"C": 4, "epochs": 1}, {"C": 8, "epochs": 2}]')
+    done = bmnas("baselines", *words, *out)
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith("t.csv\nt.svg\nt_settings.svg\n\ntask  rule  network")
+    (*_, head, row) = done.output.splitlines()
+    cells = dict(zip(re.split("  +", head), re.split("  +", row), strict=True))
+    choices = [line.split(",") for line in Path("t_settings.csv").read_text().splitlines()[1:]]
+    best = max(choices, key=lambda cells: float(cells[9]))
+    assert [cells["C"], cells["L"]] == best[5:7] and len(choices) == 2
+    assert "validation score" in Path("t_settings.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[{"width": 4}]', "TrainConfig: found field 'width'; allowed: C, L"),
+        ('[{"C": 0}]', "TrainConfig.C: found 0; allowed: at least 1"),
+        ('{"C": 4}', "sizes.json: found .'C': 4.; allowed: a list of settings"),
+        ("[]", r"sizes.json: found \[\]; allowed: a list of settings"),
+        ("[4]", "TrainConfig: found 4; allowed: an object"),
+        ("C=4", "sizes.json: found no JSON"),
+        (None, "sizes.json: found no JSON .*No such file"),
+    ],
+)
+def test_settings_that_are_none_are_refused_before_anything_is_trained(
+    tiny_registered, text, message
+):
+    if text is not None:
+        Path("sizes.json").write_text(text)
+    error = bmnas_fails("baselines", "tiny", "--settings", "sizes.json", "--out", "t.csv")
+    assert re.search(message, error) and not Path("t.csv").exists()
 
 
 def test_tabulate_builds_a_table_and_says_what_it_is(tiny_registered):

@@ -29,6 +29,7 @@ from bmnas_core.draw import (
     draw,
     draw_comparison,
     draw_curves,
+    draw_frontiers,
     draw_heatmaps,
     draw_results,
     draw_trajectories,
@@ -986,6 +987,60 @@ def test_results_have_a_row_for_every_network_and_a_panel_for_every_rule():
         assert panel.yaxis_inverted()
 
 
+def test_results_show_what_networks_were_chosen_by():
+    table = results_table().assign(validation=[0.91, 0.82, 0.7], C=[64, 128, None], L=[1, 8, 1])
+    head = ("validation", "0.910", "0.820", "0.700", "C, L", "64, 1", "128, 8", "–, 1")
+    assert texts(draw_results(table))[4:12] == [*head]
+    alike = draw_results(table.assign(C=64, L=8, validation=None))
+    assert texts(alike) == texts(draw_results(results_table()))
+
+
+def choices_table(rules=("sum",), networks=("BM-NAS", "A", "B & <$c_o$>")):
+    rows = [
+        {
+            "task": "digits", "rule": rule, "network": name, "C": None if name == "A" else C,
+            "L": L, "validation": 0.8 + 0.01 * k + 0.001 * C - 0.05 * (L > 1), "params": 100 * C,
+            "seconds": 2.0 * C * L,
+        }
+        for rule in rules
+        for k, name in enumerate(networks)
+        for C in ((8,) if name == "A" else (8, 16, 32))
+        for L in (1, 4)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_frontiers_are_a_curve_over_widths_for_each_network_at_its_best_length():
+    panels = draw_frontiers(choices_table(rules=("sum", "same")))
+    assert [panel.get_xlabel() for panel in panels] == ["parameters", "search + training, s"] * 2
+    assert [panel.get_title("left") for panel in panels[::2]] == [
+        "digits, rule sum",
+        "digits, rule same",
+    ]
+    for panel, x in zip(panels[:2], ([800, 1600, 3200], [16, 32, 64]), strict=True):
+        curves = {line.get_label(): line for line in panel.lines if len(line.get_xdata()) > 1}
+        assert set(curves) == {"BM-NAS", "B & <$c_o$>"}
+        assert curves["BM-NAS"].get_xdata().tolist() == x
+        assert curves["BM-NAS"].get_ydata().tolist() == pytest.approx([0.808, 0.816, 0.832])
+        best = [line for line in panel.lines if line.get_markersize() == 6]
+        assert [line.get_ydata()[0] for line in best] == pytest.approx([0.832, 0.818, 0.852])
+    assert texts(panels[1]) == ["A", "BM-NAS", "B & <$c_o$>"]
+    assert panels[1].lines[0].get_color() == canvas.SEARCHED
+
+
+def test_frontiers_of_some_networks_have_the_colours_that_they_have_among_all():
+    def colours(panel):
+        return {text.get_text(): text.get_color() for text in panel.texts}
+
+    every = colours(draw_frontiers(choices_table())[1])
+    some = colours(draw_frontiers(choices_table(), networks=["B & <$c_o$>"])[1])
+    assert some == {"B & <$c_o$>": every["B & <$c_o$>"]}
+    with pytest.raises(DrawError, match="networks: found 'C'; allowed: BM-NAS, A, B"):
+        draw_frontiers(choices_table(), networks=["C"])
+    with pytest.raises(DrawError, match="found no column 'seconds'; allowed: a table of settings"):
+        draw_frontiers(choices_table().drop(columns="seconds"))
+
+
 def test_results_of_one_seed_have_no_spread():
     panel = draw_results(results_table(seeds=1))
     assert panel.get_xlabel() == "test score (error on a log scale)"
@@ -1058,6 +1113,7 @@ def charts():
     """Both kinds of chart: a function that draws one, and how many panels it has."""
     history = a_history(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
     yield lambda **kw: draw_results(results_table(rules=("sum", "same")), **kw), 2
+    yield lambda **kw: draw_frontiers(choices_table(), **kw), 2
     yield lambda **kw: draw_trajectories(history, **kw), 4
 
 

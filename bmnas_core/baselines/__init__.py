@@ -1,6 +1,15 @@
 """Baselines of a searched network, on the same features, recipe and seed."""
 
-from . import architectures, fusion_models, mfas, searches
+from . import architectures, classical, fusion_models, mfas, searches
 from .context import BASELINES, BaselineContext, BaselineError, compare, register_baseline
 from .searches import with_motif, with_random_pairs
-from .table import read_baselines, run_baselines, summarize
+from .table import (
+    best_settings,
+    choices_path,
+    choose_settings,
+    read_baselines,
+    read_choices,
+    read_settings,
+    run_baselines,
+    summarize,
+)

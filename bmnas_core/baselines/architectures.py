@@ -22,7 +22,7 @@ def motif_steps(motif: str) -> tuple[StepGenotype, ...]:
 def fixed_genotype(task: Task, motif: str) -> Genotype:
     """Cells of one motif on the last features, two at a time. Raises as :func:`motif_steps`."""
     steps = motif_steps(motif)
-    first, *others = [name for channels in last_features(task) for name in channels]
+    first, *others = last_features(task)
     before = [first, *map(grammar.cell_name, range(len(others)))]
     pairs = zip(before, others, strict=False)
     return Genotype(task.features, tuple(CellGenotype(pair, steps) for pair in pairs))
@@ -69,6 +69,13 @@ def sample_genotype(context: BaselineContext, random: torch.Generator) -> Genoty
 def fixed_cells(context: BaselineContext) -> Entries:
     """A Sum Cell and a ConcatFC Cell on the last features."""
     for motif in ("Sum", "ConcatFC"):
+        yield f"fixed {motif}", [context.train(fixed_genotype(context.task, motif))]
+
+
+@register_baseline("fixed attention")
+def fixed_attention(context: BaselineContext) -> Entries:
+    """Two Cells known from the literature, on the last features."""
+    for motif in ("two-head attention", "attention on attention"):
         yield f"fixed {motif}", [context.train(fixed_genotype(context.task, motif))]
 
 

@@ -2,13 +2,12 @@
 
 import inspect
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from statistics import fmean
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import BmnasError, quoted
 from ..features import FeatureBank
@@ -38,6 +37,10 @@ def _check(name: str, function: object) -> None:
 #: Baselines by name, filled by :func:`register_baseline`.
 BASELINES = Registry("baseline", BaselineError, check=_check)
 
+#: Splits that a baseline's networks may be scored on, and what they then learn from. None is what
+#: the recipe says: train and validation together, unless it says otherwise.
+SCORED = {"validation": "train", "test": None}
+
 
 @dataclass
 class BaselineContext:
@@ -48,8 +51,8 @@ class BaselineContext:
             that are None default to the task's.
         search: the settings of BM-NAS. All other searches share its ``operations``, N and M.
         bank: the features, such as those on disk; the task's bank in memory by default.
-        search_seconds: what the current baseline's search took so far.
-        saved_seconds: the part of it that was spent for an earlier baseline.
+        search_seconds: what the search for the next network took.
+        saved_seconds: the part of it that was spent before, for another network.
     """
 
     task: Task
@@ -61,7 +64,7 @@ class BaselineContext:
 
     def __post_init__(self):
         self._restart()
-        self._searched: dict[SearchConfig, tuple[Genotype, float]] = {}
+        self._found: dict[Hashable, tuple[object, float]] = {}
         sizes = ("C", "L", "N", "M")  # of the space of architectures and of their networks
         own = {name: size for name in sizes if (size := getattr(self.search, name))}
         self.config = replace(self.config, **own).with_defaults(self.task.config)
@@ -82,6 +85,11 @@ class BaselineContext:
         fit(net, self.task, bank, config, seed=self.seed, **how)
         return net
 
+    def samples(self) -> tuple[dict[str, Tensor], Tensor]:
+        """All that the recipe trains on: features by name, each (n, C_i, L), and labels."""
+        bank = FeatureBank.shared(self.task, self.config.L, self.device, self.bank)
+        return bank.batch(self.config.data, torch.arange(bank.size(self.config.data)))
+
     def train(self, genotype: Genotype, config: TrainConfig | None = None) -> nn.Module:
         """The fusion network of a genotype, trained, by the context's recipe by default."""
         how = {"seed": self.seed, "device": self.device, "bank": self.bank}
@@ -100,42 +108,50 @@ class BaselineContext:
         """Count seconds from now on, as those of the next network."""
         self._start, self.search_seconds, self.saved_seconds = time.perf_counter(), 0.0, 0.0
 
-    @contextmanager
-    def searching(self):
-        """Count the time that a block takes as the baseline's search, not as its training."""
-        start = time.perf_counter()
-        yield
-        self.search_seconds += time.perf_counter() - start
-
-    def searched(self, **settings) -> Genotype:
-        """The genotype that BM-NAS finds, with these settings in place of the context's.
-
-        It searches once, and each caller is charged the time.
-        """
-        config = replace(self.search, **settings).with_defaults(self.task.search_config)
-        if config in self._searched:
-            self.saved_seconds += self._searched[config][1]
+    def search_once(self, key: Hashable, find: Callable[[], object]):
+        """What ``find()`` returns, called once for each key. Each caller is charged its seconds."""
+        if key in self._found:
+            self.saved_seconds += self._found[key][1]
         else:
             start = time.perf_counter()
+            self._found[key] = find(), time.perf_counter() - start
+        found, seconds = self._found[key]
+        self.search_seconds += seconds
+        return found
+
+    def searched(self, **settings) -> Genotype:
+        """The genotype that BM-NAS finds, with these settings in place of the context's."""
+        config = replace(self.search, **settings).with_defaults(self.task.search_config)
+
+        def find() -> Genotype:
             search = Search(self.task, config, seed=self.seed, device=self.device, bank=self.bank)
             for _ in search:
                 pass
-            self._searched[config] = search.best_genotype, time.perf_counter() - start
-        genotype, seconds = self._searched[config]
-        self.search_seconds += seconds
-        return genotype
+            return search.best_genotype
+
+        return self.search_once(config, find)
 
 
-def register_baseline(name: str, *, quick: bool = False):
+def register_baseline(
+    name: str, *, quick: bool = False, ignores: tuple[str, ...] = (), like: str | None = None
+):
     """Decorator: make a generator function a baseline.
 
     It takes a :class:`BaselineContext` and yields ``(name in the table, trained networks)``. The
-    table has the mean over these networks, such as several random ones. :func:`compare` runs it by
-    default if it is ``quick``: trains only a few networks and does not search.
+    table has the mean over these networks, such as several random ones. Where a network is scored
+    on validation and on test, the function is called twice, since it then learns from different
+    data; what it finds by :meth:`BaselineContext.search_once` is found once.
+
+    Args:
+        quick: whether :func:`compare` runs it by default: it trains only a few networks and does
+            not search.
+        ignores: settings that make no difference to it, such as ``"C"``.
+        like: another baseline, whose choice of settings it takes over
+            (:func:`~bmnas_core.baselines.table.run_baselines`).
 
     Raises BaselineError for a name that is taken or ill-formed, or anything but such a function.
     """
-    return BASELINES.register(name, quick=quick)
+    return BASELINES.register(name, quick=quick, ignores=ignores, like=like)
 
 
 def compare(
@@ -147,55 +163,78 @@ def compare(
     seed: int = 0,
     device: str | torch.device = "auto",
     bank: FeatureBank | None = None,
+    splits: tuple[str, ...] = ("test",),
     progress: bool = True,
     on_baseline: Callable[[str, dict[str, dict]], None] | None = None,
 ) -> dict[str, dict]:
-    """Train baselines and test each of their networks once.
+    """Train baselines and score each of their networks once.
 
     Args:
         names: of :data:`BASELINES`; the quick ones by default.
         config, search, bank: as in :class:`BaselineContext`.
+        splits: what to score on: ``"test"``, or ``"validation"``, by networks that learn from train
+            alone, or both, each by networks of its own.
         on_baseline: called after each baseline, with its name and its part of what is returned.
 
     Returns:
-        Name → ``test`` (mean score of its networks) and ``scores`` (each one's), ``params``
-        (mean), ``seconds`` (all together) and of those ``search_seconds``.
+        Name → for each split the mean score of its networks; ``scores`` (of each on the last
+        split), ``params`` (mean), ``seconds`` (search, and training of all for the last split)
+        and of those ``search_seconds``.
 
     Raises:
-        BaselineError: for an unknown name, and for what a baseline yields if it is not (label,
-            networks) or has a label that is taken.
+        BaselineError: for an unknown name or split, and for what a baseline yields if it is not
+            (label, networks) or has a label that is taken.
     """
     if names is None:
         names = [name for name, baseline in BASELINES.items() if baseline.quick]
     baselines = {name: BASELINES[name] for name in names}
+    if not splits or not set(splits) <= set(SCORED):
+        raise BaselineError("splits", quoted(splits), " and ".join(map(repr, SCORED)))
     config, search = TrainConfig.from_optional(config), SearchConfig.from_optional(search)
     context = BaselineContext(as_task(task), config, seed, resolve_device(device), search, bank)
+    recipe = context.config
     # Computed now, so that the first baseline is not charged for it.
-    FeatureBank.shared(task, context.config.L, context.device, bank)
+    FeatureBank.shared(task, recipe.L, context.device, bank)
     found = {}
     bar = progress_bar(baselines, "baselines", show=progress)
     for name in bar:
         bar.set_postfix_str(name)
         part = {}
-        context._restart()
-        for entry in baselines[name](context):
-            match entry:
-                case (str(label), [*nets]) if nets and all(isinstance(n, nn.Module) for n in nets):
-                    seconds = time.perf_counter() - context._start + context.saved_seconds
-                case _:
-                    raise BaselineError(f"baseline {name!r}", quoted(entry), "(label, [networks])")
-            if label in found or label in part:
-                raise BaselineError(f"baseline {name!r}: found label {label!r} a second time")
-            scores = [evaluate(net, task, "test", bank=bank) for net in nets]
-            part[label] = {
-                "test": fmean(scores),
-                "params": round(fmean(map(count_parameters, nets))),
-                "seconds": seconds,
-                "search_seconds": context.search_seconds,
-                "scores": scores,
-            }
-            context._restart()
+        for split in splits:
+            context.config = replace(recipe, data=SCORED[split] or recipe.data)
+            for label, entry in _scored(name, context, split).items():
+                if label in found:
+                    _refuse_label(name, label)
+                part[label] = part.get(label, {}) | entry
         found |= part
         if on_baseline:
             on_baseline(name, part)
     return found
+
+
+def _scored(name: str, context: BaselineContext, split: str) -> dict[str, dict]:
+    """What a baseline yields, scored on a split."""
+    found = {}
+    context._restart()
+    for entry in BASELINES[name](context):
+        match entry:
+            case (str(label), [*nets]) if nets and all(isinstance(n, nn.Module) for n in nets):
+                seconds = time.perf_counter() - context._start + context.saved_seconds
+            case _:
+                raise BaselineError(f"baseline {name!r}", quoted(entry), "(label, [networks])")
+        if label in found:
+            _refuse_label(name, label)
+        scores = [evaluate(net, context.task, split, bank=context.bank) for net in nets]
+        found[label] = {
+            split: fmean(scores),
+            "params": round(fmean(map(count_parameters, nets))),
+            "seconds": seconds,
+            "search_seconds": context.search_seconds,
+            "scores": scores,
+        }
+        context._restart()
+    return found
+
+
+def _refuse_label(name: str, label: str) -> None:
+    raise BaselineError(f"baseline {name!r}: found label {label!r} a second time")

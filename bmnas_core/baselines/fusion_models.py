@@ -1,10 +1,9 @@
-"""Baselines without Cells: each modality alone, late fusion, all features, GMU, CentralNet."""
+"""Networks without Cells: each modality alone, late fusion, an MLP, GMU, CentralNet."""
 
 import torch
 from torch import Tensor, nn
 
 from ..metrics import metric_of
-from ..networks import Reshape
 from ..tasks.task import Task
 from .context import BaselineContext, Entries, register_baseline
 
@@ -41,82 +40,121 @@ class LateFusion(nn.Module):
         return torch.stack([network(features) for network in self.networks]).mean(0)
 
 
-class GMU(nn.Module):
-    """Gated multimodal unit (Arevalo et al. 2017): h = Σ z_m ⊙ tanh(W_m x_m), z_m from all x.
+class MLP(nn.Module):
+    """Named features, flattened and concatenated → hidden layers of ``width`` → classes.
 
-    x_m are the features of modality m, normalised and flattened; h has the size C·L of a Cell's
-    output, and one linear layer reads it. ``modalities`` has for each its features' channels.
-    """
-
-    def __init__(self, modalities: list[dict[str, int]], classes: int, C: int, L: int):
-        super().__init__()
-        self.names, self.L = [tuple(channels) for channels in modalities], L
-        sizes = [sum(channels.values()) for channels in modalities]
-        self.bn = nn.ModuleList(nn.BatchNorm1d(size) for size in sizes)
-        self.hidden = nn.ModuleList(nn.Linear(size * L, C * L) for size in sizes)
-        self.gates = nn.ModuleList(nn.Linear(sum(sizes) * L, C * L) for _ in sizes)
-        self.linear = nn.Linear(C * L, classes)
-
-    def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """Pooled features, each (N, C_i, L) → logits (N, classes)."""
-        xs = [
-            bn(torch.cat([features[name] for name in names], dim=1)).flatten(1)
-            for bn, names in zip(self.bn, self.names, strict=True)
-        ]
-        joined = torch.cat(xs, dim=1)
-        parts = zip(self.gates, self.hidden, xs, strict=True)
-        return self.linear(sum(z(joined).sigmoid() * h(x).tanh() for z, h, x in parts))
-
-
-class CentralNet(nn.Module):
-    """CentralNet: a central network beside the backbones (Vielzeuf et al. 2018).
-
-    Layer i reads the weighted sum of the network's own state and of every modality's i-th feature,
-    all brought to C channels by 1×1 convolutions. The prediction is the weighted sum of its own
-    logits and each modality's. In training it also returns each modality's logits, whose losses
-    are added to its own. Modalities with fewer features join at the later layers. ``modalities``
-    has for each its features' channels, in order.
+    The input has a BatchNorm. Each hidden layer is a linear one, BatchNorm, ReLU and dropout.
     """
 
     def __init__(
-        self, modalities: list[dict[str, int]], classes: int, C: int, L: int, dropout: float
+        self, channels: dict[str, int], classes: int, L: int, width: int, depth: int, dropout: float
     ):
         super().__init__()
-        self.L, depth = L, max(map(len, modalities))
-        self.layers = [
-            [list(m)[i - depth] for m in modalities if depth - i <= len(m)] for i in range(depth)
-        ]
-        channels = {name: c for m in modalities for name, c in m.items()}
-        self.names = list(channels)
-        self.reshape = nn.ModuleList(Reshape(c, C, dropout) for c in channels.values())
-        self.weights = nn.ParameterList(torch.ones(1 + len(names)) for names in self.layers)
-        self.central = nn.ModuleList(Reshape(C, C, dropout) for _ in self.layers)
-        self.heads = nn.ModuleList(nn.Linear(C * L, classes) for _ in modalities)
-        self.linear = nn.Linear(C * L, classes)
-        self.mix = nn.Parameter(torch.ones(1 + len(modalities)))
+        self.names, self.L, size = tuple(channels), L, L * sum(channels.values())
+        layers: list[nn.Module] = [nn.BatchNorm1d(size)]
+        for before in [size, *[width] * (depth - 1)]:
+            layers += dense(before, width), nn.ReLU(), nn.Dropout(dropout)
+        self.layers = nn.Sequential(*layers, nn.Linear(width, classes))
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        """Pooled features, each (N, C_i, L) → logits (N, classes)."""
+        return self.layers(torch.cat([features[name].flatten(1) for name in self.names], dim=1))
+
+
+class GMU(nn.Module):
+    """Gated multimodal unit (Arevalo et al. 2017), with the classifier it was released with.
+
+    x_m is the last feature of modality m, flattened and normalised. With p_m = W_m x_m, two
+    modalities share a gate, h = z ⊙ tanh(p_1) + (1 − z) ⊙ tanh(p_2), z = sigmoid(W [p_1, p_2]);
+    more have one each, h = Σ z_m ⊙ tanh(p_m). Two maxout layers of two pieces and a linear one
+    read h, each after a BatchNorm. All layers have the size ``width``. ``channels``: feature name
+    → channels, one feature for each modality.
+    """
+
+    def __init__(self, channels: dict[str, int], classes: int, L: int, width: int):
+        super().__init__()
+        self.names, self.L = tuple(channels), L
+        self.inputs = nn.ModuleList(nn.BatchNorm1d(c * L) for c in channels.values())
+        self.hidden = nn.ModuleList(nn.Linear(c * L, width, bias=False) for c in channels.values())
+        count = len(channels)
+        self.gates = nn.Linear(count * width, width * (count if count > 2 else 1), bias=False)
+        self.norms = nn.ModuleList(nn.BatchNorm1d(width) for _ in range(3))
+        self.maxouts = nn.ModuleList(nn.Linear(width, 2 * width) for _ in range(2))
+        self.linear = nn.Linear(width, classes)
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        """Pooled features, each (N, C_i, L) → logits (N, classes)."""
+        layers = zip(self.names, self.inputs, self.hidden, strict=True)
+        hidden = [linear(bn(features[name].flatten(1))) for name, bn, linear in layers]
+        gates = self.gates(torch.cat(hidden, dim=1)).sigmoid().split(hidden[0].shape[1], dim=1)
+        gates = (*gates, 1 - gates[0]) if len(hidden) == 2 else gates
+        h = sum(z * p.tanh() for z, p in zip(gates, hidden, strict=True))
+        for norm, maxout in zip(self.norms, self.maxouts, strict=False):
+            h = maxout(norm(h)).unflatten(1, (-1, 2)).amax(2)
+        return self.linear(self.norms[-1](h))
+
+
+class CentralNet(nn.Module):
+    """CentralNet: a central network beside one for each modality (Vielzeuf et al. 2018).
+
+    As its paper has it for vectors: modality m's network is ``depth`` dense layers on its last
+    feature, averaged over the L positions. Layer i of the central network reads the weighted sum
+    of its own state and of every modality's layer i. The prediction is the weighted sum of its own
+    logits and each modality's. In training it also returns each modality's logits, whose losses
+    are added to its own. A dense layer has the size ``width``, BatchNorm, ReLU and dropout;
+    ``channels``: feature name → channels, one feature for each modality.
+    """
+
+    def __init__(
+        self,
+        channels: dict[str, int],
+        classes: int,
+        L: int,
+        width: int,
+        dropout: float,
+        depth: int = 2,
+    ):
+        super().__init__()
+        self.names, self.L, self.dropout = tuple(channels), L, nn.Dropout(dropout)
+        self.inputs = nn.ModuleList(map(nn.BatchNorm1d, channels.values()))
+        self.streams = nn.ModuleList(
+            nn.ModuleList(dense(before, width) for before in [c, *[width] * (depth - 1)])
+            for c in channels.values()
+        )
+        self.central = nn.ModuleList(dense(width, width) for _ in range(depth))
+        self.weights = nn.Parameter(torch.ones(depth, 1 + len(channels)))
+        self.heads = nn.ModuleList(nn.Linear(width, classes) for _ in range(1 + len(channels)))
+        self.mix = nn.Parameter(torch.ones(1 + len(channels)))
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Pooled features, each (N, C_i, L) → logits (N, classes).
 
-        In training mode they are (1 + modalities, N, classes), the network's own first.
+        In training mode they are (1 + modalities, N, classes), the central network's own first.
         """
-        layers = zip(self.names, self.reshape, strict=True)
-        inner = {name: layer(features[name]) for name, layer in layers}
+        named = zip(self.names, self.inputs, strict=True)
+        inner = [norm(features[name].mean(2)) for name, norm in named]
         state = torch.zeros(())
-        for names, weights, layer in zip(self.layers, self.weights, self.central, strict=True):
-            own, *others = weights
-            joined = zip(others, names, strict=True)
-            state = layer(own * state + sum(w * inner[name] for w, name in joined))
-        last = zip(self.heads, self.layers[-1], strict=True)
-        alone = [head(inner[name].flatten(1)) for head, name in last]
-        every = torch.stack([self.linear(state.flatten(1)), *alone])
+        layers = zip(self.weights, self.central, zip(*self.streams, strict=True), strict=True)
+        for weights, central, streams in layers:
+            inner = [self._layer(dense, x) for dense, x in zip(streams, inner, strict=True)]
+            joined = sum(w * x for w, x in zip(weights, [state, *inner], strict=True))
+            state = self._layer(central, joined)
+        every = torch.stack([head(x) for head, x in zip(self.heads, [state, *inner], strict=True)])
         fused = torch.einsum("m,mnk->nk", self.mix, every)
         return torch.cat([fused[None], every[1:]]) if self.training else fused
 
+    def _layer(self, dense: nn.Module, x: Tensor) -> Tensor:
+        return self.dropout(dense(x).relu())
 
-def last_features(task: Task) -> list[dict[str, int]]:
+
+def dense(before: int, after: int) -> nn.Module:
+    """A linear layer and BatchNorm: vectors (N, before) → (N, after)."""
+    return nn.Sequential(nn.Linear(before, after), nn.BatchNorm1d(after))
+
+
+def last_features(task: Task) -> dict[str, int]:
     """The last feature of each modality, as name → channels."""
-    return [dict([list(modality.channels.items())[-1]]) for modality in task.modalities]
+    return dict(list(modality.channels.items())[-1] for modality in task.modalities)
 
 
 def _linear(context: BaselineContext, channels: dict[str, int]) -> nn.Module:
@@ -124,47 +162,51 @@ def _linear(context: BaselineContext, channels: dict[str, int]) -> nn.Module:
     return context.fit(lambda: LinearFusion(channels, classes, L))
 
 
-@register_baseline("single modalities", quick=True)
+@register_baseline("single modalities", quick=True, ignores=("C",))
 def single_modalities(context: BaselineContext) -> Entries:
     """Each modality alone."""
-    task = context.task
-    for modality, channels in zip(task.modalities, last_features(task), strict=True):
-        yield f"{modality.name} alone", [_linear(context, channels)]
+    for modality, last in zip(
+        context.task.modalities, last_features(context.task).items(), strict=True
+    ):
+        yield f"{modality.name} alone", [_linear(context, dict([last]))]
 
 
-@register_baseline("late fusion", quick=True)
+@register_baseline("late fusion", quick=True, ignores=("C",))
 def late_fusion(context: BaselineContext) -> Entries:
-    """Logits averaged, and last features concatenated."""
+    """Logits averaged (Simonyan and Zisserman 2014), and last features concatenated."""
     last = last_features(context.task)
-    apart = [_linear(context, channels) for channels in last]
+    apart = [_linear(context, dict([one])) for one in last.items()]
     yield "late fusion, averaged", [LateFusion(apart).eval()]
-    joined = {name: c for channels in last for name, c in channels.items()}
-    yield "late fusion, concatenated", [_linear(context, joined)]
+    yield "late fusion, concatenated", [_linear(context, last)]
 
 
-@register_baseline("all features")
-def all_features(context: BaselineContext) -> Entries:
-    """Every feature of every modality, concatenated, under one linear classifier."""
-    yield "all features, concatenated", [_linear(context, context.task.channels)]
+def _register_mlp(name: str, depth: int) -> None:
+    @register_baseline(name)
+    def mlp(context: BaselineContext) -> Entries:
+        """All features, flattened, under hidden layers of the width C."""
+        task, config = context.task, context.config
+        sizes = task.classes, config.L, config.C, depth, config.dropout
+        yield name, [context.fit(lambda: MLP(task.channels, *sizes))]
+
+
+_register_mlp("MLP of one layer", 1)
+_register_mlp("MLP of two layers", 2)
 
 
 @register_baseline("GMU")
 def gmu(context: BaselineContext) -> Entries:
     """A gated multimodal unit on the last features."""
-    task, config = context.task, context.config
-    yield "GMU", [context.fit(lambda: GMU(last_features(task), task.classes, config.C, config.L))]
+    sizes = context.task.classes, context.config.L, context.config.C
+    yield "GMU", [context.fit(lambda: GMU(last_features(context.task), *sizes))]
 
 
 @register_baseline("CentralNet")
 def central_net(context: BaselineContext) -> Entries:
-    """A central network that reads all features, trained with every modality's loss."""
+    """A central network beside dense ones on the last features, trained with all their losses."""
     task, config = context.task, context.config
-    channels = [modality.channels for modality in task.modalities]
-
-    def build():
-        return CentralNet(channels, task.classes, config.C, config.L, config.dropout)
+    sizes = task.classes, config.L, config.C, config.dropout
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
         return sum(metric_of(task).loss(part, labels) for part in logits)
 
-    yield "CentralNet", [context.fit(build, loss=loss)]
+    yield "CentralNet", [context.fit(lambda: CentralNet(last_features(task), *sizes), loss=loss)]

@@ -7,9 +7,9 @@ score of every extension of the configurations sampled before, and K extensions 
 these predictions, with a temperature. They are trained for a few epochs, with weights shared among
 them, and the surrogate learns from their scores.
 
-Some details are not as published, but as for all baselines here: features keep L positions, so W_i
-is a 1×1 convolution; BatchNorm follows it; a score is that of the last epoch. The first K, too, are
-sampled by the surrogate, although their scores are known.
+Features are averaged over their L positions, so W_i is a dense layer, as published. BatchNorm
+follows it, as in all networks here; the published code has it as an option. A score is that of the
+last epoch. Notebook 06 lists every point.
 """
 
 import math
@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Config, setting
-from ..ops import Conv1x1
 from ..runtime import generator, seeded
 from .context import BaselineContext, Entries, register_baseline
+from .fusion_models import dense
 
 ACTIVATIONS = (torch.relu, torch.sigmoid)
 
@@ -38,8 +38,8 @@ class MFASConfig(Config):
 
     The search makes ``iterations`` passes over depths 1 … ``depth``. At each it trains ``samples``
     configurations for ``epochs``. The temperature falls from ``hottest`` to ``coldest``, the more
-    slowly the larger ``cooling`` is. At the end the best ``finalists`` are trained in full, and the
-    best of these is the result.
+    slowly the larger ``cooling`` is: see :meth:`MFASSearch.temperature`. At the end the best
+    ``finalists`` are trained in full, and the best of these is the result.
     """
 
     iterations: int = setting(3, ge=1)
@@ -57,8 +57,8 @@ class MFASConfig(Config):
 class MFASNetwork(nn.Module):
     """The fusion network of a configuration.
 
-    Each layer is a 1×1 convolution to C channels, BatchNorm, the activation and dropout.
-    ``modalities`` has for each its features' channels, in order.
+    Each layer is a dense one of size ``width``, BatchNorm, the activation and dropout; a linear
+    layer follows. ``modalities`` has for each its features' channels, in order.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class MFASNetwork(nn.Module):
         modalities: list[dict[str, int]],
         classes: int,
         *,
-        C: int,
+        width: int,
         L: int,
         dropout: float,
     ):
@@ -78,27 +78,25 @@ class MFASNetwork(nn.Module):
         ]
         channels = {name: c for m in modalities for name, c in m.items()}
         sizes = (sum(channels[name] for name in names) for names in self.names)
-        widths = [size + C * (i > 0) for i, size in enumerate(sizes)]
-        self.convs = nn.ModuleList(Conv1x1(width, C) for width in widths)
-        self.norms = nn.ModuleList(nn.BatchNorm1d(C) for _ in widths)
+        self.layers = nn.ModuleList(
+            dense(size + width * (i > 0), width) for i, size in enumerate(sizes)
+        )
         self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(C * L, classes)
+        self.linear = nn.Linear(width, classes)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Pooled features, each (N, C_i, L) → logits (N, classes)."""
         state: list[Tensor] = []
-        layers = zip(self.configuration, self.names, self.convs, self.norms, strict=True)
-        for layer, names, conv, norm in layers:
-            joined = torch.cat([*(features[name] for name in names), *state], dim=1)
-            state = [self.dropout(ACTIVATIONS[layer[-1]](norm(conv(joined))))]
-        return self.linear(state[0].flatten(1))
+        for choice, names, layer in zip(self.configuration, self.names, self.layers, strict=True):
+            joined = torch.cat([*(features[name].mean(2) for name in names), *state], dim=1)
+            state = [self.dropout(ACTIVATIONS[choice[-1]](layer(joined)))]
+        return self.linear(state[0])
 
     def shared(self) -> dict[tuple, nn.Module]:
-        """Layers that networks share the weights of, by depth, input channels and activation."""
+        """Layers that networks share the weights of, by depth, input size and activation."""
+        both = zip(self.configuration, self.layers, strict=True)
         return {
-            (i, self.convs[i].in_channels, layer[-1], kind): parts[i]
-            for i, layer in enumerate(self.configuration)
-            for kind, parts in (("conv", self.convs), ("norm", self.norms))
+            (i, layer[0].in_features, choice[-1]): layer for i, (choice, layer) in enumerate(both)
         }
 
 
@@ -135,9 +133,19 @@ class MFASSearch:
         return list(product(*(range(len(m)) for m in self.modalities), range(len(ACTIVATIONS))))
 
     def temperature(self, step: int) -> float:
-        """The temperature at a step, counted from 0; it falls as exp(-(step + 1)² / cooling²)."""
+        """The temperature of the draw at a step, counted from 0.
+
+        The first is ``hottest``. After pass p and depth d, both from 0, it becomes coldest +
+        (hottest − coldest) exp(−(i + 1)² / cooling²) with i = p · iterations + d. The published
+        code multiplies by the number of passes, not by the depth, so that the last draw of a pass
+        and the first of the next have the same.
+        """
         c = self.config
-        return c.coldest + (c.hottest - c.coldest) * math.exp(-(((step + 1) / c.cooling) ** 2))
+        if step == 0:
+            return c.hottest
+        search_pass, depth = divmod(step - 1, c.depth)
+        i = search_pass * c.iterations + depth
+        return c.coldest + (c.hottest - c.coldest) * math.exp(-(((i + 1) / c.cooling) ** 2))
 
     def run(self) -> Configuration:
         """Search, train the finalists in full, and return the one that is best on validation."""
@@ -147,10 +155,11 @@ class MFASSearch:
             pairs = product(sampled or [()], self.layers())
             options = [(*start[:place], layer, *start[place + 1 :]) for start, layer in pairs]
             options = list(dict.fromkeys(options))
-            if step == 0:
+            if step == 0:  # all are trained, and drawn by the scores that they then have
                 self._train(options)
-            sampled = self._sample(options, self.temperature(step))
-            if step > 0:
+                sampled = self._sample(options, [self.scores[c] for c in options], step)
+            else:
+                sampled = self._sample(options, self._predict(options), step)
                 self._train(sampled)
         finalists = sorted(self.scores, key=self.scores.__getitem__)[-self.config.finalists :]
         full = self.context.recipe_on_train()
@@ -164,7 +173,7 @@ class MFASSearch:
     def network(self, configuration: Configuration, shared: bool = False) -> MFASNetwork:
         """A configuration's network at the context's sizes, untrained or with shared weights."""
         task, config = self.context.task, self.context.config
-        sizes = {"C": config.C, "L": config.L, "dropout": config.dropout}
+        sizes = {"width": config.C, "L": config.L, "dropout": config.dropout}
         net = MFASNetwork(configuration, self.modalities, task.classes, **sizes)
         for key, part in net.shared().items() if shared else ():
             part.load_state_dict(self._weights.get(key, part.state_dict()))
@@ -191,11 +200,17 @@ class MFASSearch:
                 nn.functional.mse_loss(found, target).backward()
                 self._optimizer.step()
 
-    def _sample(self, options: list[Configuration], temperature: float) -> list[Configuration]:
-        """Sample options, each at most once, with odds of (predicted score)^(1 / temperature)."""
+    def _predict(self, options: list[Configuration]) -> list[float]:
         with torch.no_grad():
-            predicted = self.surrogate(torch.tensor(options, dtype=torch.float)).double()
-        odds = (predicted.log() / temperature).softmax(0)
+            return self.surrogate(torch.tensor(options, dtype=torch.float)).tolist()
+
+    def _sample(
+        self, options: list[Configuration], scores: list[float], step: int
+    ) -> list[Configuration]:
+        """Sample options, each at most once, with odds of score^(1 / temperature)."""
+        # A score of 0 has next to no odds, but some, so that there are always enough options.
+        logs = torch.tensor(scores, dtype=torch.float64).clamp(min=1e-6).log()
+        odds = (logs / self.temperature(step)).softmax(0)
         count = min(self.config.samples, len(options))
         rows = torch.multinomial(odds, count, generator=self._random)
         return [options[row] for row in rows.tolist()]
@@ -204,7 +219,6 @@ class MFASSearch:
 @register_baseline("MFAS")
 def mfas(context: BaselineContext) -> Entries:
     """MFAS with its published settings, on the features and by the recipe of all baselines."""
-    with context.searching():
-        search = MFASSearch(context)
-        best = search.run()
+    search = MFASSearch(context)
+    best = context.search_once("MFAS", search.run)
     yield "MFAS", [context.fit(partial(search.network, best))]

@@ -1,15 +1,17 @@
 """Baselines that search: BM-NAS, its parts replaced, random search and evolution in its space."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import combinations
 from operator import itemgetter
 
 import torch
 
 from ..genotype import Genotype, cell_predecessors, is_free, step_predecessors
 from ..runtime import generator
-from .architectures import motif_steps, random_genotype, sample_genotype
+from ..selection import RUNGS
+from .architectures import fixed_genotype, motif_steps, random_genotype, sample_genotype
 from .context import BaselineContext, Entries, register_baseline
 
 #: What random search and evolution may spend, in full trainings of one network.
@@ -34,7 +36,8 @@ def with_random_pairs(genotype: Genotype, random: torch.Generator) -> Genotype:
 def mutated(genotype: Genotype, random: torch.Generator, operations: tuple[str, ...]) -> Genotype:
     """One random change: an input of a Cell, an input of a step, or a step's operation.
 
-    No two Cells take the same pair.
+    The result is another architecture, not the same one in another form
+    (:meth:`~bmnas_core.genotype.Genotype.canonical`), and no two Cells take the same pair.
     """
 
     def pick(options):
@@ -46,6 +49,7 @@ def mutated(genotype: Genotype, random: torch.Generator, operations: tuple[str, 
         new[k] = pick([n for n in nodes if n not in inputs] or [inputs[k]])
         return tuple(new) if new[k] != inputs[k] else inputs[::-1]
 
+    before = genotype.canonical()
     while True:
         cells = list(genotype.cells)
         i = pick(range(len(cells)))
@@ -62,32 +66,57 @@ def mutated(genotype: Genotype, random: torch.Generator, operations: tuple[str, 
             steps[j] = replace(step, inputs=other_input(step.inputs, step_predecessors(j)))
         if is_free(inputs, [other.inputs for other in cells]):
             cells.insert(i, replace(cell, inputs=inputs, steps=tuple(steps)))
-            return replace(genotype, cells=tuple(cells))
+            changed = replace(genotype, cells=tuple(cells))
+            if changed.canonical() != before:
+                return changed
 
 
-def _register_bm_nas(name: str, **settings) -> None:
-    @register_baseline(name)
-    def bm_nas(context: BaselineContext) -> Entries:
-        yield name, [context.train(context.searched(**settings))]
+def _bm_nas(context: BaselineContext, **settings) -> torch.nn.Module:
+    return context.train(context.searched(**settings))
 
 
-# With the task's settings; with one Cell, whose whole space is tabulated for ``digits``; without
-# successive halving; and as published, by argmax, for which α, β, γ need longer.
-_register_bm_nas("BM-NAS")
-_register_bm_nas("BM-NAS of one Cell", N=1)
-_register_bm_nas("BM-NAS by perturbation", selection="perturbation")
-_register_bm_nas("BM-NAS by argmax", selection="argmax", epochs=7)
+@register_baseline("BM-NAS")
+def bm_nas(context: BaselineContext) -> Entries:
+    """The search with the task's settings."""
+    yield "BM-NAS", [_bm_nas(context)]
 
 
-@register_baseline("BM-NAS at half the width")
-def half_the_width(context: BaselineContext) -> Entries:
-    """BM-NAS with half of C, searched and trained, which leaves about a third of the parameters."""
-    C = max(context.config.C // 2, 1)
-    found = context.searched(C=C)
-    yield "BM-NAS at half the width", [context.train(found, replace(context.config, C=C))]
+@register_baseline("BM-NAS of more or fewer Cells", like="BM-NAS")
+def bm_nas_of_more_or_fewer_cells(context: BaselineContext) -> Entries:
+    """With one Cell, or with two if one is the task's setting."""
+    N, words = (2, "two Cells") if context.search.N == 1 else (1, "one Cell")
+    yield f"BM-NAS of {words}", [_bm_nas(context, N=N)]
 
 
-@register_baseline("searched features")
+@register_baseline("BM-NAS by perturbation", like="BM-NAS")
+def bm_nas_by_perturbation(context: BaselineContext) -> Entries:
+    """Without successive halving."""
+    yield "BM-NAS by perturbation", [_bm_nas(context, selection="perturbation")]
+
+
+@register_baseline("BM-NAS by argmax", like="BM-NAS")
+def bm_nas_by_argmax(context: BaselineContext) -> Entries:
+    """As published, by argmax, for which α, β, γ need longer."""
+    yield "BM-NAS by argmax", [_bm_nas(context, selection="argmax", epochs=7)]
+
+
+@register_baseline("best pair")
+def best_pair(context: BaselineContext) -> Entries:
+    """A ConcatFC Cell on the pair of features that is best for it on validation."""
+    fixed = fixed_genotype(context.task, "ConcatFC")
+    fixed = replace(fixed, cells=fixed.cells[:1])
+
+    def score(pair: tuple[str, str]) -> float:
+        return context.validate(context.train(fixed.with_inputs([pair]), context.recipe_on_train()))
+
+    def find() -> tuple[str, str]:
+        return max(combinations(context.task.features, 2), key=score)
+
+    pair = context.search_once("best pair", find)
+    yield "best pair, ConcatFC", [context.train(fixed.with_inputs([pair]))]
+
+
+@register_baseline("searched features", like="BM-NAS")
 def searched_features(context: BaselineContext) -> Entries:
     """What BM-NAS pairs, fused by fixed Cells (Yin et al. 2022, table 7)."""
     for motif in ("Sum", "ConcatFC", "two-head attention", "attention on attention"):
@@ -95,7 +124,7 @@ def searched_features(context: BaselineContext) -> Entries:
         yield f"searched features, {motif}", [context.train(genotype)]
 
 
-@register_baseline("random features")
+@register_baseline("random features", like="BM-NAS")
 def random_features(context: BaselineContext) -> Entries:
     """The steps that BM-NAS finds, on pairs sampled with the seed (Yin et al. 2022, table 6)."""
     found, random = context.searched(), generator(context.seed, "random features")
@@ -103,11 +132,16 @@ def random_features(context: BaselineContext) -> Entries:
     yield f"random features, searched Cells, mean of {len(nets)}", nets
 
 
-def best_sampled(
+#: What was scored on the way, as canonical genotypes.
+Scores = dict[Genotype, float]
+
+
+def sample_best(
     sample: Callable[[], Genotype], score: Callable[[Genotype], float], evaluations: int, *_: object
-) -> Genotype:
-    """Random search: the best of so many sampled genotypes. Called like :func:`evolve`."""
-    return max((sample() for _ in range(evaluations)), key=score)
+) -> Scores:
+    """Random search: so many sampled genotypes, scored. Called like :func:`evolve`."""
+    genotypes = (sample().canonical() for _ in range(evaluations))
+    return {genotype: score(genotype) for genotype in genotypes}
 
 
 def evolve(
@@ -116,12 +150,12 @@ def evolve(
     evaluations: int,
     random: torch.Generator,
     operations: tuple[str, ...],
-) -> Genotype:
+) -> Scores:
     """Regularised evolution (Real et al. 2019): a tournament's winner mutates, the oldest dies.
 
     Args:
         sample: a random genotype; the first population consists of these.
-        score: rates a genotype, higher being better; the best of all is returned.
+        score: rates a genotype, higher being better.
         evaluations: how many genotypes are scored.
         random: chooses tournaments and mutations.
         operations: those that a mutation may choose.
@@ -135,25 +169,42 @@ def evolve(
             _, parent = max((scored[row - POPULATION] for row in rows), key=itemgetter(0))
             genotype = mutated(parent, random, operations)
         scored.append((score(genotype), genotype))
-    return max(scored, key=itemgetter(0))[1]
+    return {genotype.canonical(): found for found, genotype in scored}
+
+
+def second_look(
+    scores: Scores, score: Callable[[Genotype, int], float], rungs: Sequence[tuple[int, int]]
+) -> Genotype:
+    """The best genotype after what successive halving does with its best, trained for longer.
+
+    ``rungs`` are those of a search, of which the first is over; ``score`` takes a genotype and the
+    epochs that it is trained for.
+    """
+    for count, epochs in rungs[1:]:
+        best = sorted(scores, key=scores.__getitem__, reverse=True)[:count]
+        scores = {genotype: score(genotype, epochs) for genotype in best}
+    return max(scores, key=scores.__getitem__)
 
 
 def _register_short_trainings(name: str, label: str, find: Callable) -> None:
     @register_baseline(name)
     def search(context: BaselineContext) -> Entries:
         random, epochs = generator(context.seed, name), context.config.epochs
-        short = context.recipe_on_train(min(SHORT_EPOCHS, epochs))
-        sample = partial(sample_genotype, context, random)
+        sample, short = partial(sample_genotype, context, random), min(SHORT_EPOCHS, epochs)
+        settings = context.search.with_defaults(context.task.search_config)
 
-        def score(genotype: Genotype) -> float:
-            return context.validate(context.train(genotype, short))
+        def score(genotype: Genotype, so_many: int = short) -> float:
+            recipe = context.recipe_on_train(min(so_many, epochs))
+            return context.validate(context.train(genotype, recipe))
 
-        with context.searching():
-            evaluations = BUDGET * epochs // short.epochs
-            best = find(sample, score, evaluations, random, context.search.operations)
-        yield label, [context.train(best)]
+        def best() -> Genotype:
+            evaluations = BUDGET * epochs // short
+            scores = find(sample, score, evaluations, random, settings.operations)
+            return second_look(scores, score, settings.rungs or RUNGS)
+
+        yield label, [context.train(context.search_once(name, best))]
 
 
-# The best on validation of genotypes that are each trained for a few epochs.
-_register_short_trainings("random search", "random search", best_sampled)
+# The best on validation of genotypes that are each trained for a few epochs, after a second look.
+_register_short_trainings("random search", "random search", sample_best)
 _register_short_trainings("evolution", "regularised evolution", evolve)

@@ -1,22 +1,37 @@
-"""The table of all baselines: every rule and seed in one resumable run, as a CSV file."""
+"""The table of all baselines: every rule and seed in one resumable run, as a CSV file.
 
+Before that, each baseline may choose among settings by validation, in a table of its own.
+"""
+
+import json
 import os
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from functools import cache
 from itertools import product
+from pathlib import Path
 
 import pandas as pd
 import torch
 
+from ..config import Config
+from ..errors import check_type, quoted
 from ..progress import progress_bar
 from ..runtime import device_name, resolve_device
 from ..storage import ResumableTable, read_table
 from ..tasks.task import load_task
-from .context import BASELINES, compare
+from ..train import TrainConfig
+from .context import BASELINES, BaselineError, compare
 
-COLUMNS = (
-    "task", "rule", "seed", "baseline", "network", "test", "params", "search_seconds", "seconds",
-    "device",
-)  # fmt: skip
+#: The settings among which a baseline may choose.
+SETTINGS = ("C", "L", "epochs", "max_lr")
+_KEYS = ("task", "rule", "seed", "baseline", "network", *SETTINGS)
+_COSTS = ("params", "search_seconds", "seconds", "device")
+COLUMNS = (*_KEYS, "validation", "test", *_COSTS)
+CHOICE_COLUMNS = (*_KEYS, "validation", *_COSTS)
+
+#: The seed with which settings are chosen.
+CHOICE_SEED = 0
 
 
 def run_baselines(
@@ -26,28 +41,105 @@ def run_baselines(
     out: str | os.PathLike,
     *,
     names: Iterable[str] | None = None,
+    settings: Iterable[TrainConfig] = (),
     device: str | torch.device = "auto",
 ) -> pd.DataFrame:
     """Run baselines, all by default, for each rule and seed; write every result to a CSV file.
+
+    Each network is scored on validation after it was trained on train, and on test after it was
+    trained on both. With ``settings``, each has those that :func:`choose_settings` finds best for
+    it, whose table lies beside ``out``, at :func:`choices_path`.
 
     Results that the file already has are not computed again, even if settings or data have changed
     since; begin a new file then. ``seconds`` is search and training together. Raises BaselineError
     for an unknown name, and TableError if ``out`` exists and is not such a table.
     """
-    names, table = list(BASELINES if names is None else names), ResumableTable(out, COLUMNS)
-    device = resolve_device(device)
+    names, rules, settings = list(BASELINES if names is None else names), list(rules), [*settings]
+    table, device, load = ResumableTable(out, COLUMNS), resolve_device(device), _loader(task)
+    chosen = {}
+    if settings:
+        how = {"names": names, "device": device}
+        chosen = best_settings(choose_settings(task, rules, choices_path(out), settings, **how))
     for seed, rule in progress_bar([*product(seeds, rules)], "rules and seeds"):
         run = {"task": task, "rule": rule, "seed": seed}
-        missing = [name for name in names if not table.holds(**run, baseline=name)]
+        for config, wanted in _by_settings(names, chosen, rule):
 
-        def add(baseline: str, found: dict[str, dict], run=run) -> None:
-            same = {**run, "baseline": baseline, "device": device_name(device)}
-            table.add({**same, "network": network, **entry} for network, entry in found.items())
+            def held(name: str, run=run, wanted=wanted) -> bool:
+                networks = [{"network": label} for label in wanted[name]] or [{}]
+                return all(table.holds(**run, baseline=name, **network) for network in networks)
 
-        if missing:
-            loaded = load_task(task, rule=rule)
-            compare(loaded, missing, seed=seed, device=device, on_baseline=add)
+            def add(name: str, found: dict, run=run, config=config, wanted=wanted) -> None:
+                same = {**run, "baseline": name, "device": device_name(device)}
+                same |= _used(name, config.with_defaults(load(run["rule"]).config))
+                kept = {label: found[label] for label in wanted[name] or found}
+                table.add({**same, "network": label, **entry} for label, entry in kept.items())
+
+            if missing := [name for name in wanted if not held(name)]:
+                how = {"splits": ("validation", "test"), "device": device, "on_baseline": add}
+                compare(load(rule), missing, config=config, seed=seed, **how)
     return table.frame()
+
+
+def choose_settings(
+    task: str,
+    rules: Iterable[str],
+    out: str | os.PathLike,
+    settings: Iterable[TrainConfig],
+    *,
+    names: Iterable[str] | None = None,
+    device: str | torch.device = "auto",
+) -> pd.DataFrame:
+    """Score each baseline on validation with each of ``settings``, and write a CSV file.
+
+    All are trained on train alone, with seed :data:`CHOICE_SEED`; test is not read. Settings that
+    make no difference to a baseline are empty in its rows, and tried once. A second run continues
+    the first. Raises as :func:`run_baselines`, and BaselineError for settings that are none.
+    """
+    table, device, load = ResumableTable(out, CHOICE_COLUMNS), resolve_device(device), _loader(task)
+    settings = [check_type(config, TrainConfig, "settings", BaselineError) for config in settings]
+    names = list(dict.fromkeys(BASELINES[name].like or name for name in names or BASELINES))
+    runs = [*product(rules, settings, names)]
+    for rule, config, name in progress_bar(runs, "rules, settings and baselines"):
+        run = {"task": task, "rule": rule, "seed": CHOICE_SEED, "baseline": name}
+        run |= _used(name, config.with_defaults(load(rule).config))
+        if not table.holds(**run):
+            how = {"seed": CHOICE_SEED, "device": device, "splits": ("validation",)}
+            found = compare(load(rule), [name], config=config, progress=False, **how)
+            same = {**run, "device": device_name(device)}
+            table.add({**same, "network": label, **entry} for label, entry in found.items())
+    return table.frame()
+
+
+def read_settings(path: str | os.PathLike) -> list[TrainConfig]:
+    """The settings in a file, a JSON list of objects with fields of TrainConfig.
+
+    Raises BaselineError for a file that is no such list, ConfigError for a field that is not one.
+    """
+    try:
+        listed = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BaselineError(f"{path}: found no JSON ({error})") from None
+    if not isinstance(listed, list) or not listed:
+        raise BaselineError(path, quoted(listed), "a list of settings")
+    return [TrainConfig.from_dict(one) for one in listed]
+
+
+def best_settings(choices: pd.DataFrame) -> dict[tuple[str, str, str], TrainConfig]:
+    """Rule, baseline and network → the settings with the best validation score.
+
+    Of equal ones those with the fewest parameters.
+    """
+    order = choices.sort_values(["validation", "params"], ascending=[False, True], kind="stable")
+    best = order.groupby(["rule", "baseline", "network"], sort=False).first()
+    return {
+        key: TrainConfig(**{name: _number(name, row[name]) for name in SETTINGS})
+        for key, row in best.iterrows()
+    }
+
+
+def choices_path(out: str | os.PathLike) -> Path:
+    """Where the choice of settings lies for a table of baselines."""
+    return Path(out).with_name(f"{Path(out).stem}_settings.csv")
 
 
 def read_baselines(path: str | os.PathLike) -> pd.DataFrame:
@@ -55,14 +147,52 @@ def read_baselines(path: str | os.PathLike) -> pd.DataFrame:
     return read_table(path, COLUMNS)
 
 
+def read_choices(path: str | os.PathLike) -> pd.DataFrame:
+    """The rows that :func:`choose_settings` wrote. TableError as :func:`read_baselines`."""
+    return read_table(path, CHOICE_COLUMNS)
+
+
+def _loader(task: str):
+    return cache(lambda rule: load_task(task, rule=rule))
+
+
+def _used(name: str, config: Config) -> dict[str, object]:
+    """The settings of a baseline's row; None for those that make no difference to it."""
+    ignored = BASELINES[name].ignores
+    return {field: None if field in ignored else getattr(config, field) for field in SETTINGS}
+
+
+def _number(name: str, value: float) -> float | None:
+    """A cell of the table as a setting."""
+    if pd.isna(value):
+        return None
+    return float(value) if name == "max_lr" else int(value)
+
+
+def _by_settings(
+    names: list[str], chosen: dict[tuple[str, str, str], TrainConfig], rule: str
+) -> Iterator[tuple[TrainConfig, dict[str, list[str]]]]:
+    """Settings, each with the baselines that chose them and for which networks; [] is for all."""
+    groups: dict[TrainConfig, dict[str, list[str]]] = defaultdict(dict)
+    for name in names:
+        like = BASELINES[name].like or name
+        own = {key[2]: config for key, config in chosen.items() if key[:2] == (rule, like)}
+        if like == name and own:
+            for network, config in own.items():
+                groups[config].setdefault(name, []).append(network)
+        else:
+            groups[next(iter(own.values()), TrainConfig())][name] = []
+    yield from groups.items()
+
+
 def summarize(table: pd.DataFrame) -> pd.DataFrame:
     """Each network over its seeds, best first within a task and rule, these in the table's order.
 
     Returns:
-        Columns ``task``, ``rule``, ``network``, ``seeds``, ``test`` and ``std`` (mean and standard
-        deviation over seeds), ``params``, ``search_seconds``, ``train_seconds``, and ``behind``:
-        by how many percentage points of test score a network is behind the best one, as the mean
-        over the same seeds, and ``behind_std``.
+        Columns ``task``, ``rule``, ``network``, ``C``, ``L``, ``seeds``, ``validation`` (mean over
+        seeds), ``test`` and ``std`` (mean and standard deviation), ``params``, ``search_seconds``,
+        ``train_seconds``, and ``behind``: by how many percentage points of test score a network is
+        behind the best one, as the mean over the same seeds, and ``behind_std``.
     """
     keys = ["task", "rule"]
     means = table.groupby([*keys, "network"], sort=False)["test"].mean()
@@ -74,7 +204,10 @@ def summarize(table: pd.DataFrame) -> pd.DataFrame:
         behind=lambda joined: 100 * (joined["best"] - joined["test"]),
     )
     found = table.groupby(["place", *keys, "network"], sort=False).agg(
+        C=("C", "first"),
+        L=("L", "first"),
         seeds=("seed", "size"),
+        validation=("validation", "mean"),
         test=("test", "mean"),
         std=("test", "std"),
         params=("params", "mean"),

@@ -17,7 +17,7 @@ import torch
 
 from ..architecture import most_probable
 from ..baselines.architectures import random_genotype
-from ..baselines.searches import BUDGET, SHORT_EPOCHS, best_sampled, evolve
+from ..baselines.searches import BUDGET, SHORT_EPOCHS, evolve, sample_best, second_look
 from ..errors import BmnasError
 from ..genotype import Genotype
 from ..progress import progress_bar
@@ -148,12 +148,18 @@ for _name, _settings in {
 
 
 def _simulate(
-    find: Callable, benchmark: TabularBenchmark, stream: str, short: bool, seed: int
+    find: Callable,
+    task: Task,
+    benchmark: TabularBenchmark,
+    stream: str,
+    short: bool,
+    seed: int,
 ) -> StrategyResult:
     """A search that scores architectures, such as :func:`~bmnas_core.baselines.searches.evolve`.
 
     Its space and its scores are the table's, those of one random seed. Its budget is BUDGET full
-    trainings, or as many ``short`` ones as take the same time.
+    trainings, or as many ``short`` ones as take the same time, and then a second look at the best
+    of these, as the task's own search has it.
     """
     random, recipe, full = generator(seed, stream), benchmark.recipe, benchmark.ends[-1]
     counts = benchmark.runs["seed"].value_counts()
@@ -166,19 +172,23 @@ def _simulate(
     run = complete[int(torch.randint(len(complete), (), generator=random))]
     epochs, operations = min(SHORT_EPOCHS, full) if short else full, tuple(recipe["operations"])
     space = tuple(recipe["features"]), 1, recipe["config"]["M"], random, operations
-    sample = partial(random_genotype, *space)
-    score = partial(benchmark.simulated_score, epochs=epochs, seed=run)
-    return StrategyResult(find(sample, score, BUDGET * full // epochs, random, operations))
+    sample, score = partial(random_genotype, *space), partial(benchmark.simulated_score, seed=run)
+    scores = find(
+        sample, partial(score, epochs=epochs), BUDGET * full // epochs, random, operations
+    )
+    rungs = (task.search_config.rungs or RUNGS) if short else ()
+    rungs = [(count, min(epochs, full)) for count, epochs in rungs]
+    return StrategyResult(second_look(scores, score, rungs))
 
 
 def _register_simulated(name: str, stream: str, find: Callable, short: bool) -> None:
     @register_strategy(name)
     def build(task: Task, benchmark: TabularBenchmark, device: torch.device) -> Strategy:
-        return partial(_simulate, find, benchmark, stream, short)
+        return partial(_simulate, find, task, benchmark, stream, short)
 
 
-_register_simulated("random search", "random search", best_sampled, short=False)
-_register_simulated("random search, short training", "random search", best_sampled, short=True)
+_register_simulated("random search", "random search", sample_best, short=False)
+_register_simulated("random search, short training", "random search", sample_best, short=True)
 _register_simulated("regularised evolution", "evolution", evolve, short=True)
 
 

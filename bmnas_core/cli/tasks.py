@@ -1,6 +1,7 @@
 """Commands on tasks: their data sets, backbones, tabular benchmarks and baselines."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,7 @@ import typer
 from typer import Argument, Option
 
 from .. import tasks
-from ..draw import draw_results
+from ..draw import draw_frontiers, draw_results
 from ..experiments import Parameter
 from ..storage import atomic_write
 from ..tasks.files import asset
@@ -194,6 +195,9 @@ def baselines(
     rules: Rules = None,
     seeds: Seeds = 5,
     names: Annotated[list[str] | None, repeated("--baseline", "A baseline (default: all)")] = None,
+    settings: Annotated[
+        Path | None, Option(metavar="FILE", help="Settings to choose from: a JSON list.")
+    ] = None,
     out: Annotated[
         Path | None, out_option("The table; assets/results/TASK_baselines.csv by default.")
     ] = None,
@@ -201,24 +205,42 @@ def baselines(
 ) -> None:
     """Run all baselines for each rule and seed; write the table, and its chart beside it as SVG.
 
-    A second run continues the first; after a change of settings or data, give another --out.
+    With settings, such as assets/results/settings.json, each baseline first chooses among them by
+    validation; a table ending in _settings.csv keeps the scores, and a chart, _settings.svg, shows
+    them against size and time. A second run continues the first; after a change of settings or
+    data, give another --out.
     """
-    import matplotlib.pyplot as plt
-    import numpy as np
-
-    from ..baselines import run_baselines, summarize
+    from ..baselines import choices_path, read_choices, read_settings, run_baselines, summarize
 
     path = out or Path("assets/results") / f"{task}_baselines.csv"
-    rules = rules or ("sum", "same")
-    found = summarize(run_baselines(task, rules, range(seeds), path, names=names, device=device))
-    chart, figure = path.with_suffix(".svg"), np.ravel(draw_results(found))[0].figure
-    with plt.style.context("bmnas_core.figures"), atomic_write(chart) as beside:
-        figure.savefig(beside, format="svg", metadata={"Date": None})  # the same bytes each time
-    plt.close(figure)
+    how = {
+        "names": names,
+        "settings": read_settings(settings) if settings else (),
+        "device": device,
+    }
+    found = summarize(run_baselines(task, rules or ("sum", "same"), range(seeds), path, **how))
+    charts = {path.with_suffix(".svg"): partial(draw_results, found)}
+    if settings:
+        choices = choices_path(path)
+        charts[choices.with_suffix(".svg")] = partial(draw_frontiers, read_choices(choices))
+    for chart, draw in charts.items():
+        _save_chart(chart, draw)
     rows = []
     for row in found.itertuples():
         costs = f"{row.search_seconds:.1f}", f"{row.train_seconds:.1f}"
-        numbers = mean_and_std(row.test, row.std), f"{row.params:,}", *costs
-        rows.append((row.task, row.rule, row.network, row.seeds, *numbers))
-    head = ("task", "rule", "network", "seeds", "test", "parameters", "search s", "training s")
-    typer.echo(f"{path}\n{chart}\n\n{table(rows, head, numbers=5)}")
+        sizes = ("–" if size != size else f"{size:.0f}" for size in (row.C, row.L))
+        numbers = f"{row.validation:.4f}", mean_and_std(row.test, row.std), f"{row.params:,}"
+        rows.append((row.task, row.rule, row.network, *sizes, row.seeds, *numbers, *costs))
+    head = ("task", "rule", "network", "C", "L", "seeds", "validation", "test", "parameters")
+    typer.echo("\n".join(map(str, [path, *charts])))
+    typer.echo(f"\n{table(rows, (*head, 'search s', 'training s'), numbers=8)}")
+
+
+def _save_chart(path: Path, draw: Callable) -> None:
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    figure = np.ravel(draw())[0].figure
+    with plt.style.context("bmnas_core.figures"), atomic_write(path) as beside:
+        figure.savefig(beside, format="svg", metadata={"Date": None})  # the same bytes each time
+    plt.close(figure)

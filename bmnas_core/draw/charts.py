@@ -12,6 +12,7 @@ from .hypernets import decisions
 NEEDED = (
     "task", "rule", "network", "seeds", "test", "std", "params", "search_seconds", "train_seconds",
 )  # fmt: skip
+CHOICES = ("task", "rule", "network", "C", "L", "validation", "params", "seconds")
 LETTERS = {"alpha": "α", "beta": "β", "gamma": "γ"}
 SMALL = 8.5  # points of names and numbers
 #: Scores that an axis may mark, and the least error that it shows.
@@ -22,6 +23,7 @@ def draw_results(table, *, highlight: str = "BM-NAS", ax=None):
     """Networks side by side, best first: test score with its spread, parameters, seconds.
 
     There is a panel per task and rule, with the error on a log scale to set good networks apart.
+    Scores on validation are shown if the table has any, and C and L if they differ.
 
     Args:
         table: as :func:`bmnas_core.baselines.summarize` returns it.
@@ -38,13 +40,78 @@ def draw_results(table, *, highlight: str = "BM-NAS", ax=None):
         raise DrawError("draw", found, "a summary of results")
     panels = list(table.groupby(["task", "rule"], sort=False, dropna=False))
     lengths = [len(rows) + 1.8 for _, rows in panels]
-    size = max(9, 6 + 0.075 * max(map(len, table["network"]))), sum(1.1 + 0.2 * n for n in lengths)
+    width = max(9, 6 + 0.075 * max(map(len, table["network"]))) + 0.9 * len(_chosen(table))
+    size = width, sum(1.1 + 0.2 * n for n in lengths)
     with _axes(ax, len(panels), nrows=len(panels), height_ratios=lengths, figsize=size) as axes:
         for panel, ((task, rule), rows) in zip(axes, panels, strict=True):
             title = f"{task}, rule {rule}" if isinstance(rule, str) else task
             panel.set_title(printable(title), parse_math=False)
             _draw_panel(panel, rows, highlight)
     return axes if len(axes) > 1 else axes[0]
+
+
+def draw_frontiers(choices, *, highlight: str = "BM-NAS", networks=None, ax=None):
+    """Score on validation against size and against time: a curve for each network, over its widths.
+
+    There are two panels per task and rule: parameters, and seconds of search and training. A curve
+    has the length L that is best for its network; its best width is filled. The error is on a log
+    scale, as in :func:`draw_results`.
+
+    Args:
+        choices: as :func:`bmnas_core.baselines.choose_settings` returns it.
+        highlight: as in :func:`draw_results`.
+        networks: which to draw, all by default.
+        ax: two matplotlib Axes per task and rule; names stand to the right of the second.
+
+    Returns the Axes as an array. Raises :class:`DrawError` for a table without rows, without a
+    column that is needed or without one of ``networks``, or another number of Axes.
+    """
+    missing = [name for name in CHOICES if name not in getattr(choices, "columns", ())]
+    if missing or not len(choices):
+        found = f"no column {missing[0]!r}" if missing else "no rows"
+        raise DrawError("draw", found, "a table of settings")
+    known = list(dict.fromkeys(choices["network"]))
+    for name in networks or ():
+        if name not in known:
+            raise DrawError("networks", repr(name), ", ".join(known))
+    from matplotlib.ticker import EngFormatter
+
+    choices = choices[choices["network"].isin(networks or known)]
+    groups = list(choices.groupby(["task", "rule"], sort=False, dropna=False))
+    heights = [max(3.2, 0.9 + 0.19 * rows["network"].nunique()) for _, rows in groups]
+    layout = {"nrows": len(groups), "ncols": 2, "height_ratios": heights, "sharey": "row"}
+    others = [name for name in known if not name.startswith(highlight)]
+    colours = {name: LINES[1 + k % (len(LINES) - 1)] for k, name in enumerate(others)}
+    with _axes(ax, 2 * len(groups), figsize=(9, sum(heights)), **layout) as axes:
+        lines = []
+        for ((task, rule), rows), *panels in zip(groups, axes[::2], axes[1::2], strict=True):
+            title = f"{task}, rule {rule}" if isinstance(rule, str) else task
+            panels[0].set_title(printable(title), parse_math=False)
+            of_rule = []
+            for name, own in rows.groupby("network", sort=False):
+                best = own.loc[own["validation"].idxmax()]
+                own = own if best["L"] != best["L"] else own[own["L"] == best["L"]]
+                own, colour = own.sort_values("C"), colours.get(name, SEARCHED)
+                for panel, column in zip(panels, ("params", "seconds"), strict=True):
+                    scores = own["validation"]
+                    (line,) = panel.plot(own[column], scores, "o-", color=colour, label=name)
+                    line.set(markerfacecolor="white", markersize=5, linewidth=1.2)
+                    panel.plot(best[column], best["validation"], "o", color=colour, markersize=6)
+                of_rule.append(line)
+            scores = [y for line in of_rule for y in line.get_ydata()]
+            _scale_scores(panels[0], min(scores), max(scores), max(scores), axis="y")
+            for panel, label in zip(panels, ("parameters", "search + training, s"), strict=True):
+                panel.set_xscale("log")
+                panel.set_xlabel(label, fontsize=SMALL)
+                panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+                panel.tick_params(labelsize=SMALL)
+                panel.minorticks_off()
+            panels[0].set_ylabel("validation score", fontsize=SMALL)
+            lines.append((panels[1], of_rule))
+        axes[0].figure.canvas.figure.draw_without_rendering()  # gives the Axes their heights
+        for panel, of_rule in lines:
+            _name_ends(panel, of_rule)
+    return axes
 
 
 def draw_trajectories(history, of: str = "alpha", *, at: int | None = None, ax=None):
@@ -140,6 +207,7 @@ def _draw_panel(ax, rows, highlight: str) -> None:
     pairs = zip(scores, rows["std"], strict=True)
     columns = {
         "test score": [f"{m:.3f}" + ("" if np.isnan(s) else f" ± {s:.3f}") for m, s in pairs],
+        **_chosen(rows),
         "parameters": [f"{count:,.0f}" for count in rows["params"]],
         "search, s": [_seconds(value) if value else "–" for value in rows["search_seconds"]],
         "training, s": list(map(_seconds, rows["train_seconds"])),
@@ -154,7 +222,18 @@ def _draw_panel(ax, rows, highlight: str) -> None:
             )  # fmt: skip
 
 
-def _scale_scores(ax, low: float, high: float, best: float) -> None:
+def _chosen(rows) -> dict[str, list[str]]:
+    """Columns of what a network was chosen by, if there are any: validation, and C and L."""
+    columns = {}
+    if "validation" in rows and rows["validation"].notna().any():
+        columns["validation"] = [f"{score:.3f}" for score in rows["validation"]]
+    if {"C", "L"} <= set(rows) and rows[["C", "L"]].nunique().max() > 1:
+        sizes = rows[["C", "L"]].itertuples(index=False)
+        columns["C, L"] = [", ".join("–" if x != x else f"{x:.0f}" for x in pair) for pair in sizes]
+    return columns
+
+
+def _scale_scores(ax, low: float, high: float, best: float, axis: str = "x") -> None:
     """Put scores from ``low`` to ``high`` on a scale that halves the error in even steps.
 
     The axis ends at half the error of the best network, even if another one's spread does not.
@@ -162,12 +241,13 @@ def _scale_scores(ax, low: float, high: float, best: float) -> None:
     low, high = _stretched(low), min(_stretched(high), _stretched(best) + 1)
     room = max(0.05 * (high - low), 0.05)
     low, high = _shrunk([low - room, high + room])
-    ax.set_xscale("function", functions=(_stretched, _shrunk))
+    scale, ticks, limits = (getattr(ax, f"set_{axis}{what}") for what in ("scale", "ticks", "lim"))
+    scale("function", functions=(_stretched, _shrunk))
     marks = [mark for mark in MARKS if low <= mark <= high]
     marks = marks[:: 1 + len(marks) // 7]
     if len(marks) > 1:
-        ax.set_xticks(marks, [f"{mark:g}" for mark in marks])
-    ax.set_xlim(low, high)
+        ticks(marks, [f"{mark:g}" for mark in marks])
+    limits(low, high)
 
 
 def _stretched(score):

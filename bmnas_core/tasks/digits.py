@@ -41,7 +41,7 @@ def digits(
     return pair_task(
         "digits", _read(), rule, image_energy, snr_db, DEFAULTS, SIZES,
         config=Settings(
-            C=32, L=4, N=2, M=2, epochs=15, batch_size=64, dropout=0.1, max_lr=3e-3, min_lr=1e-6,
+            C=32, L=4, N=1, M=2, epochs=15, batch_size=64, dropout=0.1, max_lr=3e-3, min_lr=1e-6,
             weight_decay=1e-4, restart=1,
         ),
         # A hypernet trained for longer memorises its samples, and α turns from late features.

@@ -1,0 +1,89 @@
+"""What anyone would try first: scikit-learn's classifiers on all features."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .context import BaselineContext, Entries, register_baseline
+
+
+class Fitted(nn.Module):
+    """A fitted scikit-learn classifier as a network: features, flattened → logits.
+
+    ``learned``, the numbers that it consists of, is there to be counted.
+    """
+
+    def __init__(self, model, names: tuple[str, ...], classes: int, L: int, learned: np.ndarray):
+        super().__init__()
+        self.model, self.names, self.classes, self.L = model, names, classes, L
+        self.learned = nn.Parameter(torch.from_numpy(learned))
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        """Pooled features, each (N, C_i, L) → logits (N, classes)."""
+        rows = flat(features, self.names)
+        # Classes that no sample had, and certainty, must leave logits finite.
+        p = self.model.predict_proba(rows).astype(float).clip(1e-12, 1 - 1e-12)
+        logits = np.full((len(rows), self.classes), np.log(1e-12))
+        multi_label = getattr(self.model, "multilabel_", False)
+        logits[:, self.model.classes_] = np.log(p / (1 - p)) if multi_label else np.log(p)
+        return torch.from_numpy(logits).float().to(features[self.names[0]].device)
+
+
+def flat(features: dict[str, Tensor], names: tuple[str, ...]) -> np.ndarray:
+    """Named features, each (N, C_i, L), as rows of numbers (N, Σ C_i · L)."""
+    return torch.cat([features[name].flatten(1) for name in names], dim=1).cpu().numpy()
+
+
+def fitted(context: BaselineContext, model, learned: Callable[[object], np.ndarray]) -> Fitted:
+    """A classifier, fitted to all features of all samples that the context's recipe trains on.
+
+    If a sample has several labels, each label has a classifier of its own. ``learned`` returns
+    the numbers that a fitted classifier consists of.
+    """
+    from sklearn.multiclass import OneVsRestClassifier
+
+    task, (features, labels) = context.task, context.samples()
+    multi_label, kind = labels.dim() > 1, type(model)
+    model = OneVsRestClassifier(model) if multi_label else model
+    model.fit(flat(features, task.features), labels.cpu().numpy())
+    parts = model.estimators_ if multi_label else [model]
+    # A label that all samples have, or none, has no classifier but a constant.
+    numbers = np.concatenate([learned(part) for part in parts if isinstance(part, kind)])
+    return Fitted(model, task.features, task.classes, context.config.L, numbers)
+
+
+@register_baseline("logistic regression", ignores=("C", "epochs", "max_lr"))
+def logistic_regression(context: BaselineContext) -> Entries:
+    """A linear classifier of all features, with the recipe's weight decay as its penalty."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    # scikit-learn weighs the sum of losses by C against half the squared weights; here weight
+    # decay weighs the latter against their mean.
+    decay = context.config.weight_decay * len(context.samples()[1])
+    linear = LogisticRegression(C=1 / decay if decay else np.inf, max_iter=1000)
+
+    def learned(pipeline) -> np.ndarray:
+        scaler, linear = (step for _, step in pipeline.steps)
+        parts = scaler.mean_, scaler.scale_, linear.coef_, linear.intercept_
+        return np.concatenate([part.ravel() for part in parts])
+
+    yield "logistic regression", [fitted(context, make_pipeline(StandardScaler(), linear), learned)]
+
+
+@register_baseline("gradient boosting", ignores=("C", "epochs", "max_lr"))
+def gradient_boosting(context: BaselineContext) -> Entries:
+    """Boosted trees on all features (Friedman 2001), with scikit-learn's settings."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    def learned(model) -> np.ndarray:
+        """Every threshold, and every value of a leaf."""
+        nodes = [tree.nodes for trees in model._predictors for tree in trees]
+        parts = (np.where(n["is_leaf"], n["value"], n["num_threshold"]) for n in nodes)
+        return np.concatenate(list(parts))
+
+    model = HistGradientBoostingClassifier(random_state=context.seed)
+    yield "gradient boosting", [fitted(context, model, learned)]
