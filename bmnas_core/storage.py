@@ -111,7 +111,8 @@ class ResumableTable:
 
     def add(self, rows: Iterable[dict]) -> None:
         """Append rows and write the file. Columns that a row lacks are empty, others left out."""
-        self.rows += rows
+        for row in rows:  # with the digits that the file has, so that a second run says the same
+            self.rows.append({k: _rounded(row[k]) for k in self.columns if k in row})
         with atomic_write(self.path) as beside:
             self.frame().to_csv(beside, index=False, float_format="%.6g")
 
@@ -120,3 +121,7 @@ class ResumableTable:
         import pandas as pd
 
         return pd.DataFrame(self.rows, columns=self.columns)
+
+
+def _rounded(cell: object) -> object:
+    return float(f"{cell:.6g}") if isinstance(cell, float) else cell

@@ -422,9 +422,9 @@ def test_baselines_choose_among_the_settings_of_a_file(tiny_registered):
     assert done.output.startswith("t.csv\nt.svg\nt_settings.svg\n\ntask  rule  network")
     (*_, head, row) = done.output.splitlines()
     cells = dict(zip(re.split("  +", head), re.split("  +", row), strict=True))
-    choices = [line.split(",") for line in Path("t_settings.csv").read_text().splitlines()[1:]]
-    best = max(choices, key=lambda cells: float(cells[9]))
-    assert [cells["C"], cells["L"]] == best[5:7] and len(choices) == 2
+    tried = [line.split(",") for line in Path("t_settings.csv").read_text().splitlines()[1:]]
+    best = max(tried, key=lambda cells: float(cells[9]))
+    assert [cells["C"], cells["L"]] == best[5:7] and len(tried) == 2
     assert "validation score" in Path("t_settings.svg").read_text()
 
 

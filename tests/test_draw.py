@@ -995,7 +995,7 @@ def test_results_show_what_networks_were_chosen_by():
     assert texts(alike) == texts(draw_results(results_table()))
 
 
-def choices_table(rules=("sum",), networks=("BM-NAS", "A", "B & <$c_o$>")):
+def tried_table(rules=("sum",), networks=("BM-NAS", "A", "B & <$c_o$>")):
     rows = [
         {
             "task": "digits", "rule": rule, "network": name, "C": None if name == "A" else C,
@@ -1011,7 +1011,7 @@ def choices_table(rules=("sum",), networks=("BM-NAS", "A", "B & <$c_o$>")):
 
 
 def test_frontiers_are_a_curve_over_widths_for_each_network_at_its_best_length():
-    panels = draw_frontiers(choices_table(rules=("sum", "same")))
+    panels = draw_frontiers(tried_table(rules=("sum", "same")))
     assert [panel.get_xlabel() for panel in panels] == ["parameters", "search + training, s"] * 2
     assert [panel.get_title("left") for panel in panels[::2]] == [
         "digits, rule sum",
@@ -1032,13 +1032,18 @@ def test_frontiers_of_some_networks_have_the_colours_that_they_have_among_all():
     def colours(panel):
         return {text.get_text(): text.get_color() for text in panel.texts}
 
-    every = colours(draw_frontiers(choices_table())[1])
-    some = colours(draw_frontiers(choices_table(), networks=["B & <$c_o$>"])[1])
+    every = colours(draw_frontiers(tried_table())[1])
+    some = colours(draw_frontiers(tried_table(), networks=["B & <$c_o$>"])[1])
     assert some == {"B & <$c_o$>": every["B & <$c_o$>"]}
+    far = tried_table()
+    far.loc[far["network"] == "A", "validation"] = 0.3
+    assert "A" not in colours(draw_frontiers(far)[1]) and "A" in colours(
+        draw_frontiers(far, networks=["A", "BM-NAS"])[1]
+    )
     with pytest.raises(DrawError, match="networks: found 'C'; allowed: BM-NAS, A, B"):
-        draw_frontiers(choices_table(), networks=["C"])
+        draw_frontiers(tried_table(), networks=["C"])
     with pytest.raises(DrawError, match="found no column 'seconds'; allowed: a table of settings"):
-        draw_frontiers(choices_table().drop(columns="seconds"))
+        draw_frontiers(tried_table().drop(columns="seconds"))
 
 
 def test_results_of_one_seed_have_no_spread():
@@ -1113,7 +1118,7 @@ def charts():
     """Both kinds of chart: a function that draws one, and how many panels it has."""
     history = a_history(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
     yield lambda **kw: draw_results(results_table(rules=("sum", "same")), **kw), 2
-    yield lambda **kw: draw_frontiers(choices_table(), **kw), 2
+    yield lambda **kw: draw_frontiers(tried_table(), **kw), 2
     yield lambda **kw: draw_trajectories(history, **kw), 4
 
 

@@ -31,7 +31,8 @@ def test_each_network_of_an_ensemble_is_as_trained_alone(metric):
         alone, _ = train(genotype, task, config, **ALONE)
         assert net.genotype == genotype and not net.training
         torch.testing.assert_close(net(features), alone(features), rtol=0, atol=0.02)
-        assert evaluate(net, task, "test") == pytest.approx(evaluate(alone, task, "test"))
+        scores = evaluate(net, task, "test"), evaluate(alone, task, "test")
+        assert scores[0] == pytest.approx(scores[1], abs=0.02)  # one answer may be a close call
 
 
 def test_each_seed_of_an_ensemble_has_its_own_initial_weights_and_batches():

@@ -5,11 +5,11 @@ from .context import BASELINES, BaselineContext, BaselineError, compare, registe
 from .searches import with_motif, with_random_pairs
 from .table import (
     best_settings,
-    choices_path,
-    choose_settings,
     read_baselines,
-    read_choices,
     read_settings,
+    read_tried,
     run_baselines,
     summarize,
+    tried_path,
+    try_settings,
 )

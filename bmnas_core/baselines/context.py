@@ -146,7 +146,7 @@ def register_baseline(
         quick: whether :func:`compare` runs it by default: it trains only a few networks and does
             not search.
         ignores: settings that make no difference to it, such as ``"C"``.
-        like: another baseline, whose choice of settings it takes over
+        like: another baseline, whose best settings it takes over
             (:func:`~bmnas_core.baselines.table.run_baselines`).
 
     Raises BaselineError for a name that is taken or ill-formed, or anything but such a function.

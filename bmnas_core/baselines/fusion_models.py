@@ -67,13 +67,13 @@ class GMU(nn.Module):
     x_m is the last feature of modality m, flattened and normalised. With p_m = W_m x_m, two
     modalities share a gate, h = z ⊙ tanh(p_1) + (1 − z) ⊙ tanh(p_2), z = sigmoid(W [p_1, p_2]);
     more have one each, h = Σ z_m ⊙ tanh(p_m). Two maxout layers of two pieces and a linear one
-    read h, each after a BatchNorm. All layers have the size ``width``. ``channels``: feature name
-    → channels, one feature for each modality.
+    read h, each after a BatchNorm. All layers have the size ``width``, and dropout before them.
+    ``channels``: feature name → channels, one feature for each modality.
     """
 
-    def __init__(self, channels: dict[str, int], classes: int, L: int, width: int):
+    def __init__(self, channels: dict[str, int], classes: int, L: int, width: int, dropout: float):
         super().__init__()
-        self.names, self.L = tuple(channels), L
+        self.names, self.L, self.dropout = tuple(channels), L, nn.Dropout(dropout)
         self.inputs = nn.ModuleList(nn.BatchNorm1d(c * L) for c in channels.values())
         self.hidden = nn.ModuleList(nn.Linear(c * L, width, bias=False) for c in channels.values())
         count = len(channels)
@@ -85,13 +85,15 @@ class GMU(nn.Module):
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Pooled features, each (N, C_i, L) → logits (N, classes)."""
         layers = zip(self.names, self.inputs, self.hidden, strict=True)
-        hidden = [linear(bn(features[name].flatten(1))) for name, bn, linear in layers]
+        hidden = [
+            linear(self.dropout(norm(features[name].flatten(1)))) for name, norm, linear in layers
+        ]
         gates = self.gates(torch.cat(hidden, dim=1)).sigmoid().split(hidden[0].shape[1], dim=1)
         gates = (*gates, 1 - gates[0]) if len(hidden) == 2 else gates
         h = sum(z * p.tanh() for z, p in zip(gates, hidden, strict=True))
         for norm, maxout in zip(self.norms, self.maxouts, strict=False):
-            h = maxout(norm(h)).unflatten(1, (-1, 2)).amax(2)
-        return self.linear(self.norms[-1](h))
+            h = maxout(self.dropout(norm(h))).unflatten(1, (-1, 2)).amax(2)
+        return self.linear(self.dropout(self.norms[-1](h)))
 
 
 class CentralNet(nn.Module):
@@ -196,8 +198,9 @@ _register_mlp("MLP of two layers", 2)
 @register_baseline("GMU")
 def gmu(context: BaselineContext) -> Entries:
     """A gated multimodal unit on the last features."""
-    sizes = context.task.classes, context.config.L, context.config.C
-    yield "GMU", [context.fit(lambda: GMU(last_features(context.task), *sizes))]
+    task, config = context.task, context.config
+    sizes = task.classes, config.L, config.C, config.dropout
+    yield "GMU", [context.fit(lambda: GMU(last_features(task), *sizes))]
 
 
 @register_baseline("CentralNet")

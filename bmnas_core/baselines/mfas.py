@@ -87,17 +87,17 @@ class MFASNetwork(nn.Module):
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Pooled features, each (N, C_i, L) → logits (N, classes)."""
         state: list[Tensor] = []
-        for choice, names, layer in zip(self.configuration, self.names, self.layers, strict=True):
+        functions = (ACTIVATIONS[activation] for *_, activation in self.configuration)
+        for names, layer, function in zip(self.names, self.layers, functions, strict=True):
             joined = torch.cat([*(features[name].mean(2) for name in names), *state], dim=1)
-            state = [self.dropout(ACTIVATIONS[choice[-1]](layer(joined)))]
+            state = [self.dropout(function(layer(joined)))]
         return self.linear(state[0])
 
     def shared(self) -> dict[tuple, nn.Module]:
         """Layers that networks share the weights of, by depth, input size and activation."""
-        both = zip(self.configuration, self.layers, strict=True)
-        return {
-            (i, layer[0].in_features, choice[-1]): layer for i, (choice, layer) in enumerate(both)
-        }
+        activations = (activation for *_, activation in self.configuration)
+        both = enumerate(zip(self.layers, activations, strict=True))
+        return {(i, layer[0].in_features, activation): layer for i, (layer, activation) in both}
 
 
 class Surrogate(nn.Module):

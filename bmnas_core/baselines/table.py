@@ -28,10 +28,10 @@ SETTINGS = ("C", "L", "epochs", "max_lr")
 _KEYS = ("task", "rule", "seed", "baseline", "network", *SETTINGS)
 _COSTS = ("params", "search_seconds", "seconds", "device")
 COLUMNS = (*_KEYS, "validation", "test", *_COSTS)
-CHOICE_COLUMNS = (*_KEYS, "validation", *_COSTS)
+TRIED_COLUMNS = (*_KEYS, "validation", *_COSTS)
 
-#: The seed with which settings are chosen.
-CHOICE_SEED = 0
+#: The seed with which settings are tried.
+SETTINGS_SEED = 0
 
 
 def run_baselines(
@@ -47,8 +47,8 @@ def run_baselines(
     """Run baselines, all by default, for each rule and seed; write every result to a CSV file.
 
     Each network is scored on validation after it was trained on train, and on test after it was
-    trained on both. With ``settings``, each has those that :func:`choose_settings` finds best for
-    it, whose table lies beside ``out``, at :func:`choices_path`.
+    trained on both. With ``settings``, each has those that :func:`try_settings` finds best for
+    it, whose table lies beside ``out``, at :func:`tried_path`.
 
     Results that the file already has are not computed again, even if settings or data have changed
     since; begin a new file then. ``seconds`` is search and training together. Raises BaselineError
@@ -59,7 +59,7 @@ def run_baselines(
     chosen = {}
     if settings:
         how = {"names": names, "device": device}
-        chosen = best_settings(choose_settings(task, rules, choices_path(out), settings, **how))
+        chosen = best_settings(try_settings(task, rules, tried_path(out), settings, **how))
     for seed, rule in progress_bar([*product(seeds, rules)], "rules and seeds"):
         run = {"task": task, "rule": rule, "seed": seed}
         for config, wanted in _by_settings(names, chosen, rule):
@@ -80,7 +80,7 @@ def run_baselines(
     return table.frame()
 
 
-def choose_settings(
+def try_settings(
     task: str,
     rules: Iterable[str],
     out: str | os.PathLike,
@@ -91,19 +91,20 @@ def choose_settings(
 ) -> pd.DataFrame:
     """Score each baseline on validation with each of ``settings``, and write a CSV file.
 
-    All are trained on train alone, with seed :data:`CHOICE_SEED`; test is not read. Settings that
+    All are trained on train alone, with seed :data:`SETTINGS_SEED`; test is not read. Settings that
     make no difference to a baseline are empty in its rows, and tried once. A second run continues
-    the first. Raises as :func:`run_baselines`, and BaselineError for settings that are none.
+    the first. Raises as :func:`run_baselines`, and BaselineError for settings with other fields
+    than :data:`SETTINGS`.
     """
-    table, device, load = ResumableTable(out, CHOICE_COLUMNS), resolve_device(device), _loader(task)
-    settings = [check_type(config, TrainConfig, "settings", BaselineError) for config in settings]
+    table, device, load = ResumableTable(out, TRIED_COLUMNS), resolve_device(device), _loader(task)
+    settings = [_as_setting(config) for config in settings]
     names = list(dict.fromkeys(BASELINES[name].like or name for name in names or BASELINES))
     runs = [*product(rules, settings, names)]
     for rule, config, name in progress_bar(runs, "rules, settings and baselines"):
-        run = {"task": task, "rule": rule, "seed": CHOICE_SEED, "baseline": name}
+        run = {"task": task, "rule": rule, "seed": SETTINGS_SEED, "baseline": name}
         run |= _used(name, config.with_defaults(load(rule).config))
         if not table.holds(**run):
-            how = {"seed": CHOICE_SEED, "device": device, "splits": ("validation",)}
+            how = {"seed": SETTINGS_SEED, "device": device, "splits": ("validation",)}
             found = compare(load(rule), [name], config=config, progress=False, **how)
             same = {**run, "device": device_name(device)}
             table.add({**same, "network": label, **entry} for label, entry in found.items())
@@ -124,12 +125,12 @@ def read_settings(path: str | os.PathLike) -> list[TrainConfig]:
     return [TrainConfig.from_dict(one) for one in listed]
 
 
-def best_settings(choices: pd.DataFrame) -> dict[tuple[str, str, str], TrainConfig]:
+def best_settings(tried: pd.DataFrame) -> dict[tuple[str, str, str], TrainConfig]:
     """Rule, baseline and network → the settings with the best validation score.
 
     Of equal ones those with the fewest parameters.
     """
-    order = choices.sort_values(["validation", "params"], ascending=[False, True], kind="stable")
+    order = tried.sort_values(["validation", "params"], ascending=[False, True], kind="stable")
     best = order.groupby(["rule", "baseline", "network"], sort=False).first()
     return {
         key: TrainConfig(**{name: _number(name, row[name]) for name in SETTINGS})
@@ -137,8 +138,8 @@ def best_settings(choices: pd.DataFrame) -> dict[tuple[str, str, str], TrainConf
     }
 
 
-def choices_path(out: str | os.PathLike) -> Path:
-    """Where the choice of settings lies for a table of baselines."""
+def tried_path(out: str | os.PathLike) -> Path:
+    """Where the settings tried for a table of baselines lie."""
     return Path(out).with_name(f"{Path(out).stem}_settings.csv")
 
 
@@ -147,9 +148,19 @@ def read_baselines(path: str | os.PathLike) -> pd.DataFrame:
     return read_table(path, COLUMNS)
 
 
-def read_choices(path: str | os.PathLike) -> pd.DataFrame:
-    """The rows that :func:`choose_settings` wrote. TableError as :func:`read_baselines`."""
-    return read_table(path, CHOICE_COLUMNS)
+def read_tried(path: str | os.PathLike) -> pd.DataFrame:
+    """The rows that :func:`try_settings` wrote. TableError as :func:`read_baselines`."""
+    return read_table(path, TRIED_COLUMNS)
+
+
+def _as_setting(config: TrainConfig) -> TrainConfig:
+    """``config``, if it sets only what the table has columns for; else BaselineError."""
+    check_type(config, TrainConfig, "settings", BaselineError)
+    plain = TrainConfig().to_dict()
+    for field, value in config.to_dict().items():
+        if field not in SETTINGS and value != plain[field]:
+            raise BaselineError("settings", f"field {field!r}", ", ".join(SETTINGS))
+    return config
 
 
 def _loader(task: str):

@@ -210,7 +210,7 @@ def baselines(
     them against size and time. A second run continues the first; after a change of settings or
     data, give another --out.
     """
-    from ..baselines import choices_path, read_choices, read_settings, run_baselines, summarize
+    from ..baselines import read_settings, read_tried, run_baselines, summarize, tried_path
 
     path = out or Path("assets/results") / f"{task}_baselines.csv"
     how = {
@@ -221,8 +221,8 @@ def baselines(
     found = summarize(run_baselines(task, rules or ("sum", "same"), range(seeds), path, **how))
     charts = {path.with_suffix(".svg"): partial(draw_results, found)}
     if settings:
-        choices = choices_path(path)
-        charts[choices.with_suffix(".svg")] = partial(draw_frontiers, read_choices(choices))
+        tried = tried_path(path)
+        charts[tried.with_suffix(".svg")] = partial(draw_frontiers, read_tried(tried))
     for chart, draw in charts.items():
         _save_chart(chart, draw)
     rows = []

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import cycle, product
 
 import numpy as np
 
@@ -12,7 +13,9 @@ from .hypernets import decisions
 NEEDED = (
     "task", "rule", "network", "seeds", "test", "std", "params", "search_seconds", "train_seconds",
 )  # fmt: skip
-CHOICES = ("task", "rule", "network", "C", "L", "validation", "params", "seconds")
+#: Marks of curves, after as many as there are colours.
+MARKERS = ("o", "s", "^", "D", "v")
+TRIED = ("task", "rule", "network", "C", "L", "validation", "params", "seconds")
 LETTERS = {"alpha": "α", "beta": "β", "gamma": "γ"}
 SMALL = 8.5  # points of names and numbers
 #: Scores that an axis may mark, and the least error that it shows.
@@ -50,38 +53,46 @@ def draw_results(table, *, highlight: str = "BM-NAS", ax=None):
     return axes if len(axes) > 1 else axes[0]
 
 
-def draw_frontiers(choices, *, highlight: str = "BM-NAS", networks=None, ax=None):
+def draw_frontiers(tried, *, highlight: str = "BM-NAS", networks=None, ax=None):
     """Score on validation against size and against time: a curve for each network, over its widths.
 
     There are two panels per task and rule: parameters, and seconds of search and training. A curve
-    has the length L that is best for its network; its best width is filled. The error is on a log
-    scale, as in :func:`draw_results`.
+    has the length L that is best for its network, and for each width the best of the other
+    settings; the best of all is filled. The error is on a log scale, as in :func:`draw_results`,
+    down to five times the least.
 
     Args:
-        choices: as :func:`bmnas_core.baselines.choose_settings` returns it.
+        tried: as :func:`bmnas_core.baselines.try_settings` returns it.
         highlight: as in :func:`draw_results`.
-        networks: which to draw, all by default.
+        networks: which to draw; by default those whose least error is at most three times the
+            least of all under the same rule.
         ax: two matplotlib Axes per task and rule; names stand to the right of the second.
 
     Returns the Axes as an array. Raises :class:`DrawError` for a table without rows, without a
     column that is needed or without one of ``networks``, or another number of Axes.
     """
-    missing = [name for name in CHOICES if name not in getattr(choices, "columns", ())]
-    if missing or not len(choices):
+    missing = [name for name in TRIED if name not in getattr(tried, "columns", ())]
+    if missing or not len(tried):
         found = f"no column {missing[0]!r}" if missing else "no rows"
         raise DrawError("draw", found, "a table of settings")
-    known = list(dict.fromkeys(choices["network"]))
+    known = list(dict.fromkeys(tried["network"]))
     for name in networks or ():
         if name not in known:
             raise DrawError("networks", repr(name), ", ".join(known))
-    from matplotlib.ticker import EngFormatter
+    from matplotlib.ticker import EngFormatter, LogLocator
 
-    choices = choices[choices["network"].isin(networks or known)]
-    groups = list(choices.groupby(["task", "rule"], sort=False, dropna=False))
+    least = 1 - tried.groupby(["task", "rule", "network"], dropna=False)["validation"].transform(
+        "max"
+    )
+    near = least <= 3 * least.groupby([tried["task"], tried["rule"]], dropna=False).transform("min")
+    tried = tried[tried["network"].isin(networks) if networks else near]
+    groups = list(tried.groupby(["task", "rule"], sort=False, dropna=False))
     heights = [max(3.2, 0.9 + 0.19 * rows["network"].nunique()) for _, rows in groups]
     layout = {"nrows": len(groups), "ncols": 2, "height_ratios": heights, "sharey": "row"}
     others = [name for name in known if not name.startswith(highlight)]
-    colours = {name: LINES[1 + k % (len(LINES) - 1)] for k, name in enumerate(others)}
+    looks = {name: (SEARCHED, "o") for name in known}
+    pairs = product(MARKERS, LINES[1:])
+    looks |= {name: pair[::-1] for name, pair in zip(others, cycle(pairs), strict=False)}
     with _axes(ax, 2 * len(groups), figsize=(9, sum(heights)), **layout) as axes:
         lines = []
         for ((task, rule), rows), *panels in zip(groups, axes[::2], axes[1::2], strict=True):
@@ -90,19 +101,23 @@ def draw_frontiers(choices, *, highlight: str = "BM-NAS", networks=None, ax=None
             of_rule = []
             for name, own in rows.groupby("network", sort=False):
                 best = own.loc[own["validation"].idxmax()]
-                own = own if best["L"] != best["L"] else own[own["L"] == best["L"]]
-                own, colour = own.sort_values("C"), colours.get(name, SEARCHED)
+                if best["L"] == best["L"]:  # not for what has no positions
+                    own = own[own["L"] == best["L"]]
+                own = own.loc[own.groupby("C", dropna=False)["validation"].idxmax()]
+                colour, marker = looks[name]
+                look = {"color": colour, "marker": marker, "label": name, "linewidth": 1.2}
                 for panel, column in zip(panels, ("params", "seconds"), strict=True):
-                    scores = own["validation"]
-                    (line,) = panel.plot(own[column], scores, "o-", color=colour, label=name)
-                    line.set(markerfacecolor="white", markersize=5, linewidth=1.2)
-                    panel.plot(best[column], best["validation"], "o", color=colour, markersize=6)
+                    hollow = {**look, "markerfacecolor": "white", "markersize": 5}
+                    (line,) = panel.plot(own[column], own["validation"], **hollow)
+                    panel.plot(best[column], best["validation"], **look, markersize=6)
                 of_rule.append(line)
-            scores = [y for line in of_rule for y in line.get_ydata()]
-            _scale_scores(panels[0], min(scores), max(scores), max(scores), axis="y")
+            scores = np.concatenate([line.get_ydata() for line in of_rule])
+            high = scores.max()  # far below it, narrow networks would take the room of the others
+            _scale_scores(panels[0], max(scores.min(), 1 - 5 * (1 - high)), high, high, axis="y")
             for panel, label in zip(panels, ("parameters", "search + training, s"), strict=True):
                 panel.set_xscale("log")
                 panel.set_xlabel(label, fontsize=SMALL)
+                panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
                 panel.xaxis.set_major_formatter(EngFormatter(sep=""))
                 panel.tick_params(labelsize=SMALL)
                 panel.minorticks_off()
@@ -281,18 +296,19 @@ def _name_ends(ax, lines) -> None:
     """Name each line at its right end; names move apart where they would overlap."""
     from scipy.optimize import isotonic_regression
 
-    low, high = ax.get_ylim()
-    apart = 1.3 * SMALL * (high - low) / (ax.bbox.height * 72 / ax.figure.dpi)
-    lines = sorted(lines, key=lambda line: line.get_ydata()[-1])
+    apart = 1.3 * SMALL / (ax.bbox.height * 72 / ax.figure.dpi)  # in heights of the Axes
+    to_axes = ax.transData + ax.transAxes.inverted()
+    ends = {line: to_axes.transform(line.get_xydata()[-1])[1] for line in lines}
+    lines = sorted(lines, key=ends.__getitem__)
     steps = apart * np.arange(len(lines))
     # The least squares that keep the names in order and ``apart``.
-    places = isotonic_regression([line.get_ydata()[-1] for line in lines] - steps).x
-    places = np.clip(places, low, high - steps[-1]) + steps
+    places = isotonic_regression([ends[line] for line in lines] - steps).x
+    places = np.clip(places, 0, 1 - steps[-1]) + steps
     for line, place in zip(lines, places, strict=True):
         (x, y), colour = line.get_xydata()[-1], line.get_color()
         leader = {"arrowstyle": "-", "color": colour, "linewidth": 0.8, "relpos": (0, 0.5)}
         ax.annotate(
-            printable(line.get_label()), (x, y), (1.05, place), "data", ax.get_yaxis_transform(),
+            printable(line.get_label()), (x, y), (1.05, place), "data", "axes fraction",
             arrowprops=leader | {"shrinkA": 0, "shrinkB": 0}, annotation_clip=False,
             color=colour, fontsize=SMALL, va="center", parse_math=False,
         )  # fmt: skip

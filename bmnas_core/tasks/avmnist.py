@@ -23,6 +23,8 @@ IMAGES, LABELS = "mnist/t10k-images-idx3-ubyte.gz", "mnist/t10k-labels-idx1-ubyt
 DATA = DATA_SETS["avmnist"]
 SIZES = {"train": 6000, "validation": 2000, "test": 2000}
 DEFAULTS = {"same": (0.25, 0.0), "sum": (0.75, 20.0)}
+#: C and L with which BM-NAS is best on validation (assets/results/avmnist_baselines_settings.csv).
+BEST = {"same": (128, 8), "sum": (256, 1)}
 
 
 @register_task("avmnist")
@@ -40,10 +42,13 @@ def avmnist(
     """
     return pair_task(
         "avmnist", _read(DATA.require()), rule, image_energy, snr_db, DEFAULTS, SIZES,
-        config=Settings(
-            C=64, L=8, N=2, M=2, epochs=15, batch_size=96, dropout=0.1, max_lr=1e-3, min_lr=1e-6,
-            weight_decay=1e-4, restart=1,
-        ),
+        config={
+            rule: Settings(
+                C=C, L=L, N=2, M=2, epochs=15, batch_size=96, dropout=0.1, max_lr=1e-3,
+                min_lr=1e-6, weight_decay=1e-4, restart=1,
+            )
+            for rule, (C, L) in BEST.items()
+        },
         # On ``digits`` a selection finds the right pair after three epochs as well as after seven.
         search_config=SearchSettings(epochs=3, selection="successive_halving"),
     )  # fmt: skip

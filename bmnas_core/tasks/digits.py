@@ -13,7 +13,7 @@ from ..config import SearchSettings, Settings
 from ..runtime import generator
 from .audio import FRAMES, MELS
 from .files import DATA_SETS
-from .pairs import DigitData, pair_task
+from .pairs import RULES, DigitData, pair_task
 from .task import SPLITS, Task, register_task
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -40,9 +40,12 @@ def digits(
     """
     return pair_task(
         "digits", _read(), rule, image_energy, snr_db, DEFAULTS, SIZES,
-        config=Settings(
-            C=32, L=4, N=1, M=2, epochs=15, batch_size=64, dropout=0.1, max_lr=3e-3, min_lr=1e-6,
-            weight_decay=1e-4, restart=1,
+        config=dict.fromkeys(
+            RULES,
+            Settings(
+                C=32, L=4, N=1, M=2, epochs=15, batch_size=64, dropout=0.1, max_lr=3e-3,
+                min_lr=1e-6, weight_decay=1e-4, restart=1,
+            ),
         ),
         # A hypernet trained for longer memorises its samples, and α turns from late features.
         search_config=SearchSettings(

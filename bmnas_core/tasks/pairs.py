@@ -54,12 +54,13 @@ def pair_task(
     defaults: dict[str, tuple[float, float]],
     sizes: dict[str, int],
     *,
-    config: Settings,
+    config: dict[str, Settings],
     search_config: SearchSettings,
 ) -> Task:
     """The task on ``data``, with the options of ``load_task``.
 
     ``defaults``: rule → ``image_energy`` and ``snr_db``. ``sizes``: split name → number of pairs.
+    ``config``: rule → settings.
     Raises TaskError for an unknown rule or a knob out of range.
     """
     if not isinstance(rule, str) or rule not in RULES:
@@ -81,7 +82,8 @@ def pair_task(
     notes = {"image_energy": float(image_energy), "snr_db": float(snr_db), "data": data.version}
     alone = {modality.name: PRETRAINING for modality in modalities}
     task = Task(
-        name, rule, RULES[rule], "accuracy", modalities, splits, config, search_config, notes, alone
+        name, rule, RULES[rule], "accuracy", modalities, splits, config[rule], search_config,
+        notes, alone,
     )  # fmt: skip
     _load_or_train(task)
     return task
