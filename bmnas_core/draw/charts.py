@@ -43,7 +43,7 @@ def draw_results(table, *, highlight: str = "BM-NAS", ax=None):
         raise DrawError("draw", found, "a summary of results")
     panels = list(table.groupby(["task", "rule"], sort=False, dropna=False))
     lengths = [len(rows) + 1.8 for _, rows in panels]
-    width = max(9, 6 + 0.075 * max(map(len, table["network"]))) + 0.9 * len(_chosen(table))
+    width = max(9, 6 + 0.075 * max(map(len, table["network"]))) + 0.4 * len(_chosen(table))
     size = width, sum(1.1 + 0.2 * n for n in lengths)
     with _axes(ax, len(panels), nrows=len(panels), height_ratios=lengths, figsize=size) as axes:
         for panel, ((task, rule), rows) in zip(axes, panels, strict=True):

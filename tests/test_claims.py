@@ -1,0 +1,150 @@
+"""What README and notebooks say of results is what the committed tables say."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+
+from bmnas_core.baselines import read_baselines, read_tried, summarize, tried_path
+
+ROOT = Path(__file__).parents[1]
+AVMNIST = ROOT / "assets" / "results" / "avmnist_baselines.csv"
+RULES = ("sum", "same")
+#: Rows that are BM-NAS with a part replaced, the subject of notebook 07.
+REPLACED = ("searched features", "random features")
+
+
+def prose(name: str) -> str:
+    """The text of README.md or of a notebook's Markdown cells, in one line."""
+    path = ROOT / name
+    if path.suffix == ".md":
+        text = path.read_text()
+    else:
+        cells = nbformat.read(path, 4).cells
+        text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    return " ".join(text.split())
+
+
+def behind(rule: str) -> pd.DataFrame:
+    """Points of test score behind BM-NAS: a row for each network, a column for each seed."""
+    table = read_baselines(AVMNIST)
+    tests = table[table["rule"] == rule].pivot(index="network", columns="seed", values="test")
+    kept = [name for name in tests.index if name != "BM-NAS" and not name.startswith(REPLACED)]
+    return (100 * (tests.loc["BM-NAS"] - tests)).loc[kept].round(6)
+
+
+def standing(points: pd.Series) -> str:
+    """A difference counts if all seeds agree about it and the mean is more than one point."""
+    if abs(points.mean()) > 1 and ((points > 0).all() or (points < 0).all()):
+        return "behind" if points.mean() > 0 else "ahead"
+    return "level"
+
+
+def listed(text: str) -> dict[str, tuple[str, ...]]:
+    """``A (1.2, 3.4); B`` → name → its numbers."""
+    found = {}
+    for item in text.split("; "):
+        name, numbers = re.fullmatch(r"(.+?)(?: \((.*)\))?", item.strip()).groups()
+        found[name] = tuple(numbers.split(", ")) if numbers else ()
+    return found
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", ["README.md", "notebooks/06_evaluation.ipynb"])
+def test_every_network_is_named_as_level_with_bm_nas_or_behind_it(name, rule):
+    said = re.search(
+        rf"\* Under \*\*{rule}\*\*, level with BM-NAS: (?P<level>[^:]*)\."
+        r"(?: Ahead of it, in points: (?P<ahead>[^:]*)\.)?"
+        r" Behind it, in points: (?P<behind>[^:]*)\. The rest are far behind\.",
+        prose(name),
+    )
+    assert said, f"{name} says nothing of {rule}"
+    points = behind(rule)
+    near = points[points.min(axis=1) < 10]
+    where = near.apply(standing, axis=1)
+    for side in ("level", "ahead", "behind"):
+        found = listed(said[side]) if said[side] else {}
+        assert set(found) == set(where.index[where == side]), side
+        for network, numbers in found.items():
+            rows = near.loc[network].abs() if side != "level" else ()
+            assert numbers == tuple(f"{value:.1f}" for value in rows), network
+    assert len(near) < len(points)
+
+
+def mean(rule: str, network: str, column: str = "test", path: Path = AVMNIST) -> float:
+    found = summarize(read_baselines(path))
+    return found.set_index(["rule", "network"]).loc[(rule, network), column]
+
+
+def one(rule: str, network: str, seed: int, column: str = "test") -> float:
+    table = read_baselines(AVMNIST).set_index(["rule", "network", "seed"])
+    return table.loc[(rule, network, seed), column]
+
+
+def tried(rule: str, network: str, **sizes: float) -> float:
+    """Validation score of a network at such sizes, the best of those tried."""
+    table = read_tried(tried_path(AVMNIST))
+    for name, value in {"rule": rule, "network": network, **sizes}.items():
+        table = table[table[name] == value]
+    return table["validation"].max()
+
+
+SEARCHES = ("BM-NAS", "regularised evolution", "random search", "MFAS")
+SLOW = {"L": 1, "max_lr": 1e-3}
+#: A sentence with gaps, where it stands, and what fills the gaps.
+SENTENCES = {
+    "seconds of each search": (
+        "README.md",
+        "it searches for {:.0f} seconds, evolution for {:.0f}, random search for {:.0f}, MFAS for "
+        "{:.0f}, each at its own settings",
+        lambda: [mean("sum", name, "search_seconds") for name in SEARCHES],
+    ),
+    "sizes of networks": (
+        "notebooks/06_evaluation.ipynb",
+        "under *sum*, {:.1f} and {:.1f} million parameters with its two seeds, where ConcatFC has "
+        "{:.2f} million and MFAS {:.2f}",
+        lambda: [
+            *(one("sum", "BM-NAS", seed, "params") / 1e6 for seed in (0, 1)),
+            mean("sum", "fixed ConcatFC", "params") / 1e6,
+            mean("sum", "MFAS", "params") / 1e6,
+        ],
+    ),
+    "the published way to end": (
+        "notebooks/06_evaluation.ipynb",
+        "fell to {:.2f} under *same* with seed 1, as low as the image alone",
+        lambda: [one("same", "BM-NAS by argmax", 1)],
+    ),
+    "the plain mean": (
+        "notebooks/06_evaluation.ipynb",
+        "nearly all lie between 0.96 and {:.3f}, the plain mean of two opinions at {:.3f}",
+        lambda: [mean("same", "BM-NAS"), mean("same", "late fusion, averaged")],
+    ),
+    "what width and rate are worth": (
+        "notebooks/06_evaluation.ipynb",
+        "lifts the fixed Sum from {:.2f} to {:.2f}, and at the faster rate to {:.2f}; ConcatFC "
+        "goes from {:.2f} to {:.2f}, MFAS from {:.2f} to {:.2f}",
+        lambda: [
+            *(tried("sum", "fixed Sum", C=C, **SLOW) for C in (64, 256)),
+            tried("sum", "fixed Sum", C=256, L=1, max_lr=3e-3),
+            *(tried("sum", "fixed ConcatFC", C=C, **SLOW) for C in (64, 256)),
+            *(tried("sum", "MFAS", C=C, **SLOW) for C in (64, 256)),
+        ],
+    ),
+    "the best of most methods": (
+        "notebooks/06_evaluation.ipynb",
+        "within a point of each other, {:.3f} to {:.3f}: BM-NAS, random search, evolution, the GMU,"
+        " MFAS, and ConcatFC and attention on attention that nobody searched",
+        lambda: [
+            tried("sum", "fixed attention on attention"),
+            max(tried("sum", name) for name in (*SEARCHES, "GMU")),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", SENTENCES)
+def test_a_sentence_has_the_numbers_of_its_table(what):
+    name, sentence, numbers = SENTENCES[what]
+    assert sentence.format(*numbers()) in prose(name)
