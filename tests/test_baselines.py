@@ -741,9 +741,8 @@ def test_the_readme_has_the_committed_table_of_baselines(root, readme_tables):
             expected += [f"{own['validation'].mean():.3f}", tests]
         sizes = [own.iloc[0] for own in rows]
         widths = ["–" if pd.isna(own.C) else f"{own.C:.0f}" for own in sizes]
-        fast = [" †" if own.max_lr == 0.003 else "" for own in sizes]
-        sizes = [f"{C}, {own.L:.0f}{dagger}" for C, own, dagger in zip(widths, sizes, fast)]
-        expected.append(" / ".join(sizes))
+        ends = [f"{own.L:.0f} †" if own.max_lr == 0.003 else f"{own.L:.0f}" for own in sizes]
+        expected.append(" / ".join(map(", ".join, zip(widths, ends, strict=True))))
         expected.append(" / ".join(f"{own['params'].mean():,.0f}" for own in rows))
         expected.append(" / ".join(f"{own['seconds'].mean():.0f}" for own in rows))
         assert cells == expected, name

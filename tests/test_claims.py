@@ -93,6 +93,9 @@ def tried(rule: str, network: str, **sizes: float) -> float:
 
 SEARCHES = ("BM-NAS", "regularised evolution", "random search", "MFAS")
 SLOW = {"L": 1, "max_lr": 1e-3}
+FIXED = ("Sum", "ConcatFC", "two-head attention", "attention on attention")
+#: The networks of notebook 03, section 6.
+POSITIONS = (*(f"fixed {name}" for name in FIXED), "BM-NAS", "MLP of two layers")
 #: A sentence with gaps, where it stands, and what fills the gaps.
 SENTENCES = {
     "seconds of each search": (
@@ -130,6 +133,26 @@ SENTENCES = {
             tried("sum", "fixed Sum", C=256, L=1, max_lr=3e-3),
             *(tried("sum", "fixed ConcatFC", C=C, **SLOW) for C in (64, 256)),
             *(tried("sum", "MFAS", C=C, **SLOW) for C in (64, 256)),
+        ],
+    ),
+    "what eight positions are worth": (
+        "notebooks/03_cells_and_hypernet.ipynb",
+        "hurts ConcatFC, by {:.1f} points at C 64 and {:.1f} at C 128",
+        lambda: [
+            100 * tried("sum", "fixed ConcatFC", C=C, **SLOW)
+            - 100 * tried("sum", "fixed ConcatFC", C=C, L=8)
+            for C in (64, 128)
+        ],
+    ),
+    "the most that eight positions are worth": (
+        "notebooks/03_cells_and_hypernet.ipynb",
+        "Eight witnesses are better than one for nearly every network, by up to {:.1f} points",
+        lambda: [
+            max(
+                100 * tried("same", name, C=C, L=8) - 100 * tried("same", name, C=C, **SLOW)
+                for name in POSITIONS
+                for C in (64, 128)
+            )
         ],
     ),
     "the best of most methods": (
