@@ -10,7 +10,8 @@ import pytest
 from bmnas_core.baselines import read_baselines, read_tried, summarize, tried_path
 
 ROOT = Path(__file__).parents[1]
-AVMNIST = ROOT / "assets" / "results" / "avmnist_baselines.csv"
+RESULTS = ROOT / "assets" / "results"
+AVMNIST, DIGITS = RESULTS / "avmnist_baselines.csv", RESULTS / "digits_baselines.csv"
 RULES = ("sum", "same")
 #: Rows that are BM-NAS with a part replaced, the subject of notebook 07.
 REPLACED = ("searched features", "random features")
@@ -27,12 +28,11 @@ def prose(name: str) -> str:
     return " ".join(text.split())
 
 
-def behind(rule: str) -> pd.DataFrame:
+def behind(rule: str, path: Path = AVMNIST) -> pd.DataFrame:
     """Points of test score behind BM-NAS: a row for each network, a column for each seed."""
-    table = read_baselines(AVMNIST)
+    table = read_baselines(path)
     tests = table[table["rule"] == rule].pivot(index="network", columns="seed", values="test")
-    kept = [name for name in tests.index if name != "BM-NAS" and not name.startswith(REPLACED)]
-    return (100 * (tests.loc["BM-NAS"] - tests)).loc[kept].round(6)
+    return (100 * (tests.loc["BM-NAS"] - tests)).drop(index="BM-NAS").round(6)
 
 
 def standing(points: pd.Series) -> str:
@@ -62,6 +62,7 @@ def test_every_network_is_named_as_level_with_bm_nas_or_behind_it(name, rule):
     )
     assert said, f"{name} says nothing of {rule}"
     points = behind(rule)
+    points = points[~points.index.str.startswith(REPLACED)]
     near = points[points.min(axis=1) < 10]
     where = near.apply(standing, axis=1)
     for side in ("level", "ahead", "behind"):
@@ -73,14 +74,20 @@ def test_every_network_is_named_as_level_with_bm_nas_or_behind_it(name, rule):
     assert len(near) < len(points)
 
 
-def mean(rule: str, network: str, column: str = "test", path: Path = AVMNIST) -> float:
-    found = summarize(read_baselines(path))
+def mean(rule: str, network: str, column: str = "test") -> float:
+    found = summarize(read_baselines(AVMNIST))
     return found.set_index(["rule", "network"]).loc[(rule, network), column]
 
 
 def one(rule: str, network: str, seed: int, column: str = "test") -> float:
     table = read_baselines(AVMNIST).set_index(["rule", "network", "seed"])
     return table.loc[(rule, network, seed), column]
+
+
+def seeds(rule: str, network: str, path: Path) -> str:
+    """Points behind BM-NAS: their mean, and those of each seed in brackets."""
+    points = behind(rule, path).loc[network]
+    return f"{points.mean():.1f} ({', '.join(f'{value:.1f}' for value in points)})"
 
 
 def tried(rule: str, network: str, **sizes: float) -> float:
@@ -91,11 +98,15 @@ def tried(rule: str, network: str, **sizes: float) -> float:
     return table["validation"].max()
 
 
+TABLES = (DIGITS, AVMNIST)
 SEARCHES = ("BM-NAS", "regularised evolution", "random search", "MFAS")
 SLOW = {"L": 1, "max_lr": 1e-3}
 FIXED = ("Sum", "ConcatFC", "two-head attention", "attention on attention")
 #: The networks of notebook 03, section 6.
 POSITIONS = (*(f"fixed {name}" for name in FIXED), "BM-NAS", "MLP of two layers")
+ABLATIONS = "notebooks/07_ablations.ipynb"
+RANDOM = "random features, searched Cells, mean of 3"
+TWO_HEADS = "searched features, two-head attention"
 #: A sentence with gaps, where it stands, and what fills the gaps.
 SENTENCES = {
     "seconds of each search": (
@@ -155,6 +166,35 @@ SENTENCES = {
             )
         ],
     ),
+    "what Cells are worth": (
+        ABLATIONS,
+        "Sum alone loses {} points on `digits` and {} on AV-MNIST, on NTU three; two-head "
+        "attention loses {} on `digits` and none on AV-MNIST",
+        lambda: [
+            *(seeds("sum", "searched features, Sum", path) for path in TABLES),
+            seeds("sum", TWO_HEADS, DIGITS),
+        ],
+    ),
+    "what pairs are worth": (
+        ABLATIONS,
+        "Under *sum* random pairs cost {} points on `digits` and {} on AV-MNIST",
+        lambda: [seeds("sum", RANDOM, path) for path in TABLES],
+    ),
+    "what pairs are worth under same": (
+        ABLATIONS,
+        "Under *same* they cost {} points on `digits`, whose one Cell may be left with a single "
+        "modality, and {} on AV-MNIST",
+        lambda: [seeds("same", RANDOM, path) for path in TABLES],
+    ),
+    "MFAS": (
+        ABLATIONS,
+        "it is behind by {} points there under *same*, and on `digits` by {} under *sum* and {} "
+        "under *same*",
+        lambda: [
+            seeds(rule, "MFAS", path)
+            for rule, path in (("same", AVMNIST), ("sum", DIGITS), ("same", DIGITS))
+        ],
+    ),
     "the best of most methods": (
         "notebooks/06_evaluation.ipynb",
         "within a point of each other, {:.3f} to {:.3f}: BM-NAS, random search, evolution, the GMU,"
@@ -171,3 +211,31 @@ SENTENCES = {
 def test_a_sentence_has_the_numbers_of_its_table(what):
     name, sentence, numbers = SENTENCES[what]
     assert sentence.format(*numbers()) in prose(name)
+
+
+@pytest.mark.parametrize(
+    ("path", "rule", "network", "expected"),
+    [
+        *((DIGITS, "sum", f"searched features, {name}", "behind") for name in (FIXED[0], FIXED[2])),
+        (AVMNIST, "sum", "searched features, Sum", "behind"),
+        (AVMNIST, "sum", TWO_HEADS, "level"),
+        *(
+            (path, "sum", f"searched features, {name}", "level")
+            for path in TABLES
+            for name in (FIXED[1], FIXED[3])
+        ),
+        *(
+            (path, "same", f"searched features, {name}", "level")
+            for path in TABLES
+            for name in FIXED
+        ),
+        *((path, rule, RANDOM, "behind") for path in TABLES for rule in RULES),
+        *((DIGITS, rule, "BM-NAS of two Cells", "level") for rule in RULES),
+        *((AVMNIST, rule, "BM-NAS of one Cell", "level") for rule in RULES),
+        (AVMNIST, "sum", "MFAS", "level"),
+        *((path, "same", "MFAS", "behind") for path in TABLES),
+        (DIGITS, "sum", "MFAS", "behind"),
+    ],
+)
+def test_notebook_07_calls_level_and_behind_what_is(path, rule, network, expected):
+    assert standing(behind(rule, path).loc[network]) == expected
