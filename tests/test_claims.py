@@ -135,6 +135,15 @@ def rank_after_one_epoch(rule: str) -> int:
     return benchmark.rank(max(benchmark.table["genotype"], key=score))
 
 
+def noise_of_seconds() -> list[float]:
+    """How many times the table's seconds the same settings took when they were tried."""
+    keys = ["rule", "network", "C", "L", "max_lr"]
+    table = read_baselines(AVMNIST).groupby(keys, as_index=False)["seconds"].mean()
+    both = table.merge(read_tried(tried_path(AVMNIST)), on=keys, suffixes=("", "_tried"))
+    times = both["seconds_tried"] / both["seconds"]
+    return [times.min(), times.max()]
+
+
 SEARCHES = ("BM-NAS", "regularised evolution", "random search", "MFAS")
 SLOW = {"L": 1, "max_lr": 1e-3}
 FIXED = ("Sum", "ConcatFC", "two-head attention", "attention on attention")
@@ -162,6 +171,11 @@ SENTENCES = {
             mean("same", name, "search_seconds") + mean("same", name, "train_seconds")
             for name in ("BM-NAS", "MFAS")
         ],
+    ),
+    "noise of seconds": (
+        "README.md",
+        "other work ran beside them, and they are {:.1f} to {:.1f} times the table's",
+        noise_of_seconds,
     ),
     "how many are level": (
         "README.md",
