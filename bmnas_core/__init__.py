@@ -47,6 +47,7 @@ from .history import Comparison, HistoryError, SearchHistory
 from .metrics import METRICS, register_metric
 from .networks import FeatureError, FusionNetwork, Hypernet, count_parameters, pool
 from .ops import register_operation
+from .probe import probe
 from .progress import progress_bar
 from .runtime import DeviceError, resolve_device
 from .search import Search, SearchConfig, SearchError, SearchState
@@ -60,6 +61,7 @@ from .tasks import (
     Task,
     TaskError,
     load_task,
+    register_rule,
     register_task,
 )
 from .train import TrainConfig, TrainError, evaluate, fit, network_cost, train, train_backbone

@@ -26,7 +26,7 @@ from .storage import atomic_write
 from .tasks.inputs import DataError
 from .tasks.task import Modality
 
-FORMAT = "bmnas-features/3"
+FORMAT = "bmnas-features/4"
 
 #: Items after which an extraction is flushed to disk.
 FLUSH_EVERY = 512
@@ -46,7 +46,7 @@ class Part(NamedTuple):
 
     start: int
     end: int
-    features: dict[str, Tensor]  # name → (end - start, C_i, L)
+    features: dict[str, Tensor]  # name → (end - start, C_i, L), or (end - start, C_i, 1)
     skipped: dict[int, str]  # item → why it cannot be read
 
 
@@ -92,7 +92,7 @@ class DiskFeatures:
         self._prefetched: dict[tuple, Future] = {}
 
     def read(self, index: Tensor, rows: Tensor, next_rows: Tensor | None) -> dict[str, Tensor]:
-        """Features of samples ``rows`` (…,), in float32, each (…, C_i, L); prefetches next_rows.
+        """Features of samples ``rows`` (…,), in float32, each (…, C_i, L_i); prefetches next_rows.
 
         ``index`` (n, modalities) says which items the samples consist of.
         """
@@ -119,14 +119,16 @@ class DiskFeatures:
 
 
 class MemmapFeatures:
-    """Features of one modality in a memory-mapped file, which is written if there is none yet."""
+    """Features of one modality in a memory-mapped file, which is written if there is none yet.
+
+    A row of the file has all features of an item, one after the other.
+    """
 
     def __init__(self, root: Path, modality: Modality, L: int, extract: Extract):
         key = cache_key([modality], L)
         self.modality, self.folder, self.skipped = modality, root / key, {}
-        self._shape = len(modality.inputs), sum(modality.channels.values()), L
-        self._meta = {"format": FORMAT, "cache_key": key}
-        self._meta |= {"modality": modality.name, "shape": list(self._shape)}
+        self._items, self._shapes = len(modality.inputs), {}
+        self._meta = {"format": FORMAT, "cache_key": key, "modality": modality.name}
         finished, lock = self.folder / "bank.json", root / f".{key}.lock"
         if not finished.is_file():
             with FileLock(lock):
@@ -149,15 +151,16 @@ class MemmapFeatures:
                 self._values._mmap.madvise(mmap.MADV_WILLNEED, page, place + size - page)
 
     def read(self, items: Tensor, device: torch.device) -> dict[str, Tensor]:
-        """Features of ``items`` (…,) by name, in float32, each (…, C_i, L)."""
+        """Features of ``items`` (…,) by name, in float32, each (…, C_i, L_i)."""
         picked = self._rows.index_select(0, items.flatten()).to(device)
-        parts = self._by_name(picked.reshape(*items.shape, *self._shape[1:]))
+        parts = self._by_name(picked.reshape(*items.shape, -1))
         kind = {"dtype": torch.float32, "memory_format": torch.contiguous_format}
         return {name: part.to(**kind) for name, part in parts.items()}
 
     def _by_name(self, rows: Tensor) -> dict[str, Tensor]:
-        channels = self.modality.channels
-        return dict(zip(channels, rows.split(list(channels.values()), dim=-2), strict=True))
+        parts = rows.split([math.prod(shape) for shape in self._shapes.values()], dim=-1)
+        named = zip(self._shapes.items(), parts, strict=True)
+        return {name: part.unflatten(-1, shape) for (name, shape), part in named}
 
     def _make(self, extract: Extract) -> None:
         """Write the folder beside its place, from where an earlier extraction stopped."""
@@ -179,12 +182,15 @@ class MemmapFeatures:
 
     def _write(self, beside: Path, extract: Extract) -> None:
         done = self._resume(beside)
-        path, items = beside / "features.npy", self._shape[0]
-        if not done:
-            _create(path, self._shape)
-        rows = np.lib.format.open_memmap(path, "r+")
+        path, items = beside / "features.npy", self._items
+        rows = np.lib.format.open_memmap(path, "r+") if done else None
         for start, end, features, skipped in extract(self.modality, done) if done < items else ():
-            rows[start:end] = torch.cat(list(features.values()), dim=1).half().cpu().numpy()
+            if rows is None:
+                self._shapes = {name: tuple(part.shape[1:]) for name, part in features.items()}
+                _create(path, self._file_shape)
+                rows = np.lib.format.open_memmap(path, "r+")
+            flat = [part.flatten(1) for part in features.values()]
+            rows[start:end] = torch.cat(flat, dim=1).half().cpu().numpy()
             self.skipped |= skipped
             if end - done >= FLUSH_EVERY or end == items:
                 reasons = [self.skipped.get(item) for item in range(done, end)]
@@ -200,7 +206,7 @@ class MemmapFeatures:
         """Items that an earlier extraction has written; if that is damaged, it is deleted."""
         try:
             meta, _ = self._open(beside, "progress.json")
-            done = min(int(meta["done"]), self._shape[0])
+            done = min(int(meta["done"]), self._items)
         except _DAMAGE:
             shutil.rmtree(beside, ignore_errors=True)
             beside.mkdir()
@@ -208,9 +214,14 @@ class MemmapFeatures:
         self.skipped |= meta["skipped"]
         return done
 
+    @property
+    def _file_shape(self) -> tuple[int, int]:
+        return self._items, sum(map(math.prod, self._shapes.values()))
+
     def _write_meta(self, path: Path, **more: object) -> None:
+        found = {"shapes": self._shapes, "skipped": self.skipped}
         with atomic_write(path) as part:
-            part.write_text(json.dumps(self._meta | {"skipped": self.skipped} | more, indent=1))
+            part.write_text(json.dumps(self._meta | found | more, indent=1))
 
     def _open(self, folder: Path, name: str) -> tuple[dict, np.memmap]:
         """What a file says of the features beside it, and those. FeatureError if one is damaged."""
@@ -221,12 +232,16 @@ class MemmapFeatures:
                 if meta[field] != allowed:
                     raise ValueError(f"found {field} {meta[field]!r}; allowed: {allowed!r}")
             meta["skipped"] = {int(item): str(why) for item, why in meta["skipped"].items()}
+            self._shapes = {name: (c, L) for name, (c, L) in meta["shapes"].items()}
+            if {name: c for name, (c, _) in self._shapes.items()} != self.modality.channels:
+                allowed = self.modality.channels
+                raise ValueError(f"found shapes {meta['shapes']}; allowed: channels {allowed}")
             path = folder / "features.npy"
             # Private pages, since PyTorch has no read-only arrays; none is written to.
             values = np.lib.format.open_memmap(path, "c")
-            if (values.shape, values.dtype) != (self._shape, np.float16):
+            if (values.shape, values.dtype) != (self._file_shape, np.float16):
                 found = f"shape {list(values.shape)} of {values.dtype}"
-                raise ValueError(f"found {found}; allowed: {list(self._shape)} of float16")
+                raise ValueError(f"found {found}; allowed: {list(self._file_shape)} of float16")
         except _DAMAGE as error:
             found = f"found no features of {self.modality.name!r} ({error})"
             again = f"delete {self.folder} to have it made again"
@@ -234,7 +249,7 @@ class MemmapFeatures:
         return meta, values
 
 
-def _create(path: Path, shape: tuple[int, int, int]) -> None:
+def _create(path: Path, shape: tuple[int, int]) -> None:
     """Create a file of features with all its blocks.
 
     Writing to a memory map cannot fail with an error: where a file has holes and the disk is full,

@@ -32,7 +32,7 @@ MAX_VALUES_PER_FORWARD = 1 << 24
 
 
 def extract(modality: Modality, backbone: nn.Module, inputs: Tensor, L: int) -> dict[str, Tensor]:
-    """Features of one modality as ``backbone`` sees it: name → (N, C_i, L).
+    """Features of one modality as ``backbone`` sees it: name → (N, C_i, L), or (N, C_i, 1).
 
     Raises FeatureError if the backbone's output is not what the modality declares.
     """
@@ -93,7 +93,7 @@ class FeatureBank(Source):
         progress: show a progress bar while files are read.
 
     Attributes:
-        features: feature name → (items, C_i, L).
+        features: feature name → (items, C_i, L); (items, C_i, 1) for one without positions.
         skipped: modality name → item → why it cannot be read.
         source_hash: of all that produced the features, their precision, the splits and labels.
         content_hash: of that and of which items are left out.
@@ -168,7 +168,8 @@ class FeatureBank(Source):
     def batch(self, split: str, rows: Tensor, next_rows: Tensor | None = None) -> Batch:
         """Samples ``rows`` of a split: features by name, each (N, C_i, L), and their labels.
 
-        For rows of shape (…, N) features are (…, N, C_i, L). ``"train+validation"`` joins two
+        A feature without positions is (N, C_i, 1). For rows of shape (…, N) there are more axes in
+        front. ``"train+validation"`` joins two
         splits; raises TaskError for one that does not exist. A bank on disk prefetches
         ``next_rows``, those of the next call.
         """
@@ -192,18 +193,22 @@ class FeatureBank(Source):
         shown = progress_bar(parts, name, len(ranges), show=bool(each) and self._progress)
         before = next(iter(backbone.parameters()), torch.empty(0)).device
         backbone.to(self.device).eval()
+
+        def extracted(batch: Tensor) -> dict[str, Tensor]:
+            with torch.no_grad():
+                return extract(modality, backbone, batch.to(self.device), self.L)
+
+        empty: dict[str, Tensor] = {}  # (1, C_i, L) each
         try:
             for items, batch in shown:
-                features = {
-                    name: torch.zeros(len(items), channels, self.L, device=self.device)
-                    for name, channels in modality.channels.items()
-                }
-                if batch.inputs:
-                    with torch.no_grad():
-                        found = extract(modality, backbone, batch.inputs[0].to(self.device), self.L)
-                    for name, values in found.items():
-                        _check_range(name, values, items[batch.kept], self.precision)
-                        features[name][batch.kept.to(self.device)] = values
+                found = extracted(batch.inputs[0]) if batch.inputs else {}
+                if not empty:
+                    one = found or extracted(_first(inputs)[None])
+                    empty = {name: torch.zeros_like(values[:1]) for name, values in one.items()}
+                features = {k: zero.repeat(len(items), 1, 1) for k, zero in empty.items()}
+                for name, values in found.items():
+                    _check_range(name, values, items[batch.kept], self.precision)
+                    features[name][batch.kept.to(self.device)] = values
                 start, skipped = int(items[0]), {k: why for (_, k), why in batch.failures.items()}
                 yield Part(start, start + len(items), features, skipped)
         finally:
@@ -301,15 +306,15 @@ class RawInputs(Source):
 def _file_values(columns: Sequence[Inputs]) -> int:
     """Values of one sample, if some of its inputs are in files; else 0."""
     in_memory = all(isinstance(inputs, Tensor) for inputs in columns)
-    return 0 if in_memory else sum(_numel(inputs) for inputs in columns)
+    return 0 if in_memory else sum(_first(inputs).numel() for inputs in columns)
 
 
-def _numel(inputs: Inputs) -> int:
-    """Values of one input, the first that can be read."""
+def _first(inputs: Inputs) -> Tensor:
+    """The first input that can be read."""
     why = None
     for item in range(len(inputs)):
         try:
-            return inputs[item].numel()
+            return inputs[item]
         except DataError as error:
             why = why or error
     raise DataError(f"none of {len(inputs):,} items can be read, the first of them: {why}")

@@ -1,6 +1,7 @@
 """Networks on top of backbone features: reshape layers, the hypernet, the fusion network.
 
-Features travel as a dictionary from feature name to a tensor pooled to length L, (N, C_i, L).
+Features travel as a dictionary from feature name to a tensor pooled to length L, (N, C_i, L); a
+feature that has no positions, such as an embedding, is (N, C_i, 1).
 """
 
 import functools
@@ -31,8 +32,8 @@ def pool(feature: Tensor, L: int, pooling: str = "grid") -> Tensor:
     """Max-pool any backbone feature to (N, C, L): the first half of the reshape layer.
 
     Args:
-        feature: (N, C), (N, C, T), (N, C, H, W) or, for ``"time"``, (N, C, T, H, W); else
-            :class:`FeatureError`.
+        feature: (N, C), which has no positions and becomes (N, C, 1); (N, C, T), (N, C, H, W) or,
+            for ``"time"``, (N, C, T, H, W); else :class:`FeatureError`.
         pooling: ``"grid"`` keeps L positions of an image in reading order, in the squarest grid
             of L; ``"time"`` keeps L moments of the first axis and pools all others away.
     """
@@ -41,10 +42,12 @@ def pool(feature: Tensor, L: int, pooling: str = "grid") -> Tensor:
         found = f"a feature of shape {tuple(feature.shape)}"
         allowed = "(N, C), (N, C, T) and (N, C, H, W), and for 'time' (N, C, T, H, W) too"
         raise FeatureError(f"pooling {pooling!r}", found, allowed)
+    if not axes:
+        return feature[:, :, None]
     if pooling == "grid" and axes == 2:
         rows = max(r for r in range(1, math.isqrt(L) + 1) if L % r == 0)
         return nn.functional.adaptive_max_pool2d(feature, (rows, L // rows)).flatten(2)
-    moments = feature.reshape(*feature.shape[:2], feature.shape[2] if axes else 1, -1).amax(3)
+    moments = feature.reshape(*feature.shape[:3], -1).amax(3)
     return nn.functional.adaptive_max_pool1d(moments, L)
 
 
@@ -64,7 +67,10 @@ class _Classifier(nn.Module):
 
 
 class _Reshapes(nn.Module):
-    """One reshape layer a feature. Raises FeatureError, by name, for features that do not fit."""
+    """One reshape layer a feature; those without positions have L equal ones behind it.
+
+    Raises FeatureError, by name, for features that do not fit.
+    """
 
     def __init__(self, channels: dict[str, int], C: int, L: int, dropout: float):
         super().__init__()
@@ -82,10 +88,10 @@ class _Reshapes(nn.Module):
                 missing = f"missing is {name!r}, which the network reads"
                 raise FeatureError(f"features: found {', '.join(features)}; {missing}")
             shape = tuple(features[name].shape)
-            if shape[1:] != (channels, self.L):
-                allowed = f"(N, {channels}, {self.L})"
+            if shape[1:] not in ((channels, self.L), (channels, 1)):
+                allowed = f"(N, {channels}, {self.L}), or (N, {channels}, 1)"
                 raise FeatureError(f"feature {name!r}", f"shape {shape}", allowed)
-            out[name] = layer(features[name])
+            out[name] = layer(features[name].expand(-1, -1, self.L))
         return out
 
 

@@ -141,7 +141,7 @@ def test_a_task_may_have_more_than_two_modalities():
 
 
 def test_late_fusion_is_the_mean_of_logits():
-    networks = [LinearFusion({name: 2}, 3, 4).eval() for name in ("A", "B")]
+    networks = [LinearFusion({name: (2, 4)}, 3, 4).eval() for name in ("A", "B")]
     features = {name: torch.randn(5, 2, 4) for name in ("A", "B")}
     expected = sum(network(features) for network in networks) / 2
     torch.testing.assert_close(LateFusion(networks)(features), expected)
@@ -416,7 +416,7 @@ def test_parts_of_a_genotype_are_replaced_alone():
 
 
 def test_a_gmu_of_two_modalities_is_the_released_formula_with_its_number_of_parameters():
-    net = GMU({"A": 2, "B": 3}, 5, L=2, width=4, dropout=0.1).eval()
+    net = GMU({"A": (2, 2), "B": (3, 2)}, 5, L=2, width=4, dropout=0.1).eval()
     features = {"A": torch.randn(6, 2, 2), "B": torch.randn(6, 3, 2)}
     p, q = (
         layer(norm(x.flatten(1)))
@@ -429,12 +429,12 @@ def test_a_gmu_of_two_modalities_is_the_released_formula_with_its_number_of_para
         h = torch.maximum(pieces[:, 0::2], pieces[:, 1::2])
     torch.testing.assert_close(net(features), net.linear(net.norms[2](h)))
     # Of two vectors of 64 numbers, and of two of 512, at width 128 for 19 classes.
-    sizes = [count_parameters(GMU({"A": 64, "B": 64}, 19, L, 128, 0.1)) for L in (1, 8)]
+    sizes = [count_parameters(GMU({"A": (64, L), "B": (64, L)}, 19, L, 128, 0.1)) for L in (1, 8)]
     assert sizes == [118_675, 235_155]
 
 
 def test_a_gmu_of_three_modalities_has_a_gate_for_each():
-    net = GMU({"A": 2, "B": 3, "C": 4}, 5, L=1, width=4, dropout=0.1).eval()
+    net = GMU({"A": (2, 1), "B": (3, 1), "C": (4, 1)}, 5, L=1, width=4, dropout=0.1).eval()
     features = {n: torch.randn(6, c, 1) for n, c in zip("ABC", (2, 3, 4), strict=True)}
     assert net.gates.weight.shape == (12, 12)
     assert net(features).shape == (6, 5)
@@ -483,7 +483,7 @@ def test_positions_of_one_modality_may_be_permuted_alone(of, L, seed):
 
 @pytest.mark.parametrize("depth", [1, 2])
 def test_an_mlp_reads_all_positions_of_all_features(depth):
-    net = MLP({"A": 2, "B": 3}, 5, L=4, width=8, depth=depth, dropout=0.1).eval()
+    net = MLP({"A": (2, 4), "B": (3, 4)}, 5, L=4, width=8, depth=depth, dropout=0.1).eval()
     features = {"A": torch.randn(6, 2, 4), "B": torch.randn(6, 3, 4)}
     flattened = torch.cat([x.flatten(1) for x in features.values()], dim=1)
     torch.testing.assert_close(net(features), net.layers(flattened))

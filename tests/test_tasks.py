@@ -1,4 +1,4 @@
-"""Tasks: their parts, the two rules of digits, and data files that are missing or damaged."""
+"""Tasks: their parts, digits and avmnist, and data files that are missing or damaged."""
 
 import dataclasses
 import gzip
@@ -245,7 +245,7 @@ def test_speakers_do_not_cross_splits():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"rule": "product"}, "rule: found 'product'; allowed: 'same', 'sum'"),
+        ({"rule": "product"}, "rule: found 'product'; allowed: same, sum, voice"),
         ({"image_energy": 0}, "image_energy: found 0; allowed: above 0, at most 1"),
         ({"image_energy": 1.5}, "image_energy: found 1.5; allowed"),
         ({"image_energy": "half"}, "image_energy: found 'half'; allowed"),
@@ -259,6 +259,11 @@ def test_speakers_do_not_cross_splits():
 def test_knobs_out_of_range_are_refused(options, message):
     with pytest.raises(TaskError, match=message):
         load_task("digits", **options)
+
+
+def test_a_backbone_seed_that_is_no_integer_is_refused():
+    with pytest.raises(ConfigError, match="seed: found 'x'; allowed: an integer"):
+        load_task("digits", backbone_seed="x")
 
 
 def test_image_energy_keeps_its_share_of_the_training_variance():
@@ -296,7 +301,9 @@ def test_other_knobs_train_backbones_once_and_keep_them(tmp_path, monkeypatch):
 def test_train_backbone_trains_as_the_weights_of_the_task_were_trained(tmp_path, monkeypatch):
     monkeypatch.setenv("BMNAS_CACHE", str(tmp_path))
     monkeypatch.setattr(pairs, "PRETRAINING", dataclasses.replace(pairs.PRETRAINING, epochs=2))
-    task, other = load_task("digits", image_energy=0.9), load_task("digits")
+    task, other = (
+        load_task("digits", rule="sum", image_energy=e) for e in (0.9, 0.75)
+    )
     image = dataclasses.replace(other.modality("Image"), inputs=task.modality("Image").inputs)
     other = dataclasses.replace(other, modalities=(image, other.modality("Audio")))
 

@@ -73,9 +73,12 @@ class ConvBackbone(nn.Module):
     """Three blocks of convolution, BatchNorm, ReLU and 2×2 max-pooling; each block is a feature.
 
     ``x: (N, 1, H, W)`` → three features ``(N, channels[i], H / 2^(i+1), W / 2^(i+1))``.
+
+    With an ``embedding``, as published backbones have it, a fourth feature (N, embedding) follows:
+    the mean of the last block over its positions, a linear layer, BatchNorm and ReLU.
     """
 
-    def __init__(self, channels: tuple[int, int, int] = (16, 32, 64)):
+    def __init__(self, channels: tuple[int, int, int] = (16, 32, 64), embedding: int | None = None):
         super().__init__()
         self.channels = tuple(channels)
         self.blocks = nn.ModuleList(
@@ -87,6 +90,17 @@ class ConvBackbone(nn.Module):
             )
             for before, after in zip((1, *channels[:-1]), channels, strict=True)
         )
+        if embedding:
+            self.channels += (embedding,)
+            self.blocks.append(
+                nn.Sequential(
+                    nn.AdaptiveAvgPool2d(1),
+                    nn.Flatten(),
+                    nn.Linear(channels[-1], embedding, bias=False),
+                    nn.BatchNorm1d(embedding),
+                    nn.ReLU(),
+                )
+            )
 
     def forward(self, x: Tensor) -> list[Tensor]:
         features = []

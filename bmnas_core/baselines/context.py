@@ -23,6 +23,9 @@ from ..train import TrainConfig, evaluate, fit, train
 #: What a baseline yields: names in the table, each with its trained networks.
 Entries = Iterator[tuple[str, list[nn.Module]]]
 
+#: Feature name → (C_i, L_i), its channels and positions. L_i is L, or 1 for a feature without.
+Shapes = dict[str, tuple[int, int]]
+
 
 class BaselineError(BmnasError):
     """A baseline that cannot be registered or does not exist."""
@@ -84,6 +87,11 @@ class BaselineContext:
         how = {"progress": False, "validate": False, **how}
         fit(net, self.task, bank, config, seed=self.seed, **how)
         return net
+
+    def shapes(self, names: Iterable[str]) -> Shapes:
+        """The shapes of named features."""
+        bank = FeatureBank.shared(self.task, self.config.L, self.device, self.bank)
+        return {name: tuple(bank.features[name].shape[1:]) for name in names}
 
     def samples(self) -> tuple[dict[str, Tensor], Tensor]:
         """All that the recipe trains on: features by name, each (n, C_i, L), and labels."""

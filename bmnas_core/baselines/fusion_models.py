@@ -1,30 +1,32 @@
 """Networks without Cells: each modality alone, late fusion, an MLP, GMU, CentralNet."""
 
+from math import prod
+
 import torch
 from torch import Tensor, nn
 
 from ..metrics import metric_of
 from ..tasks.task import Task
-from .context import BaselineContext, Entries, register_baseline
+from .context import BaselineContext, Entries, Shapes, register_baseline
 
 
 class LinearFusion(nn.Module):
     """Named features, normalised, flattened and concatenated → one linear classifier.
 
     With the last feature of one modality it is that modality alone; with the last features of all
-    it is late fusion by concatenation. ``channels`` are those of the features that it reads.
+    it is late fusion by concatenation. ``shapes`` are those of the features that it reads.
     """
 
-    def __init__(self, channels: dict[str, int], classes: int, L: int):
+    def __init__(self, shapes: Shapes, classes: int, L: int):
         super().__init__()
-        self.names, self.L, size = tuple(channels), L, sum(channels.values())
-        self.bn = nn.BatchNorm1d(size)
-        self.linear = nn.Linear(size * L, classes)
+        self.names, self.L = tuple(shapes), L
+        self.norms = nn.ModuleList(nn.BatchNorm1d(channels) for channels, _ in shapes.values())
+        self.linear = nn.Linear(sum(map(prod, shapes.values())), classes)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """Pooled features, each (N, C_i, L) → logits (N, classes)."""
-        joined = torch.cat([features[name] for name in self.names], dim=1)
-        return self.linear(self.bn(joined).flatten(1))
+        """Pooled features, each (N, C_i, L_i) → logits (N, classes)."""
+        named = zip(self.names, self.norms, strict=True)
+        return self.linear(torch.cat([bn(features[name]).flatten(1) for name, bn in named], dim=1))
 
 
 class LateFusion(nn.Module):
@@ -47,17 +49,17 @@ class MLP(nn.Module):
     """
 
     def __init__(
-        self, channels: dict[str, int], classes: int, L: int, width: int, depth: int, dropout: float
+        self, shapes: Shapes, classes: int, L: int, width: int, depth: int, dropout: float
     ):
         super().__init__()
-        self.names, self.L, size = tuple(channels), L, L * sum(channels.values())
+        self.names, self.L, size = tuple(shapes), L, sum(map(prod, shapes.values()))
         layers: list[nn.Module] = [nn.BatchNorm1d(size)]
         for before in [size, *[width] * (depth - 1)]:
             layers += dense(before, width), nn.ReLU(), nn.Dropout(dropout)
         self.layers = nn.Sequential(*layers, nn.Linear(width, classes))
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """Pooled features, each (N, C_i, L) → logits (N, classes)."""
+        """Pooled features, each (N, C_i, L_i) → logits (N, classes)."""
         return self.layers(torch.cat([features[name].flatten(1) for name in self.names], dim=1))
 
 
@@ -68,22 +70,22 @@ class GMU(nn.Module):
     modalities share a gate, h = z ⊙ tanh(p_1) + (1 − z) ⊙ tanh(p_2), z = sigmoid(W [p_1, p_2]);
     more have one each, h = Σ z_m ⊙ tanh(p_m). Two maxout layers of two pieces and a linear one
     read h, each after a BatchNorm. All layers have the size ``width``, and dropout before them.
-    ``channels``: feature name → channels, one feature for each modality.
+    ``shapes`` has one feature for each modality.
     """
 
-    def __init__(self, channels: dict[str, int], classes: int, L: int, width: int, dropout: float):
+    def __init__(self, shapes: Shapes, classes: int, L: int, width: int, dropout: float):
         super().__init__()
-        self.names, self.L, self.dropout = tuple(channels), L, nn.Dropout(dropout)
-        self.inputs = nn.ModuleList(nn.BatchNorm1d(c * L) for c in channels.values())
-        self.hidden = nn.ModuleList(nn.Linear(c * L, width, bias=False) for c in channels.values())
-        count = len(channels)
+        self.names, self.L, self.dropout = tuple(shapes), L, nn.Dropout(dropout)
+        sizes, count = list(map(prod, shapes.values())), len(shapes)
+        self.inputs = nn.ModuleList(map(nn.BatchNorm1d, sizes))
+        self.hidden = nn.ModuleList(nn.Linear(size, width, bias=False) for size in sizes)
         self.gates = nn.Linear(count * width, width * (count if count > 2 else 1), bias=False)
         self.norms = nn.ModuleList(nn.BatchNorm1d(width) for _ in range(3))
         self.maxouts = nn.ModuleList(nn.Linear(width, 2 * width) for _ in range(2))
         self.linear = nn.Linear(width, classes)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """Pooled features, each (N, C_i, L) → logits (N, classes)."""
+        """Pooled features, each (N, C_i, L_i) → logits (N, classes)."""
         layers = zip(self.names, self.inputs, self.hidden, strict=True)
         hidden = [
             linear(self.dropout(norm(features[name].flatten(1)))) for name, norm, linear in layers
@@ -159,27 +161,25 @@ def last_features(task: Task) -> dict[str, int]:
     return dict(list(modality.channels.items())[-1] for modality in task.modalities)
 
 
-def _linear(context: BaselineContext, channels: dict[str, int]) -> nn.Module:
-    classes, L = context.task.classes, context.config.L
-    return context.fit(lambda: LinearFusion(channels, classes, L))
+def _linear(context: BaselineContext, *names: str) -> nn.Module:
+    shapes, classes, L = context.shapes(names), context.task.classes, context.config.L
+    return context.fit(lambda: LinearFusion(shapes, classes, L))
 
 
 @register_baseline("single modalities", quick=True, ignores=("C",))
 def single_modalities(context: BaselineContext) -> Entries:
     """Each modality alone."""
-    for modality, last in zip(
-        context.task.modalities, last_features(context.task).items(), strict=True
-    ):
-        yield f"{modality.name} alone", [_linear(context, dict([last]))]
+    for modality, last in zip(context.task.modalities, last_features(context.task), strict=True):
+        yield f"{modality.name} alone", [_linear(context, last)]
 
 
 @register_baseline("late fusion", quick=True, ignores=("C",))
 def late_fusion(context: BaselineContext) -> Entries:
     """Logits averaged (Simonyan and Zisserman 2014), and last features concatenated."""
     last = last_features(context.task)
-    apart = [_linear(context, dict([one])) for one in last.items()]
+    apart = [_linear(context, one) for one in last]
     yield "late fusion, averaged", [LateFusion(apart).eval()]
-    yield "late fusion, concatenated", [_linear(context, last)]
+    yield "late fusion, concatenated", [_linear(context, *last)]
 
 
 def _register_mlp(name: str, depth: int) -> None:
@@ -187,8 +187,9 @@ def _register_mlp(name: str, depth: int) -> None:
     def mlp(context: BaselineContext) -> Entries:
         """All features, flattened, under hidden layers of the width C."""
         task, config = context.task, context.config
+        shapes = context.shapes(task.features)
         sizes = task.classes, config.L, config.C, depth, config.dropout
-        yield name, [context.fit(lambda: MLP(task.channels, *sizes))]
+        yield name, [context.fit(lambda: MLP(shapes, *sizes))]
 
 
 _register_mlp("MLP of one layer", 1)
@@ -199,8 +200,9 @@ _register_mlp("MLP of two layers", 2)
 def gmu(context: BaselineContext) -> Entries:
     """A gated multimodal unit on the last features."""
     task, config = context.task, context.config
+    shapes = context.shapes(last_features(task))
     sizes = task.classes, config.L, config.C, config.dropout
-    yield "GMU", [context.fit(lambda: GMU(last_features(task), *sizes))]
+    yield "GMU", [context.fit(lambda: GMU(shapes, *sizes))]
 
 
 @register_baseline("CentralNet")

@@ -72,6 +72,7 @@ class ModelEnsemble(nn.Module):
         each = len(self.nets) // self.groups
         wide = {}
         for name, x in features.items():
+            x = x.expand(*x.shape[:-1], self.stacked.L)  # if it has no positions
             x = nn.functional.pad(x, (0, 0, 0, self.width - x.shape[-2]))
             wide[name] = x.expand(self.groups, *x.shape[-3:])
         names = zip(*(net.genotype.used_features for net in self.nets[:each]), strict=True)

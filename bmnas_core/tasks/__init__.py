@@ -2,4 +2,5 @@
 
 from .files import DATA_SETS
 from .inputs import DataError, DataWarning, FileInputs
+from .rules import RULES, DigitPair, register_rule
 from .task import TASKS, Modality, Split, Task, TaskError, load_task, register_task

@@ -1,15 +1,16 @@
-"""Tasks on pairs of a written and a spoken digit.
+"""Tasks on pairs of a written and a spoken digit, whose label follows from them by a rule.
 
-Rule *same*: both are the same digit, which is the label. Rule *sum*: the two are independent and
-their sum is the label, so neither modality alone says much and fusion decides. Two knobs make a
-task harder: the share of the images' variance that is kept, and the noise added to the speech.
+Two knobs make a task harder: the share of the images' variance that is kept, and the noise added
+to the speech.
 """
 
 import hashlib
 import json
 import os
 import warnings
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -20,15 +21,16 @@ from torch import Tensor, nn
 from ..backbones.backbone import ConvBackbone
 from ..backbones.item_training import SHIFT, train_on_items
 from ..config import SearchSettings, Settings
-from ..runtime import generator
+from ..errors import quoted
+from ..runtime import as_seed, generator
 from ..storage import write_tensors
 from .audio import add_noise, log_mel
 from .files import asset, cache_folder
 from .inputs import DataError
+from .rules import RULES, DigitPair
 from .task import SPLITS, Modality, Split, Task, TaskError
 
-RULES = {"same": 10, "sum": 19}
-#: How each backbone is trained alone.
+#: How each backbone is trained alone; a recipe may have other epochs.
 PRETRAINING = Settings(epochs=12, batch_size=64, max_lr=3e-3, weight_decay=1e-2)
 
 
@@ -40,77 +42,146 @@ class DigitData:
     image_digits: Tensor  # (n,)
     image_split: dict[str, Tensor]  # split name → item numbers; no item is in two splits
     speech: Tensor  # (m, MELS, FRAMES), mel power
-    speech_digits: Tensor  # (m,)
+    spoken: tuple[DigitPair, ...]  # m, what is known of each clip; written is 0
     speech_split: dict[str, Tensor]
     version: str  # hash of the files it was read from
+
+    @property
+    def speech_digits(self) -> Tensor:
+        """The digit of each clip: (m,)."""
+        return torch.tensor([clip.spoken for clip in self.spoken])
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairRecipe:
+    """What a task of digits does under a rule, or under several.
+
+    Attributes:
+        name: of the file with the backbones' weights.
+        image_energy, snr_db: defaults of the two knobs.
+        sizes: split name → number of pairs.
+        config: settings of search and training.
+        embedding: size of the vector that each backbone ends with; None for three blocks alone.
+        epochs: how long each backbone is trained alone.
+    """
+
+    name: str
+    image_energy: float
+    snr_db: float
+    sizes: dict[str, int]
+    config: Settings
+    embedding: int | None = None
+    epochs: int = PRETRAINING.epochs
 
 
 def pair_task(
     name: str,
-    data: DigitData,
     rule: str,
-    image_energy: float | None,
-    snr_db: float | None,
-    defaults: dict[str, tuple[float, float]],
-    sizes: dict[str, int],
-    *,
-    config: dict[str, Settings],
+    data: DigitData,
+    recipe: PairRecipe,
     search_config: SearchSettings,
+    *,
+    image_energy: float | None = None,
+    snr_db: float | None = None,
+    backbone_seed: int = 0,
 ) -> Task:
-    """The task on ``data``, with the options of ``load_task``.
+    """The task on ``data`` under a rule, with the options of ``load_task``.
 
-    ``defaults``: rule → ``image_energy`` and ``snr_db``. ``sizes``: split name → number of pairs.
-    ``config``: rule → settings.
-    Raises TaskError for an unknown rule or a knob out of range.
+    Raises TaskError for an unknown rule, one that fails or returns no labels, or one that allows no
+    pair of a split; and for a knob out of range.
     """
-    if not isinstance(rule, str) or rule not in RULES:
-        raise TaskError("rule", repr(rule), ", ".join(map(repr, RULES)))
-    image_energy = defaults[rule][0] if image_energy is None else image_energy
-    snr_db = defaults[rule][1] if snr_db is None else snr_db
+    image_energy = recipe.image_energy if image_energy is None else image_energy
+    snr_db = recipe.snr_db if snr_db is None else snr_db
     if type(image_energy) not in (int, float) or not 0 < image_energy <= 1:
         raise TaskError("image_energy", repr(image_energy), "above 0, at most 1")
     if type(snr_db) not in (int, float) or not snr_db >= -100:
         raise TaskError("snr_db", repr(snr_db), "decibels of -100 or more, or inf")
+    labels, class_names = label_pairs(rule, data.spoken)
     images = keep_energy(data.images, image_energy, data.image_split["train"])
     power = add_noise(data.speech, snr_db, generator(0, "noise"))
     speech = log_mel(power).unsqueeze(1)
+    backbones = (ConvBackbone(embedding=recipe.embedding) for _ in range(2))
     modalities = (
-        Modality.numbered("Image", ConvBackbone(), images, classes=data.image_digits),
-        Modality.numbered("Audio", ConvBackbone(), speech, classes=data.speech_digits),
+        Modality.numbered("Image", next(backbones), images, classes=data.image_digits),
+        Modality.numbered("Audio", next(backbones), speech, classes=data.speech_digits),
     )
-    splits = {split: make_pairs(data, split, rule, sizes[split]) for split in SPLITS}
+    splits = {
+        split: make_pairs(data, split, rule, labels, recipe.sizes[split]) for split in SPLITS
+    }
     notes = {"image_energy": float(image_energy), "snr_db": float(snr_db), "data": data.version}
-    alone = {modality.name: PRETRAINING for modality in modalities}
+    notes["backbones"] = recipe.name
+    if seed := as_seed(backbone_seed):
+        notes["backbone_seed"] = seed
+    alone = replace(PRETRAINING, epochs=recipe.epochs)
     task = Task(
-        name, rule, RULES[rule], "accuracy", modalities, splits, config[rule], search_config,
-        notes, alone,
+        name, rule, len(class_names), "accuracy", modalities, splits, recipe.config, search_config,
+        notes, dict.fromkeys(("Image", "Audio"), alone), class_names=class_names,
     )  # fmt: skip
     _load_or_train(task)
     return task
 
 
-def make_pairs(data: DigitData, split: str, rule: str, n: int) -> Split:
-    """``n`` random pairs within a split, each image and each recording about equally often."""
+def label_pairs(rule: str, spoken: tuple[DigitPair, ...]) -> tuple[Tensor, tuple[str, ...]]:
+    """Every written digit with every clip under a rule: class (10, m), or -1 if it is not allowed.
+
+    Also the names of the classes. Raises TaskError as :func:`pair_task`.
+    """
+    function, place = RULES[rule], f"rule {rule!r}"
+    values = []
+    for written in range(10):
+        for clip in spoken:
+            pair = replace(clip, written=written)
+            try:
+                value = function(pair)
+            except Exception as error:
+                found = f"{type(error).__name__}: {error}"
+                raise TaskError(f"{place}: failed for {pair} ({found})") from error
+            if isinstance(value, Integral):
+                value = int(value)
+            elif not isinstance(value, str | None):
+                allowed = "a whole number, a text or None"
+                raise TaskError(f"{place}: label of {pair}", quoted(value), allowed)
+            values.append(value)
+    found = {value for value in values if value is not None}
+    if len(set(map(type, found))) > 1:
+        raise TaskError(f"{place}: labels", "numbers and texts", "only one of both")
+    if len(found) < 2:
+        raise TaskError(f"{place}: labels", ", ".join(map(repr, found)) or None, "two or more")
+    number = {value: k for k, value in enumerate(sorted(found))} | {None: -1}
+    labels = torch.tensor([number[value] for value in values]).reshape(10, -1)
+    return labels, tuple(map(str, sorted(found)))
+
+
+def make_pairs(data: DigitData, split: str, rule: str, labels: Tensor, n: int) -> Split:
+    """``n`` random pairs within a split, each image and each recording about equally often.
+
+    ``labels`` are those of :func:`label_pairs`. Digits that may be paired with the same recordings
+    share these out among themselves.
+    """
     random = generator(0, "pairs", split, rule)
     images, speech = data.image_split[split], data.speech_split[split]
+    alike = defaultdict(list)  # recordings that are allowed → the digits that are, with them
+    for digit, allowed in enumerate((labels[:, speech] >= 0).tolist()):
+        if any(allowed):
+            alike[tuple(allowed)].append(digit)
+    usable = torch.tensor([digit for digits in alike.values() for digit in digits])
+    images = images[torch.isin(data.image_digits[images], usable)]
+    if not len(images):
+        raise TaskError(f"rule {rule!r}: allows no pair of split {split!r}")
     chosen = _in_turn(images, n, random)
-    digits = data.image_digits[chosen]
-    if rule == "same":
-        partners = torch.empty_like(chosen)
-        for digit in range(10):
-            rows = (digits == digit).nonzero()[:, 0]
-            fitting = speech[data.speech_digits[speech] == digit]
-            partners[rows] = _in_turn(fitting, len(rows), random)
-    else:
-        partners = _in_turn(speech, n, random)
-        digits = digits + data.speech_digits[partners]
-    return Split(split, torch.stack([chosen, partners], dim=1), digits)
+    digits, partners = data.image_digits[chosen], torch.empty_like(chosen)
+    for allowed, group in alike.items():
+        rows = torch.isin(digits, torch.tensor(group)).nonzero()[:, 0]
+        partners[rows] = _in_turn(speech[torch.tensor(allowed)], len(rows), random)
+    return Split(split, torch.stack([chosen, partners], dim=1), labels[digits, partners])
 
 
 def _in_turn(items: Tensor, n: int, random: torch.Generator) -> Tensor:
     """``n`` of ``items``, each once before any comes again, shuffled in every round: (n,)."""
     rounds = range(-(-n // len(items)))
-    return torch.cat([items[torch.randperm(len(items), generator=random)] for _ in rounds])[:n]
+    return torch.cat(
+        [items[:0], *(items[torch.randperm(len(items), generator=random)] for _ in rounds)]
+    )[:n]
 
 
 def keep_energy(images: Tensor, share: float, train: Tensor) -> Tensor:
@@ -131,11 +202,11 @@ def keep_energy(images: Tensor, share: float, train: Tensor) -> Tensor:
 
 def backbones_file(task: Task) -> Path:
     """The file of the kit with the weights of a task's backbones."""
-    return asset(f"{task.name}/backbones_{task.rule}.safetensors", missing_ok=True)
+    return asset(f"{task.name}/backbones_{task.notes['backbones']}.safetensors", missing_ok=True)
 
 
 def save_backbones(task: Task, path: str | os.PathLike) -> Path:
-    """Write the weights of a task's backbones as safetensors, with the task's notes as header."""
+    """Write the weights of a task's backbones as safetensors, with what fixes them as header."""
     write_tensors(path, _backbones(task).state_dict(), _header(task))
     return Path(path)
 
@@ -164,7 +235,8 @@ def _load_or_train(task: Task) -> None:
         if path.exists() and load_backbones(task, path):
             return
     for modality in task.modalities:
-        train_on_items(task, modality, PRETRAINING)
+        config = task.backbone_config[modality.name]
+        train_on_items(task, modality, config, seed=task.notes.get("backbone_seed", 0))
     try:
         save_backbones(task, cached)
     except OSError as error:
@@ -177,6 +249,7 @@ def _backbones(task: Task) -> nn.ModuleDict:
 
 def _header(task: Task) -> str:
     """What determines the weights, as JSON."""
-    recipe = {"epochs": PRETRAINING.epochs, "shift": SHIFT}
-    described = {"task": task.name, "rule": task.rule, **task.notes, "pretraining": recipe}
+    notes = dict(task.notes)
+    recipe = {"epochs": task.backbone_config["Image"].epochs, "shift": SHIFT}
+    described = {"task": task.name, "rule": notes.pop("backbones"), **notes, "pretraining": recipe}
     return json.dumps(described, sort_keys=True)

@@ -146,6 +146,7 @@ class Task:
         backbone_config: modality name → settings that differ when its backbone is trained alone.
         notes: facts worth showing, such as the difficulty knobs.
         protocol: name of the protocol that fixes the splits, e.g. ``"cross-subject"``, or None.
+        class_names: of every class in order, or empty.
     """
 
     name: str
@@ -159,6 +160,7 @@ class Task:
     notes: dict = field(default_factory=dict)
     backbone_config: dict[str, Settings] = field(default_factory=dict)
     protocol: str | None = None
+    class_names: tuple[str, ...] = ()
 
     def __post_init__(self):
         fit_fields(self, TaskError)
@@ -178,6 +180,8 @@ class Task:
             check_features(self.features)
         except GenotypeError as error:
             yield str(error)
+        if self.class_names and len(self.class_names) != self.classes:
+            yield f"found {len(self.class_names)} class names; allowed: {self.classes}, or none"
         for name, value in vars(self.config).items():
             if value is None:
                 yield f"config.{name}: found None; allowed: a value"
