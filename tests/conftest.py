@@ -90,7 +90,7 @@ def small_task():
     """A task with 60 architectures of one Cell with one step."""
     from tiny import SETTINGS, tiny_task
 
-    return tiny_task(settings=replace(SETTINGS, M=1))
+    return tiny_task(settings=replace(SETTINGS, N=1, M=1))
 
 
 @pytest.fixture(scope="session")

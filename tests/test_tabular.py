@@ -16,17 +16,23 @@ from bmnas_core import (
     TrainConfig,
     evaluate,
     load_task,
+    register_task,
     train,
 )
 from bmnas_core.benchmark import (
+    STRATEGIES,
     BenchmarkError,
+    Percentile,
     TabularBenchmark,
     enumerate_architectures,
+    run_strategy,
+    sample_architectures,
     tabular,
     tabulate,
 )
 from bmnas_core.genotype import CellGenotype, StepGenotype
 from bmnas_core.runtime import generator
+from bmnas_core.tasks import TASKS
 from bmnas_core.train import cosine_ends
 
 FEATURES = ("Image_1", "Image_2", "Image_3", "Audio_1", "Audio_2", "Audio_3")
@@ -302,6 +308,103 @@ def test_a_split_without_scores_is_refused(small_table):
     benchmark = TabularBenchmark(path=small_table)
     with pytest.raises(BenchmarkError, match="split: found 'train'; allowed: validation, test"):
         benchmark.rank(benchmark.best(), "train")
+
+
+# --- a sample of a larger space
+
+
+@pytest.fixture(scope="module")
+def two_cells():
+    """A task of two Cells, whose space is sampled."""
+    with TASKS.restored():
+        register_task("tiny")(lambda rule="same": tiny_task())
+        yield load_task("tiny")
+
+
+@pytest.fixture(scope="module")
+def sample(two_cells, tmp_path_factory) -> TabularBenchmark:
+    path = tmp_path_factory.mktemp("sample") / "benchmark.parquet"
+    tabulate(two_cells, path, (0, 1), sample=12, device="cpu")
+    return TabularBenchmark(path=path)
+
+
+def test_a_larger_sample_begins_with_a_smaller_one_and_repeats_nothing(two_cells):
+    space = two_cells.features, 2, 2
+    found = sample_architectures(*space, 40)
+    assert len(set(found)) == 40 and found[:15] == sample_architectures(*space, 15)
+    assert all(g == g.canonical() and len(g.cells) == 2 for g in found)
+    with pytest.raises(BenchmarkError, match="sample: found 100 architectures; allowed: about 60"):
+        sample_architectures(two_cells.features, 1, 1, 100)
+
+
+def test_several_cells_can_only_be_sampled(two_cells, tmp_path):
+    with pytest.raises(BenchmarkError, match="N: found 2 Cells; allowed: 1, or a sample"):
+        tabulate(two_cells, tmp_path / "t.parquet", device="cpu")
+
+
+def test_a_stopped_sample_goes_on_and_can_grow(two_cells, sample, tmp_path):
+    path = tmp_path / "t.parquet"
+    tabulate(two_cells, path, (0,), sample=5, device="cpu")
+    tabulate(two_cells, path, (0, 1), sample=12, device="cpu")
+    columns = ["validation", "test", "parameters"]
+    found, expected = (
+        b.runs.set_index(["genotype", "seed"]).sort_index()[columns]
+        for b in (TabularBenchmark(path=path), sample)
+    )
+    assert found.equals(expected)
+
+
+def test_a_percentile_in_a_sample_is_a_share_with_its_interval(sample):
+    assert sample.sampled and len(sample) == 12
+    for genotype in sample.table["genotype"]:
+        better = (sample.table["test"] > sample.score(genotype)).sum()
+        found = sample.percentile(genotype)
+        assert found == pytest.approx(100 * better / 12)
+        assert 0 <= found.low <= found <= found.high <= 100 and found.high - found.low > 10
+    exact = Percentile(10, 1000, sampled=True)
+    assert (exact.low, exact.high) == pytest.approx((0.544, 1.831), abs=1e-3)  # Wilson's formula
+    with pytest.raises(BenchmarkError, match="rank: found a sample of 12 .*; allowed: a table of all"):
+        sample.rank(sample.best())
+
+
+def test_a_percentile_in_a_whole_table_is_certain(small_table):
+    benchmark = TabularBenchmark(path=small_table)
+    found = benchmark.percentile(benchmark.best())
+    assert found == found.low == found.high == pytest.approx(100 / 60)
+
+
+def test_what_is_not_in_the_sample_is_trained_likewise_and_kept(
+    two_cells, sample, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("BMNAS_CACHE", str(tmp_path))
+    other = sample_architectures(two_cells.features, 2, 2, 13)[-1]
+    benchmark = TabularBenchmark(path=sample.path)
+    nets = [
+        train(other, two_cells, TrainConfig(data="train"), seed=s, device="cpu", progress=False)[0]
+        for s in (0, 1)
+    ]
+    expected = sum(evaluate(net, two_cells, "test") for net in nets) / 2
+    assert benchmark.score(other) == pytest.approx(expected)
+    assert benchmark.percentile(other) == pytest.approx(
+        100 * (sample.table["test"] > expected).mean()
+    )
+    assert len(benchmark) == 12  # the sample stays what it is
+    monkeypatch.setattr(tabular, "fit_by_epoch", None)  # nothing can be trained again
+    assert TabularBenchmark(path=sample.path).score(other) == benchmark.score(other)
+
+
+def test_what_is_not_in_the_sampled_space_is_refused(two_cells, sample):
+    (one,) = sample_architectures(two_cells.features, 1, 2, 1)
+    with pytest.raises(BenchmarkError, match="found 1 Cells on .*; allowed: its space, 2 Cells"):
+        sample.percentile(one)
+
+
+def test_searches_are_placed_in_a_sample(two_cells, sample, tmp_path, monkeypatch):
+    monkeypatch.setenv("BMNAS_CACHE", str(tmp_path))
+    found = run_strategy(STRATEGIES["perturbation"](two_cells, sample, "cpu"), sample, (7,))
+    assert found["rank"].isna().all() and 0 <= found["percentile"][0] <= 100
+    with pytest.raises(BenchmarkError, match="random search: found a sample of 12 arch"):
+        run_strategy(STRATEGIES["random search"](two_cells, sample, "cpu"), sample, (7,))
 
 
 @pytest.mark.slow

@@ -12,4 +12,11 @@ from .strategies import (
     search_strategy,
     summarize,
 )
-from .tabular import BenchmarkError, TabularBenchmark, enumerate_architectures, tabulate
+from .tabular import (
+    BenchmarkError,
+    Percentile,
+    TabularBenchmark,
+    enumerate_architectures,
+    sample_architectures,
+    tabulate,
+)

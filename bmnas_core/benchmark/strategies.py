@@ -5,10 +5,11 @@ only score architectures one by one are simulated: they train nothing, but read 
 """
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from itertools import product
 
@@ -81,10 +82,10 @@ def run_strategy(
     """Run a strategy with each seed and look up what it finds in the benchmark.
 
     Returns:
-        One row per seed: ``seed``, ``genotype``, ``rank``, ``percentile``, ``regret`` (percentage
-        points of test score), the same three on validation (``rank_validation``, …), ``tau``
-        (Kendall's, between its ratings and the mean test scores of the architectures that it
-        rates) and ``seconds``.
+        One row per seed: ``seed``, ``genotype``, ``rank`` (NaN if the benchmark has a sample),
+        ``percentile``, ``regret`` (percentage points of test score), the same three on validation
+        (``rank_validation``, …), ``tau`` (Kendall's, between its ratings and the mean test scores
+        of the architectures that it rates) and ``seconds``.
     """
     rows = []
     for seed in seeds:
@@ -97,27 +98,27 @@ def run_strategy(
 
 def _with_ranks(rows: pd.DataFrame, benchmark: TabularBenchmark) -> pd.DataFrame:
     """The rows with rank, percentile and regret of each genotype."""
-    return rows.assign(
-        **{
-            name + suffix: [getattr(benchmark, name)(g, split) for g in rows["genotype"]]
-            for split, suffix in (("test", ""), ("validation", "_validation"))
-            for name in ("rank", "percentile", "regret")
-        }
-    )
+    known = ("percentile", "regret") if benchmark.sampled else ("rank", "percentile", "regret")
+    columns = dict.fromkeys(("rank", "rank_validation"), math.nan) | {
+        name + suffix: [getattr(benchmark, name)(g, split) for g in rows["genotype"]]
+        for split, suffix in (("test", ""), ("validation", "_validation"))
+        for name in known
+    }
+    return rows.assign(**columns)
 
 
 def search_strategy(
     task: Task, config: SearchConfig | None = None, *, device: str | torch.device = "auto"
 ) -> Strategy:
-    """A search for one Cell as a strategy; its other settings are those of ``config``."""
-    config = replace(SearchConfig.from_optional(config), N=1)
+    """A search as a strategy. A search for one Cell rates all architectures."""
 
     def strategy(seed: int) -> StrategyResult:
         search, start = Search(task, config, seed=seed, device=device), time.perf_counter()
         for _ in search:
             pass
         seconds = time.perf_counter() - start
-        return StrategyResult(search.best_genotype, seconds, most_probable(search.state.weights))
+        ratings = most_probable(search.state.weights) if search.config.N == 1 else None
+        return StrategyResult(search.best_genotype, seconds, ratings)
 
     return strategy
 
@@ -125,7 +126,8 @@ def search_strategy(
 def _register_search(name: str, **settings) -> None:
     @register_strategy(name)
     def build(task: Task, benchmark: TabularBenchmark, device: torch.device) -> Strategy:
-        config = SearchConfig(operations=tuple(benchmark.recipe["operations"]), **settings)
+        operations, N = tuple(benchmark.recipe["operations"]), benchmark.recipe["config"]["N"]
+        config = SearchConfig(operations=operations, N=N, **settings)
         return search_strategy(task, config, device=device)
 
 
@@ -135,7 +137,11 @@ for _name, _settings in {
     "few candidates": {"rungs": RUNGS},
     "perturbation": {"selection": "perturbation"},
     "argmax": _ARGMAX,
+    "released": {**_ARGMAX, "selection": "released"},
     "paper relaxation": {**_ARGMAX, "relaxation": "paper"},
+    "paper relaxation, released": {**_ARGMAX, "relaxation": "paper", "selection": "released"},
+    "paper relaxation, perturbation": {"relaxation": "paper", "selection": "perturbation"},
+    "paper relaxation, successive halving": {"relaxation": "paper"},
     "edge relaxation": {**_ARGMAX, "relaxation": "edge", "arch_lr": 3e-2},
     "second order": {**_ARGMAX, "order": "second"},
     "warm-up of 3 epochs": {**_ARGMAX, "warmup": 3},
@@ -161,6 +167,9 @@ def _simulate(
     trainings, or as many ``short`` ones as take the same time, and then a second look at the best
     of these, as the task's own search has it.
     """
+    if benchmark.sampled:
+        found = f"a sample of {len(benchmark):,} architectures"
+        raise BenchmarkError(f"{benchmark.path}: {stream}", found, "a table of all, to simulate it")
     random, recipe, full = generator(seed, stream), benchmark.recipe, benchmark.ends[-1]
     counts = benchmark.runs["seed"].value_counts()
     complete = sorted(counts.index[counts == len(benchmark)])

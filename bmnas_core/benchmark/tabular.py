@@ -3,6 +3,10 @@
 Its models are NAS-Bench-101 (Ying et al. 2019) and NAS-Bench-201 (Dong and Yang 2020). The space is
 all genotypes of one Cell with M steps that differ after
 :meth:`~bmnas_core.genotype.Genotype.canonical`. Each is trained on train alone, by one recipe.
+
+Of a larger space, such as that of two Cells, a table has a random sample. Where an architecture
+stands in the distribution of the sample's scores says where it stands in the space (Radosavovic et
+al. 2019).
 """
 
 import hashlib
@@ -18,19 +22,21 @@ import pandas as pd
 import pyarrow
 import pyarrow.parquet as parquet
 import torch
+from torch import nn
 
 from .. import genotype as grammar
+from ..baselines.architectures import random_genotype
 from ..errors import BmnasError, check_type, quoted
 from ..features import FeatureBank
 from ..genotype import DEFAULT_OPERATIONS, OPERATIONS, CellGenotype, Genotype, StepGenotype
 from ..networks import count_parameters
 from ..progress import progress_bar
-from ..runtime import as_seed, device_name, resolve_device
+from ..runtime import as_seed, device_name, generator, resolve_device, seeded
 from ..storage import atomic_write
-from ..tasks.files import asset
-from ..tasks.task import Task, as_task, tensor_hash
-from ..train import TrainConfig, cosine_ends, scores
-from .ensemble import build_ensemble, fit_ensemble, shape_of
+from ..tasks.files import asset, cache_folder
+from ..tasks.task import Task, as_task, load_task, tensor_hash
+from ..train import TrainConfig, cosine_ends, fit_by_epoch, fusion_network, score, scores
+from .ensemble import ModelEnsemble, build_ensemble, fit_ensemble, shape_of
 
 FORMAT = "bmnas-benchmark/2"
 COLUMNS = ("genotype", "seed", "validation", "test", "curve", "parameters", "seconds", "device")
@@ -41,15 +47,36 @@ class BenchmarkError(BmnasError):
     """A tabular benchmark that does not exist, is damaged, or lacks what is asked of it."""
 
 
+class Percentile(float):
+    """How many percent of a space's architectures are at least as good; the top 1 % have up to 1.
+
+    ``low`` and ``high`` are the ends of a 95 % interval (Wilson 1927), for what a sample says of
+    its space. It does not cover the noise of the architecture's own score.
+    """
+
+    def __new__(cls, better: int, size: int, sampled: bool):
+        found = super().__new__(cls, 100 * better / size)
+        found.low = found.high = float(found)
+        if sampled:
+            from scipy.stats import binomtest
+
+            ends = binomtest(better, size).proportion_ci(method="wilson")
+            found.low, found.high = 100 * float(ends.low), 100 * float(ends.high)
+        return found
+
+
 class TabularBenchmark:
-    """Mean scores, over several seeds, of every architecture of a task's space.
+    """Mean scores, over several seeds, of every architecture of a task's space, or of a sample.
 
     Args:
-        task: name of a task that has a table; that of ``"digits"`` comes with the kit.
+        task: name of a task that has a table; those of ``"digits"`` come with the kit.
         rule: of the task.
         path: another table to read, as :func:`tabulate` wrote it.
 
     Attributes:
+        sampled: whether it has a random sample of the space. Architectures that are not in it are
+            then trained when they are looked up, by the same recipe and with the same seeds, and
+            kept in the cache.
         table: one row per architecture, best test score first: ``genotype`` (a
             :class:`Genotype`), ``validation``, ``test``, ``runs``, ``parameters``, ``seconds``.
         runs: one row per trained network, as :func:`tabulate` returns.
@@ -66,19 +93,15 @@ class TabularBenchmark:
         default = asset(f"{task}/benchmark_{rule}.parquet", missing_ok=True)
         self.path = Path(default if path is None else path)
         self.recipe, self.runs = _read(self.path)
-        table = self.runs.groupby("genotype", sort=False).agg(
-            validation=("validation", "mean"),
-            test=("test", "mean"),
-            runs=("seed", "size"),
-            parameters=("parameters", "first"),
-            seconds=("seconds", "mean"),
-        )
-        genotypes = [Genotype.from_json(text, str(self.path)) for text in table.index]
-        table.insert(0, "genotype", genotypes)
+        self.sampled = self.recipe["sampled"]
+        table = _means(self.runs, self.path)
         self.table = table.sort_values("test", ascending=False, kind="stable", ignore_index=True)
         self.ends = cosine_ends(TrainConfig.from_dict(self.recipe["config"]))
         self._curves = self.runs.set_index(["genotype", "seed"])["curve"].to_dict()
         self._row = {genotype: row for row, genotype in enumerate(self.table["genotype"])}
+        key = hashlib.sha256(json.dumps(self.recipe, sort_keys=True).encode()).hexdigest()[:16]
+        self.found_path = cache_folder() / "benchmark" / f"{key}.parquet"
+        self._found: dict[Genotype, pd.Series] = {}
 
     def __len__(self) -> int:
         return len(self.table)
@@ -93,34 +116,74 @@ class TabularBenchmark:
     def look_up(self, genotype: Genotype) -> pd.Series:
         """The row of an architecture, in whatever form its genotype lists it.
 
-        Raises BenchmarkError for one that is not in the table.
+        Raises BenchmarkError for one that is not in the space.
         """
         check_type(genotype, Genotype, "genotype", BenchmarkError)
-        row = self._row.get(genotype.canonical())
-        if row is None:
+        canonical = genotype.canonical()
+        row = self._row.get(canonical)
+        if row is not None:
+            return self.table.loc[row]
+        N, M, operations, features = self._space
+        steps = [step for cell in canonical.cells for step in cell.steps]
+        known = genotype.features == features and {step.op for step in steps} <= set(operations)
+        sizes = {len(cell.steps) for cell in canonical.cells}
+        if not (self.sampled and known and len(canonical.cells) == N and sizes == {M}):
+            cells = "one Cell" if N == 1 else f"{N} Cells"
+            space = "its space" if self.sampled else f"the {len(self):,} architectures of it"
             raise BenchmarkError(
                 f"genotype: found {len(genotype.cells)} Cells on {', '.join(genotype.features)}; "
-                f"allowed: the {len(self):,} architectures of this table, one Cell with "
-                f"{self.recipe['config']['M']} steps of {', '.join(self.recipe['operations'])} on "
-                f"two of {', '.join(self.recipe['features'])}"
+                f"allowed: {space}, {cells} with {M} steps of {', '.join(operations)} on "
+                f"{', '.join(features)}"
             )
-        return self.table.loc[row]
+        return self._train(canonical)
+
+    @property
+    def _space(self) -> tuple[int, int, tuple[str, ...], tuple[str, ...]]:
+        """N and M, operations and features."""
+        N, M = (self.recipe["config"][name] for name in ("N", "M"))
+        return N, M, tuple(self.recipe["operations"]), tuple(self.recipe["features"])
+
+    def _train(self, genotype: Genotype) -> pd.Series:
+        """The row of an architecture outside the sample, from the cache, or trained now."""
+        if genotype not in self._found:
+            seeds = sorted(self.runs["seed"].unique().tolist())
+            task = load_task(self.recipe["task"], rule=self.recipe["rule"])
+            how = {"operations": tuple(self.recipe["operations"]), "progress": False}
+            runs = tabulate(task, self.found_path, seeds, genotypes=[genotype], **how)
+            rows = _means(runs, self.found_path).to_dict("records")
+            self._found = {row["genotype"]: pd.Series(row) for row in rows}
+        return self._found[genotype]
 
     def score(self, genotype: Genotype, split: str = "test") -> float:
         """Mean score over all seeds, on ``"test"`` or ``"validation"``."""
         return float(self.look_up(genotype)[_as_split(split)])
 
     def rank(self, genotype: Genotype, split: str = "test") -> int:
-        """Rank of an architecture by its mean score; 1 is the best."""
-        score = self.score(genotype, split)
-        return 1 + int((self.table[split] > score).sum())
+        """Rank of an architecture by its mean score; 1 is the best.
 
-    def percentile(self, genotype: Genotype, split: str = "test") -> float:
-        """Rank in percent of all architectures; the top 1 % are at most 1.0."""
-        return 100 * self.rank(genotype, split) / len(self)
+        Raises BenchmarkError for a sample, which says nothing of ranks.
+        """
+        if self.sampled:
+            found = f"a sample of {len(self):,} architectures"
+            raise BenchmarkError("rank", found, "a table of all; see percentile")
+        return 1 + self._better(genotype, split)
+
+    def percentile(self, genotype: Genotype, split: str = "test") -> Percentile:
+        """Rank in percent of all architectures; the top 1 % are at most 1.0.
+
+        Of a sample it is the share of architectures that are better, with its interval.
+        """
+        better = self._better(genotype, split) + (not self.sampled)
+        return Percentile(better, len(self), self.sampled)
+
+    def _better(self, genotype: Genotype, split: str) -> int:
+        return int((self.table[split] > self.score(genotype, split)).sum())
 
     def regret(self, genotype: Genotype, split: str = "test") -> float:
-        """By how many percentage points the best architecture's mean score is above this one's."""
+        """By how many percentage points the best architecture's mean score is above this one's.
+
+        The best of a sample may be below it.
+        """
         score = self.score(genotype, split)
         return 100 * float(self.table[split].max() - score)
 
@@ -179,6 +242,26 @@ def enumerate_architectures(
     ]
 
 
+def sample_architectures(
+    features: tuple[str, ...],
+    N: int,
+    M: int,
+    count: int,
+    operations: tuple[str, ...] = DEFAULT_OPERATIONS,
+) -> list[Genotype]:
+    """The first ``count`` distinct architectures that random search would try, in canonical form.
+
+    They are the same each time, and a larger sample begins with a smaller one. Raises
+    BenchmarkError if the space has fewer.
+    """
+    random, found = generator(0, "sampled architectures"), {}
+    for _ in range(100 * count):
+        if len(found) == count:
+            return list(found)
+        found[random_genotype(features, N, M, random, operations).canonical()] = None
+    raise BenchmarkError("sample", f"{count:,} architectures", f"about {len(found):,}, the space")
+
+
 def tabulate(
     task: Task,
     out: str | os.PathLike,
@@ -187,7 +270,9 @@ def tabulate(
     operations: tuple[str, ...] = DEFAULT_OPERATIONS,
     device: str | torch.device = "auto",
     together: int = 1,
+    sample: int | None = None,
     top: int | None = None,
+    genotypes: Iterable[Genotype] | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Train every architecture of a task's space and write the table, a Parquet file.
@@ -197,8 +282,11 @@ def tabulate(
 
     Args:
         operations: of the steps; they may include your own registered ones.
+        sample: train so many random architectures, see :func:`sample_architectures`, in place of
+            all. A space of several Cells is too large to train whole.
         top: train only the ``top`` best architectures of ``out`` on validation and on test, to add
             seeds where architectures are hard to tell apart.
+        genotypes: train these instead, such as what a search found outside a sample.
 
     Returns:
         One row per network: genotype (JSON), seed, validation and test score, curve (validation
@@ -206,18 +294,27 @@ def tabulate(
         its ensemble's) and device.
 
     Raises BenchmarkError if ``out`` is a table of another task, recipe, data or backbones, or with
-    other operations.
+    other operations, and for a space of several Cells without ``sample``.
     """
     device, out, rows = resolve_device(device), Path(out), []
     config = TrainConfig(data="train").with_defaults(as_task(task).config)
-    bank, recipe = FeatureBank.shared(task, config.L, device), _recipe(task, config, operations)
+    sampled = sample is not None or genotypes is not None
+    if config.N > 1 and not (sampled or (out.exists() and top)):
+        raise BenchmarkError("N", f"{config.N} Cells", "1, or a sample of architectures")
+    bank = FeatureBank.shared(task, config.L, device)
+    recipe = _recipe(task, config, operations, sampled=sampled or config.N > 1)
     if out.exists():
         recipe_before, table = _read(out)
         if recipe_before != recipe:
             found = "a table of another task, recipe, data or backbones, or with other operations"
             raise BenchmarkError(out, found, "one of the same")
         rows = table.to_dict("records")
-    if top is None:
+    if genotypes is not None:
+        genotypes = [genotype.canonical() for genotype in genotypes]
+    elif sample is not None:
+        space = task.features, config.N, config.M
+        genotypes = sample_architectures(*space, sample, operations)
+    elif top is None:
         genotypes = enumerate_architectures(task.features, config.M, operations)
     else:
         table = TabularBenchmark(path=out).table
@@ -232,18 +329,32 @@ def tabulate(
             ensembles[k // together, missing].append(seed)
     for (_, genotypes), among in progress_bar(ensembles.items(), "architectures", show=progress):
         start, curves = time.perf_counter(), []
-        ensemble = build_ensemble(genotypes, task, config, among)
-        for record in fit_ensemble(ensemble, task, bank, config, among):
+        if len(genotypes) == len(among) == 1:  # alone it is faster without the ensemble's program
+            with seeded(among[0], "initial weights"):
+                trained = fusion_network(genotypes[0], task, config)
+            how = {"seed": among[0], "validate": False}
+            nets, records = (trained,), fit_by_epoch(trained, task, bank, config, **how)
+        else:
+            trained = build_ensemble(genotypes, task, config, among)
+            nets, records = trained.nets, fit_ensemble(trained, task, bank, config, among)
+        for record in records:
             if record["epoch"] in cosine_ends(config):
-                curves.append(scores(ensemble, task, bank, "validation"))
-        tests = scores(ensemble, task, bank, "test")
+                curves.append(_scores(trained, task, bank, "validation"))
+        tests = _scores(trained, task, bank, "test")
         cost = (time.perf_counter() - start) / len(tests), device_name(device)
-        of_each = product(among, genotypes), ensemble.nets, tests, zip(*curves, strict=True)
+        of_each = product(among, genotypes), nets, tests, zip(*curves, strict=True)
         for (seed, genotype), net, test, curve in zip(*of_each, strict=True):
             row = genotype.to_json(), seed, curve[-1], test, curve, count_parameters(net), *cost
             rows.append(dict(zip(COLUMNS, row, strict=True)))
         _write(out, recipe, rows)
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _scores(trained: nn.Module, task: Task, bank: FeatureBank, split: str) -> list[float]:
+    """The scores of an ensemble's networks, or of a network alone."""
+    if isinstance(trained, ModelEnsemble):
+        return scores(trained, task, bank, split)
+    return [score(trained, task, bank, split)]
 
 
 def _as_split(split: str) -> str:
@@ -252,7 +363,21 @@ def _as_split(split: str) -> str:
     return split
 
 
-def _recipe(task: Task, config: TrainConfig, operations: tuple[str, ...]) -> dict:
+def _means(runs: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """One row per architecture: means over its seeds."""
+    table = runs.groupby("genotype", sort=False).agg(
+        validation=("validation", "mean"),
+        test=("test", "mean"),
+        runs=("seed", "size"),
+        parameters=("parameters", "first"),
+        seconds=("seconds", "mean"),
+    )
+    genotypes = [Genotype.from_json(text, str(path)) for text in table.index]
+    table.insert(0, "genotype", genotypes)
+    return table
+
+
+def _recipe(task: Task, config: TrainConfig, operations: tuple[str, ...], *, sampled: bool) -> dict:
     """What fixes the scores up to rounding, and is the same on every machine."""
     digest = hashlib.sha256()
     for modality in task.modalities:
@@ -267,6 +392,7 @@ def _recipe(task: Task, config: TrainConfig, operations: tuple[str, ...]) -> dic
         "features": list(task.features),
         "metric": task.metric,
         "operations": list(operations),
+        "sampled": sampled,
         "config": config.to_dict(),
         "data": digest.hexdigest()[:32],
     }
@@ -293,6 +419,7 @@ def _read(path: Path) -> tuple[dict, pd.DataFrame]:
     if unknown := [op for op in recipe["operations"] if op not in OPERATIONS]:
         found = f"operation {unknown[0]!r}, which is not registered"
         raise BenchmarkError(path, found, OPERATIONS.names)
-    # Settings that did not exist when the table was made have their defaults.
+    # What did not exist when the table was made has its default.
+    recipe.setdefault("sampled", False)
     recipe["config"] = TrainConfig.from_dict(recipe["config"]).to_dict()
     return recipe, table.to_pandas()

@@ -47,7 +47,7 @@ VOICE = PairRecipe(
 
 @register_task("digits")
 def digits(
-    rule: str = "voice",
+    rule: str = "sum",
     image_energy: float | None = None,
     snr_db: float | None = None,
     backbone_seed: int = 0,
