@@ -363,7 +363,9 @@ def test_a_percentile_in_a_sample_is_a_share_with_its_interval(sample):
         assert 0 <= found.low <= found <= found.high <= 100 and found.high - found.low > 10
     exact = Percentile(10, 1000, sampled=True)
     assert (exact.low, exact.high) == pytest.approx((0.544, 1.831), abs=1e-3)  # Wilson's formula
-    with pytest.raises(BenchmarkError, match="rank: found a sample of 12 .*; allowed: a table of all"):
+    with pytest.raises(
+        BenchmarkError, match="rank: found a sample of 12 .*; allowed: a table of all"
+    ):
         sample.rank(sample.best())
 
 

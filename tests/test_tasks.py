@@ -301,9 +301,7 @@ def test_other_knobs_train_backbones_once_and_keep_them(tmp_path, monkeypatch):
 def test_train_backbone_trains_as_the_weights_of_the_task_were_trained(tmp_path, monkeypatch):
     monkeypatch.setenv("BMNAS_CACHE", str(tmp_path))
     monkeypatch.setattr(pairs, "PRETRAINING", dataclasses.replace(pairs.PRETRAINING, epochs=2))
-    task, other = (
-        load_task("digits", rule="sum", image_energy=e) for e in (0.9, 0.75)
-    )
+    task, other = (load_task("digits", rule="sum", image_energy=e) for e in (0.9, 0.75))
     image = dataclasses.replace(other.modality("Image"), inputs=task.modality("Image").inputs)
     other = dataclasses.replace(other, modalities=(image, other.modality("Audio")))
 

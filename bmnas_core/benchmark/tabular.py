@@ -177,7 +177,8 @@ class TabularBenchmark:
         return Percentile(better, len(self), self.sampled)
 
     def _better(self, genotype: Genotype, split: str) -> int:
-        return int((self.table[split] > self.score(genotype, split)).sum())
+        score = self.score(genotype, split)
+        return int((self.table[split] > score).sum())
 
     def regret(self, genotype: Genotype, split: str = "test") -> float:
         """By how many percentage points the best architecture's mean score is above this one's.

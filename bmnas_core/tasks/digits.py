@@ -10,7 +10,6 @@ from functools import cache
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..config import SearchSettings, Settings
 from ..runtime import generator

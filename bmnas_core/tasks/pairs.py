@@ -30,7 +30,7 @@ from .inputs import DataError
 from .rules import RULES, DigitPair
 from .task import SPLITS, Modality, Split, Task, TaskError
 
-#: How each backbone is trained alone; a recipe may have other epochs.
+#: How each backbone is trained alone.
 PRETRAINING = Settings(epochs=12, batch_size=64, max_lr=3e-3, weight_decay=1e-2)
 
 
@@ -62,7 +62,7 @@ class PairRecipe:
         sizes: split name → number of pairs.
         config: settings of search and training.
         embedding: size of the vector that each backbone ends with; None for three blocks alone.
-        epochs: how long each backbone is trained alone.
+        epochs: how long each backbone is trained alone; by default as :data:`PRETRAINING` says.
     """
 
     name: str
@@ -71,7 +71,7 @@ class PairRecipe:
     sizes: dict[str, int]
     config: Settings
     embedding: int | None = None
-    epochs: int = PRETRAINING.epochs
+    epochs: int | None = None
 
 
 def pair_task(
@@ -105,14 +105,12 @@ def pair_task(
         Modality.numbered("Image", next(backbones), images, classes=data.image_digits),
         Modality.numbered("Audio", next(backbones), speech, classes=data.speech_digits),
     )
-    splits = {
-        split: make_pairs(data, split, rule, labels, recipe.sizes[split]) for split in SPLITS
-    }
+    splits = {split: make_pairs(data, split, rule, labels, recipe.sizes[split]) for split in SPLITS}
     notes = {"image_energy": float(image_energy), "snr_db": float(snr_db), "data": data.version}
     notes["backbones"] = recipe.name
     if seed := as_seed(backbone_seed):
         notes["backbone_seed"] = seed
-    alone = replace(PRETRAINING, epochs=recipe.epochs)
+    alone = replace(PRETRAINING, epochs=recipe.epochs or PRETRAINING.epochs)
     task = Task(
         name, rule, len(class_names), "accuracy", modalities, splits, recipe.config, search_config,
         notes, dict.fromkeys(("Image", "Audio"), alone), class_names=class_names,
