@@ -491,6 +491,18 @@ def test_an_mlp_reads_all_positions_of_all_features(depth):
     assert widths == [8] * depth + [5]
 
 
+def test_baselines_read_a_feature_without_positions_once():
+    task, names = tiny_task(embedding=True), ["late fusion", "MLP of one layer", "GMU"]
+    table = compare(task, [*names, "logistic regression", "CentralNet", "MFAS"], device="cpu")
+    # Two vectors of 6 numbers and their BatchNorm; C = 8, 3 classes.
+    assert table["late fusion, concatenated"]["params"] == 2 * 12 + 12 * 3 + 3
+    inputs = 2 * (5 * 4 + 6)
+    assert table["MLP of one layer"]["params"] == 2 * inputs + inputs * 8 + 8 + 2 * 8 + 8 * 3 + 3
+    assert table["logistic regression"]["params"] == 2 * inputs + inputs * 3 + 3
+    net = GMU({"A": (6, 1), "B": (6, 1)}, 3, L=4, width=8, dropout=0.1)
+    assert table["GMU"]["params"] == count_parameters(net)
+
+
 CLASSICAL = ("logistic regression", "gradient boosting")
 
 

@@ -70,6 +70,16 @@ def test_networks_of_two_cells_can_be_an_ensemble():
     torch.testing.assert_close(nets[1](features), alone(features), rtol=0, atol=0.02)
 
 
+def test_networks_of_an_ensemble_may_read_features_without_positions():
+    task = tiny_task(embedding=True)
+    genotypes = [one_cell(pair) for pair in (("Image_1", "Audio_2"), ("Image_2", "Audio_1"))]
+    nets = train_together(genotypes, task, **QUICK)
+    features, _ = FeatureBank(task).batch("test", torch.arange(5))
+    for genotype, net in zip(genotypes, nets, strict=True):
+        alone, _ = train(genotype, task, **ALONE)
+        torch.testing.assert_close(net(features), alone(features), rtol=0, atol=0.02)
+
+
 def test_networks_of_one_shape_differ_only_in_their_features():
     a, b = one_cell(("Image_1", "Audio_2")), one_cell(("Image_2", "Audio_1"))
     assert shape_of(a) == shape_of(b)

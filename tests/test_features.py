@@ -115,6 +115,32 @@ def test_prefetched_rows_are_the_same_as_rows_read_alone(tmp_path, folder):
     assert all(torch.equal(features[name], prefetched[1][0][name]) for name in features)
 
 
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_feature_without_positions_is_kept_and_served_once(tmp_path, on_disk):
+    task, folder = tiny_task(embedding=True), tmp_path if on_disk else None
+    shapes = {"Image_1": (5, 4), "Image_2": (6, 1), "Audio_1": (5, 4), "Audio_2": (6, 1)}
+    for bank in (FeatureBank(task, folder=folder), FeatureBank(task, folder=folder)):
+        served, _ = bank.batch("train", torch.tensor([[3, 1, 4], [1, 5, 9]]))
+        for name, shape in shapes.items():
+            assert bank.features[name].shape == (96, *shape)
+            assert served[name].shape == (2, 3, *shape)
+        image = task.modality("Image")
+        vectors = image.backbone(image.inputs[task.split("train").index[:5, 0]])[1]
+        found = bank.batch("train", torch.arange(5))[0]["Image_2"][:, :, 0]
+        torch.testing.assert_close(found, vectors, rtol=0, atol=2e-3 if on_disk else 1e-6)
+
+
+def test_items_that_cannot_be_read_have_the_shapes_of_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr("bmnas_core.features.MAX_VALUES_PER_FORWARD", 2 * 24)  # two at a time
+    task = in_files(tiny_task(), tmp_path / "data")
+    for item in (0, 1, 2, 50):
+        (tmp_path / "data" / "Image" / f"{item}.npy").write_bytes(b"")
+    with pytest.warns(DataWarning, match="Image"):
+        bank = FeatureBank(task, folder=tmp_path / "banks", workers=0)
+    assert sorted(bank.skipped["Image"]) == [0, 1, 2, 50]
+    assert bank.features["Image_1"].shape == (96, 5, 4) and not bank.features["Image_1"][:3].any()
+
+
 @pytest.mark.parametrize("change", ["weights", "inputs", "length", "pooling", "name", "setting"])
 def test_a_change_of_whatever_produces_the_features_changes_their_hash(change):
     task = tiny_task()

@@ -59,6 +59,29 @@ def test_pool_refuses_what_it_cannot_pool(shape, pooling):
         pool(torch.zeros(shape), 4, pooling)
 
 
+@pytest.mark.parametrize("kind", ["hypernet", "fusion network"])
+def test_a_feature_without_positions_counts_as_equal_at_all_of_them(kind):
+    torch.manual_seed(0)
+    if kind == "hypernet":
+        net = Hypernet(CHANNELS, 5, **SIZES)
+    else:
+        cell = CellGenotype(("Text_1", "Image_2"), (StepGenotype("linear_glu", ("X", "Y")),))
+        net = FusionNetwork(Genotype(tuple(CHANNELS), (cell,)), CHANNELS, 5, C=6, L=4)
+    once = features()
+    once["Text_1"] = once["Text_1"][:, :, :1]
+    repeated = once | {"Text_1": once["Text_1"].repeat(1, 1, 4)}
+    for training in (True, False):
+        outputs = []
+        for given_features in (once, repeated):
+            torch.manual_seed(1)
+            outputs.append(net.train(training)(given_features))
+        assert torch.equal(*outputs)
+    with pytest.raises(
+        FeatureError, match=r"'Text_1'.*\(3, 7, 2\); allowed: \(N, 7, 4\), or \(N, 7, 1"
+    ):
+        net(once | {"Text_1": torch.randn(3, 7, 2)})
+
+
 def test_a_reshape_layer_changes_channels_and_keeps_length():
     assert Reshape(3, 6, 0.1)(torch.randn(2, 3, 4)).shape == (2, 6, 4)
 

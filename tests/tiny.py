@@ -22,16 +22,23 @@ SETTINGS = Settings(
 
 
 class TinyBackbone(nn.Module):
-    """``(N, 4, 6)`` → one feature for each entry of ``channels``, all of length 6."""
+    """``(N, 4, 6)`` → one feature for each entry of ``channels``, all of length 6.
 
-    def __init__(self, channels: tuple[int, ...], seed: int = 0):
+    With ``embedding`` the last one is a vector, (N, C).
+    """
+
+    def __init__(self, channels: tuple[int, ...], seed: int = 0, *, embedding: bool = False):
         super().__init__()
+        self.embedding = embedding
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.layers = nn.ModuleList(nn.Conv1d(4, c, 1) for c in channels)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        return [layer(x).relu() for layer in self.layers]
+        features = [layer(x).relu() for layer in self.layers]
+        if self.embedding:
+            features[-1] = features[-1].mean(2)
+        return features
 
 
 class TinyClassifier(TinyBackbone):
@@ -54,6 +61,7 @@ def tiny_task(
     classes: int = 3,
     metric: str = "accuracy",
     settings: Settings = SETTINGS,
+    embedding: bool = False,
 ) -> Task:
     """Item i of every modality belongs to sample i and shows its label in noise."""
     random = torch.Generator().manual_seed(0)
@@ -63,7 +71,7 @@ def tiny_task(
     modalities = tuple(
         Modality(
             name,
-            TinyBackbone(channels, seed=m),
+            TinyBackbone(channels, seed=m, embedding=embedding),
             {f"{name}_{i + 1}": c for i, c in enumerate(channels)},
             prototypes[labels] + torch.randn(n, 4, 6, generator=random),
             pooling="time",
