@@ -2,7 +2,8 @@
 
 Forty synthetic voices (an accent and a variant of it each) say every digit at three pitches and
 speeds. Each clip is trimmed, resampled to 8 kHz and kept as a mel spectrogram in decibels below
-its peak, one byte a value. One voice's clips are kept as sound too, to listen to.
+its peak, one byte a value. A high voice's clips are kept as sound too, and two of a low one, to
+listen to.
 
     python assets/digits/build_speech.py        # needs espeak-ng; half a minute
 """
@@ -28,6 +29,8 @@ HERE = Path(__file__).parent
 ACCENTS = ("en", "en-us", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-rp", "en-029")
 VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4", "f5")
 VOICES, RENDITIONS = 40, 3
+#: Voice → what its examples are called, and the words.
+EXAMPLES = {"en+f1": ("{}.wav", WORDS), "en+m1": ("low_{}.wav", ("two", "five"))}
 
 
 def speak(word: str, voice: str, pitch: int, speed: int) -> np.ndarray:
@@ -55,6 +58,14 @@ def distinct(voices: list[str]) -> None:
         raise ValueError(f"found {len(spoken)} voices that differ; allowed: all {len(voices)}")
 
 
+def write_wave(path: Path, samples: np.ndarray) -> None:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes((samples * 32767).astype("<i2").tobytes())
+
+
 def main() -> None:
     random = np.random.default_rng(0)
     all_voices = [f"{accent}+{variant}" for accent in ACCENTS for variant in VARIANTS]
@@ -74,12 +85,9 @@ def main() -> None:
                     rows, (scaled.round().byte().numpy(), digit, v, pitch, speed), strict=True
                 ):
                     rows[key].append(value)
-                if v == 0 and rendition == 0:
-                    with wave.open(str(HERE / "examples" / f"{word}.wav"), "wb") as file:
-                        file.setnchannels(1)
-                        file.setsampwidth(2)
-                        file.setframerate(SAMPLE_RATE)
-                        file.writeframes((samples * 32767).astype("<i2").tobytes())
+                name, words = EXAMPLES.get(voice, ("", ()))
+                if word in words and rendition == 0:
+                    write_wave(HERE / "examples" / name.format(word), samples)
     arrays = {k: np.array(v, np.uint8) for k, v in rows.items()}
     with atomic_write(HERE / "speech.npz") as beside, open(beside, "wb") as file:
         np.savez_compressed(file, voices=np.array(voices), **arrays)
