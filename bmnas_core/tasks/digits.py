@@ -46,7 +46,7 @@ VOICE = PairRecipe(
 
 @register_task("digits")
 def digits(
-    rule: str = "sum",
+    rule: str = "voice",
     image_energy: float | None = None,
     snr_db: float | None = None,
     backbone_seed: int = 0,
