@@ -416,6 +416,20 @@ def test_readme_has_the_table_of_strategies():
         assert numbers == " | ".join(parts), name
 
 
+def test_readme_has_the_table_that_the_quickstart_ends_with():
+    (cell,) = (
+        cell
+        for cell in nbformat.read(ROOT / "notebooks" / "00_quickstart.ipynb", 4).cells
+        if "highlight_max" in cell.source
+    )
+    html = cell.outputs[0].data["text/html"]
+    rows = re.findall(r"row_heading[^>]*>([^<]+)</th>(.*?)</tr>", html, re.S)
+    shown = {name: re.findall(r"<td[^>]*>([^<]+)</td>", numbers) for name, numbers in rows}
+    said = re.search(r"\| network \| test accuracy.*?\n\n", (ROOT / "README.md").read_text(), re.S)
+    rows = re.findall(r"\| \**([\w ,-]+?)\** \| \**([\d.]+)\** \| ([\d,]+) \| ([\d.]+) \|", said[0])
+    assert shown == {name.replace(" on all features", ""): numbers for name, *numbers in rows}
+
+
 def test_a_search_after_one_epoch_is_behind_all_default_searches():
     worst = searches().loc[("sum", "default search"), "worst_rank"]
     assert rank_after_one_epoch("sum") > worst
