@@ -386,7 +386,7 @@ def test_help_and_version():
 def tiny_registered():
     from tiny import SETTINGS, tiny_task
 
-    small = replace(SETTINGS, M=1)
+    small = replace(SETTINGS, N=1, M=1)
     with TASKS.restored():
         TASKS.add("tiny", lambda rule="sum": tiny_task(settings=small))
         yield
