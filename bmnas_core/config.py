@@ -110,6 +110,7 @@ class SearchSettings(Settings):
 
     selection: str | None = None
     rungs: tuple[tuple[int, int], ...] | None = None
+    tuning_epochs: int | None = setting(ge=0)
 
 
 def _check_item(item, place: str, choices, limits: dict[str, float]) -> None:

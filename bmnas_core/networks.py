@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from . import genotype as grammar
 from .cells import INITIAL_SCALE, RELAXATIONS, Cell, MixedCell, Temperature, mix_inputs, run_nodes
+from .config import Settings
 from .errors import BmnasError
 from .genotype import DEFAULT_OPERATIONS, CellGenotype, Genotype, Pair, StepGenotype
 from .ops import Reshape
@@ -233,6 +234,10 @@ class FixedInputs(nn.Module):
         states = list(self.hypernet.reshape(features).values())
         mixed = (self.hypernet.mix(states, pairs) for pairs in self.inputs)
         return torch.stack([self.hypernet.classifier(cells) for cells in mixed])
+
+    def parameter_groups(self, config: Settings) -> list[nn.Parameter]:
+        """What its training changes: the weights, not α, β, γ."""
+        return self.hypernet.weight_parameters()
 
 
 class FusionNetwork(nn.Module):

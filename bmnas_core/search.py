@@ -56,7 +56,8 @@ class SearchConfig(SearchSettings):
 
     α, β, γ are divided by a ``temperature`` that changes geometrically from the first number to
     the second; ``gumbel`` adds noise to them. See :class:`~bmnas_core.cells.MixedCell` for
-    ``partial``, and :mod:`~bmnas_core.selection` for ``selection``, ``rungs`` and ``tie_margin``.
+    ``partial``, and :mod:`~bmnas_core.selection` for ``selection``, ``tuning_epochs``, ``rungs``
+    and ``tie_margin``.
     """
 
     operations: tuple[str, ...] = setting(DEFAULT_OPERATIONS, choices=OPERATIONS)
@@ -172,7 +173,7 @@ class Search(Iterator[SearchState]):
     ):
         self.task, self.seed, self.device = as_task(task), as_seed(seed), resolve_device(device)
         config = SearchConfig.from_optional(config).with_defaults(task.search_config)
-        default = SearchSettings(selection="successive_halving")
+        default = SearchSettings(selection="successive_halving", tuning_epochs=0)
         self.config = config = config.with_defaults(task.config).with_defaults(default)
         self.bank = FeatureBank.shared(task, config.L, self.device, bank)
         self.metric = metric_of(task)
@@ -282,11 +283,17 @@ class Search(Iterator[SearchState]):
             return score(self.hypernet, self.task, self.bank, "validation", rows)
 
     def scores_with_inputs(
-        self, pairs: list[list[Pair]], rows: Tensor | None = None
+        self,
+        pairs: list[list[Pair]],
+        rows: Tensor | None = None,
+        hypernet: Hypernet | None = None,
     ) -> list[float]:
-        """Scores on (rows of) validation, the first Cells fixed to each list of pairs."""
+        """Scores on (rows of) validation, the first Cells fixed to each list of pairs.
+
+        They are those of the search's hypernet, or of a tuned copy of it.
+        """
         if self.config.sampling == "mixture":
-            fixed = FixedInputs(self.hypernet, pairs)
+            fixed = FixedInputs(hypernet or self.hypernet, pairs)
             return scores(fixed, self.task, self.bank, "validation", rows)
         derived = derive(self.state.weights, self.config.selection)
         return [self.score_of(derived.with_inputs(inputs), rows) for inputs in pairs]

@@ -7,9 +7,11 @@ two other rules evaluate on validation.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from collections.abc import Iterator
+from dataclasses import fields
 from itertools import chain, islice
 from statistics import fmean
 from typing import Protocol
@@ -23,11 +25,12 @@ from .architecture import (
     genotype_probability,
     sample_candidates,
 )
-from .config import Config
+from .config import Config, Settings
 from .errors import check_type, quoted
 from .features import FeatureBank
 from .genotype import CellGenotype, Genotype, Pair, StepGenotype, cell_predecessors, free_pairs
-from .networks import Hypernet
+from .metrics import metric_of
+from .networks import FixedInputs, Hypernet
 from .registry import Registry, takes
 from .runtime import generator, seeded
 from .tasks.task import Task
@@ -156,9 +159,12 @@ class SearchView(Protocol):
         """Score on validation of one architecture, with the hypernet's weights."""
 
     def scores_with_inputs(
-        self, pairs: list[list[Pair]], rows: Tensor | None = None
+        self,
+        pairs: list[list[Pair]],
+        rows: Tensor | None = None,
+        hypernet: Hypernet | None = None,
     ) -> list[float]:
-        """Scores of the hypernet on validation, its first Cells fixed to each list of pairs."""
+        """Scores of a hypernet on validation, its first Cells fixed to each list of pairs."""
 
 
 class Selection:
@@ -213,6 +219,11 @@ class Perturbation(Selection):
     Cell. Compare DARTS-PT (Wang et al. 2021), which removes one operation at a time. Pairs that
     are far behind on ``SCREENING_SAMPLES`` drop out (racing, Maron and Moore 1994).
 
+    As in DARTS-PT the hypernet is tuned after each decision: once a Cell has its pair, a copy of
+    the hypernet learns for ``tuning_epochs`` what the next Cell has to add to that. Only weights
+    are trained, on train, by the search's own recipe. ``sampling="single_path"`` never trains a
+    mixture and is not tuned.
+
     ``odds`` are those of each Cell's pairs so far. One standard error behind the best score makes
     a pair less probable by a factor of e.
     """
@@ -220,12 +231,15 @@ class Perturbation(Selection):
     def __init__(self, search: SearchView):
         super().__init__(search)
         self.steps, self.odds, self.items = search.config.N, [], search.bank.size("validation")
+        self.hypernet = search.hypernet
 
     def run(self) -> Iterator[tuple[Genotype, float]]:
         search, fixed = self.search, []
         self.weights = search.state.weights
         derived = argmax(self.weights)
         for i in range(search.config.N):
+            if i and search.config.tuning_epochs and search.config.sampling == "mixture":
+                self._tune(fixed)
             pairs = free_pairs(cell_predecessors(self.weights.features, i), fixed)
             scores = self._scores([[*fixed, pair] for pair in pairs])
             best = max(scores)
@@ -236,17 +250,35 @@ class Perturbation(Selection):
             self.genotype = derived.with_inputs(fixed)
             yield self.genotype, best
 
+    def _tune(self, fixed: list[Pair]) -> None:
+        """Train a copy of the hypernet with its first Cells fixed to these pairs."""
+        search = self.search
+        if self.hypernet is search.hypernet:  # whose weights a resumed search needs as they are
+            self.hypernet = copy.deepcopy(self.hypernet)
+        names = {f.name for f in fields(Settings)} - {"epochs"}
+        recipe = {name: getattr(search.config, name) for name in names}
+        config = TrainConfig(**recipe, data="train", epochs=search.config.tuning_epochs)
+        net, metric = FixedInputs(self.hypernet, [fixed]), metric_of(search.task)
+
+        def loss(logits: Tensor, labels: Tensor) -> Tensor:
+            return metric.loss(logits[0], labels)
+
+        how = {"seed": search.seed, "loss": loss, "validate": False}
+        for _ in fit_by_epoch(net, search.task, search.bank, config, **how):
+            pass
+        self.hypernet.eval()
+
     def _scores(self, pairs: list[list[Pair]]) -> list[float]:
         """A score for each list of pairs; those screened out get at most the worst of the rest."""
         search = self.search
         if self.items <= SCREENING_SAMPLES:
-            return search.scores_with_inputs(pairs)
+            return search.scores_with_inputs(pairs, hypernet=self.hypernet)
         rows = torch.randperm(self.items, generator=generator(search.seed, "glance"))
-        screened = search.scores_with_inputs(pairs, rows[:SCREENING_SAMPLES])
+        screened = search.scores_with_inputs(pairs, rows[:SCREENING_SAMPLES], self.hypernet)
         best = max(screened)
         enough = best - SCREENING_MARGIN * standard_error(best, SCREENING_SAMPLES)
         near = [pair for pair, one in zip(pairs, screened, strict=True) if one >= enough]
-        exact = search.scores_with_inputs(near)
+        exact = search.scores_with_inputs(near, hypernet=self.hypernet)
         worst, left = min(exact), iter(exact)
         return [next(left) if one >= enough else min(one, worst) for one in screened]
 

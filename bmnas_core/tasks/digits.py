@@ -25,20 +25,23 @@ _ONE_CELL = Settings(
     C=32, L=4, N=1, M=2, epochs=15, batch_size=64, dropout=0.1, max_lr=3e-3, min_lr=1e-6,
     weight_decay=1e-4, restart=1,
 )  # fmt: skip
+# A hypernet trained for longer memorises its samples, and α turns from late features.
+_SEARCH = SearchSettings(epochs=3, selection="successive_halving", rungs=((24, 3), (8, 7)))
 _SIZES = {"train": 3000, "validation": 1500, "test": 1500}
+_SAME_AND_SUM = {"sizes": _SIZES, "config": _ONE_CELL, "search_config": _SEARCH}
 RECIPES = {
-    "same": PairRecipe(
-        name="same", image_energy=0.25, snr_db=-10.0, sizes=_SIZES, config=_ONE_CELL
-    ),
-    "sum": PairRecipe(name="sum", image_energy=0.75, snr_db=20.0, sizes=_SIZES, config=_ONE_CELL),
+    "same": PairRecipe(name="same", image_energy=0.25, snr_db=-10.0, **_SAME_AND_SUM),
+    "sum": PairRecipe(name="sum", image_energy=0.75, snr_db=20.0, **_SAME_AND_SUM),
 }
-#: Under *voice* and rules of your own.
+#: Under *voice* and rules of your own. Operations that learn slowly are the better ones here, so
+#: the last rung trains to the end.
 VOICE = PairRecipe(
     name="voice",
     image_energy=1.0,
     snr_db=20.0,
     sizes={"train": 2000, "validation": 1000, "test": 1500},
-    config=replace(_ONE_CELL, N=2),
+    config=replace(_ONE_CELL, C=48, N=2),
+    search_config=replace(_SEARCH, tuning_epochs=7, rungs=((16, 3), (4, 7), (2, 15))),
     embedding=32,
     epochs=40,
 )
@@ -73,8 +76,6 @@ def digits(
     recipe = RECIPES.get(rule, VOICE) if isinstance(rule, str) else VOICE
     return pair_task(
         "digits", rule, _read(by_kind=recipe is VOICE), recipe,
-        # A hypernet trained for longer memorises its samples, and α turns from late features.
-        SearchSettings(epochs=3, selection="successive_halving", rungs=((24, 3), (8, 7))),
         image_energy=image_energy, snr_db=snr_db, backbone_seed=backbone_seed,
     )  # fmt: skip
 

@@ -61,6 +61,7 @@ class PairRecipe:
         image_energy, snr_db: defaults of the two knobs.
         sizes: split name → number of pairs.
         config: settings of search and training.
+        search_config: what differs in the search, and how it ends.
         embedding: size of the vector that each backbone ends with; None for three blocks alone.
         epochs: how long each backbone is trained alone; by default as :data:`PRETRAINING` says.
     """
@@ -70,6 +71,7 @@ class PairRecipe:
     snr_db: float
     sizes: dict[str, int]
     config: Settings
+    search_config: SearchSettings
     embedding: int | None = None
     epochs: int | None = None
 
@@ -79,7 +81,6 @@ def pair_task(
     rule: str,
     data: DigitData,
     recipe: PairRecipe,
-    search_config: SearchSettings,
     *,
     image_energy: float | None = None,
     snr_db: float | None = None,
@@ -112,8 +113,9 @@ def pair_task(
         notes["backbone_seed"] = seed
     alone = replace(PRETRAINING, epochs=recipe.epochs or PRETRAINING.epochs)
     task = Task(
-        name, rule, len(class_names), "accuracy", modalities, splits, recipe.config, search_config,
-        notes, dict.fromkeys(("Image", "Audio"), alone), class_names=class_names,
+        name, rule, len(class_names), "accuracy", modalities, splits,
+        recipe.config, recipe.search_config, notes, dict.fromkeys(("Image", "Audio"), alone),
+        class_names=class_names,
     )  # fmt: skip
     _load_or_train(task)
     return task
