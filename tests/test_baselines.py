@@ -551,9 +551,9 @@ def tiny_registered():
     with TASKS.restored():
 
         @register_task("tiny")
-        def load(rule="sum"):
+        def load(rule="sum", classes=3):
             loaded.append(rule)
-            return tiny_task()
+            return tiny_task(classes=classes)
 
         yield loaded
 
@@ -574,6 +574,27 @@ def test_the_table_goes_on_where_it_was_stopped(tiny_registered, tmp_path):
     before = out.read_text()
     run_baselines("tiny", ("sum",), (1,), out, names=names, device="cpu")
     assert out.read_text() == before
+
+
+def test_each_variant_of_a_task_has_rows_of_its_own_and_may_take_over_settings(
+    tiny_registered, tmp_path
+):
+    out, names = tmp_path / "t.csv", ["single modalities", "GMU"]
+    how = {"names": names, "device": "cpu"}
+    sizes = [TrainConfig(C=C, epochs=1) for C in (4, 8)]
+    first = run_baselines("tiny", ("sum",), (0,), out, settings=sizes, **how)
+    tried = read_tried(tried_path(out))
+    own = {"options": {"classes": 4}, "settings": tried, **how}
+    whole = run_baselines("tiny", ("sum",), (0,), out, **own)
+    pd.testing.assert_frame_equal(whole[:3], first, check_dtype=False)
+    assert whole["options"].tolist() == [""] * 3 + ["classes=4"] * 3
+    assert whole["C"].tolist()[2::3] == 2 * [float(first["C"][2])]
+    assert whole["test"].tolist()[3:] != first["test"].tolist()
+    assert tried_path(out).read_text().count("\n") == 1 + len(tried)
+    before = out.read_text()
+    run_baselines("tiny", ("sum",), (0,), out, **own)
+    assert out.read_text() == before
+    assert summarize(read_baselines(out))["options"].tolist() == [""] * 3 + ["classes=4"] * 3
 
 
 NAMES = ["late fusion", "fixed Cells", "logistic regression", "BM-NAS", "searched features"]
@@ -622,7 +643,7 @@ def test_trying_settings_goes_on_where_it_was_stopped_and_refuses_what_are_none(
 
 def test_of_equally_good_settings_the_smallest_network_is_chosen():
     rows = [
-        ("t", "r", 0, "A", "A", C, 1, 15, 0.1, 0.9 - 0.1 * (C == 2), params, 0.0, 1.0, "cpu")
+        ("t", "r", None, 0, "A", "A", C, 1, 15, 0.1, 0.9 - 0.1 * (C == 2), params, 0.0, 1.0, "cpu")
         for C, params in ((2, 10), (8, 300), (4, 200), (16, 400))
     ]
     tried = pd.DataFrame(rows, columns=TRIED_COLUMNS)
@@ -633,7 +654,24 @@ def test_of_equally_good_settings_the_smallest_network_is_chosen():
 def test_a_summary_pairs_seeds_and_puts_the_best_first():
     scores = {"A": (0.9, 0.8), "B": (0.7, 0.7), "C": (0.95, 0.65)}
     rows = [
-        ("t", "r", seed, name, name, 8, None, 15, 0.1, score - 0.1, score, 10, 1.0, 3.0, "cpu")
+        (
+            "t",
+            "r",
+            None,
+            seed,
+            name,
+            name,
+            8,
+            None,
+            15,
+            0.1,
+            score - 0.1,
+            score,
+            10,
+            1.0,
+            3.0,
+            "cpu",
+        )
         for name, pair in scores.items()
         for seed, score in enumerate(pair)
     ]
@@ -649,7 +687,7 @@ def test_a_summary_pairs_seeds_and_puts_the_best_first():
 
 def test_a_summary_keeps_the_tables_order_of_rules():
     rows = [
-        ("t", rule, 0, "A", "A", 8, 4, 15, 0.1, score, score, 10, 1.0, 3.0, "cpu")
+        ("t", rule, None, 0, "A", "A", 8, 4, 15, 0.1, score, score, 10, 1.0, 3.0, "cpu")
         for rule, score in (("sum", 0.5), ("same", 0.9), ("also", 0.7))
     ]
     found = summarize(pd.DataFrame(rows, columns=COLUMNS))
@@ -664,7 +702,7 @@ def test_a_file_with_other_columns_is_refused_and_left_alone(columns, tiny_regis
     out = tmp_path / "t.csv"
     out.write_text(f"{columns}\n")
     found = columns.replace(",", ", ")
-    message = f"t.csv: found columns {found}; allowed: task, rule, seed, baseline, network"
+    message = f"t.csv: found columns {found}; allowed: task, rule, options, seed, baseline"
     with pytest.raises(TableError, match=message):
         run_baselines("tiny", ("sum",), (0,), out, device="cpu")
     assert out.read_text() == f"{columns}\n" and tiny_registered == []

@@ -423,8 +423,8 @@ def test_baselines_choose_among_the_settings_of_a_file(tiny_registered):
     (*_, head, row) = done.output.splitlines()
     cells = dict(zip(re.split("  +", head), re.split("  +", row), strict=True))
     tried = [line.split(",") for line in Path("t_settings.csv").read_text().splitlines()[1:]]
-    best = max(tried, key=lambda cells: float(cells[9]))
-    assert [cells["C"], cells["L"]] == best[5:7] and len(tried) == 2
+    best = max(tried, key=lambda cells: float(cells[10]))
+    assert [cells["C"], cells["L"]] == best[6:8] and len(tried) == 2
     assert "validation score" in Path("t_settings.svg").read_text()
 
 

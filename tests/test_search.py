@@ -25,6 +25,7 @@ from bmnas_core import (
     SearchError,
     Task,
     TrainConfig,
+    load_task,
     selection,
     train,
 )
@@ -136,13 +137,15 @@ def test_a_resumed_search_equals_an_unbroken_one_to_the_bit(tmp_path, schedule, 
 HALVING = {"selection": "successive_halving", "rungs": ((4, 1), (2, 2)), "tie_margin": 0.0}
 
 
-@pytest.mark.parametrize("temperature", [(1.0, 1.0), (1.0, 0.01)])
+@pytest.mark.parametrize(
+    "settings", [{}, {"temperature": (1.0, 0.01)}, {"tuning_epochs": 2}], ids=str
+)
 @pytest.mark.parametrize("stop", [5, 6, 7, 8, 9, 11, 12, 13, 14])
 def test_a_search_resumed_in_its_final_selection_equals_an_unbroken_one(
-    tmp_path, stop, temperature, monkeypatch
+    tmp_path, stop, settings, monkeypatch
 ):
     monkeypatch.setattr(selection, "MAX_NOISE_RATIO", 1.0)
-    config = SearchConfig(**HALVING, temperature=temperature)
+    config = SearchConfig(**HALVING, **settings)
     whole = Search(tiny_task(), config, seed=1, device="cpu")
     states = run(whole)
     assert [s.phase for s in states] == ["both"] * 6 + ["selection"] * 8
@@ -212,6 +215,48 @@ def test_perturbation_fixes_one_pair_at_a_time_and_takes_the_best_on_validation(
         assert found == pytest.approx(expected)
 
 
+def test_once_a_cell_has_its_pair_a_copy_of_the_hypernet_learns_what_the_next_one_adds():
+    untuned, search = (
+        Search(tiny_task(), SearchConfig(selection="perturbation", tuning_epochs=k), device="cpu")
+        for k in (0, 2)
+    )
+    for one in (untuned, search):
+        run(one)
+    kept = search.hypernet.state_dict()
+    assert all(torch.equal(value, kept[k]) for k, value in untuned.hypernet.state_dict().items())
+    assert untuned.selection.hypernet is untuned.hypernet
+    tuned, searched = search.selection.hypernet, {"alpha", "beta", "gamma"}
+    same = {k.split(".")[-1] for k, v in tuned.state_dict().items() if torch.equal(v, kept[k])}
+    assert searched <= same and not {"weight", "bias", "running_mean"} & same
+    first, second = (cell.inputs for cell in search.best_genotype.cells)
+    assert first == untuned.best_genotype.cells[0].inputs
+    assert search.selection.odds[0] == untuned.selection.odds[0]
+    pairs = [[first, pair] for pair in search.selection.odds[1]]
+    read = search.scores_with_inputs(pairs, hypernet=tuned)
+    assert max(read) == search.best_score == read[pairs.index([first, second])]
+    assert search.selection.odds[1] != untuned.selection.odds[1]
+
+
+@pytest.mark.slow
+def test_a_tuned_hypernet_knows_that_the_second_cell_needs_the_voice():
+    voices, task = {"Audio_1", "Audio_2", "Audio_3"}, load_task("digits", rule="voice")
+    odds = {}
+    for epochs in (0, task.search_config.tuning_epochs):
+        config = SearchConfig(selection="perturbation", tuning_epochs=epochs)
+        search = Search(task, config, seed=6, device="cpu")
+        run(search)
+        of_second = search.selection.odds[1].items()
+        odds[epochs > 0] = sum(p for pair, p in of_second if voices & set(pair))
+    assert odds[False] < 0.8 < 0.9 < odds[True]
+
+
+def test_a_search_by_single_paths_has_no_mixture_to_tune():
+    config = SearchConfig(**PATHS, selection="perturbation", tuning_epochs=2)
+    search = Search(tiny_task(), config, device="cpu")
+    run(search)
+    assert search.selection.hypernet is search.hypernet
+
+
 def test_perturbation_with_single_paths_scores_the_derived_architecture_with_other_pairs():
     search = Search(tiny_task(), SearchConfig(**PATHS, selection="perturbation"), device="cpu")
     states = run(search)
@@ -236,8 +281,8 @@ def test_perturbation_reads_all_of_validation_only_for_pairs_that_pass_the_scree
     search = Search(task, SearchConfig(selection="perturbation"), seed=1, device="cpu")
     asked, scores_with_inputs = [], search.scores_with_inputs
 
-    def counted(pairs, rows=None):
-        asked.append((pairs, rows, scores_with_inputs(pairs, rows)))
+    def counted(pairs, rows=None, hypernet=None):
+        asked.append((pairs, rows, scores_with_inputs(pairs, rows, hypernet)))
         return asked[-1][2]
 
     monkeypatch.setattr(search, "scores_with_inputs", counted)

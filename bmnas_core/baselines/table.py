@@ -6,7 +6,7 @@ Before that, each baseline may choose among settings by validation, in a table o
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -19,13 +19,13 @@ from ..errors import check_type, quoted
 from ..progress import progress_bar
 from ..runtime import device_name, resolve_device
 from ..storage import ResumableTable, read_table
-from ..tasks.task import load_task
+from ..tasks.task import Task, load_task
 from ..train import TrainConfig
 from .context import BASELINES, BaselineError, compare
 
 #: The settings among which a baseline may choose.
 SETTINGS = ("C", "L", "epochs", "max_lr")
-_KEYS = ("task", "rule", "seed", "baseline", "network", *SETTINGS)
+_KEYS = ("task", "rule", "options", "seed", "baseline", "network", *SETTINGS)
 _COSTS = ("params", "search_seconds", "seconds", "device")
 COLUMNS = (*_KEYS, "validation", "test", *_COSTS)
 TRIED_COLUMNS = (*_KEYS, "validation", *_COSTS)
@@ -41,27 +41,31 @@ def run_baselines(
     out: str | os.PathLike,
     *,
     names: Iterable[str] | None = None,
-    settings: Iterable[TrainConfig] = (),
+    options: Mapping[str, object] | None = None,
+    settings: Iterable[TrainConfig] | pd.DataFrame = (),
     device: str | torch.device = "auto",
 ) -> pd.DataFrame:
     """Run baselines, all by default, for each rule and seed; write every result to a CSV file.
 
     Each network is scored on validation after it was trained on train, and on test after it was
     trained on both. With ``settings``, each has those that :func:`try_settings` finds best for
-    it, whose table lies beside ``out``, at :func:`tried_path`.
+    it, whose table lies beside ``out``, at :func:`tried_path`; or those that are best for it in
+    another such table. ``options`` are the task's, such as ``{"backbone_seed": 1}``.
 
     Results that the file already has are not computed again, even if settings or data have changed
     since; begin a new file then. ``seconds`` is search and training together. Raises BaselineError
     for an unknown name, and TableError if ``out`` exists and is not such a table.
     """
-    names, rules, settings = list(BASELINES if names is None else names), list(rules), [*settings]
-    table, device, load = ResumableTable(out, COLUMNS), resolve_device(device), _loader(task)
-    chosen = {}
-    if settings:
-        how = {"names": names, "device": device}
-        chosen = best_settings(try_settings(task, rules, tried_path(out), settings, **how))
+    names, rules = list(BASELINES if names is None else names), list(rules)
+    table, device = ResumableTable(out, COLUMNS), resolve_device(device)
+    load, tried = _loader(task, options), settings
+    if not isinstance(settings, pd.DataFrame):
+        how = {"names": names, "options": options, "device": device}
+        settings = list(settings)
+        tried = try_settings(task, rules, tried_path(out), settings, **how) if settings else None
+    chosen = {} if tried is None else best_settings(tried)
     for seed, rule in progress_bar([*product(seeds, rules)], "rules and seeds"):
-        run = {"task": task, "rule": rule, "seed": seed}
+        run = {"task": task, "rule": rule, "options": _as_text(options), "seed": seed}
         for config, wanted in _by_settings(names, chosen, rule):
 
             def held(name: str, run=run, wanted=wanted) -> bool:
@@ -77,7 +81,7 @@ def run_baselines(
             if missing := [name for name in wanted if not held(name)]:
                 how = {"splits": ("validation", "test"), "device": device, "on_baseline": add}
                 compare(load(rule), missing, config=config, seed=seed, **how)
-    return table.frame()
+    return _with_texts(table.frame())
 
 
 def try_settings(
@@ -87,6 +91,7 @@ def try_settings(
     settings: Iterable[TrainConfig],
     *,
     names: Iterable[str] | None = None,
+    options: Mapping[str, object] | None = None,
     device: str | torch.device = "auto",
 ) -> pd.DataFrame:
     """Score each baseline on validation with each of ``settings``, and write a CSV file.
@@ -96,19 +101,21 @@ def try_settings(
     the first. Raises as :func:`run_baselines`, and BaselineError for settings with other fields
     than :data:`SETTINGS`.
     """
-    table, device, load = ResumableTable(out, TRIED_COLUMNS), resolve_device(device), _loader(task)
+    table, device = ResumableTable(out, TRIED_COLUMNS), resolve_device(device)
+    load, same = _loader(task, options), {"task": task, "options": _as_text(options)}
     settings = [_as_setting(config) for config in settings]
     names = list(dict.fromkeys(BASELINES[name].like or name for name in names or BASELINES))
     runs = [*product(rules, settings, names)]
     for rule, config, name in progress_bar(runs, "rules, settings and baselines"):
-        run = {"task": task, "rule": rule, "seed": SETTINGS_SEED, "baseline": name}
+        run = {**same, "rule": rule, "seed": SETTINGS_SEED, "baseline": name}
         run |= _used(name, config.with_defaults(load(rule).config))
         if not table.holds(**run):
             how = {"seed": SETTINGS_SEED, "device": device, "splits": ("validation",)}
             found = compare(load(rule), [name], config=config, progress=False, **how)
-            same = {**run, "device": device_name(device)}
-            table.add({**same, "network": label, **entry} for label, entry in found.items())
-    return table.frame()
+            shared = {**run, "device": device_name(device)}
+            table.add({**shared, "network": label, **entry} for label, entry in found.items())
+    tried = _with_texts(table.frame())
+    return tried[tried["options"] == (same["options"] or "")]
 
 
 def read_settings(path: str | os.PathLike) -> list[TrainConfig]:
@@ -145,12 +152,12 @@ def tried_path(out: str | os.PathLike) -> Path:
 
 def read_baselines(path: str | os.PathLike) -> pd.DataFrame:
     """The rows of a table of baselines. TableError if the file is missing or not such a table."""
-    return read_table(path, COLUMNS)
+    return _with_texts(read_table(path, COLUMNS))
 
 
 def read_tried(path: str | os.PathLike) -> pd.DataFrame:
     """The rows that :func:`try_settings` wrote. TableError as :func:`read_baselines`."""
-    return read_table(path, TRIED_COLUMNS)
+    return _with_texts(read_table(path, TRIED_COLUMNS))
 
 
 def _as_setting(config: TrainConfig) -> TrainConfig:
@@ -163,8 +170,19 @@ def _as_setting(config: TrainConfig) -> TrainConfig:
     return config
 
 
-def _loader(task: str):
-    return cache(lambda rule: load_task(task, rule=rule))
+def _loader(task: str, options: Mapping[str, object] | None) -> Callable[[str], Task]:
+    return cache(lambda rule: load_task(task, rule=rule, **(options or {})))
+
+
+def _with_texts(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with an empty text where a row's task has no options."""
+    options = table["options"].astype(object)
+    return table.assign(options=options.where(options.notna(), ""))
+
+
+def _as_text(options: Mapping[str, object] | None) -> str | None:
+    """A task's options as a cell of the table."""
+    return ", ".join(f"{name}={value}" for name, value in sorted((options or {}).items())) or None
 
 
 def _used(name: str, config: Config) -> dict[str, object]:
@@ -200,12 +218,14 @@ def summarize(table: pd.DataFrame) -> pd.DataFrame:
     """Each network over its seeds, best first within a task and rule, these in the table's order.
 
     Returns:
-        Columns ``task``, ``rule``, ``network``, ``C``, ``L``, ``seeds``, ``validation`` (mean over
-        seeds), ``test`` and ``std`` (mean and standard deviation), ``params``, ``search_seconds``,
-        ``train_seconds``, and ``behind``: by how many percentage points of test score a network is
-        behind the best one, as the mean over the same seeds, and ``behind_std``.
+        Columns ``task``, ``rule``, ``options``, ``network``, ``C``, ``L``, ``seeds``,
+        ``validation`` (mean over seeds), ``test`` and ``std`` (mean and standard deviation),
+        ``params``, ``search_seconds``, ``train_seconds``, and ``behind``: by how many percentage
+        points of test score a network is behind the best one, as the mean over the same seeds,
+        and ``behind_std``.
     """
-    keys = ["task", "rule"]
+    keys = ["task", "rule", "options"]
+    table = _with_texts(table)
     means = table.groupby([*keys, "network"], sort=False)["test"].mean()
     of_best = pd.MultiIndex.from_frame(table[means.index.names]).isin(means.groupby(keys).idxmax())
     best = table[of_best].groupby([*keys, "seed"])["test"].mean().rename("best")

@@ -201,8 +201,12 @@ def baselines(
     rules: Rules = None,
     seeds: Seeds = 5,
     names: Annotated[list[str] | None, repeated("--baseline", "A baseline (default: all)")] = None,
+    options: Annotated[
+        list[str] | None, repeated("-p", "An option of the task, such as train_pairs", "NAME VALUE")
+    ] = None,
     settings: Annotated[
-        Path | None, Option(metavar="FILE", help="Settings to choose from: a JSON list.")
+        Path | None,
+        Option(metavar="FILE", help="Settings to choose from: a JSON list, or a table of tried."),
     ] = None,
     out: Annotated[
         Path | None, out_option("The table; assets/results/TASK_baselines.csv by default.")
@@ -213,20 +217,19 @@ def baselines(
 
     With settings, such as assets/results/settings.json, each baseline first chooses among them by
     validation; a table ending in _settings.csv keeps the scores, and a chart, _settings.svg, shows
-    them against size and time. A second run continues the first; after a change of settings or
-    data, give another --out.
+    them against size and time. Given such a table, baselines have what was best for them there.
+    A second run continues the first; after a change of settings or data, give another --out.
     """
     from ..baselines import read_settings, read_tried, run_baselines, summarize, tried_path
 
     path = out or Path("assets/results") / f"{task}_baselines.csv"
-    how = {
-        "names": names,
-        "settings": read_settings(settings) if settings else (),
-        "device": device,
-    }
+    how = {"names": names, "options": _task_options(task, pairs(options)), "device": device}
+    known = settings is not None and settings.suffix == ".csv"
+    if settings:
+        how["settings"] = read_tried(settings) if known else read_settings(settings)
     found = summarize(run_baselines(task, rules or ("sum", "same"), range(seeds), path, **how))
     charts = {path.with_suffix(".svg"): partial(draw_results, found)}
-    if settings:
+    if settings and not known:
         tried = tried_path(path)
         charts[tried.with_suffix(".svg")] = partial(draw_frontiers, read_tried(tried))
     for chart, draw in charts.items():
@@ -236,7 +239,8 @@ def baselines(
         costs = f"{row.search_seconds:.1f}", f"{row.train_seconds:.1f}"
         sizes = ("–" if size != size else f"{size:.0f}" for size in (row.C, row.L))
         numbers = f"{row.validation:.4f}", mean_and_std(row.test, row.std), f"{row.params:,}"
-        rows.append((row.task, row.rule, row.network, *sizes, row.seeds, *numbers, *costs))
+        variant = ", ".join(filter(None, (row.rule, row.options)))
+        rows.append((row.task, variant, row.network, *sizes, row.seeds, *numbers, *costs))
     head = ("task", "rule", "network", "C", "L", "seeds", "validation", "test", "parameters")
     typer.echo("\n".join(map(str, [path, *charts])))
     typer.echo(f"\n{table(rows, (*head, 'search s', 'training s'), numbers=8)}")

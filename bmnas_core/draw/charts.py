@@ -25,8 +25,8 @@ MARKS, LEAST_ERROR = (0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995), 0.0
 def draw_results(table, *, highlight: str = "BM-NAS", ax=None):
     """Networks side by side, best first: test score with its spread, parameters, seconds.
 
-    There is a panel per task and rule, with the error on a log scale to set good networks apart.
-    Scores on validation are shown if the table has any, and C and L if they differ.
+    There is a panel per task, rule and options, with the error on a log scale to set good networks
+    apart. Scores on validation are shown if the table has any, and C and L if they differ.
 
     Args:
         table: as :func:`bmnas_core.baselines.summarize` returns it.
@@ -41,13 +41,12 @@ def draw_results(table, *, highlight: str = "BM-NAS", ax=None):
     if missing or not len(table):
         found = f"no column {missing[0]!r}" if missing else "no rows"
         raise DrawError("draw", found, "a summary of results")
-    panels = list(table.groupby(["task", "rule"], sort=False, dropna=False))
+    panels = _panels(table)
     lengths = [len(rows) + 1.8 for _, rows in panels]
     width = max(9, 6 + 0.075 * max(map(len, table["network"]))) + 0.4 * len(_chosen(table))
     size = width, sum(1.1 + 0.2 * n for n in lengths)
     with _axes(ax, len(panels), nrows=len(panels), height_ratios=lengths, figsize=size) as axes:
-        for panel, ((task, rule), rows) in zip(axes, panels, strict=True):
-            title = f"{task}, rule {rule}" if isinstance(rule, str) else task
+        for panel, (title, rows) in zip(axes, panels, strict=True):
             panel.set_title(printable(title), parse_math=False)
             _draw_panel(panel, rows, highlight)
     return axes if len(axes) > 1 else axes[0]
@@ -56,8 +55,8 @@ def draw_results(table, *, highlight: str = "BM-NAS", ax=None):
 def draw_frontiers(tried, *, highlight: str = "BM-NAS", networks=None, ax=None):
     """Score on validation against size and against time: a curve for each network, over its widths.
 
-    There are two panels per task and rule: parameters, and seconds of search and training. A curve
-    has the length L that is best for its network, and for each width the best of the other
+    There are two panels per task, rule and options: parameters, and seconds of search and training.
+    A curve has the length L that is best for its network, and for each width the best of the other
     settings; the best of all is filled. The error is on a log scale, as in :func:`draw_results`,
     down to five times the least.
 
@@ -81,12 +80,12 @@ def draw_frontiers(tried, *, highlight: str = "BM-NAS", networks=None, ax=None):
             raise DrawError("networks", repr(name), ", ".join(known))
     from matplotlib.ticker import EngFormatter, LogLocator
 
-    least = 1 - tried.groupby(["task", "rule", "network"], dropna=False)["validation"].transform(
-        "max"
-    )
-    near = least <= 3 * least.groupby([tried["task"], tried["rule"]], dropna=False).transform("min")
+    keys = _keys(tried)
+    scores = tried.groupby([*keys, "network"], dropna=False)["validation"]
+    tried = tried.assign(least=1 - scores.transform("max"))
+    near = tried["least"] <= 3 * tried.groupby(keys, dropna=False)["least"].transform("min")
     tried = tried[tried["network"].isin(networks) if networks else near]
-    groups = list(tried.groupby(["task", "rule"], sort=False, dropna=False))
+    groups = _panels(tried)
     heights = [max(3.2, 0.9 + 0.19 * rows["network"].nunique()) for _, rows in groups]
     layout = {"nrows": len(groups), "ncols": 2, "height_ratios": heights, "sharey": "row"}
     others = [name for name in known if not name.startswith(highlight)]
@@ -95,8 +94,7 @@ def draw_frontiers(tried, *, highlight: str = "BM-NAS", networks=None, ax=None):
     looks |= {name: pair[::-1] for name, pair in zip(others, cycle(pairs), strict=False)}
     with _axes(ax, 2 * len(groups), figsize=(9, sum(heights)), **layout) as axes:
         lines = []
-        for ((task, rule), rows), *panels in zip(groups, axes[::2], axes[1::2], strict=True):
-            title = f"{task}, rule {rule}" if isinstance(rule, str) else task
+        for (title, rows), *panels in zip(groups, axes[::2], axes[1::2], strict=True):
             panels[0].set_title(printable(title), parse_math=False)
             of_rule = []
             for name, own in rows.groupby("network", sort=False):
@@ -235,6 +233,21 @@ def _draw_panel(ax, rows, highlight: str) -> None:
                 text, (1, y), (right, 0), ("axes fraction", "data"), "offset points", color=colour,
                 ha="right", va="center_baseline", fontsize=SMALL, annotation_clip=False,
             )  # fmt: skip
+
+
+def _keys(table) -> list[str]:
+    """Columns that say of which task a row is."""
+    return [name for name in ("task", "rule", "options") if name in table]
+
+
+def _panels(table) -> list[tuple]:
+    """Title and rows for each task, rule and options of the task."""
+    found = []
+    for (task, rule, *options), rows in table.groupby(_keys(table), sort=False, dropna=False):
+        words = [task, f"rule {rule}" if isinstance(rule, str) else "", *options]
+        title = ", ".join(word for word in words if isinstance(word, str) and word)
+        found.append((title, rows))
+    return found
 
 
 def _chosen(rows) -> dict[str, list[str]]:
