@@ -89,8 +89,9 @@ class Registry(UserDict):
         before = dict(self.data)
         try:
             yield self
-        finally:
-            self.data = before
+        finally:  # what was imported on demand stays, for its module does not run again
+            imported = {name: self.data.get(name) for name, part in before.items() if part is None}
+            self.data = before | imported
 
     @property
     def names(self) -> str:

@@ -186,6 +186,16 @@ def test_parts_on_demand_are_known_at_once_and_imported_when_asked_for():
     assert done.stdout.split("\n")[:2] == ["[]", "True"], done.stderr
 
 
+def test_a_part_imported_while_a_registry_is_to_be_restored_stays(tmp_path, monkeypatch):
+    registry = Registry("thing", bm.BmnasError, on_demand={"a": "registers_a", "b": "none"})
+    (tmp_path / "registers_a.py").write_text("import sys\nsys.things.add('a', 1)\n")
+    monkeypatch.setattr(sys, "things", registry, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with registry.restored():
+        assert registry["a"] == 1
+    assert registry["a"] == 1 and set(registry) == {"a", "b"}
+
+
 def test_a_restored_registry_has_what_it_had_before():
     registry = Registry("thing", bm.BmnasError)
     registry.add("a", 1)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bmnas_core import BmnasError, TaskError, load_task, probe, register_rule
 from bmnas_core.runtime import generator
-from bmnas_core.tasks import RULES, DigitPair, digits, pairs
+from bmnas_core.tasks import RULES, DigitPair, avmnist, digits, pairs
 from bmnas_core.tasks.rules import is_high
 from bmnas_core.tasks.task import SPLITS
 
@@ -164,6 +164,43 @@ def test_pairs_of_sum_and_same_are_those_of_the_benchmark_tables():
         found = load_task("digits", rule=rule).split(split)
         assert torch.equal(found.index, torch.stack([chosen, partners], dim=1))
         assert torch.equal(found.labels, labels)
+
+
+@pytest.mark.parametrize("pairs_wanted", [2, 500, 2000, 3000])
+def test_a_task_can_have_fewer_or_more_training_pairs_and_the_same_backbones(pairs_wanted):
+    usual, other = load_task("digits"), load_task("digits", train_pairs=pairs_wanted)
+    train, most = other.split("train"), min(pairs_wanted, 2000)
+    assert len(train) == pairs_wanted
+    if pairs_wanted <= 2000:
+        assert torch.equal(train.index, usual.split("train").index[:most])
+        assert torch.equal(train.labels, usual.split("train").labels[:most])
+    for split in ("validation", "test"):
+        assert torch.equal(other.split(split).index, usual.split(split).index)
+    for one, same in zip(usual.modalities, other.modalities, strict=True):
+        weights = same.backbone.state_dict()
+        assert all(torch.equal(w, weights[k]) for k, w in one.backbone.state_dict().items())
+
+
+@pytest.mark.parametrize("bad", [0, 1, -5, 2.0, "500", True])
+def test_a_number_of_training_pairs_that_is_none_is_refused(bad):
+    with pytest.raises(TaskError, match="train_pairs: found .*; allowed: an integer of 2 or more"):
+        load_task("digits", train_pairs=bad)
+
+
+def test_a_speaker_who_is_heard_only_in_the_test_split_shares_no_recording_with_others():
+    speakers = ("ann", "bob", "cy", "di")
+    clips = tuple(DigitPair(0, k % 10, speakers[k % 4]) for k in range(40))
+    images = torch.arange(12)
+    data = pairs.DigitData(images, images % 4, {}, torch.arange(40), clips, {}, "")
+    for k, speaker in enumerate(speakers):
+        split = avmnist._with_unheard(data, speaker).speech_split
+        heard = {name: {clips[i].voice for i in items.tolist()} for name, items in split.items()}
+        assert heard["test"] == {speaker} and heard["validation"] == {speakers[(k + 1) % 4]}
+        assert heard["train"] == set(speakers) - heard["test"] - heard["validation"]
+        assert sorted(torch.cat([*split.values()]).tolist()) == list(range(40))
+    for unknown in ("Ann", 3, ""):
+        with pytest.raises(TaskError, match="unheard: found .*; allowed: 'ann', 'bob', 'cy', 'di'"):
+            avmnist._with_unheard(data, unknown)
 
 
 def test_the_last_layer_of_the_recogniser_has_forgotten_the_voice():

@@ -96,7 +96,7 @@ def scores_read(benchmark: TabularBenchmark, monkeypatch) -> list[tuple]:
 def test_random_search_takes_the_best_of_ten_trainings(monkeypatch):
     benchmark = TabularBenchmark("digits", "sum")
     read = scores_read(benchmark, monkeypatch)
-    found = STRATEGIES["random search"](load_task("digits"), benchmark, None)(7)
+    found = STRATEGIES["random search"](load_task("digits", rule="sum"), benchmark, None)(7)
     assert len(read) == 10 and {epochs for *_, epochs, _ in read} == {15}
     assert len({seed for *_, seed in read}) == 1
     assert found.genotype.canonical() in best_of(read, 1)
@@ -113,7 +113,7 @@ def best_of(read: list[tuple], count: int) -> set:
 def test_short_trainings_are_followed_by_a_second_look_at_the_best(name, monkeypatch):
     benchmark = TabularBenchmark("digits", "sum")
     read = scores_read(benchmark, monkeypatch)
-    found = STRATEGIES[name](load_task("digits"), benchmark, None)(7)
+    found = STRATEGIES[name](load_task("digits", rule="sum"), benchmark, None)(7)
     first, second = read[:50], read[50:]
     assert {epochs for *_, epochs, _ in first} == {3} and len({seed for *_, seed in read}) == 1
     # Eight candidates of the task's own search reach its last rung, of seven epochs.

@@ -393,6 +393,11 @@ def test_what_is_not_in_the_sample_is_trained_likewise_and_kept(
     assert len(benchmark) == 12  # the sample stays what it is
     monkeypatch.setattr(tabular, "fit_by_epoch", None)  # nothing can be trained again
     assert TabularBenchmark(path=sample.path).score(other) == benchmark.score(other)
+    beside = tmp_path / "t.parquet", tmp_path / "t_found.parquet"
+    for kept, copy in zip((sample.path, benchmark.found_path), beside, strict=True):
+        copy.write_bytes(kept.read_bytes())
+    monkeypatch.setenv("BMNAS_CACHE", str(tmp_path / "empty"))
+    assert TabularBenchmark(path=beside[0]).score(other) == benchmark.score(other)
 
 
 def test_what_is_not_in_the_sampled_space_is_refused(two_cells, sample):
@@ -405,8 +410,19 @@ def test_searches_are_placed_in_a_sample(two_cells, sample, tmp_path, monkeypatc
     monkeypatch.setenv("BMNAS_CACHE", str(tmp_path))
     found = run_strategy(STRATEGIES["perturbation"](two_cells, sample, "cpu"), sample, (7,))
     assert found["rank"].isna().all() and 0 <= found["percentile"][0] <= 100
-    with pytest.raises(BenchmarkError, match="random search: found a sample of 12 arch"):
-        run_strategy(STRATEGIES["random search"](two_cells, sample, "cpu"), sample, (7,))
+    with pytest.raises(BenchmarkError, match="evolution: found a sample of 12 arch"):
+        run_strategy(STRATEGIES["regularised evolution"](two_cells, sample, "cpu"), sample, (7,))
+
+
+def test_random_search_takes_its_architectures_from_the_sample(two_cells, sample):
+    strategy = STRATEGIES["random search"](two_cells, sample, "cpu")
+    found = run_strategy(strategy, sample, range(20))
+    scores = sample.runs.groupby("seed")["validation"].max()
+    tenth = sorted(sample.runs["validation"])[len(sample.runs) // 3]
+    for genotype in found["genotype"]:
+        own = sample.runs[sample.runs["genotype"] == genotype.to_json()]["validation"]
+        assert len(own) == 2 and own.max() >= tenth  # the best of ten of twelve
+    assert len(set(found["genotype"])) > 1 and len(scores) == 2
 
 
 @pytest.mark.slow

@@ -59,7 +59,11 @@ def run_baselines(
     names, rules = list(BASELINES if names is None else names), list(rules)
     table, device = ResumableTable(out, COLUMNS), resolve_device(device)
     load, tried = _loader(task, options), settings
-    if not isinstance(settings, pd.DataFrame):
+    if isinstance(settings, pd.DataFrame):
+        if list(settings.columns) != list(TRIED_COLUMNS):
+            found = f"a table with columns {', '.join(map(str, settings.columns))}"
+            raise BaselineError("settings", found, ", ".join(TRIED_COLUMNS))
+    else:
         how = {"names": names, "options": options, "device": device}
         settings = list(settings)
         tried = try_settings(task, rules, tried_path(out), settings, **how) if settings else None

@@ -136,6 +136,7 @@ for _name, _settings in {
     "default search": {},
     "few candidates": {"rungs": RUNGS},
     "perturbation": {"selection": "perturbation"},
+    "without tuning": {"tuning_epochs": 0},
     "argmax": _ARGMAX,
     "released": {**_ARGMAX, "selection": "released"},
     "paper relaxation": {**_ARGMAX, "relaxation": "paper"},
@@ -165,9 +166,10 @@ def _simulate(
 
     Its space and its scores are the table's, those of one random seed. Its budget is BUDGET full
     trainings, or as many ``short`` ones as take the same time, and then a second look at the best
-    of these, as the task's own search has it.
+    of these, as the task's own search has it. In a table of a sample only random search can be
+    simulated: any part of a random sample is one.
     """
-    if benchmark.sampled:
+    if benchmark.sampled and find is not sample_best:
         found = f"a sample of {len(benchmark):,} architectures"
         raise BenchmarkError(f"{benchmark.path}: {stream}", found, "a table of all, to simulate it")
     random, recipe, full = generator(seed, stream), benchmark.recipe, benchmark.ends[-1]
@@ -182,6 +184,9 @@ def _simulate(
     epochs, operations = min(SHORT_EPOCHS, full) if short else full, tuple(recipe["operations"])
     space = tuple(recipe["features"]), 1, recipe["config"]["M"], random, operations
     sample, score = partial(random_genotype, *space), partial(benchmark.simulated_score, seed=run)
+    if benchmark.sampled:
+        order = torch.randperm(len(benchmark), generator=random).tolist()
+        sample = map(benchmark.table["genotype"].__getitem__, order).__next__
     scores = find(
         sample, partial(score, epochs=epochs), BUDGET * full // epochs, random, operations
     )

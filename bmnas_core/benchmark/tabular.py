@@ -76,7 +76,7 @@ class TabularBenchmark:
     Attributes:
         sampled: whether it has a random sample of the space. Architectures that are not in it are
             then trained when they are looked up, by the same recipe and with the same seeds, and
-            kept in the cache.
+            kept in the cache; the kit has those that its own searches found.
         table: one row per architecture, best test score first: ``genotype`` (a
             :class:`Genotype`), ``validation``, ``test``, ``runs``, ``parameters``, ``seconds``.
         runs: one row per trained network, as :func:`tabulate` returns.
@@ -102,6 +102,10 @@ class TabularBenchmark:
         key = hashlib.sha256(json.dumps(self.recipe, sort_keys=True).encode()).hexdigest()[:16]
         self.found_path = cache_folder() / "benchmark" / f"{key}.parquet"
         self._found: dict[Genotype, pd.Series] = {}
+        known = self.path.with_stem(f"{self.path.stem}_found")
+        if self.sampled and known.exists():
+            recipe, runs = _read(known)
+            self._keep(runs if recipe == self.recipe else runs[:0])
 
     def __len__(self) -> int:
         return len(self.table)
@@ -149,10 +153,13 @@ class TabularBenchmark:
             seeds = sorted(self.runs["seed"].unique().tolist())
             task = load_task(self.recipe["task"], rule=self.recipe["rule"])
             how = {"operations": tuple(self.recipe["operations"]), "progress": False}
-            runs = tabulate(task, self.found_path, seeds, genotypes=[genotype], **how)
-            rows = _means(runs, self.found_path).to_dict("records")
-            self._found = {row["genotype"]: pd.Series(row) for row in rows}
+            self._keep(tabulate(task, self.found_path, seeds, genotypes=[genotype], **how))
         return self._found[genotype]
+
+    def _keep(self, runs: pd.DataFrame) -> None:
+        """Remember networks of architectures outside the sample."""
+        rows = _means(runs, self.found_path).to_dict("records")
+        self._found |= {row["genotype"]: pd.Series(row) for row in rows}
 
     def score(self, genotype: Genotype, split: str = "test") -> float:
         """Mean score over all seeds, on ``"test"`` or ``"validation"``."""

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from ..config import SearchSettings, Settings
+from ..errors import quoted
 from ..runtime import generator
 from .audio import fit_length, mel_power
 from .files import DATA_SETS
 from .inputs import DataError
 from .pairs import DigitData, PairRecipe, pair_task
 from .rules import DigitPair
-from .task import SPLITS, Task, register_task
+from .task import SPLITS, Task, TaskError, register_task
 
 IMAGES, LABELS = "mnist/t10k-images-idx3-ubyte.gz", "mnist/t10k-labels-idx1-ubyte.gz"
 DATA = DATA_SETS["avmnist"]
@@ -51,22 +52,51 @@ def avmnist(
     image_energy: float | None = None,
     snr_db: float | None = None,
     backbone_seed: int = 0,
+    train_pairs: int | None = None,
+    unheard: str | None = None,
 ) -> Task:
     """A written and a spoken digit: 6,000 training, 2,000 validation and 2,000 test pairs.
 
     The splits share no image and no recording. The test recordings are the data set's own: index 0
     to 4 of each speaker and digit; validation has index 5 to 9.
 
-    The options are those of :func:`~bmnas_core.tasks.digits.digits`; for ``"same"``, ``snr_db``
-    is 0 by default, and rules of your own are treated like ``"sum"``. There is no rule *voice*: of
-    the six speakers five are listed as men, so no split could have both kinds of voices unheard.
-    Raises DataError if a file is missing or damaged, TaskError as digits does.
+    Options are those of :func:`~bmnas_core.tasks.digits.digits` and ``unheard``; for ``"same"``,
+    ``snr_db`` is 0 by default, and rules of your own are treated like ``"sum"``. There is no rule
+    *voice*: of the six speakers five are listed as men, so no split could have both kinds of voices
+    unheard.
+
+    Args:
+        unheard: a speaker, such as ``"theo"``, who speaks all of the test split and nothing else.
+            The next one of the six, by name, speaks the validation split. The backbones are
+            trained on the other four at the first call.
+
+    Raises DataError if a file is missing or damaged, TaskError for an unknown speaker and as digits
+    does.
     """
     recipe = RECIPES.get(rule, RECIPES["sum"]) if isinstance(rule, str) else RECIPES["sum"]
+    data, protocol = _read(DATA.require()), None
+    if unheard is not None:
+        data, protocol = _with_unheard(data, unheard), f"{unheard} unheard"
     return pair_task(
-        "avmnist", rule, _read(DATA.require()), recipe,
+        "avmnist", rule, data, recipe,
         image_energy=image_energy, snr_db=snr_db, backbone_seed=backbone_seed,
+        train_pairs=train_pairs, protocol=protocol,
     )  # fmt: skip
+
+
+def _with_unheard(data: DigitData, test: str) -> DigitData:
+    """The data with splits that share no speaker."""
+    spoken = [clip.voice for clip in data.spoken]
+    speakers = sorted(set(spoken))
+    if test not in speakers:
+        raise TaskError("unheard", quoted(test), ", ".join(map(repr, speakers)))
+    validation = speakers[(speakers.index(test) + 1) % len(speakers)]
+    split_of = dict.fromkeys(speakers, "train") | {validation: "validation", test: "test"}
+    clips = [split_of[speaker] for speaker in spoken]
+    parts = {
+        split: torch.tensor([k for k, own in enumerate(clips) if own == split]) for split in SPLITS
+    }
+    return replace(data, speech_split=parts)
 
 
 @cache

@@ -53,6 +53,7 @@ def digits(
     image_energy: float | None = None,
     snr_db: float | None = None,
     backbone_seed: int = 0,
+    train_pairs: int | None = None,
 ) -> Task:
     """A written and a spoken digit, small enough to come with the kit and run in minutes.
 
@@ -70,6 +71,7 @@ def digits(
         snr_db: speech to white noise in decibels; by default -10 for same, else 20.
         backbone_seed: of the backbones' training. The kit has the weights of seed 0; with another,
             they are trained at the first call.
+        train_pairs: number of training pairs, if not the usual one; the backbones stay the same.
 
     Raises TaskError for an unknown rule, one that gives no labels, or a knob out of range.
     """
@@ -77,6 +79,7 @@ def digits(
     return pair_task(
         "digits", rule, _read(by_kind=recipe is VOICE), recipe,
         image_energy=image_energy, snr_db=snr_db, backbone_seed=backbone_seed,
+        train_pairs=train_pairs,
     )  # fmt: skip
 
 

@@ -85,11 +85,15 @@ def pair_task(
     image_energy: float | None = None,
     snr_db: float | None = None,
     backbone_seed: int = 0,
+    train_pairs: int | None = None,
+    protocol: str | None = None,
 ) -> Task:
     """The task on ``data`` under a rule, with the options of ``load_task``.
 
-    Raises TaskError for an unknown rule, one that fails or returns no labels, or one that allows no
-    pair of a split; and for a knob out of range.
+    ``train_pairs`` takes only the first training pairs, or makes more of the same items.
+    ``protocol`` names splits other than the usual ones. Raises TaskError for an unknown rule, one
+    that fails or returns no labels, or one that allows no pair of a split; and for a knob out of
+    range.
     """
     image_energy = recipe.image_energy if image_energy is None else image_energy
     snr_db = recipe.snr_db if snr_db is None else snr_db
@@ -97,6 +101,8 @@ def pair_task(
         raise TaskError("image_energy", repr(image_energy), "above 0, at most 1")
     if type(snr_db) not in (int, float) or not snr_db >= -100:
         raise TaskError("snr_db", repr(snr_db), "decibels of -100 or more, or inf")
+    if train_pairs is not None and (type(train_pairs) is not int or train_pairs < 2):
+        raise TaskError("train_pairs", repr(train_pairs), "an integer of 2 or more")
     labels, class_names = label_pairs(rule, data.spoken)
     images = keep_energy(data.images, image_energy, data.image_split["train"])
     power = add_noise(data.speech, snr_db, generator(0, "noise"))
@@ -106,19 +112,26 @@ def pair_task(
         Modality.numbered("Image", next(backbones), images, classes=data.image_digits),
         Modality.numbered("Audio", next(backbones), speech, classes=data.speech_digits),
     )
-    splits = {split: make_pairs(data, split, rule, labels, recipe.sizes[split]) for split in SPLITS}
+    sizes = recipe.sizes | {"train": max(recipe.sizes["train"], train_pairs or 0)}
+    splits = {split: make_pairs(data, split, rule, labels, sizes[split]) for split in SPLITS}
     notes = {"image_energy": float(image_energy), "snr_db": float(snr_db), "data": data.version}
     notes["backbones"] = recipe.name
     if seed := as_seed(backbone_seed):
         notes["backbone_seed"] = seed
+    if protocol:
+        notes["protocol"] = protocol
     alone = replace(PRETRAINING, epochs=recipe.epochs or PRETRAINING.epochs)
     task = Task(
         name, rule, len(class_names), "accuracy", modalities, splits,
         recipe.config, recipe.search_config, notes, dict.fromkeys(("Image", "Audio"), alone),
-        class_names=class_names,
+        protocol=protocol, class_names=class_names,
     )  # fmt: skip
     _load_or_train(task)
-    return task
+    if train_pairs is None:
+        return task
+    train = splits["train"]
+    first = Split("train", train.index[:train_pairs], train.labels[:train_pairs])
+    return replace(task, splits={**splits, "train": first})  # with the same backbones
 
 
 def label_pairs(rule: str, spoken: tuple[DigitPair, ...]) -> tuple[Tensor, tuple[str, ...]]:
