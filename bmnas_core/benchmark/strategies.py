@@ -169,9 +169,6 @@ def _simulate(
     of these, as the task's own search has it. In a table of a sample only random search can be
     simulated: any part of a random sample is one.
     """
-    if benchmark.sampled and find is not sample_best:
-        found = f"a sample of {len(benchmark):,} architectures"
-        raise BenchmarkError(f"{benchmark.path}: {stream}", found, "a table of all, to simulate it")
     random, recipe, full = generator(seed, stream), benchmark.recipe, benchmark.ends[-1]
     counts = benchmark.runs["seed"].value_counts()
     complete = sorted(counts.index[counts == len(benchmark)])
@@ -198,6 +195,9 @@ def _simulate(
 def _register_simulated(name: str, stream: str, find: Callable, short: bool) -> None:
     @register_strategy(name)
     def build(task: Task, benchmark: TabularBenchmark, device: torch.device) -> Strategy:
+        if benchmark.sampled and find is not sample_best:
+            found, place = f"a sample of {len(benchmark):,} architectures", benchmark.path
+            raise BenchmarkError(f"{place}: {name}", found, "a table of all, to simulate it")
         return partial(_simulate, find, task, benchmark, stream, short)
 
 
@@ -225,19 +225,23 @@ def run_benchmark(
 
     Results that the file already has are not computed again, even if settings have changed since;
     begin a new file then. Returns what :func:`read_benchmark` reads from the file. Raises
-    StrategyError for an unknown name, and TableError if ``out`` exists and is not such a table.
+    StrategyError for an unknown name, BenchmarkError for a strategy that a sample of architectures
+    cannot simulate, and TableError if ``out`` exists and is not such a table.
     """
     strategies = {name: STRATEGIES[name] for name in (STRATEGIES if names is None else names)}
     table, device = ResumableTable(out, COLUMNS), resolve_device(device)
     load = cache(lambda rule: (load_task(task, rule=rule), TabularBenchmark(task, rule)))
+    build = cache(lambda name, rule: strategies[name](*load(rule), device))
     runs = [
         {"task": task, "rule": rule, "strategy": name, "seed": seed}
         for name, rule, seed in product(strategies, rules, seeds)
     ]
     missing = [run for run in runs if not table.holds(**run)]
+    for run in missing:
+        build(run["strategy"], run["rule"])  # one that cannot be run is refused before all others
     for run in progress_bar(missing, "strategies, rules and seeds"):
-        loaded, benchmark = load(run["rule"])
-        strategy = strategies[run["strategy"]](loaded, benchmark, device)
+        _, benchmark = load(run["rule"])
+        strategy = build(run["strategy"], run["rule"])
         (row,) = run_strategy(strategy, benchmark, [run["seed"]]).to_dict("records")
         text = json.dumps(json.loads(row["genotype"].to_json()))  # in one line
         table.add([{**row, **run, "device": device_name(device), "genotype": text}])
