@@ -426,7 +426,9 @@ def test_readme_has_the_table_that_the_quickstart_ends_with():
     rows = re.findall(r"row_heading[^>]*>([^<]+)</th>(.*?)</tr>", html, re.S)
     shown = {name: re.findall(r"<td[^>]*>([^<]+)</td>", numbers) for name, numbers in rows}
     said = re.search(r"\| network \| test accuracy.*?\n\n", (ROOT / "README.md").read_text(), re.S)
-    rows = re.findall(r"\| \**([\w ,-]+?)\** \| \**([\d.]+)\** \| ([\d,]+) \| ([\d.]+) \|", said[0])
+    rows = re.findall(
+        r"\| \**([\w :,-]+?)\** \| \**([\d.]+)\** \| ([\d,]+) \| ([\d.]+) \|", said[0]
+    )
     assert shown == {name.replace(" on all features", ""): numbers for name, *numbers in rows}
 
 

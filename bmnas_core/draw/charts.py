@@ -82,8 +82,8 @@ def draw_frontiers(tried, *, highlight: str = "BM-NAS", networks=None, ax=None):
 
     keys = _keys(tried)
     scores = tried.groupby([*keys, "network"], dropna=False)["validation"]
-    tried = tried.assign(least=1 - scores.transform("max"))
-    near = tried["least"] <= 3 * tried.groupby(keys, dropna=False)["least"].transform("min")
+    tried = tried.assign(error=1 - scores.transform("max"))
+    near = tried["error"] <= 3 * tried.groupby(keys, dropna=False)["error"].transform("min")
     tried = tried[tried["network"].isin(networks) if networks else near]
     groups = _panels(tried)
     heights = [max(3.2, 0.9 + 0.19 * rows["network"].nunique()) for _, rows in groups]
