@@ -124,6 +124,27 @@ def test_avmnist_has_no_rule_voice(data_root):
         load_task("avmnist", rule="voice")
 
 
+def test_avmnist_can_keep_a_speaker_for_the_test_split(data_root, tmp_path, monkeypatch):
+    monkeypatch.setenv("BMNAS_CACHE", str(tmp_path))
+    trained = []
+    monkeypatch.setattr(pairs, "train_on_items", lambda task, m, *_, **__: trained.append(m.name))
+    task = load_task("avmnist", rule="sum", unheard="lucas")
+    assert trained == ["Image", "Audio"]  # the kit's backbones have heard lucas
+    assert task.protocol == "lucas unheard" and "protocol lucas unheard" in repr(task)
+    spoken = avmnist._read(avmnist.DATA.require()).spoken
+    heard = {
+        name: {spoken[clip].voice for clip in task.items(name, "Audio").tolist()}
+        for name in task.splits
+    }
+    others = {"george", "jackson", "theo", "yweweler"}
+    assert heard == {"train": others, "validation": {"nicolas"}, "test": {"lucas"}}
+    usual = load_task("avmnist", rule="sum")
+    for name in task.splits:
+        assert torch.equal(task.items(name, "Image"), usual.items(name, "Image"))
+        assert len(task.split(name)) == len(usual.split(name))
+    assert load_task("avmnist", rule="sum", unheard="lucas").protocol and len(trained) == 2
+
+
 @given(allowed=st.lists(st.lists(st.booleans(), min_size=5, max_size=5), min_size=4, max_size=4))
 def test_pairs_are_those_that_the_rule_allows_and_use_all_items_about_equally(allowed):
     """Four digits, three images of each; five clips. Anything may be allowed with anything."""
