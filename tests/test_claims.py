@@ -465,9 +465,10 @@ def test_the_default_search_is_among_the_best_two_percent_of_two_cells():
 @pytest.mark.parametrize("name", ["README.md", "notebooks/08_does_it_work.ipynb"])
 def test_what_is_said_of_two_cells_follows_from_the_table(name):
     found, text = on_two_cells(), prose(name)
-    missed = 10 - found["without tuning"]["hears"].sum()
-    words = {4: "four"}[missed]
-    assert re.search(rf"[Ww]ithout it {words} of ten searches miss the voice", text)
+    names = "without tuning", "perturbation after 7 epochs"
+    missed = [{2: "two", 4: "four"}[10 - found[name]["hears"].sum()] for name in names]
+    assert f"Without it {missed[0]} of ten searches miss the voice" in text
+    assert f"{missed[1]} of ten" in text
     paper, default = (found[n]["seconds"].mean() for n in ("paper relaxation", "default search"))
     assert "in less than a third of the time" in text and 4 * paper > default > 3 * paper
     for alike in ("released", "perturbation"):
@@ -485,13 +486,21 @@ def test_notebook_08_says_where_strategies_end_on_two_cells():
     assert better == 2 and "two of a thousand random architectures are better" in text
     table = tabular("voice").table
     deaf = table.loc[~table["genotype"].map(hears), "test"].max()
-    found_deaf = [own.loc[~own["hears"], "test"].max() for own in found.values()]
-    assert max(deaf, *(x for x in found_deaf if x == x)) < 0.69 and "stays below 0.69" in text
+    assert deaf < 0.69 and "those that read none are below 0.69, and half of all below 0.54" in text
+    assert table["test"].median() < 0.54
+    share = 100 * table["genotype"].map(hears).mean()
+    assert f"Of the random sample {share:.0f} % do" in prose("README.md")
+    places = map(tabular("voice").percentile, found["default search"]["genotype"])
+    last = max(places)
+    assert f"The interval of the worst is {last.low:.1f} to {last.high:.1f} %" in text
+    error = tabular("voice").noise(top=100) / 2**0.5
+    assert f"a mean of two by {error:.1f}" in text
+    assert f"near the top is uncertain by {error:.1f} points" in prose("README.md")
     said = {
         "paper relaxation": "{} % in the median, {} % at worst",
-        "released": "rule it is {} % and {} %",
-        "random search": "ten whole trainings ends at {} % in the median",
-        "random search, short training": "a second look get to {} %, {} % at worst",
+        "released": "no earlier one has, it is {} % and {} %",
+        "random search": "ten full trainings ends at {} % in the median",
+        "random search, short training": "full trainings, get to {} %, {} % at worst",
     }
     for name, sentence in said.items():
         assert sentence.format(*top(name).strip(")").split(" (")) in text, name
@@ -530,15 +539,18 @@ def test_what_is_said_of_the_quickstart_is_what_it_shows(name):
     sizes = {network: int(numbers[1].replace(",", "")) for network, numbers in shown.items()}
     last = ("fixed", "late", "GMU", "Image", "Audio")
     best = max(score for network, score in tests.items() if network.startswith(last))
-    assert f"gets at most {best:.2f} of the answers right" in text
+    assert re.search(
+        f"None of the networks .* gets more than {best:.2f} of the answers right", text
+    )
     learned, small, large = (
         "learned by BM-NAS",
         *(f"MLP of two layers, width {w}" for w in (64, 128)),
     )
-    assert tests[large] > tests[learned] > tests[small] > tests[learned] - 0.01
+    assert tests[learned] + 0.015 > tests[large] > tests[learned] + 0.005
+    assert tests[learned] > tests[small] > tests[learned] - 0.0075
     assert tests[learned] > tests["by hand: ConcatFC on Image_4, Audio_3"] > best + 0.2
-    assert 1.45 < sizes[large] / sizes[learned] < 1.65
-    assert 0.6 < sizes[small] / sizes[learned] < 0.72
+    assert 1.55 < sizes[large] / sizes[learned] < 1.65
+    assert 0.65 < sizes[small] / sizes[learned] < 0.75
 
 
 def test_readme_says_what_the_ablation_and_the_probes_of_the_quickstart_show():

@@ -137,6 +137,7 @@ for _name, _settings in {
     "few candidates": {"rungs": RUNGS},
     "perturbation": {"selection": "perturbation"},
     "without tuning": {"tuning_epochs": 0},
+    "perturbation after 7 epochs": {"selection": "perturbation", "epochs": 7, "tuning_epochs": 0},
     "argmax": _ARGMAX,
     "released": {**_ARGMAX, "selection": "released"},
     "paper relaxation": {**_ARGMAX, "relaxation": "paper"},
