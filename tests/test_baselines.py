@@ -653,25 +653,9 @@ def test_of_equally_good_settings_the_smallest_network_is_chosen():
 
 def test_a_summary_pairs_seeds_and_puts_the_best_first():
     scores = {"A": (0.9, 0.8), "B": (0.7, 0.7), "C": (0.95, 0.65)}
+    costs = 10, 1.0, 3.0, "cpu"
     rows = [
-        (
-            "t",
-            "r",
-            None,
-            seed,
-            name,
-            name,
-            8,
-            None,
-            15,
-            0.1,
-            score - 0.1,
-            score,
-            10,
-            1.0,
-            3.0,
-            "cpu",
-        )
+        ("t", "r", None, seed, name, name, 8, None, 15, 0.1, score - 0.1, score, *costs)
         for name, pair in scores.items()
         for seed, score in enumerate(pair)
     ]

@@ -417,12 +417,11 @@ def test_searches_are_placed_in_a_sample(two_cells, sample, tmp_path, monkeypatc
 def test_random_search_takes_its_architectures_from_the_sample(two_cells, sample):
     strategy = STRATEGIES["random search"](two_cells, sample, "cpu")
     found = run_strategy(strategy, sample, range(20))
-    scores = sample.runs.groupby("seed")["validation"].max()
-    tenth = sorted(sample.runs["validation"])[len(sample.runs) // 3]
-    for genotype in found["genotype"]:
-        own = sample.runs[sample.runs["genotype"] == genotype.to_json()]["validation"]
-        assert len(own) == 2 and own.max() >= tenth  # the best of ten of twelve
-    assert len(set(found["genotype"])) > 1 and len(scores) == 2
+    scores = sample.runs.pivot(index="genotype", columns="seed", values="validation")
+    places = scores.rank(ascending=False, method="min")
+    for genotype in found["genotype"]:  # two of twelve are not tried
+        assert places.loc[genotype.to_json()].min() <= 3
+    assert len(set(found["genotype"])) > 1
 
 
 @pytest.mark.slow

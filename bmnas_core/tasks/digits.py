@@ -33,8 +33,8 @@ RECIPES = {
     "same": PairRecipe(name="same", image_energy=0.25, snr_db=-10.0, **_SAME_AND_SUM),
     "sum": PairRecipe(name="sum", image_energy=0.75, snr_db=20.0, **_SAME_AND_SUM),
 }
-#: Under *voice* and rules of your own. Operations that learn slowly are the better ones here, so
-#: the last rung trains to the end.
+#: Under *voice* and rules of your own. C, tuning and rungs were chosen on validation with seeds 0
+#: to 7. The last rung trains to the end, where operations that learn slowly catch up.
 VOICE = PairRecipe(
     name="voice",
     image_energy=1.0,
