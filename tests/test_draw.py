@@ -1028,6 +1028,14 @@ def test_frontiers_are_a_curve_over_widths_for_each_network_at_its_best_length()
     assert panels[1].lines[0].get_color() == canvas.SEARCHED
 
 
+def test_the_axes_of_frontiers_count_in_thousands_and_in_parts_of_a_second():
+    panels = draw_frontiers(tried_table().assign(seconds=lambda table: table["params"] / 4000))
+    parameters, seconds = (
+        [label.get_text() for label in panel.get_xticklabels()] for panel in panels
+    )
+    assert {"1k", "2k"} <= set(parameters) and {"0.2", "0.5"} <= set(seconds)
+
+
 def test_frontiers_of_some_networks_have_the_colours_that_they_have_among_all():
     def colours(panel):
         return {text.get_text(): text.get_color() for text in panel.texts}

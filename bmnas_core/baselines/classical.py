@@ -76,7 +76,10 @@ def logistic_regression(context: BaselineContext) -> Entries:
 
 @register_baseline("gradient boosting", ignores=("C", "epochs", "max_lr"))
 def gradient_boosting(context: BaselineContext) -> Entries:
-    """Boosted trees on all features (Friedman 2001), with scikit-learn's settings."""
+    """Boosted trees on all features (Friedman 2001), with scikit-learn's settings but for one.
+
+    The squared values of leaves have a penalty of 1, as in XGBoost (Chen and Guestrin 2016).
+    """
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     def learned(model) -> np.ndarray:
@@ -85,5 +88,6 @@ def gradient_boosting(context: BaselineContext) -> Entries:
         parts = (np.where(n["is_leaf"], n["value"], n["num_threshold"]) for n in nodes)
         return np.concatenate(list(parts))
 
-    model = HistGradientBoostingClassifier(random_state=context.seed)
+    # Without a penalty, Newton steps of 28 classes diverge on voice: test accuracy falls to 0.06.
+    model = HistGradientBoostingClassifier(l2_regularization=1.0, random_state=context.seed)
     yield "gradient boosting", [fitted(context, model, learned)]

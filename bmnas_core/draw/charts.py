@@ -80,6 +80,8 @@ def draw_frontiers(tried, *, highlight: str = "BM-NAS", networks=None, ax=None):
             raise DrawError("networks", repr(name), ", ".join(known))
     from matplotlib.ticker import EngFormatter, LogLocator
 
+    thousands = EngFormatter(sep="")
+
     keys = _keys(tried)
     scores = tried.groupby([*keys, "network"], dropna=False)["validation"]
     tried = tried.assign(error=1 - scores.transform("max"))
@@ -116,7 +118,9 @@ def draw_frontiers(tried, *, highlight: str = "BM-NAS", networks=None, ax=None):
                 panel.set_xscale("log")
                 panel.set_xlabel(label, fontsize=SMALL)
                 panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
-                panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+                panel.xaxis.set_major_formatter(  # half a second is 0.5, not 500m
+                    lambda value, _: thousands(value) if value >= 1000 else f"{value:g}"
+                )
                 panel.tick_params(labelsize=SMALL)
                 panel.minorticks_off()
             panels[0].set_ylabel("validation score", fontsize=SMALL)
