@@ -8,6 +8,7 @@ from statistics import fmean
 import nbformat
 import pandas as pd
 import pytest
+from scipy.stats import t as student
 
 from bmnas_core import CellGenotype, Genotype, StepGenotype, TabularBenchmark
 from bmnas_core import benchmark as strategies
@@ -107,6 +108,38 @@ def tried(rule: str, network: str, **sizes: float) -> float:
 
 
 TABLES = (DIGITS, AVMNIST)
+VOICE, ONE_SIZE, VARIANTS, LONGER = (
+    RESULTS / f"digits_voice_{name}.csv" for name in ("baselines", "one_size", "variants", "long")
+)
+UNHEARD = RESULTS / "avmnist_unheard_baselines.csv"
+
+
+def voice(network: str, column: str, path: Path = VOICE, **where) -> pd.Series:
+    """A column of a network's rows under voice, by seed."""
+    table = read_baselines(path)
+    for name, value in {"network": network, **where}.items():
+        table = table[table[name] == value]
+    return table.set_index("seed")[column].sort_index()
+
+
+def points_behind(network: str, split: str, path: Path = VOICE, **where) -> tuple[float, float]:
+    """Points behind BM-NAS with the same seed: the mean, and half of its 95 % interval."""
+    mine, other = (voice(name, split, path, **where) for name in ("BM-NAS", network))
+    points = 100 * (mine - other)
+    return points.mean(), points.sem() * student.ppf(0.975, len(points) - 1)
+
+
+def with_interval(network: str, split: str, path: Path = VOICE, **where) -> str:
+    return "{:.1f} ± {:.1f}".format(*points_behind(network, split, path, **where))
+
+
+def voice_tried(network: str, **sizes: float) -> tuple[float, int]:
+    """Validation score and parameters of a network at such sizes, under voice."""
+    table = read_tried(tried_path(VOICE))
+    for name, value in {"network": network, **sizes}.items():
+        table = table[table[name] == value]
+    (row,) = table.to_dict("records")
+    return row["validation"], row["params"]
 
 
 @cache
@@ -160,7 +193,31 @@ def noise_of_seconds() -> list[float]:
     return [times.min(), times.max()]
 
 
+def of_speakers(rule: str, network: str, *, deviation: bool) -> str:
+    """Mean ± deviation over unheard speakers."""
+    scores = unheard(rule, network)
+    what = " (deviation over speakers)" if deviation else ""
+    return f"{scores.mean():.3f} ± {scores.std():.3f}{what}"
+
+
+def of_backbone(network: str, seed: int) -> float:
+    """Mean test score under voice of two searches on the features of one backbone seed."""
+    if seed == 0:
+        return voice(network, "test").loc[:1].mean()
+    return voice(network, "test", VARIANTS, options=f"backbone_seed={seed}").mean()
+
+
+def trained_long(network: str, pairs: int, column: str) -> float:
+    """Mean over seeds of what 127 epochs give with so many pairs of voice."""
+    return voice(network, column, LONGER, options=f"train_pairs={pairs}").mean()
+
+
 SEARCHES = ("BM-NAS", "regularised evolution", "random search", "MFAS")
+AVERAGED = "late fusion, averaged"
+FALLING = [("sum", name) for name in ("BM-NAS", "fixed ConcatFC", "GMU")]
+FALLING += [("same", "BM-NAS"), ("same", AVERAGED)]
+#: The nearest to BM-NAS of their kinds where all have one size.
+SMALL = ("best pair, ConcatFC", "MLP of two layers", "fixed attention on attention")
 SLOW = {"L": 1, "max_lr": 1e-3}
 FIXED = ("Sum", "ConcatFC", "two-head attention", "attention on attention")
 #: The networks of notebook 03, section 6.
@@ -283,6 +340,153 @@ SENTENCES = {
             for rule, path in (("same", AVMNIST), ("sum", DIGITS), ("same", DIGITS))
         ],
     ),
+    "unheard speakers": (
+        "README.md",
+        "Under **sum** BM-NAS falls from {:.3f} to {}, a fixed ConcatFC from {:.3f} to {}, the GMU "
+        "from {:.3f} to {}; under **same** BM-NAS from {:.3f} to {}, averaged late fusion from "
+        "{:.3f} to {}.",
+        lambda: [
+            number
+            for k, (rule, name) in enumerate(FALLING)
+            for number in (mean(rule, name), of_speakers(rule, name, deviation=k == 0))
+        ],
+    ),
+    "two speakers": (
+        "notebooks/06_evaluation.ipynb",
+        "BM-NAS has {:.3f} for george and {:.3f} for jackson",
+        lambda: [unheard("sum", "BM-NAS")[name] for name in ("george", "jackson")],
+    ),
+    "what the backbone loses": (
+        "notebooks/06_evaluation.ipynb",
+        "the sound alone falls from {:.3f} to {:.3f}",
+        lambda: [mean("same", "Audio alone"), unheard("same", "Audio alone").mean()],
+    ),
+    "level with unheard speakers": (
+        "notebooks/06_evaluation.ipynb",
+        "ConcatFC is behind by {:.1f} ± {:.1f},",
+        lambda: behind_unheard("sum", "fixed ConcatFC"),
+    ),
+    "ahead with unheard speakers": (
+        "notebooks/06_evaluation.ipynb",
+        "averaged late fusion in front ({:.1f} ± {:.1f} ahead)",
+        lambda: [x * y for x, y in zip((-1, 1), behind_unheard("same", AVERAGED), strict=True)],
+    ),
+    "what a person may find": (
+        "notebooks/06_evaluation.ipynb",
+        "might find with a few probes, is only {} points behind on test",
+        lambda: [with_interval("best pair, ConcatFC", "test")],
+    ),
+    "Sum on the pairs of voice": (
+        "notebooks/06_evaluation.ipynb",
+        "and Cells of Sum are {} behind",
+        lambda: [with_interval("searched features, Sum", "test")],
+    ),
+    "MFAS under voice": (
+        "notebooks/06_evaluation.ipynb",
+        "on validation MFAS is {} behind. They search for {:.0f} and {:.0f} seconds, BM-NAS for "
+        "{:.0f}, and by perturbation alone for {:.0f}",
+        lambda: [
+            with_interval("MFAS", "validation"),
+            *(
+                voice(name, "search_seconds").mean()
+                for name in ("random search", "MFAS", "BM-NAS", "BM-NAS by perturbation")
+            ),
+        ],
+    ),
+    "the MLP under voice": (
+        "notebooks/06_evaluation.ipynb",
+        "level on test**, {} behind, with less than half the parameters, in a second. On "
+        "validation, with 1,000 training pairs fewer, it is {} behind",
+        lambda: [with_interval("MLP of two layers", split) for split in ("test", "validation")],
+    ),
+    "the MLP and MFAS under voice": (
+        "README.md",
+        "BM-NAS is ahead of it by {} points, and of MFAS by {}",
+        lambda: [with_interval(name, "validation") for name in ("MLP of two layers", "MFAS")],
+    ),
+    "small networks": (
+        "notebooks/06_evaluation.ipynb",
+        "With C 32 BM-NAS comes to {:.3f} with {:,} parameters. The MLP of two layers has {:.3f} "
+        "with {:,} and needs twice that to come to {:.3f}",
+        lambda: [
+            *voice_tried("BM-NAS", C=32, L=4),
+            *voice_tried("MLP of two layers", C=64, L=1),
+            voice_tried("MLP of two layers", C=128, L=1)[0],
+        ],
+    ),
+    "one size": (
+        "README.md",
+        "BM-NAS ({:,.0f} parameters) is ahead on validation by {} points of the best pair, by {} "
+        "of the MLP ({:,.0f}), by {} and more of all fixed Cells",
+        lambda: [
+            voice("BM-NAS", "params", ONE_SIZE).mean(),
+            *(with_interval(name, "validation", ONE_SIZE) for name in SMALL[:2]),
+            voice(SMALL[1], "params", ONE_SIZE).mean(),
+            with_interval(SMALL[2], "validation", ONE_SIZE),
+        ],
+    ),
+    "one size, again": (
+        "notebooks/06_evaluation.ipynb",
+        "BM-NAS is ahead on validation by {} points of the best pair, by {} of an MLP of two "
+        "layers with more parameters, and by {} of the best fixed Cell",
+        lambda: [with_interval(name, "validation", ONE_SIZE) for name in SMALL],
+    ),
+    **{
+        f"few pairs, {name}": (
+            name,
+            "by {} points with 3,000 pairs, by {} with 1,000, by {} with 500",
+            lambda: [
+                with_interval(SMALL[1], "validation", VARIANTS, options=f"train_pairs={pairs}")
+                for pairs in (3000, 1000, 500)
+            ],
+        )
+        for name in ("README.md", "notebooks/06_evaluation.ipynb")
+    },
+    "where an MLP wins": (
+        "README.md",
+        "it comes to {:.3f} on validation, BM-NAS to {:.3f}, and takes {:.0f} seconds in place of "
+        "{:.0f}. On test, where 1,000 more pairs with other voices are learned from, the two are "
+        "then level with 500 pairs, too; with 1,000 pairs the MLP has {:.3f} and BM-NAS {:.3f}",
+        lambda: [
+            *(trained_long(name, 2000, "validation") for name in (SMALL[1], "BM-NAS")),
+            *(trained_long(name, 2000, "seconds") for name in (SMALL[1], "BM-NAS")),
+            *(trained_long(name, 1000, "test") for name in (SMALL[1], "BM-NAS")),
+        ],
+    ),
+    "longer training": (
+        "notebooks/06_evaluation.ipynb",
+        "With 2,000 pairs it comes to {:.3f}, BM-NAS to {:.3f}. With 500 pairs it stays far "
+        "behind, {:.3f} to {:.3f}",
+        lambda: [
+            trained_long(name, pairs, "validation")
+            for pairs in (2000, 500)
+            for name in (SMALL[1], "BM-NAS")
+        ],
+    ),
+    "few pairs on test": (
+        "notebooks/06_evaluation.ipynb",
+        "With 500 pairs and 15 epochs BM-NAS is ahead by {} points. With 127 epochs no difference "
+        "is more than chance explains, and with 1,000 pairs the MLP has {:.3f}, BM-NAS {:.3f}, in "
+        "{:.0f} seconds and in {:.0f}. What a search finds on few pairs varies: over seeds BM-NAS "
+        "deviates by {:.3f} with 1,000 pairs, the MLP by {:.3f} (15 epochs)",
+        lambda: [
+            with_interval(SMALL[1], "test", VARIANTS, options="train_pairs=500"),
+            *(trained_long(name, 1000, "test") for name in (SMALL[1], "BM-NAS")),
+            *(trained_long(name, 1000, "seconds") for name in (SMALL[1], "BM-NAS")),
+            *(
+                voice(name, "test", VARIANTS, options="train_pairs=1000").std()
+                for name in ("BM-NAS", SMALL[1])
+            ),
+        ],
+    ),
+    "other backbones": (
+        "notebooks/06_evaluation.ipynb",
+        "BM-NAS comes to {:.3f}, {:.3f} and {:.3f} on test, a fixed ConcatFC to {:.3f}, {:.3f} and "
+        "{:.3f}",
+        lambda: [
+            of_backbone(name, seed) for name in ("BM-NAS", "fixed ConcatFC") for seed in range(3)
+        ],
+    ),
     "seeds of the tabular benchmark": (
         "README.md",
         "each trained with {} to {} seeds",
@@ -403,6 +607,108 @@ SENTENCES = {
 def test_a_sentence_has_the_numbers_of_its_table(what):
     name, sentence, numbers = SENTENCES[what]
     assert sentence.format(*numbers()) in prose(name)
+
+
+def test_readme_has_the_table_of_baselines_under_voice():
+    text = (ROOT / "README.md").read_text().split("*voice*.** All methods")[1]
+    rows = re.findall(r"\n\| \**([\w, -]+?)\** \| (0.*) \|", text.split("\n\n*")[0])
+    shown = [name for name, _ in rows]
+    assert len(rows) == 16 and {*NOT_SEARCHED, *LEVEL} < set(shown)
+    means = [voice(name, "validation").mean() for name in shown]
+    assert means == sorted(means, reverse=True)
+    for name, numbers in rows:
+        scores = [voice(name, split) for split in ("validation", "test")]
+        apart = [with_interval(name, s).replace("-", "−") for s in ("validation", "test")]
+        apart = ["", ""] if name == "BM-NAS" else apart
+        both = [f"{x.mean():.3f} ± {x.std():.3f}" for x in scores]
+        C, L = voice(name, "C")[0], voice(name, "L")[0]
+        size = f"{'–' if pd.isna(C) else int(C)}, {L:.0f}"
+        costs = f"{voice(name, 'params').mean():,.0f}", f"{voice(name, 'seconds').mean():.0f}"
+        expected = [both[0], apart[0], both[1], apart[1], size, *costs]
+        assert [cell.strip() for cell in numbers.split("|")] == expected, name
+
+
+#: Networks on the last features alone, and those that a test cannot tell from BM-NAS, under voice.
+NOT_SEARCHED = (*(f"fixed {name}" for name in ("Sum", "ConcatFC", "attention on attention")),)
+NOT_SEARCHED += ("GMU", "CentralNet", "late fusion, concatenated")
+LEVEL = ("random search", "MFAS", "MLP of two layers")
+
+
+def test_under_voice_the_last_features_are_not_enough_and_three_methods_are_level():
+    for name in (*NOT_SEARCHED, "fixed two-head attention", "late fusion, averaged"):
+        assert points_behind(name, "test")[0] > 20, name
+        assert points_behind(name, "validation")[0] > 20, name
+    assert points_behind("BM-NAS of one Cell", "test")[0] > 20
+    for name in (*LEVEL, "BM-NAS by perturbation"):
+        mean, half = points_behind(name, "test")
+        assert abs(mean) < half, name
+    for motif in ("ConcatFC", "two-head attention", "attention on attention"):
+        mean, half = points_behind(f"searched features, {motif}", "test")
+        assert abs(mean) < half, motif
+    small, large = (voice(name, "params").mean() for name in ("MLP of two layers", "BM-NAS"))
+    assert small < large / 2 and voice("best pair, ConcatFC", "params").mean() < large / 3
+    mean, _ = points_behind(ANY_PAIRS, "test")
+    assert round(mean) == 30
+    (missed,) = (x for x in voice("BM-NAS by argmax", "test") if x < 0.8)
+    assert missed < 0.75  # with the others the voice was found
+
+
+def test_after_long_training_an_mlp_is_level_under_voice():
+    for pairs in (500, 1000, 2000):
+        where = {"options": f"train_pairs={pairs}"}
+        mine, other = (voice(name, "test", LONGER, **where) for name in ("BM-NAS", SMALL[1]))
+        assert sorted(mine.index) == [0, 1, 2] and sorted(other.index) == [*range(5)]
+        points = (mine - other).dropna()
+        assert abs(points.mean()) < points.sem() * student.ppf(0.975, len(points) - 1), pairs
+    at_500 = {"path": VARIANTS, "options": "train_pairs=500"}
+    last, mlp = (voice(n, "validation", **at_500).mean() for n in ("fixed ConcatFC", SMALL[1]))
+    assert last > mlp
+
+
+def unheard(rule: str, network: str) -> pd.Series:
+    """Test scores on AV-MNIST by the speaker who is in test alone."""
+    table = read_baselines(UNHEARD)
+    table = table[(table["rule"] == rule) & (table["network"] == network)]
+    assert len(table) == 6 and set(table["seed"]) == {0}
+    return table.set_index(table["options"].str.removeprefix("unheard="))["test"]
+
+
+def behind_unheard(rule: str, network: str) -> tuple[float, float]:
+    points = 100 * (unheard(rule, "BM-NAS") - unheard(rule, network))
+    return points.mean(), points.sem() * student.ppf(0.975, len(points) - 1)
+
+
+def test_with_unheard_speakers_level_is_what_the_notebook_says():
+    bm_nas, concat = (unheard("sum", name) for name in ("BM-NAS", "fixed ConcatFC"))
+    assert (100 * (bm_nas - concat)).abs().max() < 2
+    for name in ("GMU", "fixed attention on attention"):
+        mean, half = behind_unheard("sum", name)
+        assert abs(mean) < half, name
+    others = "fixed two-head attention", "CentralNet", "MLP of one layer", "fixed Sum"
+    found = [behind_unheard("sum", name) for name in others]
+    assert all(mean > half for mean, half in found)
+    text = prose("notebooks/06_evaluation.ipynb")
+    low, high = (pick(mean for mean, _ in found) for pick in (min, max))
+    assert f"the MLP of one layer and Sum by {low:.1f} to {high:.1f}" in text
+    table = read_baselines(UNHEARD)
+    for name in set(table["network"]) - {"BM-NAS", "Image alone", "Audio alone"}:
+        mean, half = behind_unheard("same", name)
+        assert abs(mean) < half, name
+
+
+def test_under_voice_bm_nas_is_ahead_of_fixed_cells_and_of_mlps_up_to_twice_its_size():
+    table = read_baselines(ONE_SIZE)
+    for name in set(table["network"]) - {"BM-NAS"}:
+        mean, half = points_behind(name, "validation", ONE_SIZE)
+        assert mean - half > 0, name
+        if name.startswith("fixed"):
+            assert mean > 25, name
+    for path in (VOICE, ONE_SIZE):
+        for name in ("MLP of one layer", "MLP of two layers"):
+            mean, half = points_behind(name, "validation", path)
+            assert mean > half
+            own = voice("BM-NAS", "params", path).mean()
+            assert voice(name, "params", path).mean() < 2 * own
 
 
 def test_readme_has_the_table_of_strategies():
@@ -563,6 +869,14 @@ def test_readme_says_what_the_ablation_and_the_probes_of_the_quickstart_show():
     )
     assert "a quarter of the answers" in prose("notebooks/00_quickstart.ipynb")
     assert 0.2 < float(whole) - float(changed) < 0.3
+
+
+def test_the_readmes_figure_of_training_pairs_is_notebook_06s():
+    cells = nbformat.read(ROOT / "notebooks" / "06_evaluation.ipynb", 4).cells
+    pictures = [
+        o["data"].get("image/svg+xml") for c in cells for o in c.get("outputs", ()) if "data" in o
+    ]
+    assert (ROOT / "assets" / "figures" / "voice_training_pairs.svg").read_text() in pictures
 
 
 def test_a_search_after_one_epoch_is_behind_all_default_searches():
