@@ -21,7 +21,7 @@ from .feature_files import DiskFeatures, Extract, Part, cache_key
 from .networks import FeatureError, pool
 from .progress import progress_bar
 from .runtime import resolve_device
-from .tasks.inputs import DataError, Inputs, load, warn_skipped
+from .tasks.inputs import AT_HAND, DataError, Inputs, load, move, warn_skipped
 from .tasks.task import SPLITS, Modality, Task, TaskError, as_task, tensor_hash
 
 #: Features or inputs of N samples by name, each (N, …), and the labels (N, …).
@@ -31,12 +31,16 @@ Batch = tuple[dict[str, Tensor], Tensor]
 MAX_VALUES_PER_FORWARD = 1 << 24
 
 
-def extract(modality: Modality, backbone: nn.Module, inputs: Tensor, L: int) -> dict[str, Tensor]:
+def extract(
+    modality: Modality, backbone: nn.Module, inputs: Tensor | list[Tensor], L: int
+) -> dict[str, Tensor]:
     """Features of one modality as ``backbone`` sees it: name → (N, C_i, L), or (N, C_i, 1).
 
+    ``inputs`` of a modality without a backbone are a list of its features, each (N, C_i, …).
     Raises FeatureError if the backbone's output is not what the modality declares.
     """
     outputs, place = backbone(inputs), f"backbone of {modality.name!r}"
+    n = len(inputs if isinstance(inputs, Tensor) else inputs[0])
     kinds = outputs if isinstance(outputs, (list, tuple)) else [outputs]
     others = ", ".join(type(o).__name__ for o in kinds if not isinstance(o, Tensor))
     if kinds is not outputs or others:
@@ -46,7 +50,7 @@ def extract(modality: Modality, backbone: nn.Module, inputs: Tensor, L: int) -> 
         raise FeatureError(place, f"{len(outputs)} features", allowed)
     features = {}
     for (name, channels), output in zip(modality.channels.items(), outputs, strict=True):
-        shape, n = tuple(output.shape), len(inputs)
+        shape = tuple(output.shape)
         if shape[:2] != (n, channels) or 0 in shape:
             raise FeatureError(f"feature {name!r}", f"shape {shape}", f"({n}, {channels}, …)")
         features[name] = pool(output.float(), L, modality.pooling)
@@ -194,9 +198,9 @@ class FeatureBank(Source):
         before = next(iter(backbone.parameters()), torch.empty(0)).device
         backbone.to(self.device).eval()
 
-        def extracted(batch: Tensor) -> dict[str, Tensor]:
+        def extracted(batch: Tensor | list[Tensor]) -> dict[str, Tensor]:
             with torch.no_grad():
-                return extract(modality, backbone, batch.to(self.device), self.L)
+                return extract(modality, backbone, move(batch, self.device), self.L)
 
         empty: dict[str, Tensor] = {}  # (1, C_i, L) each
         try:
@@ -299,17 +303,20 @@ class RawInputs(Source):
             inputs = batch.inputs or [torch.empty(0) for _ in self._inputs]
             named = zip(self._columns, inputs, strict=True)
             kept = labels[rows[batch.kept].to(self.device)]
-            yield {name: part.to(self.device) for name, part in named}, kept
+            yield {name: move(part, self.device) for name, part in named}, kept
         warn_skipped("items that cannot be read", found)
 
 
 def _file_values(columns: Sequence[Inputs]) -> int:
     """Values of one sample, if some of its inputs are in files; else 0."""
-    in_memory = all(isinstance(inputs, Tensor) for inputs in columns)
-    return 0 if in_memory else sum(_first(inputs).numel() for inputs in columns)
+    if all(isinstance(inputs, AT_HAND) for inputs in columns):
+        return 0
+    firsts = [_first(inputs) for inputs in columns]
+    parts = [first if isinstance(first, list) else [first] for first in firsts]
+    return sum(part.numel() for first in parts for part in first)
 
 
-def _first(inputs: Inputs) -> Tensor:
+def _first(inputs: Inputs) -> Tensor | list[Tensor]:
     """The first input that can be read."""
     why = None
     for item in range(len(inputs)):

@@ -18,6 +18,7 @@ from itertools import permutations, starmap, zip_longest
 from pathlib import Path
 
 from .errors import BmnasError, quoted
+from .published import PublishedCell, parse_published, write_published
 from .registry import Registry
 from .storage import atomic_write
 
@@ -245,6 +246,48 @@ class Genotype:
             made.append(CellGenotype(inputs, tuple(starmap(StepGenotype, steps))))
         return cls(features, tuple(made))
 
+    def to_published(self) -> str:
+        """The text that the released code prints for this genotype: ``Genotype(edges=…, …)``.
+
+        Raises GenotypeError for an operation that it has not.
+        """
+        cells = []
+        for i, cell in enumerate(self.cells):
+            nodes = cell_predecessors(self.features, i)
+            steps = [
+                (step.op, tuple(map(step_predecessors(j).index, step.inputs)))
+                for j, step in enumerate(cell.steps)
+            ]
+            inputs = tuple(map(nodes.index, cell.inputs))
+            cells.append(PublishedCell(inputs, steps))
+        return write_published(cells, len(self.features), GenotypeError)
+
+    @classmethod
+    def from_published(cls, text: str, features: Sequence[str], source: str = "") -> Genotype:
+        """Read the text of a genotype that the released code prints, also from its log.
+
+        ``features`` are the names of its input nodes in order; ``source`` names the text in errors.
+        The text is never evaluated. Raises GenotypeError for another text, for several different
+        genotypes in it, and for one that concatenates some Cells or steps only.
+        """
+        try:
+            return cls._from_published(text, _listed("features", features))
+        except GenotypeError as error:
+            raise GenotypeError(error.place, error.found, error.allowed, source) from None
+
+    @classmethod
+    def _from_published(cls, text: str, features: tuple[str, ...]) -> Genotype:
+        check_features(features)
+        made = []
+        for i, cell in enumerate(parse_published(text, len(features), GenotypeError)):
+            nodes = cell_predecessors(features, i)
+            steps = [
+                StepGenotype(op, tuple(step_predecessors(j)[node] for node in inputs))
+                for j, (op, inputs) in enumerate(cell.steps)
+            ]
+            made.append(CellGenotype(tuple(nodes[node] for node in cell.inputs), tuple(steps)))
+        return cls(features, tuple(made))
+
     def save(self, path: str | os.PathLike) -> Path:
         """Write :meth:`to_json` to ``path``, whole or not at all. Raises FileError."""
         with atomic_write(path) as beside:
@@ -254,19 +297,23 @@ class Genotype:
     @classmethod
     def load(cls, path: str | os.PathLike) -> Genotype:
         """Read a genotype file. Raises GenotypeError naming the file and the place in it."""
-        try:
-            path = Path(path)
-            text = path.read_text(encoding="utf-8")
-        except TypeError:
-            raise GenotypeError("path", path, "the path of a genotype file") from None
-        except FileNotFoundError:
-            raise GenotypeError("file", "nothing there", "a genotype file", str(path)) from None
-        except UnicodeDecodeError as error:
-            place = f"byte {error.start}"
-            raise GenotypeError(place, "no UTF-8", "text in UTF-8", str(path)) from None
-        except OSError as error:
-            raise GenotypeError("file", error.strerror, "a readable file", str(path)) from None
-        return cls.from_json(text, str(path))
+        return cls.from_json(read_text(path), str(path))
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """The text of a genotype's file. Raises GenotypeError naming it."""
+    try:
+        path = Path(path)
+        return path.read_text(encoding="utf-8")
+    except TypeError:
+        raise GenotypeError("path", path, "the path of a genotype file") from None
+    except FileNotFoundError:
+        raise GenotypeError("file", "nothing there", "a genotype file", str(path)) from None
+    except UnicodeDecodeError as error:
+        place = f"byte {error.start}"
+        raise GenotypeError(place, "no UTF-8", "text in UTF-8", str(path)) from None
+    except OSError as error:
+        raise GenotypeError("file", error.strerror, "a readable file", str(path)) from None
 
 
 def check_features(features: tuple[str, ...]) -> None:

@@ -171,6 +171,9 @@ def train(
             allowed = "a FusionNetwork of the same genotype, C, L and task"
             raise TrainError("start", type(start).__name__, allowed)
         net = copy.deepcopy(start)
+    if config.finetune and not any(list(m.backbone.parameters()) for m in task.modalities):
+        found = f"True for task {task.name!r}, whose features have no backbones"
+        raise TrainError("finetune", found, "False")
     if config.finetune:
         net, source = EndToEnd(task, net, config.L), RawInputs(task, device=device)
     else:

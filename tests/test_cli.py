@@ -262,6 +262,18 @@ def test_draw_refuses_a_bad_genotype_and_a_bad_picture_name_with_nothing_written
     assert os.listdir() == ["cell.json"]
 
 
+def test_draw_takes_what_the_released_code_logs():
+    step = "StepGenotype(inner_edges=[('skip', 0), ('skip', 1)], inner_steps=['Sum'], "
+    text = f"10:04 Genotype(edges=[('skip', 0), ('skip', 1)], steps=[{step}inner_concat=[2])], "
+    Path("log.txt").write_text(f"{text}concat=[2])\nbest: 0.9\n")
+    names = ("--feature", "Eye", "--feature", "Ear")
+    assert bmnas("draw", "log.txt", *names).stdout.strip() == "log.svg"
+    assert "Eye" in Path("log.svg").read_text()
+    assert "log.txt: features: found" in bmnas_fails("draw", "log.txt")
+    error = bmnas_fails("draw", "log.txt", *names, "--feature", "Nose")
+    assert "log.txt: concat: found [2]; allowed: [3], the outputs of all" in error
+
+
 class FakeData(SimpleNamespace):
     license, source = "CC BY 4.0", "its authors"
     fetched = False

@@ -9,7 +9,7 @@ from typer import Argument, Option
 from .. import experiments
 from ..draw import draw as draw_genotype
 from ..errors import BmnasError
-from ..genotype import Genotype
+from ..genotype import Genotype, GenotypeError, read_text
 from ..storage import atomic_write
 from .common import mean_and_std, out_option, pairs, repeated, table
 
@@ -57,7 +57,13 @@ def parameters(notebook: Notebook) -> None:
 
 
 def draw(
-    genotype: Annotated[Path, Argument(metavar="GENOTYPE", help="A genotype.json.")],
+    genotype: Annotated[
+        Path, Argument(metavar="GENOTYPE", help="A genotype.json, or what the released code logs.")
+    ],
+    features: Annotated[
+        list[str] | None,
+        repeated("--feature", "A feature's name, in order, if GENOTYPE is of the released code"),
+    ] = None,
     out: Annotated[
         Path | None, out_option("The picture; by default, GENOTYPE's name with .svg.")
     ] = None,
@@ -66,7 +72,15 @@ def draw(
     ] = "wasi",
 ) -> None:
     """Draw a genotype as a graph."""
-    picture = draw_genotype(Genotype.load(genotype), engine=engine)
+    text, source = read_text(genotype), str(genotype)
+    if features:
+        found = Genotype.from_published(text, features, source)
+    elif "Genotype(" in text:
+        names = "--feature NAME for each of its input nodes"
+        raise GenotypeError("features", "none for a genotype of the released code", names, source)
+    else:
+        found = Genotype.from_json(text, source)
+    picture = draw_genotype(found, engine=engine)
     path = out or genotype.with_suffix(".svg")
     if path.exists() and path.samefile(genotype):
         raise BmnasError("picture", f"{path}, the genotype's own file", "-o another one")

@@ -5,10 +5,11 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +19,10 @@ from ..runtime import generator
 
 class DataError(BmnasError):
     """Data files that are missing or damaged."""
+
+
+class TaskError(BmnasError):
+    """A task that does not exist or does not hold together."""
 
 
 class DataWarning(UserWarning):
@@ -51,17 +56,57 @@ class FileInputs:
         return self.read(int(items), None)
 
 
+@dataclass(frozen=True, eq=False)
+class FeatureArrays:
+    """Features that are there already, without a backbone: name → (items, C, …), NumPy or tensor.
+
+    Indexed like a tensor, it gives a list of tensors of float32, one a feature. Memory-mapped
+    arrays are read when they are indexed.
+    """
+
+    arrays: dict[str, np.ndarray | Tensor]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    def __getitem__(self, items: int | slice | Tensor) -> list[Tensor]:
+        return [_rows(array, items) for array in self.arrays.values()]
+
+    @cached_property
+    def version(self) -> str:
+        """Hash of the names, shapes and values, read some rows at a time."""
+        digest = hashlib.sha256()
+        for name, array in self.arrays.items():
+            digest.update(f"{name} {tuple(array.shape)} ".encode())
+            for start in range(0, len(array), 4096):
+                digest.update(_rows(array, slice(start, start + 4096)).numpy().tobytes())
+        return digest.hexdigest()
+
+
+def _rows(array: np.ndarray | Tensor, items: int | slice | Tensor) -> Tensor:
+    """Rows of an array as a tensor of float32 that shares no memory with it."""
+    if isinstance(array, Tensor):
+        return array[items].to("cpu", torch.float32, copy=True)
+    picked = array[items.numpy() if isinstance(items, Tensor) else items]
+    with np.errstate(over="ignore"):  # it becomes infinite, which is refused where it matters
+        return torch.from_numpy(np.array(picked, dtype=np.float32, order="C"))
+
+
 #: Most bytes of batches that workers read ahead, if their number is not given.
 MAX_PREFETCH_BYTES = 2 << 30
 
-#: Inputs of a modality: in memory, (items, …), or in files.
-Inputs = Tensor | FileInputs
+#: Inputs of a modality: in memory, (items, …), in files, or features without a backbone.
+Inputs = Tensor | FileInputs | FeatureArrays
+
+#: Inputs that need no worker processes.
+AT_HAND = (Tensor, FeatureArrays)
 
 
 class Loaded(NamedTuple):
     """The part of a batch that could be read."""
 
-    inputs: list[Tensor] | None  # (k, …) of each modality, k at most the batch's size; None if 0
+    #: (k, …) of each modality, k at most the batch's size, or a list of features; None if k is 0
+    inputs: list[Tensor | list[Tensor]] | None
     kept: Tensor  # (k,) positions in the batch
     failures: dict[tuple[int, int], str]  # (modality's position, item) → why it cannot be read
 
@@ -89,7 +134,7 @@ def load(
     """
     if workers is not None and (type(workers) is not int or workers < 0):
         raise DataError("workers", repr(workers), "an integer of 0 or more")
-    if all(isinstance(column, Tensor) for column in columns):
+    if all(isinstance(column, AT_HAND) for column in columns):
         for _, items in batches:
             inputs = [column[rows] for column, rows in zip(columns, items.T, strict=True)]
             yield Loaded(inputs, torch.arange(len(items)), {})
@@ -123,14 +168,28 @@ def _read(columns: Sequence[Inputs], stream: tuple | None, samples: Sequence[tup
         for m, (column, item) in enumerate(zip(columns, items, strict=True)):
             random = stream and generator(*stream, number)
             try:
-                in_memory = isinstance(column, Tensor)
-                inputs.append(column[item] if in_memory else column.read(item, random))
+                at_hand = isinstance(column, AT_HAND)
+                inputs.append(column[item] if at_hand else column.read(item, random))
             except DataError as error:
                 failures[m, item] = str(error)
         if len(inputs) == len(columns):
             found[k] = inputs
-    stacked = [torch.stack(column) for column in zip(*found.values(), strict=True)]
+    stacked = [_stack(column) for column in zip(*found.values(), strict=True)]
     return Loaded(stacked or None, torch.tensor(list(found), dtype=torch.long), failures)
+
+
+def _stack(samples: Sequence[Tensor | list[Tensor]]) -> Tensor | list[Tensor]:
+    """Inputs of one modality as a batch; those of several features each as one."""
+    if isinstance(samples[0], Tensor):
+        return torch.stack(samples)
+    return [torch.stack(feature) for feature in zip(*samples, strict=True)]
+
+
+def move(inputs: Tensor | list[Tensor], device: torch.device | str) -> Tensor | list[Tensor]:
+    """A batch of inputs, or of each feature, on a device."""
+    if isinstance(inputs, Tensor):
+        return inputs.to(device)
+    return [feature.to(device) for feature in inputs]
 
 
 def warn_skipped(what: str, reasons: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -12,17 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from ..config import SearchSettings, Settings, fit_fields
-from ..errors import BmnasError, check_type, near_miss
+from ..errors import check_type, near_miss
 from ..genotype import GenotypeError, check_features
 from ..networks import POOLINGS
 from ..registry import Registry
-from .inputs import FileInputs, Inputs
-
-SPLITS = ("train", "validation", "test")
-
-
-class TaskError(BmnasError):
-    """A task that does not exist or does not hold together."""
+from .arrays import SPLITS, default_settings, feature_arrays, label_tensor, split_rows
+from .inputs import FeatureArrays, FileInputs, Inputs, TaskError
 
 
 def _check_options(name: str, function: object) -> None:
@@ -68,10 +63,12 @@ class Modality:
 
     Attributes:
         name: e.g. ``"Image"``.
-        backbone: module from a batch of inputs to its list of features, first block first.
+        backbone: module from a batch of inputs to its list of features, first block first. For
+            features that are there already it is ``nn.Identity()``.
         channels: feature name → channels, in the order in which the backbone gives them.
-        inputs: (items, …), all items of all splits, or a
-            :class:`~bmnas_core.tasks.inputs.FileInputs`, which reads them on demand.
+        inputs: (items, …), all items of all splits; or a
+            :class:`~bmnas_core.tasks.inputs.FileInputs`, which reads them on demand; or
+            :class:`~bmnas_core.tasks.inputs.FeatureArrays`.
         pooling: how features are pooled to length L, see :func:`~bmnas_core.networks.pool`.
         classes: (items,), each item's own class, such as the digit it shows, or None.
     """
@@ -79,7 +76,7 @@ class Modality:
     name: str
     backbone: nn.Module
     channels: dict[str, int]
-    inputs: Tensor | FileInputs
+    inputs: Tensor | FileInputs | FeatureArrays
     pooling: str = "grid"
     classes: Tensor | None = None
 
@@ -166,6 +163,79 @@ class Task:
         fit_fields(self, TaskError)
         for problem in self._problems():
             raise TaskError(f"{self.name}: {problem}")
+
+    @classmethod
+    def from_features(
+        cls,
+        name: str,
+        features: Mapping[str, object],
+        labels: object,
+        splits: object = (0.6, 0.2, 0.2),
+        *,
+        groups: object = None,
+        metric: str | None = None,
+        class_names: Sequence[str] = (),
+        pooling: Mapping[str, str] | None = None,
+        config: Settings | None = None,
+        search_config: SearchSettings | None = None,
+        seed: int = 0,
+    ) -> Task:
+        """A task of one's own, from arrays of features that are there already.
+
+        Args:
+            name: what tables and pictures call it.
+            features: modality → an array, a list of arrays, or a dict from feature names to
+                arrays, of NumPy, also memory-mapped, or tensors: (n, C), (n, C, T), (n, C, H, W)
+                or (n, C, T, H, W). An array in a list is called ``Video_1``, …
+            labels: class numbers from 0 on or class names, (n,), or a multi-hot matrix of 0 and 1,
+                (n, classes).
+            splits: fractions for train, validation and test, stratified by class; or n names of
+                splits; or three arrays of row numbers, which may leave out rows.
+            groups: (n,), such as who speaks: with fractions, a group comes into one split whole.
+            metric: a name in :data:`bmnas_core.metrics.METRICS`; by default accuracy, or weighted
+                F1 for a multi-hot matrix.
+            class_names: of class numbers, or of the columns of a multi-hot matrix.
+            pooling: modality → how its features are pooled to length L, see
+                :func:`~bmnas_core.networks.pool`; by default ``"time"`` if it has a feature
+                (n, C, T, H, W), else ``"grid"``.
+            config, search_config: settings that differ from
+                :func:`~bmnas_core.tasks.arrays.default_settings`.
+            seed: of the split by fractions.
+
+        Raises TaskError, which names modality, feature and row, for arrays that do not fit.
+        """
+        check_type(name, str, "name", TaskError, "text")
+        arrays = feature_arrays(features)
+        n = len(next(iter(arrays.values())))
+        labels, classes, found = label_tensor(labels, n)
+        if found and class_names:
+            allowed = "names in one of them: class_names is for class numbers"
+            raise TaskError("class_names", "names beside labels that are names", allowed)
+        rows = split_rows(splits, labels, groups, seed)
+        modalities, pooling = [], dict(pooling or {})
+        for modality, own in arrays.items():
+            channels = {feature: int(array.shape[1]) for feature, array in own.arrays.items()}
+            usual = "time" if any(array.ndim == 5 for array in own.arrays.values()) else "grid"
+            how = pooling.pop(modality, usual)
+            modalities.append(Modality(modality, nn.Identity(), channels, own, how))
+        for modality in pooling:
+            found = f"modality {modality!r}{near_miss(modality, arrays)}"
+            raise TaskError("pooling", found, ", ".join(arrays))
+        usual, usual_search = default_settings(arrays, len(rows["train"]))
+        return cls(
+            name=name,
+            rule=None,
+            classes=classes,
+            metric=metric or ("accuracy" if labels.dim() == 1 else "weighted_f1"),
+            modalities=tuple(modalities),
+            splits={
+                split: Split(split, own[:, None].repeat(1, len(arrays)), labels[own])
+                for split, own in rows.items()
+            },
+            config=usual if config is None else config.with_defaults(usual),
+            search_config=(search_config or SearchSettings()).with_defaults(usual_search),
+            class_names=tuple(class_names) or found,
+        )
 
     def _problems(self) -> Iterator[str]:
         """What does not hold together; each check needs those before it to have passed."""

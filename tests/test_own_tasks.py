@@ -1,0 +1,315 @@
+"""A task from arrays: ten lines to a network, and one line for what is wrong with them."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import bmnas_core as bm
+from bmnas_core.config import SearchSettings, Settings
+from bmnas_core.tasks.arrays import SPLITS, split_rows
+
+N = 60
+SMALL = Settings(C=8, L=2, N=1, M=1, epochs=1, batch_size=16)
+QUICK = SearchSettings(selection="argmax", epochs=1, tuning_epochs=0)
+
+
+def arrays(n: int = N, seed: int = 0) -> dict[str, np.ndarray]:
+    """Features of every shape, which tell three classes."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(n) % 3
+    shapes = {
+        "vector": (n, 5),
+        "moments": (n, 4, 6),
+        "image": (n, 3, 4, 5),
+        "video": (n, 2, 3, 4, 5),
+    }
+    found = {name: random.normal(size=shape) for name, shape in shapes.items()}
+    for values in found.values():
+        values[:, 0] += 2 * labels.reshape(-1, *[1] * (values.ndim - 2))
+    return found | {"labels": labels}
+
+
+def own_task(**changes) -> bm.Task:
+    a = arrays()
+    given = {
+        "name": "mine",
+        "features": {"Video": [a["video"], a["moments"]], "Text": {"words": a["vector"]}},
+        "labels": a["labels"],
+        "config": SMALL,
+        "search_config": QUICK,
+    }
+    return bm.Task.from_features(**given | changes)
+
+
+def test_ten_lines_lead_from_arrays_to_a_drawn_genotype_and_a_test_score():
+    a = arrays(120)
+    task = bm.Task.from_features("mine", {"Image": a["image"], "Text": a["vector"]}, a["labels"])
+    assert task.features == ("Image_1", "Text_1") and task.classes == 3
+    search = bm.Search(task, bm.SearchConfig(epochs=1, selection="argmax"), device="cpu")
+    for _ in search:
+        pass
+    assert "<svg" in bm.draw(search.best_genotype).svg
+    config = bm.TrainConfig(epochs=7)
+    net, _ = bm.train(search.best_genotype, task, config, device="cpu", progress=False)
+    assert bm.evaluate(net, task) > 0.6
+
+
+def test_features_of_every_shape_may_meet_in_a_modality():
+    task = own_task()
+    assert task.channels == {"Video_1": 2, "Video_2": 4, "words": 5}
+    assert task.modality("Video").pooling == "time" and task.modality("Text").pooling == "grid"
+    bank = bm.FeatureBank(task, 2, device="cpu")
+    shapes = {name: tuple(values.shape[1:]) for name, values in bank.features.items()}
+    assert shapes == {"Video_1": (2, 2), "Video_2": (4, 2), "words": (5, 1)}
+    video = torch.from_numpy(arrays()["video"]).float()
+    torch.testing.assert_close(bank.features["Video_1"], bm.pool(video, 2, "time"))
+
+
+@pytest.mark.parametrize("kind", ["numpy", "tensor", "memory-mapped", "half", "list"])
+def test_every_kind_of_array_gives_the_same_features(kind, tmp_path):
+    values = np.random.default_rng(1).integers(-8, 8, (N, 3, 4)).astype(np.float64)
+    np.save(tmp_path / "a.npy", values)
+    same = {
+        "numpy": values,
+        "tensor": torch.from_numpy(values),
+        "memory-mapped": np.load(tmp_path / "a.npy", mmap_mode="r"),
+        "half": values.astype(np.float16),
+        "list": [row.tolist() for row in values],
+    }[kind]
+    task = own_task(features={"A": {"a": same}, "B": {"b": arrays()["vector"]}})
+    bank = bm.FeatureBank(task, 4, device="cpu")
+    assert torch.equal(bank.features["a"], torch.from_numpy(values).float())
+    plain = own_task(features={"A": {"a": values}, "B": {"b": arrays()["vector"]}})
+    own, other = (one.modality("A").fingerprint() for one in (task, plain))
+    assert own == other
+
+
+def test_a_task_from_the_features_of_digits_gives_the_same_search_to_the_bit():
+    task = bm.load_task("digits", rule="sum")
+    bank = bm.FeatureBank(task, device="cpu")
+    index = torch.cat([task.split(name).index for name in SPLITS])
+    labels = torch.cat([task.split(name).labels for name in SPLITS])
+    ends = np.cumsum([len(task.split(name)) for name in SPLITS])
+    features = {
+        modality.name: {name: bank.features[name][index[:, m]] for name in modality.channels}
+        for m, modality in enumerate(task.modalities)
+    }
+    same = bm.Task.from_features(
+        "other",
+        features,
+        labels,
+        np.split(np.arange(len(labels)), ends[:-1]),
+        config=task.config,
+        search_config=task.search_config,
+    )
+    config = bm.SearchConfig(epochs=1, selection="argmax")
+    first, second = (bm.Search(one, config, seed=3, device="cpu") for one in (task, same))
+    for a, b in zip(first, second, strict=True):
+        assert np.array_equal(a.alpha, b.alpha)
+        assert a.val_loss == b.val_loss and a.genotype == b.genotype
+
+
+def test_settings_follow_from_the_data_and_can_be_given():
+    a = arrays(2000)
+    features = {"Image": a["image"], "Text": a["vector"], "Time": a["moments"]}
+    large = bm.Task.from_features("large", features, a["labels"])
+    small = bm.Task.from_features(
+        "small", {k: v[:99] for k, v in features.items()}, a["labels"][:99]
+    )
+    assert large.config.N == small.config.N == 2 and large.config.L == 4
+    assert small.config.C < large.config.C and small.config.dropout > large.config.dropout
+    assert small.config.epochs > large.config.epochs
+    vectors = own_task(features={k: {k: a["vector"][:N]} for k in "AB"}, config=None)
+    assert vectors.config.L == 1  # none has positions
+    mine = bm.Task.from_features("mine", features, a["labels"], config=Settings(C=10))
+    assert mine.config.C == 10 and mine.config.epochs == large.config.epochs
+
+
+def test_labels_may_be_numbers_names_or_several_at_once():
+    numbers = arrays()["labels"]
+    assert own_task().class_names == ()
+    names = np.array(["low", "mid", "high"])[numbers]
+    for labels in (names, names.tolist(), names.astype(object)):
+        task = own_task(labels=labels)
+        assert task.class_names == ("high", "low", "mid") and task.classes == 3
+        found = [task.class_names[k] for k in task.split("test").labels]
+        assert found == [names[row] for row in task.split("test").index[:, 0]]
+    assert own_task(labels=numbers + 1).class_names == ("1", "2", "3")
+    assert own_task(labels=numbers > 0).class_names == ("False", "True")
+    assert own_task(class_names=("a", "b", "c")).class_names == ("a", "b", "c")
+    hot = np.eye(3, dtype=int)[numbers]
+    task = own_task(labels=hot, class_names=("a", "b", "c"))
+    assert task.metric == "weighted_f1" and task.split("train").labels.shape[1] == 3
+
+
+@given(
+    sizes=st.lists(st.integers(4, 30), min_size=2, max_size=5),
+    train=st.floats(0.4, 0.7),
+    seed=st.integers(0, 9),
+)
+def test_fractions_split_each_class_alike(sizes, train, seed):
+    labels = torch.cat([torch.full((n,), k) for k, n in enumerate(sizes)])
+    rest = (1 - train) / 2
+    rows = split_rows((train, rest, rest), labels, seed=seed)
+    assert sorted(torch.cat([*rows.values()]).tolist()) == list(range(len(labels)))
+    for k, n in enumerate(sizes):
+        for name, share in zip(SPLITS, (train, rest, rest), strict=True):
+            assert abs(int((labels[rows[name]] == k).sum()) - share * n) <= 1.5
+    again = split_rows((train, rest, rest), labels, seed=seed)
+    assert all(torch.equal(rows[name], again[name]) for name in SPLITS)
+
+
+@given(seed=st.integers(0, 99), groups=st.integers(8, 20))
+def test_a_group_comes_into_one_split(seed, groups):
+    own = np.random.default_rng(seed).integers(groups, size=200)
+    labels = torch.from_numpy(np.random.default_rng(seed).integers(2, size=200))
+    rows = split_rows((0.5, 0.25, 0.25), labels, [f"speaker {g}" for g in own], seed)
+    found = [set(own[rows[name].numpy()]) for name in SPLITS]
+    assert sum(map(len, found)) == len(set(own)) and all(found)
+
+
+def test_splits_may_be_names_rows_or_booleans():
+    names = np.array(["train", "dev", "test"])[np.arange(N) // 20 % 3]
+    rows = [np.flatnonzero(names == name) for name in ("train", "dev", "test")]
+    for splits in (names, names.tolist(), rows, [names == n for n in ("train", "dev", "test")]):
+        task = own_task(splits=splits)
+        for name, own in zip(SPLITS, rows, strict=True):
+            assert task.split(name).index[:, 0].tolist() == own.tolist()
+    part = own_task(splits={"train": rows[0], "validation": rows[1], "test": rows[2][:5]})
+    assert len(part.split("test")) == 5
+
+
+def with_value(value, shape=(N, 5)):
+    values = np.zeros(shape)
+    values[7, 2] = value
+    return values
+
+
+VECTOR = np.zeros((N, 5))
+THREE = np.arange(N) % 3
+WRONG = {
+    "no dict": ({"features": [VECTOR, VECTOR]}, "features: found .*; allowed: a dict from mod"),
+    "no modality": ({"features": {}}, "features: found {}; allowed: a dict from modalities"),
+    "one modality": ({"features": {"A": VECTOR}}, "mine: found 1 modality; allowed: two or more"),
+    "a number as a name": ({"features": {1: VECTOR}}, "features: modality: found 1; allowed: text"),
+    "no feature": ({"features": {"A": [], "B": VECTOR}}, "A: features: found none; allowed: at l"),
+    "twice": ({"features": {"A": {"f": VECTOR}, "B": {"f": VECTOR}}}, "feature 'f' twice"),
+    "a Cell's name": ({"features": {"A": {"C1": VECTOR}, "B": VECTOR}}, r"features\[0\]: found 'C"),
+    "a column": ({"features": {"A": VECTOR[:, 0], "B": VECTOR}}, r"A: A_1: found .*\(60,\); allo"),
+    "six axes": ({"features": {"A": np.zeros((N, 1, 1, 1, 1, 1)), "B": VECTOR}}, "A: A_1: found"),
+    "no channel": ({"features": {"A": VECTOR[:, :0], "B": VECTOR}}, r"A_1: found .*\(60, 0\); al"),
+    "objects": ({"features": {"A": VECTOR.astype(object), "B": VECTOR}}, "A: A_1: .* type object"),
+    "texts": ({"features": {"A": VECTOR.astype(str), "B": VECTOR}}, "A: A_1: .*; allowed: numbers"),
+    "complex": ({"features": {"A": VECTOR + 0j, "B": VECTOR}}, "A_1: found values of type complex"),
+    "ragged": ({"features": {"A": {"a": [[1], [1, 2]]}, "B": VECTOR}}, "A: a: found lists of uneq"),
+    "lengths": ({"features": {"A": VECTOR, "B": VECTOR[:50]}}, "'B_1': found 50 rows; allowed: 60"),
+    "NaN": ({"features": {"A": with_value(np.nan), "B": VECTOR}}, "A: A_1, row 7: found NaN; allo"),
+    "infinity": (
+        {"features": {"A": with_value(-np.inf), "B": VECTOR}},
+        "A_1, row 7: found infinity",
+    ),
+    "too large": (
+        {"features": {"A": with_value(1e300), "B": VECTOR}},
+        "A_1, row 7: found infinity",
+    ),
+    "fewer labels": ({"labels": THREE[:50]}, "labels: found 50 rows; allowed: 60"),
+    "one label": ({"labels": 3}, "labels: found a single value; allowed: 60"),
+    "floats": ({"labels": THREE / 2}, "labels: found values of type float64; allowed: class num"),
+    "a cube": (
+        {"labels": np.zeros((N, 2, 2), int)},
+        r"labels: found an array of shape \(60, 2, 2\)",
+    ),
+    "a gap in labels": (
+        {"labels": ["a", None, "b"] * 20},
+        "labels, row 1: found None; allowed: a c",
+    ),
+    "no 0 or 1": (
+        {"labels": np.eye(3, dtype=int)[THREE] * 2},
+        "labels, row 0: found .*2.*; allowed: 0 a",
+    ),
+    "uneven labels": ({"labels": [[1], [0, 1]] * 30}, "labels: found lists of unequal lengths"),
+    "names twice": (
+        {"labels": THREE + 5, "class_names": ("a", "b", "c")},
+        "class_names: found names bes",
+    ),
+    "too few names": ({"class_names": ("a",)}, "mine: found 1 class names; allowed: 3, or none"),
+    "a rare class": (
+        {"labels": np.r_[THREE[:-1], 3], "splits": [range(40), range(40, 50), range(50, N)]},
+        "split 'train': class 3: found no samples; allowed: one at least",
+    ),
+    "an empty column": (
+        {"labels": np.eye(4, dtype=int)[THREE]},
+        "split 'train': class 3: found no samp",
+    ),
+    "fractions": (
+        {"splits": (0.5, 0.2, 0.2)},
+        r"splits: found \(0.5, 0.2, 0.2\); allowed: three fractions",
+    ),
+    "no test": ({"splits": (0.5, 0.5, 0)}, "splits: found .*; allowed: three fractions above 0"),
+    "two fractions": (
+        {"splits": (0.5, 0.5)},
+        "splits: found .*; allowed: three fractions, three arr",
+    ),
+    "another name": (
+        {"splits": ["train"] * 59 + ["tset"]},
+        r"splits, row 59: found 'tset' \(did you mean 'test'",
+    ),
+    "a split's name": ({"splits": {"trian": [0]}}, r"splits: found 'trian' \(did you mean 'train'"),
+    "no validation": (
+        {"splits": {"train": range(30), "test": range(30, N)}},
+        "split 'validation': found no",
+    ),
+    "a row too many": (
+        {"splits": [range(30), range(30, 40), range(40, 61)]},
+        "splits: test: found row 60; allowed: 0…59",
+    ),
+    "in two": (
+        {"splits": [range(31), range(30, 40), range(40, N)]},
+        "splits: found row 30 in 'train' and 'valid",
+    ),
+    "in one twice": (
+        {"splits": [[0, 1, 2, 2], range(30, 40), range(40, N)]},
+        "splits: found row 2 twice in 'train'",
+    ),
+    "floats as rows": (
+        {"splits": [np.arange(30) / 2, range(30, 40), range(40, N)]},
+        "splits: train: found an array",
+    ),
+    "groups": ({"groups": range(50)}, r"groups: found an array of shape \(50,\); allowed: \(60,\)"),
+    "groups and rows": (
+        {"groups": range(N), "splits": [range(30), range(30, 40), range(40, N)]},
+        "groups: found groups beside splits that are given",
+    ),
+    "two groups": ({"groups": [0, 1] * 30}, "split '(validation|test)': found no samples"),
+    "a metric": ({"metric": "acuracy"}, "acuracy"),
+    "a pooling": (
+        {"pooling": {"Text": "tiem"}},
+        "Text: pooling: found 'tiem'; allowed: grid, time",
+    ),
+    "pooling of none": (
+        {"pooling": {"Txt": "time"}},
+        r"pooling: found modality 'Txt' \(did you mean 'Text'",
+    ),
+    "no name": ({"name": 3}, "name: found int; allowed: text"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_wrong_is_said_in_one_line(what):
+    changes, message = WRONG[what]
+    with pytest.raises(bm.BmnasError, match=message) as error:
+        task = own_task(**changes)
+        bm.Search(task, device="cpu")
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+def test_features_without_backbones_cannot_be_fine_tuned():
+    task = own_task()
+    genotype = bm.Genotype(
+        task.features,
+        (bm.CellGenotype(("Video_1", "words"), (bm.StepGenotype("sum", ("X", "Y")),)),),
+    )
+    with pytest.raises(bm.TrainError, match="finetune: found True for task 'mine', whose features"):
+        bm.train(genotype, task, bm.TrainConfig(finetune=True), device="cpu")
