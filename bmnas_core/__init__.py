@@ -60,6 +60,7 @@ from .tasks import (
     Split,
     Task,
     TaskError,
+    load_features,
     load_task,
     register_rule,
     register_task,

@@ -64,6 +64,30 @@ def fetch(task: DataSetName) -> None:
     typer.echo(f"{task}: in {entry.root}")
 
 
+@data.command()
+def describe(
+    path: Annotated[Path, Argument(metavar="PATH", help="A folder or file of arrays.")],
+) -> None:
+    """Print what a task from the arrays in PATH would be: its features, splits and settings."""
+    found = tasks.load_features(path)
+    rows = [
+        (modality, name, " × ".join(map(str, array.shape)), array.dtype)
+        for modality, arrays in found["features"].items()
+        for name, array in arrays.items()
+    ]
+    typer.echo(table(rows, ("modality", "feature", "shape", "type")))
+    if "labels" not in found:
+        typer.echo(
+            "\nno labels: a file labels.npy, or a table with a column label, would hold them"
+        )
+        return
+    task = tasks.Task.from_features(path.stem, **found)
+    typer.echo(f"\n{task!r}")
+    for what, settings in {"settings": task.config, "search": task.search_config}.items():
+        used = (f"{name} {value}" for name, value in vars(settings).items() if value is not None)
+        typer.echo(f"{what}: {', '.join(used)}")
+
+
 def _data_sets(task: str = "") -> Mapping:
     """The data sets by name, or only ``task``."""
     return {task: tasks.DATA_SETS[task]} if task else tasks.DATA_SETS

@@ -2,5 +2,6 @@
 
 from .files import DATA_SETS
 from .inputs import DataError, DataWarning, FileInputs
+from .load import load_features
 from .rules import RULES, DigitPair, register_rule
 from .task import TASKS, Modality, Split, Task, TaskError, load_task, register_task
