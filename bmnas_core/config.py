@@ -93,8 +93,8 @@ class Settings(Config):
 
     C: int | None = setting(ge=1)
     L: int | None = setting(ge=1)
-    N: int | None = setting(ge=1)
-    M: int | None = setting(ge=1)
+    N: int | None = setting(ge=1, le=64)  # as a genotype, genotype.LARGEST
+    M: int | None = setting(ge=1, le=64)
     epochs: int | None = setting(ge=1)
     batch_size: int | None = setting(ge=2)
     dropout: float | None = setting(ge=0.0, le=0.95)

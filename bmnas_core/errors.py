@@ -15,6 +15,10 @@ class BmnasError(ValueError):
         super().__init__(f"{place}: found {found}; allowed: {allowed}" if said else place)
 
 
+class TaskError(BmnasError):
+    """A task that does not exist or does not hold together."""
+
+
 class FileError(BmnasError, OSError):
     """A file that cannot be written."""
 

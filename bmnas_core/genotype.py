@@ -271,7 +271,10 @@ class Genotype:
         genotypes in it, and for one that concatenates some Cells or steps only.
         """
         try:
-            return cls._from_published(text, _listed("features", features))
+            named = () if isinstance(features, (str, bytes)) else features
+            return cls._from_published(text, tuple(named))
+        except TypeError:
+            raise GenotypeError("features", features, "a list of names", source) from None
         except GenotypeError as error:
             raise GenotypeError(error.place, error.found, error.allowed, source) from None
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .errors import TaskError
 from .registry import Registry
-from .tasks.task import Task, TaskError
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,13 @@ class Metric:
 
     loss: Callable[[Tensor, Tensor], Tensor]
     score: Callable[[Tensor, Tensor], float]
+
+    def fits(self, classes: int, labels: Tensor) -> bool:
+        """Whether it takes such labels: (n,) classes, or (n, classes) of 0 and 1."""
+        try:
+            return self.loss(torch.zeros(len(labels), classes), labels).dim() == 0
+        except (RuntimeError, ValueError, IndexError, TypeError):  # PyTorch's, for other labels
+            return False
 
     owner = property(lambda self: self.score, doc="What the registry takes for its definition.")
 
@@ -61,7 +68,7 @@ def register_metric(name: str, loss: Callable[[Tensor, Tensor], Tensor]):
     return decorate
 
 
-def metric_of(task: Task) -> Metric:
+def metric_of(task) -> Metric:
     """The metric that a task names. Raises :class:`TaskError` for one that does not exist."""
     if task.metric not in METRICS:
         raise TaskError(f"{task.name}: metric", repr(task.metric), METRICS.names)

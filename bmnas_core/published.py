@@ -41,6 +41,10 @@ def parse_published(text: str, features: int, error: type[BmnasError]) -> list[P
         return _parse(_find(text, error), features, error)
     except (RecursionError, MemoryError):  # the latter from Python's parser
         raise error("text", "very deep nesting", ALLOWED) from None
+    except BmnasError:
+        raise
+    except ValueError:  # Python refuses to print it
+        raise error("text", "a number of thousands of digits", ALLOWED) from None
 
 
 def _parse(node: ast.expr, features: int, error: type[BmnasError]) -> list[PublishedCell]:
@@ -54,7 +58,7 @@ def _parse(node: ast.expr, features: int, error: type[BmnasError]) -> list[Publi
         listed = _listed(f"{place}.inner_steps", inner["inner_steps"], error)
         operations = [_literal(f"{place}.inner_steps", name, error) for name in listed]
         for name in operations:
-            if name not in OPERATIONS:
+            if not isinstance(name, str) or name not in OPERATIONS:
                 allowed = f"{', '.join(OPERATIONS)}{near_miss(name, OPERATIONS)}"
                 raise error(f"{place}.inner_steps", name, allowed)
         pairs = _edges(f"{place}.inner_edges", inner["inner_edges"], len(operations), 2, error)
@@ -92,12 +96,15 @@ def _find(text: object, error: type[BmnasError]) -> ast.Call:
         raise error("text", text, ALLOWED)
     if len(text) > LONGEST:
         raise error("text", f"{len(text):,} characters", f"at most {LONGEST:,}")
-    opened, found = [], set()
+    opened, inside, found = [], 0, set()
     for match in re.finditer(r"((?<![A-Za-z])Genotype)?\(|\)", text):
         if match[0] != ")":
             opened.append(match.start() if match[1] else None)
+            inside += bool(match[1])
         elif opened and (start := opened.pop()) is not None:
-            found.add(text[start : match.end()])
+            inside -= 1
+            if not inside:  # the outermost: one in another would be kept many times
+                found.add(text[start : match.end()])
     if len(found) != 1:
         raise error("text", f"{len(found)} different genotypes", ALLOWED)
     try:

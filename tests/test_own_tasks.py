@@ -1,6 +1,9 @@
 """A task from arrays: ten lines to a network, and one line for what is wrong with them."""
 
+import time
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -8,6 +11,7 @@ from hypothesis import strategies as st
 
 import bmnas_core as bm
 from bmnas_core.config import SearchSettings, Settings
+from bmnas_core.tasks import inputs
 from bmnas_core.tasks.arrays import SPLITS, split_rows
 
 N = 60
@@ -145,7 +149,7 @@ def test_labels_may_be_numbers_names_or_several_at_once():
 
 
 @given(
-    sizes=st.lists(st.integers(4, 30), min_size=2, max_size=5),
+    sizes=st.lists(st.integers(8, 30), min_size=2, max_size=5),
     train=st.floats(0.4, 0.7),
     seed=st.integers(0, 9),
 )
@@ -181,6 +185,43 @@ def test_splits_may_be_names_rows_or_booleans():
     assert len(part.split("test")) == 5
 
 
+def test_forms_that_people_use_are_taken():
+    numbers, names = arrays()["labels"], np.array(["low", "mid", "high"])[arrays()["labels"]]
+    plain = own_task(labels=numbers)
+    rows = [plain.split(name).index[:, 0] for name in SPLITS]
+    twelve = np.arange(N) % 12
+    objects = own_task(labels=twelve.astype(object))
+    assert objects.class_names == () and objects.classes == 12
+    for labels in (pd.Series(numbers), pd.Series(numbers, dtype="Int64"), list(numbers)):
+        assert torch.equal(
+            own_task(labels=labels).split("train").labels, plain.split("train").labels
+        )
+    for labels in (names.astype("S"), [name.encode() for name in names], pd.Categorical(names)):
+        assert own_task(labels=labels).class_names == ("high", "low", "mid")
+    shares = np.array([0.6, 0.2, 0.2])
+    named = {"train": 0.6, "val": 0.2, "test": 0.2}
+    for splits in (shares, torch.from_numpy(shares), tuple(shares.astype("f4")), named):
+        found = own_task(splits=splits)
+        assert [found.split(k).index[:, 0].tolist() for k in SPLITS] == [r.tolist() for r in rows]
+    by_rows = own_task(splits=dict(zip(("train", "dev", "test"), rows, strict=True)))
+    assert torch.equal(by_rows.split("validation").index, plain.split("validation").index)
+    listed = own_task(features={"A": np.ones((N, 4)).tolist(), "B": arrays()["vector"]})
+    assert listed.channels == {"A_1": 4, "B_1": 5}
+    assert own_task(class_names=np.array(["a", "b", "c"])).class_names == ("a", "b", "c")
+
+
+def test_large_data_are_split_at_once_and_read_by_the_piece(monkeypatch):
+    labels = torch.arange(500_000) % 7
+    start = time.perf_counter()
+    rows = split_rows((0.8, 0.1, 0.1), labels)
+    assert time.perf_counter() - start < 5 and abs(len(rows["test"]) - 50_000) < 4
+    monkeypatch.setattr(inputs, "MAX_CHUNK", 100)
+    values = np.arange(600.0).reshape(20, 30)
+    chunks = list(inputs.FeatureArrays({"a": values}).chunks())
+    assert [start for _, start, _ in chunks] == list(range(0, 20, 3))
+    assert torch.equal(torch.cat([rows for _, _, rows in chunks]), torch.from_numpy(values).float())
+
+
 def with_value(value, shape=(N, 5)):
     values = np.zeros(shape)
     values[7, 2] = value
@@ -193,7 +234,10 @@ WRONG = {
     "no dict": ({"features": [VECTOR, VECTOR]}, "features: found .*; allowed: a dict from mod"),
     "no modality": ({"features": {}}, "features: found {}; allowed: a dict from modalities"),
     "one modality": ({"features": {"A": VECTOR}}, "mine: found 1 modality; allowed: two or more"),
-    "a number as a name": ({"features": {1: VECTOR}}, "features: modality: found 1; allowed: text"),
+    "a number as a name": (
+        {"features": {1: VECTOR}},
+        "features: modality: found 1; allowed: printable text",
+    ),
     "no feature": ({"features": {"A": [], "B": VECTOR}}, "A: features: found none; allowed: at l"),
     "twice": ({"features": {"A": {"f": VECTOR}, "B": {"f": VECTOR}}}, "feature 'f' twice"),
     "a Cell's name": ({"features": {"A": {"C1": VECTOR}, "B": VECTOR}}, r"features\[0\]: found 'C"),
@@ -215,7 +259,7 @@ WRONG = {
         "A_1, row 7: found infinity",
     ),
     "fewer labels": ({"labels": THREE[:50]}, "labels: found 50 rows; allowed: 60"),
-    "one label": ({"labels": 3}, "labels: found a single value; allowed: 60"),
+    "one label": ({"labels": 3}, r"labels: found an array of shape \(\); allowed: 60 rows"),
     "floats": ({"labels": THREE / 2}, "labels: found values of type float64; allowed: class num"),
     "a cube": (
         {"labels": np.zeros((N, 2, 2), int)},
@@ -223,7 +267,7 @@ WRONG = {
     ),
     "a gap in labels": (
         {"labels": ["a", None, "b"] * 20},
-        "labels, row 1: found None; allowed: a c",
+        "labels, row 1: found None; allowed: class numbers or names",
     ),
     "no 0 or 1": (
         {"labels": np.eye(3, dtype=int)[THREE] * 2},
@@ -277,7 +321,7 @@ WRONG = {
         {"splits": [np.arange(30) / 2, range(30, 40), range(40, N)]},
         "splits: train: found an array",
     ),
-    "groups": ({"groups": range(50)}, r"groups: found an array of shape \(50,\); allowed: \(60,\)"),
+    "groups": ({"groups": range(50)}, "groups: found 50 rows; allowed: 60 rows"),
     "groups and rows": (
         {"groups": range(N), "splits": [range(30), range(30, 40), range(40, N)]},
         "groups: found groups beside splits that are given",
@@ -292,15 +336,82 @@ WRONG = {
         {"pooling": {"Txt": "time"}},
         r"pooling: found modality 'Txt' \(did you mean 'Text'",
     ),
-    "no name": ({"name": 3}, "name: found int; allowed: text"),
+    "a gap in numbers": ({"labels": [0, 1, float("nan")] * 20}, "labels, row 2: found nan; allow"),
+    "NaN in a column": ({"labels": np.where(THREE > 1, np.nan, THREE)}, "labels, row 2: found NaN"),
+    "1 and its text": ({"labels": [1, "1", 2] * 20}, "labels, row 1: found '1' beside 1; allowed"),
+    "a column of one": ({"labels": (THREE % 2)[:, None]}, "labels: found .*its one column"),
+    "a masked feature": (
+        {"features": {"A": np.ma.masked_equal(with_value(5.0), 5), "B": VECTOR}},
+        "A: A_1, row 7: found a masked value; allowed: values that are all there",
+    ),
+    "a sparse tensor": (
+        {"features": {"A": torch.eye(N).to_sparse(), "B": VECTOR}},
+        "A: A_1: found a tensor that is sparse",
+    ),
+    "a tensor of nothing": (
+        {"features": {"A": torch.zeros(N, 3, device="meta"), "B": VECTOR}},
+        "A: A_1: found a tensor that is meta",
+    ),
+    "labels of nothing": ({"labels": torch.zeros(N, device="meta")}, "labels: found a tensor that"),
+    "a line in a name": ({"features": {"A\nB": VECTOR, "B": VECTOR}}, "modality: found 'A.*nB'"),
+    "a line in a feature": ({"features": {"A": {"a\n": VECTOR}, "B": VECTOR}}, "A: feature: found"),
+    "a group of nobody": (
+        {"groups": [1, None] * 30},
+        "groups, row 1: found None; allowed: a whole",
+    ),
+    "two splits": (
+        {"splits": (range(40), range(40, N))},
+        "splits: found .*; allowed: three fracti",
+    ),
+    "rows in rows": (
+        {"splits": ([[1], [1, 2]], [3], [4])},
+        "splits: train: found lists of unequal",
+    ),
+    "one in validation": (
+        {"splits": [range(40), [40], range(41, N)]},
+        "split 'validation': found 1 sample; allowed: at least two",
+    ),
+    "another dict": ({"splits": {"train": 0.5, "vall": 0.2, "test": 0.3}}, "splits: found 'vall'"),
+    "a metric for several": (
+        {"metric": "weighted_f1"},
+        "'weighted_f1' for such labels; allowed: ac",
+    ),
+    "a metric for one": (
+        {"labels": np.eye(3, dtype=int)[THREE], "metric": "accuracy"},
+        "metric: found 'accuracy' for such labels; allowed: weighted_f1",
+    ),
+    "settings as a dict": ({"config": {"L": 3}}, r"config: found {'L': 3}; allowed: bm.Settings"),
+    "other settings": ({"config": bm.TrainConfig()}, r"config: found .*; allowed: bm.Settings"),
+    "search settings": (
+        {"search_config": 5},
+        r"search_config: found 5; allowed: bm.SearchSettings",
+    ),
+    "65 Cells": (
+        {"config": lambda: Settings(N=65)},
+        "Settings.N: found 65; allowed: at least 1, at",
+    ),
+    "pooling as text": ({"pooling": "grid"}, "pooling: found 'grid'; allowed: a dict"),
+    "pooling of a video": (
+        {"pooling": {"Video": "grid"}},
+        r"Video: pooling of 'Video_1': found 'grid' for 3 axes behind \(n, C\); allowed: 'time'",
+    ),
+    "a seed": ({"seed": 1.5}, "seed: found 1.5; allowed: an integer"),
+    "a set of names": ({"class_names": {"a", "b", "c"}}, "class_names: found .*; allowed: a list"),
+    "letters": ({"class_names": "abc"}, "class_names: found 'abc'; allowed: a list of texts"),
+    "a name twice": (
+        {"class_names": ("a", "b", "a")},
+        r"class_names\[2\]: found 'a'; allowed: each",
+    ),
+    "no name": ({"name": 3}, "name: found 3; allowed: printable text"),
 }
 
 
 @pytest.mark.parametrize("what", WRONG)
 def test_what_is_wrong_is_said_in_one_line(what):
     changes, message = WRONG[what]
+    late = {name: value for name, value in changes.items() if callable(value)}
     with pytest.raises(bm.BmnasError, match=message) as error:
-        task = own_task(**changes)
+        task = own_task(**changes | {name: value() for name, value in late.items()})
         bm.Search(task, device="cpu")
     assert "\n" not in str(error.value) and len(str(error.value)) < 300
 

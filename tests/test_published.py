@@ -2,6 +2,7 @@
 
 import time
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given
@@ -112,6 +113,11 @@ WRONG = {
         "Genotype(edges=[], steps=[], concat=[])",
         "steps: found .*; allowed: a list of",
     ),
+    "a list as an operation": (changed("['LinearGLU']", "[['Sum']]"), r"found \['Sum'\]; allowed"),
+    "a huge number": (
+        changed("('skip', 3)", "('skip', 0x" + "f" * 20000 + ")"),
+        "text: found 'a n",
+    ),
     "too long": (LOGGED + " " * (1 << 20), "text: found '1,048,.*; allowed: at most 1,048,576"),
     "deep": ("Genotype(edges=" + "-" * 20000 + "1)", "text: found .very"),
 }
@@ -130,11 +136,19 @@ def test_other_features_than_the_networks_are_refused():
         Genotype.from_published(LOGGED, FEATURES[:6])
     with pytest.raises(GenotypeError, match=r"concat: found \[8, 9\]; allowed: \[9, 10\]"):
         Genotype.from_published(LOGGED, (*FEATURES, "Text_1"))
+    assert Genotype.from_published(LOGGED, np.array(FEATURES)).features == FEATURES
+    for features in (3, "Video"):
+        with pytest.raises(GenotypeError, match="features: found .*; allowed: a"):
+            Genotype.from_published(LOGGED, features)
     with pytest.raises(GenotypeError, match=r"features\[1\]: found 'a'; allowed: each name once"):
         Genotype.from_published(LOGGED, ["a", "a"])
 
 
-@pytest.mark.parametrize("text", ["Genotype(" * 100_000, "(" * 1_000_000, "Genotype()" * 100_000])
+HOSTILE = ["Genotype(" * 100_000, "(" * 1_000_000, "Genotype()" * 100_000]
+HOSTILE += ["Genotype(" * 50_000 + ")" * 50_000, "(" * 500_000 + "Genotype()" * 50_000]
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_a_hostile_text_is_refused_at_once(text):
     start = time.perf_counter()
     with pytest.raises(GenotypeError):

@@ -5,14 +5,16 @@ Each error names the modality, the feature and the row, what was found and what 
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from numbers import Real
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..config import SearchSettings, Settings
-from ..errors import near_miss, quoted
-from .inputs import FeatureArrays, TaskError
+from ..errors import TaskError, near_miss, quoted, shortened
+from ..runtime import as_seed
+from .inputs import FeatureArrays
 
 SPLITS = ("train", "validation", "test")
 
@@ -22,9 +24,6 @@ ALIASES = {"training": "train", "val": "validation", "valid": "validation", "dev
 SHAPES = "(n, C), (n, C, T), (n, C, H, W) or (n, C, T, H, W)"
 LABELS = "class numbers or names, (n,), or a multi-hot matrix of 0 and 1, (n, classes)"
 
-#: Rows that are checked at a time: arrays may be larger than memory.
-ROWS = 4096
-
 
 def feature_arrays(features: Mapping[str, object]) -> dict[str, FeatureArrays]:
     """Modality → its arrays by feature name; an unnamed feature is called ``Video_1``, …
@@ -33,63 +32,130 @@ def feature_arrays(features: Mapping[str, object]) -> dict[str, FeatureArrays]:
     arrays: NumPy's, also memory-mapped, or tensors. Raises TaskError unless all are finite numbers
     of one of the SHAPES, with as many rows each.
     """
-    allowed = "a dict from modalities to arrays"
     if not isinstance(features, Mapping) or not features:
-        raise TaskError("features", quoted(features), allowed)
+        raise TaskError("features", quoted(features), "a dict from modalities to arrays")
     found = {}
     for modality, arrays in features.items():
-        if not isinstance(modality, str):
-            raise TaskError("features: modality", quoted(modality), "text")
+        check_name("features: modality", modality)
         if isinstance(arrays, Mapping):
             named = dict(arrays)
-        else:
-            listed = arrays if isinstance(arrays, (list, tuple)) else [arrays]
+        else:  # a list of numbers, or of lists of them, is one array
+            several = isinstance(arrays, (list, tuple)) and not any(map(_is_row, arrays))
+            listed = arrays if several else [arrays]
             named = {f"{modality}_{i}": array for i, array in enumerate(listed, 1)}
         if not named:
             raise TaskError(f"{modality}: features", "none", "at least one array")
+        for name in named:
+            check_name(f"{modality}: feature", name)
         checked = {name: _as_array(f"{modality}: {name}", a) for name, a in named.items()}
         found[modality] = FeatureArrays(checked)
     sizes = {name: len(a) for arrays in found.values() for name, a in arrays.arrays.items()}
     first, n = next(iter(sizes.items()))
     for name, size in sizes.items():
         if size != n:
-            allowed = f"{n:,}, as {first!r} has, one for each sample"
+            allowed = f"{n:,}, as {first!r} has: one a sample (a list has an array a feature)"
             raise TaskError(f"feature {name!r}", f"{size:,} rows", allowed)
     for modality, arrays in found.items():
-        for name, array in arrays.arrays.items():
-            _check_finite(f"{modality}: {name}", array)
+        for name, start, rows in arrays.chunks():
+            _check_finite(f"{modality}: {name}", start, rows)
     return found
+
+
+def check_name(place: str, name: object) -> str:
+    """``name`` itself. Raises TaskError unless it is printable text of at most 100 characters."""
+    if not isinstance(name, str) or not name.isprintable() or not name.strip() or len(name) > 100:
+        raise TaskError(place, quoted(name), "printable text of 1 to 100 characters")
+    return name
+
+
+def _is_row(value: object) -> bool:
+    return isinstance(value, (list, tuple, int, float))
 
 
 def _as_array(place: str, value: object) -> np.ndarray | Tensor:
     """``value`` as an array of numbers with rows and channels."""
     if isinstance(value, Tensor):
-        array, kind, numbers = value.detach(), str(value.dtype), not value.is_complex()
+        array, kind, numbers = _plain(place, value), str(value.dtype), not value.is_complex()
     else:
-        if isinstance(value, (list, tuple)):  # NumPy has no word for lists of unequal lengths
-            try:
-                value = np.asarray(value)
-            except ValueError:
-                raise TaskError(place, "lists of unequal lengths", "an array") from None
-        array = value if isinstance(value, np.ndarray) else np.asarray(value)
+        array = _as_numpy(place, value, SHAPES)
         kind, numbers = str(array.dtype), array.dtype.kind in "biuf"
     if not numbers:
-        raise TaskError(place, f"values of type {kind}", "numbers")
+        raise TaskError(place, f"values of type {kind}", "numbers, as array.astype(float) gives")
     if not 2 <= array.ndim <= 5 or 0 in array.shape:
         raise TaskError(place, f"an array of shape {tuple(array.shape)}", SHAPES)
     return array
 
 
-def _check_finite(place: str, array: np.ndarray | Tensor) -> None:
-    for start in range(0, len(array), ROWS):
-        (rows,) = FeatureArrays({"": array})[start : start + ROWS]
-        rows = rows.flatten(1)
-        bad = ~rows.isfinite()
-        if bad.any():
-            row = int(bad.any(1).nonzero()[0])
-            value = float(rows[row][bad[row]][0])
-            found = "NaN" if value != value else "infinity"
-            raise TaskError(f"{place}, row {start + row}", found, "finite numbers in float32")
+def _plain(place: str, tensor: Tensor) -> Tensor:
+    """A tensor without gradient. Raises TaskError for a sparse, nested, quantised or empty one."""
+    odd = tensor.layout is not torch.strided or tensor.is_nested or tensor.is_quantized
+    if odd or tensor.device.type == "meta":
+        kind = "meta" if tensor.device.type == "meta" else str(tensor.layout).split(".")[-1]
+        raise TaskError(place, f"a tensor that is {kind}, nested or quantised", "a plain tensor")
+    return tensor.detach()
+
+
+def _as_numpy(place: str, values: object, allowed: str) -> np.ndarray:
+    """``values`` as a NumPy array, not copied if they are one. Raises TaskError."""
+    if isinstance(values, Tensor):
+        values = _plain(place, values).cpu()
+        return (values.float() if values.is_floating_point() else values).numpy()
+    if isinstance(values, np.ma.MaskedArray):
+        if np.ma.getmaskarray(values).any():
+            row = int(np.argwhere(np.ma.getmaskarray(values))[0][0])
+            raise TaskError(f"{place}, row {row}", "a masked value", "values that are all there")
+        values = values.data
+    try:
+        return values if isinstance(values, np.ndarray) else np.asarray(values)
+    except Exception as error:  # whatever a foreign object raises
+        found = "lists of unequal lengths" if isinstance(error, ValueError) else str(error)
+        raise TaskError(place, shortened(" ".join(found.split()), 80), allowed) from None
+
+
+def _column(place: str, values: object, n: int, allowed: str) -> np.ndarray:
+    """n whole numbers, booleans or texts, all of one kind. Raises TaskError, by row."""
+    listed = isinstance(values, (list, tuple))
+    if listed and not any(isinstance(x, (list, tuple, dict, np.ndarray, Tensor)) for x in values):
+        array = np.empty(len(values), dtype=object)  # NumPy makes texts of 1 and "1"
+        array[:] = values
+    else:
+        array = _as_numpy(place, values, allowed)
+    if array.shape != (n,):
+        found = f"an array of shape {array.shape}" if array.ndim != 1 else f"{len(array):,} rows"
+        hint = "; its one column: [:, 0]" if array.shape == (n, 1) else ""
+        raise TaskError(place, found, f"{n:,} rows, as the features have{hint}")
+    if array.dtype.kind == "f":
+        gaps = np.flatnonzero(np.isnan(array))
+        if len(gaps):
+            raise TaskError(f"{place}, row {gaps[0]}", "NaN", allowed)
+        whole = "; whole numbers as integers: .astype(int)" if (array % 1 == 0).all() else ""
+        raise TaskError(place, f"values of type {array.dtype}", allowed + whole)
+    if array.dtype.kind == "S":
+        return np.char.decode(array, "utf-8", "replace")
+    if array.dtype.kind in "biuU":
+        return array
+    values = [x.decode("utf-8", "replace") if isinstance(x, bytes) else x for x in array.tolist()]
+    kinds = [_kind(value) for value in values]
+    for row, kind in enumerate(kinds):
+        if kind is None or kind is not kinds[0]:
+            beside = f" beside {quoted(values[0])}" if kind else ""
+            raise TaskError(f"{place}, row {row}", f"{quoted(values[row])}{beside}", allowed)
+    return np.asarray(values, dtype=kinds[0])
+
+
+def _kind(value: object) -> type | None:
+    """What a value in a column counts as; None if it cannot be there."""
+    kinds = (bool, np.bool_), (int, np.integer), (str,)
+    return next((own[0] for own in kinds if isinstance(value, own)), None)
+
+
+def _check_finite(place: str, start: int, rows: Tensor) -> None:
+    bad = ~rows.flatten(1).isfinite()
+    if bad.any():
+        row = int(bad.any(1).nonzero()[0])
+        value = float(rows.flatten(1)[row][bad[row]][0])
+        found = "NaN" if value != value else "infinity"
+        raise TaskError(f"{place}, row {start + row}", found, "finite numbers in float32")
 
 
 def label_tensor(labels: object, n: int) -> tuple[Tensor, int, tuple[str, ...]]:
@@ -98,22 +164,10 @@ def label_tensor(labels: object, n: int) -> tuple[Tensor, int, tuple[str, ...]]:
     Whole numbers from 0 on are class numbers. Other whole numbers, True and False, and texts are
     names, numbered in sorted order. Raises TaskError for anything but LABELS.
     """
-    values = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else _asarray(labels)
-    if values.shape[:1] != (n,):
-        found = f"{len(values):,} rows" if values.ndim else "a single value"
-        raise TaskError("labels", found, f"{n:,}, as the features have")
-    if values.ndim > 2 or 0 in values.shape:
-        raise TaskError("labels", f"an array of shape {values.shape}", LABELS)
-    if values.dtype.kind == "f":
-        hint = "; whole numbers as integers: labels.astype(int)"
-        raise TaskError("labels", f"values of type {values.dtype}", LABELS + hint)
-    if values.ndim == 2:
-        return _multi_hot(values), values.shape[1], ()
-    if values.dtype.kind not in "biuU":
-        for row, value in enumerate(values.tolist()):
-            if not isinstance(value, (str, int)):
-                raise TaskError(f"labels, row {row}", quoted(value), "a class number or name")
-        values = np.asarray([str(value) for value in values.tolist()])
+    matrix = None if isinstance(labels, (str, bytes)) else _as_matrix(labels)
+    if matrix is not None and matrix.shape[0] == n and matrix.shape[1] > 1:
+        return _multi_hot(matrix), matrix.shape[1], ()
+    values = _column("labels", labels, n, LABELS)
     names, numbers = np.unique(values, return_inverse=True)
     if values.dtype.kind in "iu" and np.array_equal(names, np.arange(len(names))):
         names = ()
@@ -121,11 +175,14 @@ def label_tensor(labels: object, n: int) -> tuple[Tensor, int, tuple[str, ...]]:
     return torch.from_numpy(numbers.astype(np.int64)), classes, tuple(map(str, names))
 
 
-def _asarray(values: object) -> np.ndarray:
-    try:
-        return np.asarray(values)
-    except ValueError:
-        raise TaskError("labels", "lists of unequal lengths", LABELS) from None
+def _as_matrix(labels: object) -> np.ndarray | None:
+    """Labels with two axes, else None."""
+    if isinstance(labels, (list, tuple)) and not any(
+        isinstance(x, (list, tuple, np.ndarray, Tensor)) for x in labels
+    ):
+        return None
+    values = _as_numpy("labels", labels, LABELS)
+    return values if values.ndim == 2 else None
 
 
 def _multi_hot(values: np.ndarray) -> Tensor:
@@ -139,88 +196,137 @@ def _multi_hot(values: np.ndarray) -> Tensor:
     return torch.from_numpy(values.astype(np.int64))
 
 
+def checked_names(names: object) -> tuple[str, ...]:
+    """Names of classes, each once, in order. Raises TaskError."""
+    if isinstance(names, np.ndarray):
+        names = names.tolist()
+    if not isinstance(names, (list, tuple)):
+        raise TaskError("class_names", quoted(names), "a list of texts")
+    for i, name in enumerate(names):
+        check_name(f"class_names[{i}]", name)
+        if name in names[:i]:
+            raise TaskError(f"class_names[{i}]", quoted(name), "each name once")
+    return tuple(map(str, names))
+
+
 def split_rows(
     splits: object, labels: Tensor, groups: object = None, seed: int = 0
 ) -> dict[str, Tensor]:
     """Split → the rows of its samples, (k,), ascending.
 
     Args:
-        splits: three fractions, or a column of names (n,), or arrays of row numbers, in a dict by
-            split or in the order train, validation, test.
+        splits: three fractions, or a column of names (n,), or arrays of row numbers or booleans;
+            fractions and arrays in a dict by split or in the order train, validation, test.
         labels: fractions of classes (n,) are stratified: each class is split alike.
         groups: (n,) with fractions: samples with the same value come into the same split.
         seed: of the random split by fractions.
 
-    Raises TaskError for other splits, for a row in two of them, or a class or label without
-    samples in train.
+    Raises TaskError for other splits, for a row in two of them, for fewer than two samples in
+    one, or a class or label without samples in train.
     """
-    n, fractions = len(labels), _are_fractions(splits)
-    if groups is not None and not fractions:
-        raise TaskError("groups", "groups beside splits that are given", "groups with fractions")
-    if fractions:
-        rows = _by_fractions(splits, labels, groups, seed)
-    elif isinstance(splits, Mapping):
-        for name in splits:
+    n, parts = len(labels), splits
+    if isinstance(splits, Mapping):
+        named = {ALIASES.get(name, name): part for name, part in splits.items()}
+        for name in named:
             if name not in SPLITS:
-                raise TaskError("splits", f"{name!r}{near_miss(name, SPLITS)}", ", ".join(SPLITS))
-        rows = _index_arrays([splits.get(name, ()) for name in SPLITS], n)
-    elif isinstance(splits, (list, tuple)) and len(splits) == 3 < n:
-        rows = _index_arrays(splits, n)
+                found = f"{quoted(name)}{near_miss(name, SPLITS)}"
+                raise TaskError("splits", found, ", ".join(SPLITS))
+        parts = [named.get(name, ()) for name in SPLITS]
+    fractions = _as_fractions(parts)
+    if groups is not None and fractions is None:
+        raise TaskError("groups", "groups beside splits that are given", "groups with fractions")
+    if fractions is not None:
+        rows = _by_fractions(fractions, labels, groups, seed)
+    elif isinstance(parts, (list, tuple)) and len(parts) == 3 and not all(map(_is_name, parts)):
+        rows = _index_arrays(parts, n)
     else:
-        rows = _by_names(splits, n)
+        rows = _by_names(parts, n)
     found = dict(zip(SPLITS, rows, strict=True))
     for name, own in found.items():
-        if not len(own):
-            raise TaskError(f"split {name!r}", "no samples", "at least one")
+        if len(own) < 2:
+            samples = "1 sample" if len(own) else "no samples"
+            raise TaskError(f"split {name!r}", samples, "at least two")
     _check_disjoint(found)
     _check_classes(labels, found["train"])
     return found
 
 
-def _are_fractions(splits: object) -> bool:
+def _is_name(value: object) -> bool:
+    return isinstance(value, (str, bytes))
+
+
+def _as_fractions(splits: object) -> list[float] | None:
+    """Three numbers, one of which is no integer, as floats; else None."""
+    if isinstance(splits, (np.ndarray, Tensor)) or hasattr(splits, "to_numpy"):
+        splits = _as_numpy("splits", splits, "three fractions").tolist()
     plain = isinstance(splits, (list, tuple)) and len(splits) == 3
-    return plain and all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in splits)
+    if not plain or not all(isinstance(x, Real) and not isinstance(x, bool) for x in splits):
+        return None
+    return [float(x) for x in splits]
 
 
 def _by_fractions(
     fractions: Sequence[float], labels: Tensor, groups: object, seed: int
 ) -> list[Tensor]:
     """Rows of each split, classes split alike, groups kept whole."""
-    if not all(0 < x < 1 for x in fractions) or abs(sum(fractions) - 1) > 1e-6:
+    if not all(0 < x < 1 for x in fractions) or abs(sum(fractions) - 1) > 1e-4:
         allowed = "three fractions above 0 whose sum is 1"
         raise TaskError("splits", quoted(tuple(fractions)), allowed)
-    random, n = np.random.default_rng(seed), len(labels)
-    units = np.arange(n) if groups is None else _group_numbers(groups, n)
-    rows = [np.flatnonzero(units == unit) for unit in range(units.max() + 1)]
-    stratified = labels.dim() == 1
-    strata = [int(labels[own].mode().values) if stratified else 0 for own in rows]
-    parts: list[list[int]] = [[], [], []]
-    wanted, missing = np.asarray(fractions), np.zeros(3)
-    for stratum in sorted(set(strata)):
-        own = [rows[i] for i in random.permutation(len(rows)) if strata[i] == stratum]
-        quota = wanted * sum(map(len, own))
+    random, n = np.random.default_rng(as_seed(seed) % 2**64), len(labels)
+    strata = labels.numpy() if labels.dim() == 1 else np.zeros(n, dtype=int)
+    if groups is None:
+        parts = _cut(strata, fractions, random)
+    else:
+        parts = _share_out(_groups(groups, n), strata, fractions, random)
+    return [torch.from_numpy(np.sort(part)) for part in parts]
+
+
+def _cut(strata: np.ndarray, fractions: Sequence[float], random: np.random.Generator) -> list:
+    """Each stratum in a random order, cut in three; what cannot be cut evens out over strata."""
+    parts, missing = [[], [], []], np.zeros(3)
+    for stratum in np.unique(strata):
+        own = random.permutation(np.flatnonzero(strata == stratum))
+        quota = np.asarray(fractions) * len(own)
+        counts = np.floor(quota).astype(int)
+        for part in np.argsort(-(quota - counts + 0.01 * missing), kind="stable"):
+            counts[part] += counts.sum() < len(own)
+        missing += quota - counts
+        for part, rows in zip(parts, np.split(own, counts.cumsum()[:2]), strict=True):
+            part.append(rows)
+    return [np.concatenate(part) for part in parts]
+
+
+def _share_out(
+    groups: np.ndarray, strata: np.ndarray, fractions: Sequence[float], random: np.random.Generator
+) -> list:
+    """Whole groups, the largest first, to the split that lacks most; by their commonest class."""
+    order = np.argsort(groups, kind="stable")
+    units = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
+    common = [int(np.bincount(strata[unit]).argmax()) for unit in units]
+    parts, missing = [[], [], []], np.zeros(3)
+    for stratum in sorted(set(common)):
+        own = [units[i] for i in random.permutation(len(units)) if common[i] == stratum]
+        quota = np.asarray(fractions) * sum(map(len, own))
         for unit in sorted(own, key=len, reverse=True):  # stable: of equal size at random
             part = int((quota + 0.01 * missing).argmax())  # of equal ones what others left short
-            parts[part] += unit.tolist()
+            parts[part].append(unit)
             quota[part] -= len(unit)
         missing += quota
-    return [torch.tensor(sorted(part), dtype=torch.long) for part in parts]
+    return [np.concatenate([*part, np.empty(0, dtype=int)]) for part in parts]
 
 
-def _group_numbers(groups: object, n: int) -> np.ndarray:
-    values = groups.cpu().numpy() if isinstance(groups, Tensor) else np.asarray(groups)
-    if values.shape != (n,):
-        raise TaskError("groups", f"an array of shape {values.shape}", f"({n},), one a sample")
-    if values.dtype.kind == "O":
-        values = values.astype(str)
-    return np.unique(values, return_inverse=True)[1]
+def _groups(groups: object, n: int) -> np.ndarray:
+    """Numbers of the groups, (n,)."""
+    allowed = "a whole number or text for each sample"
+    return np.unique(_column("groups", groups, n, allowed), return_inverse=True)[1]
 
 
 def _by_names(splits: object, n: int) -> list[Tensor]:
-    values = np.asarray(splits)
-    if values.shape != (n,) or values.dtype.kind not in "UO":
-        allowed = f"three fractions, three arrays of rows, or {n:,} names of splits"
+    allowed = f"three fractions, three arrays of rows, or {n:,} names of splits"
+    short = isinstance(splits, (list, tuple)) and len(splits) != n
+    if isinstance(splits, (str, bytes)) or short:
         raise TaskError("splits", quoted(splits), allowed)
+    values = _column("splits", splits, n, allowed)
     named = [ALIASES.get(value, value) for value in values.tolist()]
     for row, name in enumerate(named):
         if name not in SPLITS:
@@ -231,14 +337,14 @@ def _by_names(splits: object, n: int) -> list[Tensor]:
 
 
 def _index_arrays(arrays: Sequence[object], n: int) -> list[Tensor]:
-    rows = []
+    rows, allowed = [], "row numbers, (k,), or booleans, (n,)"
     for name, array in zip(SPLITS, arrays, strict=True):
-        values = array.cpu().numpy() if isinstance(array, Tensor) else np.asarray(array)
+        values = _as_numpy(f"splits: {name}", array, allowed)
         if values.dtype.kind == "b" and values.shape == (n,):
             values = np.flatnonzero(values)
         if values.ndim != 1 or (values.size and values.dtype.kind not in "iu"):
             found = f"an array of shape {values.shape} of {values.dtype}"
-            raise TaskError(f"splits: {name}", found, "row numbers, (k,), or booleans, (n,)")
+            raise TaskError(f"splits: {name}", found, allowed)
         outside = values[(values < 0) | (values >= n)]
         if len(outside):
             raise TaskError(f"splits: {name}", f"row {int(outside[0])}", f"0…{n - 1}")

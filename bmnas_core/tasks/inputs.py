@@ -1,6 +1,7 @@
 """Inputs that do not fit in memory: decoded from their files on demand."""
 
 import hashlib
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -19,10 +20,6 @@ from ..runtime import generator
 
 class DataError(BmnasError):
     """Data files that are missing or damaged."""
-
-
-class TaskError(BmnasError):
-    """A task that does not exist or does not hold together."""
 
 
 class DataWarning(UserWarning):
@@ -56,6 +53,10 @@ class FileInputs:
         return self.read(int(items), None)
 
 
+#: Values of an array that are read at a time, where all are read.
+MAX_CHUNK = 1 << 24
+
+
 @dataclass(frozen=True, eq=False)
 class FeatureArrays:
     """Features that are there already, without a backbone: name → (items, C, …), NumPy or tensor.
@@ -72,14 +73,21 @@ class FeatureArrays:
     def __getitem__(self, items: int | slice | Tensor) -> list[Tensor]:
         return [_rows(array, items) for array in self.arrays.values()]
 
+    def chunks(self) -> Iterator[tuple[str, int, Tensor]]:
+        """Feature by feature: its name, a row, and the rows from there on, MAX_CHUNK values."""
+        for name, array in self.arrays.items():
+            size = max(1, MAX_CHUNK // max(1, math.prod(array.shape[1:])))
+            for start in range(0, len(array), size):
+                yield name, start, _rows(array, slice(start, start + size))
+
     @cached_property
     def version(self) -> str:
-        """Hash of the names, shapes and values, read some rows at a time."""
+        """Hash of the names, shapes and values, which must not change."""
         digest = hashlib.sha256()
-        for name, array in self.arrays.items():
-            digest.update(f"{name} {tuple(array.shape)} ".encode())
-            for start in range(0, len(array), 4096):
-                digest.update(_rows(array, slice(start, start + 4096)).numpy().tobytes())
+        for name, start, rows in self.chunks():
+            if not start:
+                digest.update(f"{name} {tuple(self.arrays[name].shape)} ".encode())
+            digest.update(rows.numpy().tobytes())
         return digest.hexdigest()
 
 

@@ -12,12 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from ..config import SearchSettings, Settings, fit_fields
-from ..errors import check_type, near_miss
+from ..errors import TaskError, check_type, near_miss, quoted
 from ..genotype import GenotypeError, check_features
+from ..metrics import METRICS
 from ..networks import POOLINGS
 from ..registry import Registry
-from .arrays import SPLITS, default_settings, feature_arrays, label_tensor, split_rows
-from .inputs import FeatureArrays, FileInputs, Inputs, TaskError
+from .arrays import (
+    SPLITS,
+    check_name,
+    checked_names,
+    default_settings,
+    feature_arrays,
+    label_tensor,
+    split_rows,
+)
+from .inputs import FeatureArrays, FileInputs, Inputs
 
 
 def _check_options(name: str, function: object) -> None:
@@ -186,7 +195,8 @@ class Task:
             name: what tables and pictures call it.
             features: modality → an array, a list of arrays, or a dict from feature names to
                 arrays, of NumPy, also memory-mapped, or tensors: (n, C), (n, C, T), (n, C, H, W)
-                or (n, C, T, H, W). An array in a list is called ``Video_1``, …
+                or (n, C, T, H, W). An array in a list is called ``Video_1``, …. They are not copied
+                and must not change.
             labels: class numbers from 0 on or class names, (n,), or a multi-hot matrix of 0 and 1,
                 (n, classes).
             splits: fractions for train, validation and test, stratified by class; or n names of
@@ -204,22 +214,38 @@ class Task:
 
         Raises TaskError, which names modality, feature and row, for arrays that do not fit.
         """
-        check_type(name, str, "name", TaskError, "text")
+        check_name("name", name)
+        for given, kind in ((config, Settings), (search_config, SearchSettings)):
+            if given is not None and type(given) is not kind:
+                place = "config" if kind is Settings else "search_config"
+                raise TaskError(place, quoted(given), f"bm.{kind.__name__}(…)")
         arrays = feature_arrays(features)
         n = len(next(iter(arrays.values())))
         labels, classes, found = label_tensor(labels, n)
+        class_names = checked_names(class_names)
         if found and class_names:
             allowed = "names in one of them: class_names is for class numbers"
             raise TaskError("class_names", "names beside labels that are names", allowed)
+        fitting = [known for known in METRICS if METRICS[known].fits(classes, labels[:2])]
+        if metric is not None and metric not in fitting:
+            why = " for such labels" if metric in METRICS else near_miss(metric, METRICS)
+            raise TaskError("metric", f"{quoted(metric)}{why}", ", ".join(fitting))
         rows = split_rows(splits, labels, groups, seed)
+        if pooling is not None and not isinstance(pooling, Mapping):
+            raise TaskError("pooling", quoted(pooling), "a dict from modalities to ways of pooling")
         modalities, pooling = [], dict(pooling or {})
         for modality, own in arrays.items():
             channels = {feature: int(array.shape[1]) for feature, array in own.arrays.items()}
-            usual = "time" if any(array.ndim == 5 for array in own.arrays.values()) else "grid"
+            axes = {feature: array.ndim - 2 for feature, array in own.arrays.items()}
+            usual = "time" if 3 in axes.values() else "grid"
             how = pooling.pop(modality, usual)
             modalities.append(Modality(modality, nn.Identity(), channels, own, how))
+            for feature, number in axes.items():
+                if number not in POOLINGS[how]:
+                    place = f"{modality}: pooling of {feature!r}"
+                    raise TaskError(place, f"{how!r} for {number} axes behind (n, C)", repr(usual))
         for modality in pooling:
-            found = f"modality {modality!r}{near_miss(modality, arrays)}"
+            found = f"modality {quoted(modality)}{near_miss(modality, arrays)}"
             raise TaskError("pooling", found, ", ".join(arrays))
         usual, usual_search = default_settings(arrays, len(rows["train"]))
         return cls(
@@ -234,7 +260,7 @@ class Task:
             },
             config=usual if config is None else config.with_defaults(usual),
             search_config=(search_config or SearchSettings()).with_defaults(usual_search),
-            class_names=tuple(class_names) or found,
+            class_names=class_names or found,
         )
 
     def _problems(self) -> Iterator[str]:
