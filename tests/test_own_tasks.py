@@ -402,6 +402,12 @@ WRONG = {
         {"class_names": ("a", "b", "a")},
         r"class_names\[2\]: found 'a'; allowed: each",
     ),
+    "a split twice": (
+        {"splits": {"train": [0], "val": [1], "validation": [2], "test": [3]}},
+        "splits: found 'validation' twice; allowed: each split once",
+    ),
+    "a list of metrics": ({"metric": ["accuracy"]}, "metric: found list; allowed: a str"),
+    "a huge number": ({"labels": [2**70, 1] * 30}, "labels: found numbers of more than 64 bits"),
     "no name": ({"name": 3}, "name: found 3; allowed: printable text"),
 }
 

@@ -140,7 +140,10 @@ def _column(place: str, values: object, n: int, allowed: str) -> np.ndarray:
         if kind is None or kind is not kinds[0]:
             beside = f" beside {quoted(values[0])}" if kind else ""
             raise TaskError(f"{place}, row {row}", f"{quoted(values[row])}{beside}", allowed)
-    return np.asarray(values, dtype=kinds[0])
+    try:
+        return np.asarray(values, dtype=kinds[0])
+    except OverflowError:
+        raise TaskError(place, "numbers of more than 64 bits", allowed) from None
 
 
 def _kind(value: object) -> type | None:
@@ -226,11 +229,15 @@ def split_rows(
     """
     n, parts = len(labels), splits
     if isinstance(splits, Mapping):
-        named = {ALIASES.get(name, name): part for name, part in splits.items()}
-        for name in named:
+        named = {}
+        for given, part in splits.items():
+            name = ALIASES.get(given, given)
             if name not in SPLITS:
                 found = f"{quoted(name)}{near_miss(name, SPLITS)}"
                 raise TaskError("splits", found, ", ".join(SPLITS))
+            if name in named:
+                raise TaskError("splits", f"{name!r} twice", "each split once")
+            named[name] = part
         parts = [named.get(name, ()) for name in SPLITS]
     fractions = _as_fractions(parts)
     if groups is not None and fractions is None:
@@ -256,7 +263,7 @@ def _is_name(value: object) -> bool:
 
 
 def _as_fractions(splits: object) -> list[float] | None:
-    """Three numbers, one of which is no integer, as floats; else None."""
+    """Three numbers as floats; None for anything else."""
     if isinstance(splits, (np.ndarray, Tensor)) or hasattr(splits, "to_numpy"):
         splits = _as_numpy("splits", splits, "three fractions").tolist()
     plain = isinstance(splits, (list, tuple)) and len(splits) == 3

@@ -227,7 +227,7 @@ class Task:
             allowed = "names in one of them: class_names is for class numbers"
             raise TaskError("class_names", "names beside labels that are names", allowed)
         fitting = [known for known in METRICS if METRICS[known].fits(classes, labels[:2])]
-        if metric is not None and metric not in fitting:
+        if metric is not None and check_type(metric, str, "metric", TaskError) not in fitting:
             why = " for such labels" if metric in METRICS else near_miss(metric, METRICS)
             raise TaskError("metric", f"{quoted(metric)}{why}", ", ".join(fitting))
         rows = split_rows(splits, labels, groups, seed)
