@@ -16,6 +16,7 @@ import torch
 from .architecture import ArchitectureWeights
 from .errors import BmnasError, check_type
 from .genotype import OPERATIONS, Genotype
+from .metrics import score_text
 from .search import Search, SearchState
 from .storage import atomic_write, read_tensors, write_tensors
 
@@ -50,7 +51,7 @@ class Comparison:
     best: tuple[float | None, float | None]
 
     def __str__(self) -> str:
-        scores = " and ".join("none yet" if s is None else f"{s:.3f}" for s in self.best)
+        scores = " and ".join("none yet" if s is None else score_text(s) for s in self.best)
         settings = "; ".join(f"{k}: {a} and {b}" for k, (a, b) in self.settings.items())
         until = "never" if self.equal_until is None else self.equal_until
         return (
@@ -98,6 +99,8 @@ class SearchHistory:
             "rule": search.task.rule,
             "protocol": search.task.protocol,
             "metric": search.task.metric,
+            "direction": search.metric.direction,
+            "limits": search.metric.limits,
             "seed": search.seed,
             "config": search.config.to_dict(),
             "features": search.task.features,
@@ -329,8 +332,9 @@ class SearchHistory:
 
     def _add(self, state: SearchState) -> None:
         self._states.append(state)
-        score = state.val_score
-        if score is not None and (self._best is None or score > self._best.val_score):
+        score, lower = state.val_score, self.about.get("direction") == "min"
+        best = math.nan if self._best is None else self._best.val_score
+        if score is not None and not (score >= best if lower else score <= best):
             self._best = state
 
 

@@ -21,13 +21,13 @@ from .config import ConfigError, SearchSettings, setting
 from .errors import BmnasError, check_type, quoted
 from .features import Batch, FeatureBank
 from .genotype import DEFAULT_OPERATIONS, OPERATIONS, Genotype, Pair
-from .metrics import metric_of
+from .metrics import metric_of, score_text, standard_error
 from .networks import FixedInputs, Hypernet
 from .runtime import RNG_LOCK, as_seed, epoch_batches, resolve_device, seeded
 from .selection import RUNGS, SELECTIONS, check_genotype, derive, selection_for
 from .storage import read_tensors, write_tensors
 from .tasks.task import Task, as_task
-from .train import cosine_restarts, score, scores
+from .train import cosine_restarts, predict, score, scores
 
 FORMAT = "bmnas-search/2"
 OPTIMIZERS = ("weight_optimizer", "architecture_optimizer")
@@ -134,7 +134,7 @@ class SearchState:
         when = f"epoch {self.epoch}" if self.epoch else "before the first update"
         names = "training loss", "validation loss", "validation score"
         values = zip(names, (self.train_loss, self.val_loss, self.val_score), strict=True)
-        known = [f"{name} {value:.3f}" for name, value in values if value is not None]
+        known = [f"{name} {score_text(value)}" for name, value in values if value is not None]
         return " · ".join([f"step {self.step}", when, *known])
 
 
@@ -273,7 +273,7 @@ class Search(Iterator[SearchState]):
             made["val_score"] = self.score_of(None if mixture else self.state.genotype)
         state = replace(self.state, phase=phase, **made)
         counts = "val_score" in made and (learning or self.config.epochs <= self.config.warmup)
-        if counts and (self.best_score is None or state.val_score > self.best_score):
+        if counts and (self.best_score is None or self._is_better(state.val_score)):
             self.best_score, self.best_genotype = state.val_score, state.genotype
         return state
 
@@ -281,6 +281,9 @@ class Search(Iterator[SearchState]):
         """Score on (rows of) validation of one architecture in the hypernet, or of the mixture."""
         with self.hypernet.single_path(genotype):
             return score(self.hypernet, self.task, self.bank, "validation", rows)
+
+    def _is_better(self, score: float) -> bool:
+        return self.metric.sign * score > self.metric.sign * self.best_score
 
     def scores_with_inputs(
         self,
@@ -297,6 +300,19 @@ class Search(Iterator[SearchState]):
             return scores(fixed, self.task, self.bank, "validation", rows)
         derived = derive(self.state.weights, self.config.selection)
         return [self.score_of(derived.with_inputs(inputs), rows) for inputs in pairs]
+
+    def error_with_inputs(
+        self, pairs: list[Pair], rows: Tensor | None = None, hypernet: Hypernet | None = None
+    ) -> float:
+        """Standard error of the score of one list of pairs, as :meth:`scores_with_inputs`."""
+        path, net = None, FixedInputs(hypernet or self.hypernet, [pairs])
+        if self.config.sampling != "mixture":
+            path = derive(self.state.weights, self.config.selection).with_inputs(pairs)
+            net = self.hypernet
+        with self.hypernet.single_path(path):
+            outputs, labels = predict(net, self.task, self.bank, "validation", rows)
+        outputs = outputs if path else outputs[0]
+        return standard_error(self.metric, outputs, labels, self.seed)
 
     def _set_schedules(self, step: int) -> None:
         """Learning rate and temperature of an update."""

@@ -29,12 +29,12 @@ from .config import Config, Settings
 from .errors import check_type, quoted
 from .features import FeatureBank
 from .genotype import CellGenotype, Genotype, Pair, StepGenotype, cell_predecessors, free_pairs
-from .metrics import metric_of
+from .metrics import Metric, binomial_error, metric_of, standard_error
 from .networks import FixedInputs, Hypernet
 from .registry import Registry, takes
 from .runtime import generator, seeded
 from .tasks.task import Task
-from .train import TrainConfig, fit_by_epoch, fusion_network, score
+from .train import TrainConfig, fit_by_epoch, fusion_network, predict
 
 #: Perturbation reads this many samples of validation for every pair, and all of validation only
 #: for pairs that are then fewer than so many standard errors behind the best.
@@ -151,6 +151,7 @@ class SearchView(Protocol):
     task: Task
     config: Config
     seed: int
+    metric: Metric  # .best is max, or min if lower scores are better
     bank: FeatureBank
     hypernet: Hypernet
     state: object  # the present SearchState: α, β and γ are state.weights
@@ -166,6 +167,11 @@ class SearchView(Protocol):
     ) -> list[float]:
         """Scores of a hypernet on validation, its first Cells fixed to each list of pairs."""
 
+    def error_with_inputs(
+        self, pairs: list[Pair], rows: Tensor | None = None, hypernet: Hypernet | None = None
+    ) -> float:
+        """Standard error of one of these scores."""
+
 
 class Selection:
     """Final selection of one architecture, after the search's last update. ::
@@ -175,7 +181,7 @@ class Selection:
             def run(self):
                 weights, search = self.search.state.weights, self.search
                 scores = {g: search.score_of(g) for g in bm.most_probable(weights, 10)}
-                best = max(scores, key=scores.get)
+                best = search.metric.best(scores, key=scores.get)
                 yield best, scores[best]
 
     It may read all that the ``search`` has learned, a :class:`SearchView`. :meth:`run` makes at
@@ -241,10 +247,9 @@ class Perturbation(Selection):
             if i and search.config.tuning_epochs and search.config.sampling == "mixture":
                 self._tune(fixed)
             pairs = free_pairs(cell_predecessors(self.weights.features, i), fixed)
-            scores = self._scores([[*fixed, pair] for pair in pairs])
-            best = max(scores)
-            error = standard_error(best, self.items)
-            odds = [math.exp((score - best) / error) for score in scores]
+            scores, error = self._scores([[*fixed, pair] for pair in pairs])
+            best = search.metric.best(scores)
+            odds = [math.exp(-abs(score - best) / error) for score in scores]
             self.odds.append({pair: p / sum(odds) for pair, p in zip(pairs, odds, strict=True)})
             fixed.append(pairs[scores.index(best)])
             self.genotype = derived.with_inputs(fixed)
@@ -268,19 +273,34 @@ class Perturbation(Selection):
             pass
         self.hypernet.eval()
 
-    def _scores(self, pairs: list[list[Pair]]) -> list[float]:
-        """A score for each list of pairs; those screened out get at most the worst of the rest."""
-        search = self.search
-        if self.items <= SCREENING_SAMPLES:
-            return search.scores_with_inputs(pairs, hypernet=self.hypernet)
-        rows = torch.randperm(self.items, generator=generator(search.seed, "glance"))
-        screened = search.scores_with_inputs(pairs, rows[:SCREENING_SAMPLES], self.hypernet)
-        best = max(screened)
-        enough = best - SCREENING_MARGIN * standard_error(best, SCREENING_SAMPLES)
-        near = [pair for pair, one in zip(pairs, screened, strict=True) if one >= enough]
-        exact = search.scores_with_inputs(near, hypernet=self.hypernet)
-        worst, left = min(exact), iter(exact)
-        return [next(left) if one >= enough else min(one, worst) for one in screened]
+    def _scores(self, pairs: list[list[Pair]]) -> tuple[list[float], float]:
+        """A score for each list of pairs, and the standard error of the best.
+
+        Those screened out get at most the worst of the rest.
+        """
+        search, metric, near = self.search, self.search.metric, [True] * len(pairs)
+        if self.items > SCREENING_SAMPLES:
+            random = generator(search.seed, "glance")
+            rows = torch.randperm(self.items, generator=random)[:SCREENING_SAMPLES]
+            screened = search.scores_with_inputs(pairs, rows, self.hypernet)
+            best = metric.best(screened)
+            error = self._error(pairs[screened.index(best)], best, rows)
+            enough = metric.sign * best - SCREENING_MARGIN * error
+            near = [not metric.sign * one < enough for one in screened]  # one may be NaN
+        left = [pair for pair, is_near in zip(pairs, near, strict=True) if is_near]
+        exact = search.scores_with_inputs(left, hypernet=self.hypernet)
+        best, worst = metric.best(exact), metric.worst(exact)
+        error, rest = self._error(left[exact.index(best)], best), iter(exact)
+        known = zip(near, exact if all(near) else screened, strict=True)
+        return [
+            next(rest) if is_near else metric.worst(one, worst) for is_near, one in known
+        ], error
+
+    def _error(self, pairs: list[Pair], score: float, rows: Tensor | None = None) -> float:
+        """The standard error of a score on (rows of) validation."""
+        if self.search.metric.hits:
+            return binomial_error(score, self.items if rows is None else len(rows))
+        return self.search.error_with_inputs(pairs, rows, self.hypernet)
 
 
 @register_selection("successive_halving")
@@ -330,29 +350,34 @@ class SuccessiveHalving(Perturbation):
                 return
 
     def _best_first(self, candidates: list[Candidate]) -> list[Candidate]:
-        best = max(candidate.score for candidate in candidates)
+        sign = self.search.metric.sign
+        best = max(candidates, key=lambda candidate: sign * candidate.score)
         margin = self.search.config.tie_margin * self.noise_ratio
-        enough = best - margin * standard_error(best, self.items)
+        enough = sign * best.score - margin * best.error
 
         def place(candidate: Candidate):
-            tied = candidate.score >= enough
-            return tied, candidate.probability if tied else 0.0, candidate.score
+            tied = sign * candidate.score >= enough
+            return tied, candidate.probability if tied else 0.0, sign * candidate.score
 
         return sorted(candidates, key=place, reverse=True)
 
     def _noise_ratio(self, candidates: list[Candidate]) -> float:
         scores = torch.tensor([c.score for c in candidates], dtype=torch.float64)
         low, high = scores.quantile(torch.tensor([0.25, 0.75], dtype=torch.float64)).tolist()
-        noise = fmean(standard_error(score, self.items) ** 2 for score in scores.tolist())
-        return noise / max(((high - low) / QUARTILES) ** 2, noise)
+        noise = fmean(candidate.error**2 for candidate in candidates)
+        spread = max(((high - low) / QUARTILES) ** 2, noise)
+        return noise / spread if 0 < spread < math.inf else 1.0
 
 
 class Candidate:
-    """A genotype in training: its probability under the hypernet, and its score so far."""
+    """A genotype in training: its probability under the hypernet, its score so far, and its error.
+
+    ``error`` is the score's standard error.
+    """
 
     def __init__(self, search: SearchView, genotype: Genotype, probability: float):
         self.genotype, self.probability = genotype, probability
-        self.data = search.task, search.bank
+        self.data, self.metric, self.seed = (search.task, search.bank), search.metric, search.seed
         sizes = {name: getattr(search.config, name) for name in ("C", "L", "dropout")}
         config = TrainConfig(data="train", **sizes).with_defaults(search.task.config)
         with seeded(search.seed, "initial weights"):
@@ -364,10 +389,6 @@ class Candidate:
         for record in self.records:
             if record["epoch"] >= epochs:
                 break
-        self.score = score(self.net, *self.data, "validation")
-
-
-def standard_error(share: float, items: int) -> float:
-    """Of a share of so many items, with one hit and one miss added so that it is never 0."""
-    p = (min(max(share, 0.0), 1.0) * items + 1) / (items + 2)
-    return math.sqrt(p * (1 - p) / (items + 2))
+        outputs, labels = predict(self.net, *self.data, "validation")
+        self.score = float(self.metric.score(outputs, labels))
+        self.error = standard_error(self.metric, outputs, labels, self.seed)

@@ -338,7 +338,8 @@ def scores(
 ) -> list[float]:
     """The same of each network of an ensemble, which gives logits (K, n, classes)."""
     logits, labels = predict(net, task, source, split, rows)
-    return [float(metric_of(task).score(part, labels)) for part in logits]
+    metric = metric_of(task)
+    return [float(metric.score(part, labels)) for part in logits]
 
 
 def predict(

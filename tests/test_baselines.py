@@ -650,19 +650,21 @@ def test_trying_settings_goes_on_where_it_was_stopped_and_refuses_what_are_none(
 
 def test_of_equally_good_settings_the_smallest_network_is_chosen():
     rows = [
-        ("t", "r", None, 0, "A", "A", C, 1, 15, 0.1, 0.9 - 0.1 * (C == 2), params, 0.0, 1.0, "cpu")
+        ("t", "r", None, metric, 0, metric, "A", C, 1, 15, 0.1, score, params, 0.0, 1.0, "cpu")
+        for metric, worse in (("accuracy", 0.8), ("rmse", 1.0))
         for C, params in ((2, 10), (8, 300), (4, 200), (16, 400))
+        for score in [worse if C == 2 else 0.9]
     ]
     tried = pd.DataFrame(rows, columns=TRIED_COLUMNS)
-    ((key, config),) = best_settings(tried).items()
-    assert key == ("r", "A", "A") and config == TrainConfig(C=4, L=1, epochs=15, max_lr=0.1)
+    best = TrainConfig(C=4, L=1, epochs=15, max_lr=0.1)
+    assert best_settings(tried) == {("r", m, "A"): best for m in ("accuracy", "rmse")}
 
 
 def test_a_summary_pairs_seeds_and_puts_the_best_first():
     scores = {"A": (0.9, 0.8), "B": (0.7, 0.7), "C": (0.95, 0.65)}
     costs = 10, 1.0, 3.0, "cpu"
     rows = [
-        ("t", "r", None, seed, name, name, 8, None, 15, 0.1, score - 0.1, score, *costs)
+        ("t", "r", None, "auroc", seed, name, name, 8, None, 15, 0.1, score - 0.1, score, *costs)
         for name, pair in scores.items()
         for seed, score in enumerate(pair)
     ]
@@ -676,9 +678,21 @@ def test_a_summary_pairs_seeds_and_puts_the_best_first():
     assert found["train_seconds"].tolist() == [2.0] * 3 and found["seeds"].tolist() == [2] * 3
 
 
+def test_a_summary_of_errors_puts_the_lowest_first_in_their_own_units():
+    costs = 10, 1.0, 3.0, "cpu"
+    rows = [
+        ("t", "r", None, "mae", seed, name, name, 8, 1, 15, 0.1, score, score, *costs)
+        for name, pair in {"A": (50.0, 60.0), "B": (40.0, 44.0)}.items()
+        for seed, score in enumerate(pair)
+    ]
+    found = summarize(pd.DataFrame(rows, columns=COLUMNS)).set_index("network")
+    assert list(found.index) == ["B", "A"] and found["test"].tolist() == [42.0, 55.0]
+    assert found["behind"].tolist() == [0.0, 13.0] and set(found["metric"]) == {"mae"}
+
+
 def test_a_summary_keeps_the_tables_order_of_rules():
     rows = [
-        ("t", rule, None, 0, "A", "A", 8, 4, 15, 0.1, score, score, 10, 1.0, 3.0, "cpu")
+        ("t", rule, None, "accuracy", 0, "A", "A", 8, 4, 15, 0.1, score, score, 10, 1.0, 3.0, "cpu")
         for rule, score in (("sum", 0.5), ("same", 0.9), ("also", 0.7))
     ]
     found = summarize(pd.DataFrame(rows, columns=COLUMNS))
@@ -693,7 +707,7 @@ def test_a_file_with_other_columns_is_refused_and_left_alone(columns, tiny_regis
     out = tmp_path / "t.csv"
     out.write_text(f"{columns}\n")
     found = columns.replace(",", ", ")
-    message = f"t.csv: found columns {found}; allowed: task, rule, options, seed, baseline"
+    message = f"t.csv: found columns {found}; allowed: task, rule, options, metric, seed, b"
     with pytest.raises(TableError, match=message):
         run_baselines("tiny", ("sum",), (0,), out, device="cpu")
     assert out.read_text() == f"{columns}\n" and tiny_registered == []

@@ -194,17 +194,25 @@ def test_collect_puts_seeds_into_one_table_best_first():
     write_run("c", seed=0, rule="same", test=0.5)
     done = bmnas("collect", "a", "b", "c", "-o", "table.csv")
     assert done.stdout.splitlines() == [
-        "task    rule  network            runs             test  parameters  seconds",
-        "digits  same  oracle                1           1.0000           0      0.0",
-        "digits  same  learned by BM-NAS     1           0.5000      12,345     30.0",
-        "digits  same  late fusion           1           0.3300          20      1.5",
-        "digits  sum   oracle                2  1.0000 ± 0.0000           0      0.0",
-        "digits  sum   learned by BM-NAS     2  0.9200 ± 0.0283      12,345     30.0",
-        "digits  sum   late fusion           2  0.3300 ± 0.0000          20      1.5",
+        "task    rule  metric    network            runs             test  parameters  seconds",
+        "digits  same  accuracy  oracle                1           1.0000           0      0.0",
+        "digits  same  accuracy  learned by BM-NAS     1           0.5000      12,345     30.0",
+        "digits  same  accuracy  late fusion           1           0.3300          20      1.5",
+        "digits  sum   accuracy  oracle                2  1.0000 ± 0.0000           0      0.0",
+        "digits  sum   accuracy  learned by BM-NAS     2  0.9200 ± 0.0283      12,345     30.0",
+        "digits  sum   accuracy  late fusion           2  0.3300 ± 0.0000          20      1.5",
     ]
     lines = Path("table.csv").read_text().splitlines()
-    assert lines[0] == "task,rule,protocol,network,runs,test,std,params,seconds"
-    assert lines[5] == "digits,sum,,learned by BM-NAS,2,0.92,0.0282843,12345,30"
+    assert lines[0] == "task,rule,protocol,metric,network,runs,test,std,params,seconds"
+    assert lines[5] == "digits,sum,,accuracy,learned by BM-NAS,2,0.92,0.0282843,12345,30"
+
+
+def test_collect_puts_the_lowest_error_first_by_what_the_run_says_of_its_metric():
+    errors = {"oracle": {"test": 1.5, "params": 0, "seconds": 0.0}}
+    write_run("a", metric="mine", direction="min", test=0.5, baselines=errors)
+    lines = bmnas("collect", "a").stdout.splitlines()
+    assert [line.split("  ")[-5].strip() for line in lines[1:]] and "learned" in lines[1]
+    assert "oracle" in lines[2] and "mine" in lines[1]
 
 
 def test_collect_tells_protocols_apart_and_shows_them_as_the_rule():
@@ -216,7 +224,7 @@ def test_collect_tells_protocols_apart_and_shows_them_as_the_rule():
     rules = [line.split()[1] for line in done.stdout.splitlines()]
     assert rules == ["rule", "cross-subject", "cross-view", "–"]
     lines = Path("table.csv").read_text().splitlines()
-    assert lines[1] == "ntu,,cross-subject,learned by BM-NAS,1,0.8,,12345,30"
+    assert lines[1] == "ntu,,cross-subject,accuracy,learned by BM-NAS,1,0.8,,12345,30"
     write_run("d", **ntu, protocol="cross-view")
     error = bmnas_fails("collect", "b", "d")
     assert "d: found ntu, protocol cross-view, seed 3, as in b; allowed: each seed" in error
@@ -435,8 +443,8 @@ def test_baselines_choose_among_the_settings_of_a_file(tiny_registered):
     (*_, head, row) = done.output.splitlines()
     cells = dict(zip(re.split("  +", head), re.split("  +", row), strict=True))
     tried = [line.split(",") for line in Path("t_settings.csv").read_text().splitlines()[1:]]
-    best = max(tried, key=lambda cells: float(cells[10]))
-    assert [cells["C"], cells["L"]] == best[6:8] and len(tried) == 2
+    best = max(tried, key=lambda cells: float(cells[11]))
+    assert [cells["C"], cells["L"]] == best[7:9] and len(tried) == 2
     assert "validation score" in Path("t_settings.svg").read_text()
 
 

@@ -260,7 +260,76 @@ WRONG = {
     ),
     "fewer labels": ({"labels": THREE[:50]}, "labels: found 50 rows; allowed: 60"),
     "one label": ({"labels": 3}, r"labels: found an array of shape \(\); allowed: 60 rows"),
-    "floats": ({"labels": THREE / 2}, "labels: found values of type float64; allowed: class num"),
+    "floats of classes": (
+        {"labels": THREE / 2, "metric": "accuracy"},
+        "labels: found values of type float64; allowed: class numbers or names",
+    ),
+    "whole floats": (
+        {"labels": THREE * 1.0},
+        r"labels: found .* float64; .* for a regression .*; whole numbers as integers: .astype",
+    ),
+    "names of values": (
+        {"labels": ["a", "b"] * 30, "metric": "rmse"},
+        "labels: found values of type <U1; allowed: finite numbers",
+    ),
+    "NaN of a regression": (
+        {"labels": np.r_[np.arange(7) / 7, np.nan, np.arange(N - 8) / 7]},
+        "labels, row 7: found NaN; allowed: ",
+    ),
+    "a value that is NaN": (
+        {"labels": np.r_[np.nan, np.arange(N - 1) / 7], "metric": "mae"},
+        "labels, row 0: found NaN; allowed: finite numbers in float32",
+    ),
+    "an infinite value": (
+        {"labels": np.r_[np.arange(N - 1) / 7, np.inf]},
+        "labels, row 59: found infinity; allowed: finite numbers in float32",
+    ),
+    "one value": (
+        {"labels": np.full(N, 2.5)},
+        "split 'train': labels: found 2.5 for every sample; allowed: values that differ",
+    ),
+    "fewer values": (
+        {"labels": np.arange(50) / 7},
+        r"labels: found an array of shape \(50,\); allowed: \(60,\) or \(60, values\)",
+    ),
+    "a metric of classes": (
+        {"labels": np.arange(N) / 7, "metric": "auroc"},
+        "labels: found values of type float64; allowed: class numbers or names",
+    ),
+    "a fraction among 0 and 1": (
+        {"labels": np.eye(3)[THREE] * 0.9},
+        "labels, row 0: found 0.9; allowed: 0 and 1 in a multi-hot matrix, or for a regression",
+    ),
+    "weights of values": (
+        {"labels": np.arange(N) / 7, "class_weights": "balanced"},
+        "class_weights: found 'balanced'; allowed: 'balanced', or 1 numbers",
+    ),
+    "two weights": (
+        {"class_weights": (1.0, 2.0)},
+        r"class_weights: found \(1.0, 2.0\); allowed: 'balanced', or 3 numbers above 0",
+    ),
+    "a weight of 0": (
+        {"class_weights": (1.0, 2.0, 0.0)},
+        "mine: class_weights: found .*; allowed: 3 numbers above 0",
+    ),
+    "weights by name": ({"class_weights": "equal"}, "class_weights: found 'equal'; allowed: 'bal"),
+    "smoothing": ({"label_smoothing": 1.0}, "mine: label_smoothing: found 1.0; allowed: at least"),
+    "a threshold": ({"threshold": -0.5}, "mine: threshold: found -0.5; allowed: at least 0"),
+    "a class that test lacks": (
+        {
+            "metric": "auroc",
+            "splits": [np.arange(N)[:30], range(30, 45), np.flatnonzero(THREE > 0)[-6:]],
+        },
+        "split 'test': found no sample of class 0; allowed: labels for which metric 'auroc' is",
+    ),
+    "values that test repeats": (
+        {
+            "labels": np.r_[np.arange(50) / 7, np.full(10, 0.5)],
+            "metric": "r2",
+            "splits": [range(30), range(30, 50), range(50, 60)],
+        },
+        "split 'test': found labels that are all the same; allowed: labels for which metric 'r2'",
+    ),
     "a cube": (
         {"labels": np.zeros((N, 2, 2), int)},
         r"labels: found an array of shape \(60, 2, 2\)",
@@ -373,12 +442,12 @@ WRONG = {
     ),
     "another dict": ({"splits": {"train": 0.5, "vall": 0.2, "test": 0.3}}, "splits: found 'vall'"),
     "a metric for several": (
-        {"metric": "weighted_f1"},
-        "'weighted_f1' for such labels; allowed: ac",
+        {"metric": "equal_error_rate"},
+        "metric: found 'equal_error_rate' for 3 classes; allowed: accuracy, balanced_accuracy, ma",
     ),
     "a metric for one": (
         {"labels": np.eye(3, dtype=int)[THREE], "metric": "accuracy"},
-        "metric: found 'accuracy' for such labels; allowed: weighted_f1",
+        "metric: found 'accuracy' for 3 classes, several a sample; allowed: macro_f1, micro_f1",
     ),
     "settings as a dict": ({"config": {"L": 3}}, r"config: found {'L': 3}; allowed: bm.Settings"),
     "other settings": ({"config": bm.TrainConfig()}, r"config: found .*; allowed: bm.Settings"),

@@ -92,7 +92,9 @@ RANGE = torch.arange(48, 72)[:, None].expand(-1, 2)
             r"found labels of shape \(24, 5\); allowed: \(n,\), or \(n, 3\)",
         ),
         (split_with(labels=torch.full((24, 3), 2)), "found labels 2…2; allowed: 0…1"),
-        (split_with(labels=torch.zeros(24)), "found labels of torch.float32; allowed: torch.int64"),
+        (split_with(labels=torch.zeros(24)), r"found labels \(n,\) of values; allowed: \(n, 3\)"),
+        (split_with(labels=torch.zeros(24, 3)), "found labels of kinds classes, values; allowed"),
+        (split_with(labels=torch.zeros(24).double()), "found labels of torch.float64; allowed: to"),
         (split_with(labels=torch.zeros(24, 3, 1).long()), r"found labels of shape \(24, 3, 1\)"),
         (split_with(RANGE.float()), "found index of torch.float32; allowed: torch.int64"),
     ],
@@ -145,7 +147,7 @@ def test_modalities_may_be_a_list():
 
 def test_a_metric_that_does_not_exist_is_refused():
     with pytest.raises(
-        TaskError, match="tiny: metric: found 'auc'; allowed: accuracy, weighted_f1"
+        TaskError, match="tiny: metric: found 'auc'; allowed: accuracy, balanced_accuracy, f1"
     ):
         Search(task_with(metric="auc"), device="cpu")
 

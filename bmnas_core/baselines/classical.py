@@ -1,4 +1,4 @@
-"""What anyone would try first: scikit-learn's classifiers on all features."""
+"""What anyone would try first: scikit-learn's models of all features."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from .context import BaselineContext, Entries, register_baseline
 
 
 class Fitted(nn.Module):
-    """A fitted scikit-learn classifier as a network: features, flattened → logits.
+    """A fitted scikit-learn model as a network: features, flattened → logits, or values.
 
     ``learned``, the numbers that it consists of, is there to be counted.
     """
@@ -22,13 +22,16 @@ class Fitted(nn.Module):
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Pooled features, each (N, C_i, L) → logits (N, classes)."""
-        rows = flat(features, self.names)
+        rows, device = flat(features, self.names), features[self.names[0]].device
+        if not hasattr(self.model, "predict_proba"):
+            values = self.model.predict(rows).reshape(len(rows), self.classes)
+            return torch.from_numpy(values).float().to(device)
         # Classes that no sample had, and certainty, must leave logits finite.
         p = self.model.predict_proba(rows).astype(float).clip(1e-12, 1 - 1e-12)
         logits = np.full((len(rows), self.classes), np.log(1e-12))
         multi_label = getattr(self.model, "multilabel_", False)
         logits[:, self.model.classes_] = np.log(p / (1 - p)) if multi_label else np.log(p)
-        return torch.from_numpy(logits).float().to(features[self.names[0]].device)
+        return torch.from_numpy(logits).float().to(device)
 
 
 def flat(features: dict[str, Tensor], names: tuple[str, ...]) -> np.ndarray:
@@ -37,18 +40,22 @@ def flat(features: dict[str, Tensor], names: tuple[str, ...]) -> np.ndarray:
 
 
 def fitted(context: BaselineContext, model, learned: Callable[[object], np.ndarray]) -> Fitted:
-    """A classifier, fitted to all features of all samples that the context's recipe trains on.
+    """A model, fitted to all features of all samples that the context's recipe trains on.
 
-    If a sample has several labels, each label has a classifier of its own. ``learned`` returns
-    the numbers that a fitted classifier consists of.
+    If a sample has several labels or values, each has a model of its own. ``learned`` returns the
+    numbers that a fitted one consists of.
     """
     from sklearn.multiclass import OneVsRestClassifier
+    from sklearn.multioutput import MultiOutputRegressor
 
     task, (features, labels) = context.task, context.samples()
-    multi_label, kind = labels.dim() > 1, type(model)
-    model = OneVsRestClassifier(model) if multi_label else model
+    several, kind = labels.dim() > 1, type(model)
+    if task.targets is not None:  # networks give standardised values
+        labels = task.targets.standardised(labels).reshape(labels.shape)
+    if several:
+        model = (OneVsRestClassifier if task.targets is None else MultiOutputRegressor)(model)
     model.fit(flat(features, task.features), labels.cpu().numpy())
-    parts = model.estimators_ if multi_label else [model]
+    parts = model.estimators_ if several else [model]
     # A label that all samples have, or none, has no classifier but a constant.
     numbers = np.concatenate([learned(part) for part in parts if isinstance(part, kind)])
     return Fitted(model, task.features, task.classes, context.config.L, numbers)
@@ -56,22 +63,30 @@ def fitted(context: BaselineContext, model, learned: Callable[[object], np.ndarr
 
 @register_baseline("logistic regression", ignores=("C", "epochs", "max_lr"))
 def logistic_regression(context: BaselineContext) -> Entries:
-    """A linear classifier of all features, with the recipe's weight decay as its penalty."""
-    from sklearn.linear_model import LogisticRegression
+    """A linear model of all features, with the recipe's weight decay as its penalty.
+
+    Of values it is ridge regression (Hoerl and Kennard 1970).
+    """
+    from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     # scikit-learn weighs the sum of losses by C against half the squared weights; here weight
     # decay weighs the latter against their mean.
     decay = context.config.weight_decay * len(context.samples()[1])
-    linear = LogisticRegression(C=1 / decay if decay else np.inf, max_iter=1000)
+    values = context.task.label_kind == "values"
+    if values:
+        linear = Ridge(alpha=decay)
+    else:
+        linear = LogisticRegression(C=1 / decay if decay else np.inf, max_iter=1000)
 
     def learned(pipeline) -> np.ndarray:
         scaler, linear = (step for _, step in pipeline.steps)
         parts = scaler.mean_, scaler.scale_, linear.coef_, linear.intercept_
-        return np.concatenate([part.ravel() for part in parts])
+        return np.concatenate([np.ravel(part) for part in parts])
 
-    yield "logistic regression", [fitted(context, make_pipeline(StandardScaler(), linear), learned)]
+    label = "ridge regression" if values else "logistic regression"
+    yield label, [fitted(context, make_pipeline(StandardScaler(), linear), learned)]
 
 
 @register_baseline("gradient boosting", ignores=("C", "epochs", "max_lr"))
@@ -80,7 +95,7 @@ def gradient_boosting(context: BaselineContext) -> Entries:
 
     The squared values of leaves have a penalty of 1, as in XGBoost (Chen and Guestrin 2016).
     """
-    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
     def learned(model) -> np.ndarray:
         """Every threshold, and every value of a leaf."""
@@ -89,5 +104,7 @@ def gradient_boosting(context: BaselineContext) -> Entries:
         return np.concatenate(list(parts))
 
     # Without a penalty, Newton steps of 28 classes diverge on voice: test accuracy falls to 0.06.
-    model = HistGradientBoostingClassifier(l2_regularization=1.0, random_state=context.seed)
+    values = context.task.label_kind == "values"
+    kind = HistGradientBoostingRegressor if values else HistGradientBoostingClassifier
+    model = kind(l2_regularization=1.0, random_state=context.seed)
     yield "gradient boosting", [fitted(context, model, learned)]

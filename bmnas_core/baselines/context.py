@@ -2,6 +2,7 @@
 
 import inspect
 import time
+import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import BmnasError, quoted
 from ..features import FeatureBank
 from ..genotype import Genotype
+from ..metrics import Metric, metric_of
 from ..networks import count_parameters
 from ..progress import progress_bar
 from ..registry import Registry, takes
@@ -29,6 +31,10 @@ Shapes = dict[str, tuple[int, int]]
 
 class BaselineError(BmnasError):
     """A baseline that cannot be registered or does not exist."""
+
+
+class NotDefined(BaselineError):
+    """A baseline that is not defined for a task; it is left out, with a warning."""
 
 
 def _check(name: str, function: object) -> None:
@@ -72,6 +78,11 @@ class BaselineContext:
         own = {name: size for name in sizes if (size := getattr(self.search, name))}
         self.config = replace(self.config, **own).with_defaults(self.task.config)
         self.search = replace(self.search, **{name: getattr(self.config, name) for name in sizes})
+
+    @property
+    def metric(self) -> Metric:
+        """The task's metric, which says whether a higher or a lower score is better."""
+        return metric_of(self.task)
 
     def fit(self, build: Callable[[], nn.Module], config: TrainConfig | None = None, **how):
         """The network that ``build`` makes, trained, by the context's recipe by default.
@@ -192,6 +203,8 @@ def compare(
     Raises:
         BaselineError: for an unknown name or split, and for what a baseline yields if it is not
             (label, networks) or has a label that is taken.
+
+    Baselines that are not defined for the task are left out, with a warning.
     """
     if names is None:
         names = [name for name, baseline in BASELINES.items() if baseline.quick]
@@ -208,12 +221,16 @@ def compare(
     for name in bar:
         bar.set_postfix_str(name)
         part = {}
-        for split in splits:
-            context.config = replace(recipe, data=SCORED[split] or recipe.data)
-            for label, entry in _scored(name, context, split).items():
-                if label in found:
-                    _refuse_label(name, label)
-                part[label] = part.get(label, {}) | entry
+        try:
+            for split in splits:
+                context.config = replace(recipe, data=SCORED[split] or recipe.data)
+                for label, entry in _scored(name, context, split).items():
+                    if label in found:
+                        _refuse_label(name, label)
+                    part[label] = part.get(label, {}) | entry
+        except NotDefined as error:
+            warnings.warn(f"left out: {error}", stacklevel=2)
+            continue
         found |= part
         if on_baseline:
             on_baseline(name, part)

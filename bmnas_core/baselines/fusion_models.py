@@ -5,7 +5,6 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from ..metrics import metric_of
 from ..tasks.task import Task
 from .context import BaselineContext, Entries, Shapes, register_baseline
 
@@ -208,10 +207,10 @@ def gmu(context: BaselineContext) -> Entries:
 @register_baseline("CentralNet")
 def central_net(context: BaselineContext) -> Entries:
     """A central network beside dense ones on the last features, trained with all their losses."""
-    task, config = context.task, context.config
+    task, config, metric = context.task, context.config, context.metric
     sizes = task.classes, config.L, config.C, config.dropout
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        return sum(metric_of(task).loss(part, labels) for part in logits)
+        return sum(metric.loss(part, labels) for part in logits)
 
     yield "CentralNet", [context.fit(lambda: CentralNet(last_features(task), *sizes), loss=loss)]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..config import Config, setting
 from ..runtime import generator, seeded
-from .context import BaselineContext, Entries, register_baseline
+from .context import BaselineContext, Entries, NotDefined, register_baseline
 from .fusion_models import dense
 
 ACTIVATIONS = (torch.relu, torch.sigmoid)
@@ -168,7 +168,7 @@ class MFASSearch:
             build = partial(self.network, configuration)
             return self.context.validate(self.context.fit(build, full))
 
-        return max(finalists, key=full_score)
+        return self.context.metric.best(finalists, key=full_score)
 
     def network(self, configuration: Configuration, shared: bool = False) -> MFASNetwork:
         """A configuration's network at the context's sizes, untrained or with shared weights."""
@@ -185,9 +185,13 @@ class MFASSearch:
             build = partial(self.network, configuration, shared=True)
             net = self.context.fit(build, short)
             self._weights |= {key: part.state_dict() for key, part in net.shared().items()}
-            score = self.context.validate(net)
+            score = self._from_0_to_1(self.context.validate(net))
             self.scores[configuration] = max(score, self.scores.get(configuration, 0.0))
         self._learn()
+
+    def _from_0_to_1(self, score: float) -> float:
+        """What the surrogate predicts: the score itself, or 1 less an error."""
+        return score if self.context.metric.direction == "max" else 1 - score
 
     def _learn(self) -> None:
         """Fit the surrogate to all scores so far; a batch is all configurations of one depth."""
@@ -219,6 +223,9 @@ class MFASSearch:
 @register_baseline("MFAS")
 def mfas(context: BaselineContext) -> Entries:
     """MFAS with its published settings, on the features and by the recipe of all baselines."""
+    if not context.metric.share:
+        found = f"metric {context.task.metric!r}"
+        raise NotDefined("MFAS", found, "one from 0 to 1, which its surrogate predicts")
     search = MFASSearch(context)
     best = context.search_once("MFAS", search.run)
     yield "MFAS", [context.fit(partial(search.network, best))]

@@ -110,7 +110,7 @@ def best_pair(context: BaselineContext) -> Entries:
         return context.validate(context.train(fixed.with_inputs([pair]), context.recipe_on_train()))
 
     def find() -> tuple[str, str]:
-        return max(combinations(context.task.features, 2), key=score)
+        return context.metric.best(combinations(context.task.features, 2), key=score)
 
     pair = context.search_once("best pair", find)
     yield "best pair, ConcatFC", [context.train(fixed.with_inputs([pair]))]
@@ -195,7 +195,7 @@ def _register_short_trainings(name: str, label: str, find: Callable) -> None:
 
         def score(genotype: Genotype, so_many: int = short) -> float:
             recipe = context.recipe_on_train(min(so_many, epochs))
-            return context.validate(context.train(genotype, recipe))
+            return context.metric.sign * context.validate(context.train(genotype, recipe))
 
         def best() -> Genotype:
             evaluations = BUDGET * epochs // short

@@ -16,6 +16,7 @@ import torch
 
 from ..config import Config
 from ..errors import check_type, quoted
+from ..metrics import METRICS
 from ..progress import progress_bar
 from ..runtime import device_name, resolve_device
 from ..storage import ResumableTable, read_table
@@ -25,7 +26,7 @@ from .context import BASELINES, BaselineError, compare
 
 #: The settings among which a baseline may choose.
 SETTINGS = ("C", "L", "epochs", "max_lr")
-_KEYS = ("task", "rule", "options", "seed", "baseline", "network", *SETTINGS)
+_KEYS = ("task", "rule", "options", "metric", "seed", "baseline", "network", *SETTINGS)
 _COSTS = ("params", "search_seconds", "seconds", "device")
 COLUMNS = (*_KEYS, "validation", "test", *_COSTS)
 TRIED_COLUMNS = (*_KEYS, "validation", *_COSTS)
@@ -78,6 +79,7 @@ def run_baselines(
 
             def add(name: str, found: dict, run=run, config=config, wanted=wanted) -> None:
                 same = {**run, "baseline": name, "device": device_name(device)}
+                same |= {"metric": load(run["rule"]).metric}
                 same |= _used(name, config.with_defaults(load(run["rule"]).config))
                 kept = {label: found[label] for label in wanted[name] or found}
                 table.add({**same, "network": label, **entry} for label, entry in kept.items())
@@ -116,7 +118,7 @@ def try_settings(
         if not table.holds(**run):
             how = {"seed": SETTINGS_SEED, "device": device, "splits": ("validation",)}
             found = compare(load(rule), [name], config=config, progress=False, **how)
-            shared = {**run, "device": device_name(device)}
+            shared = {**run, "metric": load(rule).metric, "device": device_name(device)}
             table.add({**shared, "network": label, **entry} for label, entry in found.items())
     tried = _with_texts(table.frame())
     return tried[tried["options"] == (same["options"] or "")]
@@ -141,7 +143,9 @@ def best_settings(tried: pd.DataFrame) -> dict[tuple[str, str, str], TrainConfig
 
     Of equal ones those with the fewest parameters.
     """
-    order = tried.sort_values(["validation", "params"], ascending=[False, True], kind="stable")
+    merit = tried["metric"].map(lambda name: METRICS[name].sign) * tried["validation"]
+    order = tried.assign(merit=merit)
+    order = order.sort_values(["merit", "params"], ascending=[False, True], kind="stable")
     best = order.groupby(["rule", "baseline", "network"], sort=False).first()
     return {
         key: TrainConfig(**{name: _number(name, row[name]) for name in SETTINGS})
@@ -222,21 +226,26 @@ def summarize(table: pd.DataFrame) -> pd.DataFrame:
     """Each network over its seeds, best first within a task and rule, these in the table's order.
 
     Returns:
-        Columns ``task``, ``rule``, ``options``, ``network``, ``C``, ``L``, ``seeds``,
+        Columns ``task``, ``rule``, ``options``, ``metric``, ``network``, ``C``, ``L``, ``seeds``,
         ``validation`` (mean over seeds), ``test`` and ``std`` (mean and standard deviation),
-        ``params``, ``search_seconds``, ``train_seconds``, and ``behind``: by how many percentage
-        points of test score a network is behind the best one, as the mean over the same seeds,
-        and ``behind_std``.
+        ``params``, ``search_seconds``, ``train_seconds``, and ``behind``: by how much a network's
+        test score is behind the best one's, as the mean over the same seeds, and ``behind_std``;
+        both in percentage points if scores are from 0 to 1.
     """
-    keys = ["task", "rule", "options"]
+    keys = ["task", "rule", "options", "metric"]
     table = _with_texts(table)
-    means = table.groupby([*keys, "network"], sort=False)["test"].mean()
+    metrics = table["metric"].map(METRICS.__getitem__)
+    table = table.assign(
+        merit=metrics.map(lambda metric: metric.sign) * table["test"],
+        unit=metrics.map(lambda metric: 100 if metric.share else 1),
+    )
+    means = table.groupby([*keys, "network"], sort=False)["merit"].mean()
     of_best = pd.MultiIndex.from_frame(table[means.index.names]).isin(means.groupby(keys).idxmax())
-    best = table[of_best].groupby([*keys, "seed"])["test"].mean().rename("best")
+    best = table[of_best].groupby([*keys, "seed"])["merit"].mean().rename("best")
     table = table.join(best, on=best.index.names).assign(
         place=table.groupby(keys, sort=False).ngroup(),
         train_seconds=table["seconds"] - table["search_seconds"],
-        behind=lambda joined: 100 * (joined["best"] - joined["test"]),
+        behind=lambda joined: joined["unit"] * (joined["best"] - joined["merit"]),
     )
     found = table.groupby(["place", *keys, "network"], sort=False).agg(
         C=("C", "first"),
@@ -250,7 +259,8 @@ def summarize(table: pd.DataFrame) -> pd.DataFrame:
         train_seconds=("train_seconds", "mean"),
         behind=("behind", "mean"),
         behind_std=("behind", "std"),
+        merit=("merit", "mean"),
     )
     found["params"] = found["params"].round().astype(int)
-    found = found.sort_values(["place", "test"], ascending=[True, False])
-    return found.reset_index().drop(columns="place")
+    found = found.sort_values(["place", "merit"], ascending=[True, False])
+    return found.reset_index().drop(columns=["place", "merit"])

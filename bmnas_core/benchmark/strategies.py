@@ -181,10 +181,14 @@ def _simulate(
     run = complete[int(torch.randint(len(complete), (), generator=random))]
     epochs, operations = min(SHORT_EPOCHS, full) if short else full, tuple(recipe["operations"])
     space = tuple(recipe["features"]), 1, recipe["config"]["M"], random, operations
-    sample, score = partial(random_genotype, *space), partial(benchmark.simulated_score, seed=run)
+    sample = partial(random_genotype, *space)
     if benchmark.sampled:
         order = torch.randperm(len(benchmark), generator=random).tolist()
         sample = map(benchmark.table["genotype"].__getitem__, order).__next__
+
+    def score(genotype: Genotype, epochs: int) -> float:
+        return benchmark.metric.sign * benchmark.simulated_score(genotype, epochs, run)
+
     scores = find(
         sample, partial(score, epochs=epochs), BUDGET * full // epochs, random, operations
     )

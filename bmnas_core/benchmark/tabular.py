@@ -29,6 +29,7 @@ from ..baselines.architectures import random_genotype
 from ..errors import BmnasError, check_type, quoted
 from ..features import FeatureBank
 from ..genotype import DEFAULT_OPERATIONS, OPERATIONS, CellGenotype, Genotype, StepGenotype
+from ..metrics import METRICS
 from ..networks import count_parameters
 from ..progress import progress_bar
 from ..runtime import as_seed, device_name, generator, resolve_device, seeded
@@ -77,6 +78,7 @@ class TabularBenchmark:
         sampled: whether it has a random sample of the space. Architectures that are not in it are
             then trained when they are looked up, by the same recipe and with the same seeds, and
             kept in the cache; the kit has those that its own searches found.
+        metric: the :class:`~bmnas_core.metrics.Metric` of its scores.
         table: one row per architecture, best test score first: ``genotype`` (a
             :class:`Genotype`), ``validation``, ``test``, ``runs``, ``parameters``, ``seconds``.
         runs: one row per trained network, as :func:`tabulate` returns.
@@ -93,9 +95,10 @@ class TabularBenchmark:
         default = asset(f"{task}/benchmark_{rule}.parquet", missing_ok=True)
         self.path = Path(default if path is None else path)
         self.recipe, self.runs = _read(self.path)
-        self.sampled = self.recipe["sampled"]
-        table = _means(self.runs, self.path)
-        self.table = table.sort_values("test", ascending=False, kind="stable", ignore_index=True)
+        self.sampled, self.metric = self.recipe["sampled"], METRICS[self.recipe["metric"]]
+        self._unit = 100 if self.metric.share else 1
+        table, lower = _means(self.runs, self.path), self.metric.direction == "min"
+        self.table = table.sort_values("test", ascending=lower, kind="stable", ignore_index=True)
         self.ends = cosine_ends(TrainConfig.from_dict(self.recipe["config"]))
         self._curves = self.runs.set_index(["genotype", "seed"])["curve"].to_dict()
         self._row = {genotype: row for row, genotype in enumerate(self.table["genotype"])}
@@ -114,7 +117,7 @@ class TabularBenchmark:
         return (
             f"TabularBenchmark of {self.recipe['task']!r}, rule {self.recipe['rule']!r}: "
             f"{len(self):,} architectures, {len(self.runs):,} networks trained; best test "
-            f"{self.recipe['metric']} {self.table['test'].max():.4f}"
+            f"{self.recipe['metric']} {self.table['test'].iloc[0]:.4f}"
         )
 
     def look_up(self, genotype: Genotype) -> pd.Series:
@@ -184,16 +187,16 @@ class TabularBenchmark:
         return Percentile(better, len(self), self.sampled)
 
     def _better(self, genotype: Genotype, split: str) -> int:
-        score = self.score(genotype, split)
-        return int((self.table[split] > score).sum())
+        score, sign = self.score(genotype, split), self.metric.sign
+        return int((sign * self.table[split] > sign * score).sum())
 
     def regret(self, genotype: Genotype, split: str = "test") -> float:
-        """By how many percentage points the best architecture's mean score is above this one's.
+        """By how many percentage points this architecture's mean score is behind the best one's.
 
-        The best of a sample may be below it.
+        A metric that is not from 0 to 1 has units of its own. The best of a sample may be behind.
         """
-        score = self.score(genotype, split)
-        return 100 * float(self.table[split].max() - score)
+        score, best = self.score(genotype, split), self.metric.best(self.table[split])
+        return self._unit * self.metric.sign * float(best - score)
 
     def simulated_score(self, genotype: Genotype, epochs: int, seed: int) -> float:
         """Validation score of an architecture's network after so many epochs, from the table.
@@ -210,25 +213,26 @@ class TabularBenchmark:
         return float(self._curves[text, seed][self.ends.index(epochs)])
 
     def best(self, split: str = "test") -> Genotype:
-        """The architecture of the highest mean score."""
-        return self.table["genotype"][int(self.table[_as_split(split)].argmax())]
+        """The architecture of the best mean score."""
+        scores = self.metric.sign * self.table[_as_split(split)]
+        return self.table["genotype"][int(scores.argmax())]
 
     def kendall_tau(self, ratings: Mapping[Genotype, float], split: str = "test") -> float:
         """Kendall's τ between ratings of architectures, higher being better, and mean scores."""
         from scipy.stats import kendalltau
 
-        scores = [self.score(genotype, split) for genotype in ratings]
+        scores = [self.metric.sign * self.score(genotype, split) for genotype in ratings]
         return float(kendalltau(list(ratings.values()), scores).statistic)
 
     def noise(self, split: str = "test", top: int | None = None) -> float:
-        """Standard deviation over seeds of one network's score, in percentage points.
+        """Standard deviation over seeds of one network's score, in the unit of :meth:`regret`.
 
         It is pooled over all architectures, or over the ``top`` best.
         """
         wanted = [genotype.to_json() for genotype in self.table["genotype"][:top]]
         runs = self.runs[self.runs["genotype"].isin(wanted)]
         spread = runs.groupby("genotype")[_as_split(split)].var()
-        return 100 * float(spread.mean()) ** 0.5
+        return self._unit * float(spread.mean()) ** 0.5
 
 
 def enumerate_architectures(
@@ -326,7 +330,8 @@ def tabulate(
         genotypes = enumerate_architectures(task.features, config.M, operations)
     else:
         table = TabularBenchmark(path=out).table
-        best = pd.concat([table.nlargest(top, split)["genotype"] for split in SPLITS])
+        merit = table[[*SPLITS]] * METRICS[task.metric].sign
+        best = pd.concat([table.loc[merit.nlargest(top, s).index, "genotype"] for s in SPLITS])
         genotypes = sorted(set(best), key=repr)
     shapes, ensembles = defaultdict(list), defaultdict(list)
     for genotype in genotypes:

@@ -40,9 +40,9 @@ def run(
             typer.echo(folder / name)
     if (folder / "result.json").exists():
         result = experiments.load_result(folder)
-        found = sorted(experiments.networks(result).items(), key=lambda item: -item[1]["test"])
         rows = [
-            (n, f"{e['test']:.4f}", f"{e['params']:,}", f"{e['seconds']:.1f}") for n, e in found
+            (n, f"{e['test']:.4f}", f"{e['params']:,}", f"{e['seconds']:.1f}")
+            for n, e in experiments.best_first(result)
         ]
         head = ("", f"test {result['metric']}", "parameters", "seconds")
         title = f"{experiments.run_title(result)}, {result['device']}"
@@ -100,6 +100,6 @@ def collect(
     for row in found.itertuples():
         variant = next((name for name in (row.rule, row.protocol) if isinstance(name, str)), "–")
         numbers = mean_and_std(row.test, row.std), f"{row.params:,}", f"{row.seconds:.1f}"
-        rows.append((row.task, variant, row.network, row.runs, *numbers))
-    head = ("task", "rule", "network", "runs", "test", "parameters", "seconds")
+        rows.append((row.task, variant, row.metric, row.network, row.runs, *numbers))
+    head = ("task", "rule", "metric", "network", "runs", "test", "parameters", "seconds")
     typer.echo(table(rows, head, numbers=4))

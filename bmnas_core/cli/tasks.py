@@ -81,11 +81,7 @@ def describe(
             "\nno labels: a file labels.npy, or a table with a column label, would hold them"
         )
         return
-    task = tasks.Task.from_features(path.stem, **found)
-    typer.echo(f"\n{task!r}")
-    for what, settings in {"settings": task.config, "search": task.search_config}.items():
-        used = (f"{name} {value}" for name, value in vars(settings).items() if value is not None)
-        typer.echo(f"{what}: {', '.join(used)}")
+    typer.echo(f"\n{tasks.Task.from_features(path.stem, **found)}")
 
 
 def _data_sets(task: str = "") -> Mapping:

@@ -6,6 +6,7 @@ from itertools import cycle, product
 
 import numpy as np
 
+from ..metrics import METRICS, Metric, score_text
 from .canvas import INK, MODALITIES, MUTED, SEARCHED, DrawError, by_modality, printable
 from .curves import LINES, POINTS, check_history, evenly
 from .hypernets import decisions
@@ -25,8 +26,9 @@ MARKS, LEAST_ERROR = (0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995), 0.0
 def draw_results(table, *, highlight: str = "BM-NAS", ax=None):
     """Networks side by side, best first: test score with its spread, parameters, seconds.
 
-    There is a panel per task, rule and options, with the error on a log scale to set good networks
-    apart. Scores on validation are shown if the table has any, and C and L if they differ.
+    There is a panel per task, rule, options and metric. Where scores are from 0 to 1 and higher
+    ones better, the error is on a log scale to set good networks apart. Scores on validation are
+    shown if the table has any, and C and L if they differ.
 
     Args:
         table: as :func:`bmnas_core.baselines.summarize` returns it.
@@ -57,14 +59,14 @@ def draw_frontiers(tried, *, highlight: str = "BM-NAS", networks=None, ax=None):
 
     There are two panels per task, rule and options: parameters, and seconds of search and training.
     A curve has the length L that is best for its network, and for each width the best of the other
-    settings; the best of all is filled. The error is on a log scale, as in :func:`draw_results`,
-    down to five times the least.
+    settings; the best of all is filled. The scale is that of :func:`draw_results`, down to five
+    times the least error.
 
     Args:
         tried: as :func:`bmnas_core.baselines.try_settings` returns it.
         highlight: as in :func:`draw_results`.
         networks: which to draw; by default those whose least error is at most three times the
-            least of all under the same rule.
+            least of all under the same rule, or all if scores have no error.
         ax: two matplotlib Axes per task and rule; names stand to the right of the second.
 
     Returns the Axes as an array. Raises :class:`DrawError` for a table without rows, without a
@@ -86,6 +88,7 @@ def draw_frontiers(tried, *, highlight: str = "BM-NAS", networks=None, ax=None):
     scores = tried.groupby([*keys, "network"], dropna=False)["validation"]
     tried = tried.assign(error=1 - scores.transform("max"))
     near = tried["error"] <= 3 * tried.groupby(keys, dropna=False)["error"].transform("min")
+    near |= np.array([not _has_error(metric) for metric in _metrics(tried)])
     tried = tried[tried["network"].isin(networks) if networks else near]
     groups = _panels(tried)
     heights = [max(3.2, 0.9 + 0.19 * rows["network"].nunique()) for _, rows in groups]
@@ -98,12 +101,13 @@ def draw_frontiers(tried, *, highlight: str = "BM-NAS", networks=None, ax=None):
         lines = []
         for (title, rows), *panels in zip(groups, axes[::2], axes[1::2], strict=True):
             panels[0].set_title(printable(title), parse_math=False)
-            of_rule = []
+            of_rule, metric = [], _metrics(rows)[0]
+            rows = rows.assign(merit=metric.sign * rows["validation"])
             for name, own in rows.groupby("network", sort=False):
-                best = own.loc[own["validation"].idxmax()]
+                best = own.loc[own["merit"].idxmax()]
                 if best["L"] == best["L"]:  # not for what has no positions
                     own = own[own["L"] == best["L"]]
-                own = own.loc[own.groupby("C", dropna=False)["validation"].idxmax()]
+                own = own.loc[own.groupby("C", dropna=False)["merit"].idxmax()]
                 colour, marker = looks[name]
                 look = {"color": colour, "marker": marker, "label": name, "linewidth": 1.2}
                 for panel, column in zip(panels, ("params", "seconds"), strict=True):
@@ -112,8 +116,10 @@ def draw_frontiers(tried, *, highlight: str = "BM-NAS", networks=None, ax=None):
                     panel.plot(best[column], best["validation"], **look, markersize=6)
                 of_rule.append(line)
             scores = np.concatenate([line.get_ydata() for line in of_rule])
-            high = scores.max()  # far below it, narrow networks would take the room of the others
-            _scale_scores(panels[0], max(scores.min(), 1 - 5 * (1 - high)), high, high, axis="y")
+            if _has_error(metric):
+                high = scores.max()  # far below it, narrow networks would take the others' room
+                low = max(scores.min(), 1 - 5 * (1 - high))
+                _scale_scores(panels[0], low, high, high, axis="y")
             for panel, label in zip(panels, ("parameters", "search + training, s"), strict=True):
                 panel.set_xscale("log")
                 panel.set_xlabel(label, fontsize=SMALL)
@@ -123,7 +129,7 @@ def draw_frontiers(tried, *, highlight: str = "BM-NAS", networks=None, ax=None):
                 )
                 panel.tick_params(labelsize=SMALL)
                 panel.minorticks_off()
-            panels[0].set_ylabel("validation score", fontsize=SMALL)
+            panels[0].set_ylabel(f"validation {_score_name(rows)}", fontsize=SMALL)
             lines.append((panels[1], of_rule))
         axes[0].figure.canvas.figure.draw_without_rendering()  # gives the Axes their heights
         for panel, of_rule in lines:
@@ -209,10 +215,13 @@ def _draw_panel(ax, rows, highlight: str) -> None:
     places, scores, spread = range(len(rows)), rows["test"], rows["std"].fillna(0.0)
     ax.hlines(places, scores - spread, scores + spread, colors=colours)
     ax.scatter(scores, places, c=colours, s=26, zorder=3)
-    _scale_scores(ax, (scores - spread).min(), (scores + spread).max(), scores.max())
+    scaled, name = _has_error(_metrics(rows)[0]), f"test {_score_name(rows)}"
+    if scaled:
+        _scale_scores(ax, (scores - spread).min(), (scores + spread).max(), scores.max())
     seeds = rows["seeds"].max()
     over = f", mean ± standard deviation of {seeds} seeds" if seeds > 1 else ""
-    ax.set_xlabel(f"test score (error on a log scale){over}", fontsize=SMALL, loc="left")
+    scale = " (error on a log scale)" if scaled else ""
+    ax.set_xlabel(f"{name}{scale}{over}", fontsize=SMALL, loc="left")
     ax.set_yticks(places, list(map(printable, rows["network"])), parse_math=False)
     for label, colour in zip(ax.get_yticklabels(), colours, strict=True):
         label.set_color(colour)
@@ -223,7 +232,7 @@ def _draw_panel(ax, rows, highlight: str) -> None:
     ax.set_ylim(len(rows) - 0.4, -1.4)  # the head of the columns is at -1
     pairs = zip(scores, rows["std"], strict=True)
     columns = {
-        "test score": [f"{m:.3f}" + ("" if np.isnan(s) else f" ± {s:.3f}") for m, s in pairs],
+        name: [score_text(m) + ("" if np.isnan(s) else f" ± {score_text(s)}") for m, s in pairs],
         **_chosen(rows),
         "parameters": [f"{count:,.0f}" for count in rows["params"]],
         "search, s": [_seconds(value) if value else "–" for value in rows["search_seconds"]],
@@ -241,13 +250,31 @@ def _draw_panel(ax, rows, highlight: str) -> None:
 
 def _keys(table) -> list[str]:
     """Columns that say of which task a row is."""
-    return [name for name in ("task", "rule", "options") if name in table]
+    return [name for name in ("task", "rule", "options", "metric") if name in table]
+
+
+def _metrics(rows) -> list[Metric]:
+    """The metric of each row; accuracy in a table that names none."""
+    names = rows["metric"] if "metric" in rows else ["accuracy"] * len(rows)
+    return [METRICS[name] for name in names]
+
+
+def _score_name(rows) -> str:
+    """What the axis of a panel calls its scores."""
+    name = next(iter(rows["metric"])) if "metric" in rows else "accuracy"
+    return "score" if name == "accuracy" else name
+
+
+def _has_error(metric: Metric) -> bool:
+    """Whether scores are from 0 to 1 and the best is 1."""
+    return metric.share and metric.direction == "max"
 
 
 def _panels(table) -> list[tuple]:
     """Title and rows for each task, rule and options of the task."""
     found = []
-    for (task, rule, *options), rows in table.groupby(_keys(table), sort=False, dropna=False):
+    keys = [name for name in _keys(table) if name != "metric" or table["metric"].nunique() > 1]
+    for (task, rule, *options), rows in table.groupby(keys, sort=False, dropna=False):
         words = [task, f"rule {rule}" if isinstance(rule, str) else "", *options]
         title = ", ".join(word for word in words if isinstance(word, str) and word)
         found.append((title, rows))
@@ -258,7 +285,7 @@ def _chosen(rows) -> dict[str, list[str]]:
     """Columns of what a network was chosen by, if there are any: validation, and C and L."""
     columns = {}
     if "validation" in rows and rows["validation"].notna().any():
-        columns["validation"] = [f"{score:.3f}" for score in rows["validation"]]
+        columns["validation"] = list(map(score_text, rows["validation"]))
     if {"C", "L"} <= set(rows) and rows[["C", "L"]].nunique().max() > 1:
         sizes = rows[["C", "L"]].itertuples(index=False)
         columns["C, L"] = [", ".join("–" if x != x else f"{x:.0f}" for x in pair) for pair in sizes]

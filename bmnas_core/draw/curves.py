@@ -11,6 +11,7 @@ from itertools import cycle, product
 
 import numpy as np
 
+from ..metrics import score_text
 from .canvas import CARD, CELL_LINE, INK, MUTED, SEARCHED, Canvas, DrawError, Picture, text_width
 
 #: Colours of lines that have names: Okabe and Ito's, the blue of searched edges first.
@@ -69,8 +70,9 @@ def draw_curves(history, *, at: int | None = None, engine: str = "wasi") -> Pict
     _panel(canvas, "loss", LEFT, title, batches + means, end, at=at, named=alone)
     ends = "each epoch, then the best candidate" if selects else "each epoch"
     title, left = f"validation {rows[0][1].about['metric']}, {ends}", 2 * LEFT + WIDE + 24
-    named = alone and selects
-    _panel(canvas, "score", left, title, scores, end, (0, 1), at=at, named=named, dots=True)
+    named, limits = alone and selects, rows[0][1].about.get("limits", [0, 1])
+    limits = limits if None not in limits else _range([line.y for line in scores])
+    _panel(canvas, "score", left, title, scores, end, limits, at=at, named=named, dots=True)
     top, text = HIGH + BELOW + 40, "changes of the derived genotype"
     canvas.text("changes", text, LEFT, top, size=12, align="l")
     for k, (name, one, style, colour) in enumerate(rows):
@@ -124,7 +126,7 @@ def _panel(canvas, me, left, title, lines, end, ylim=None, *, at=None, named=Fal
             canvas.line(f"{me}_l{k}", points, name or title, colour, width, style=style)
         if dots or len(points) == 1:
             for i, (px, py) in zip(kept, points, strict=True):
-                tip = f"{name or title}, step {x[i]}: {y[i]:.3f}"
+                tip = f"{name or title}, step {x[i]}: {score_text(y[i])}"
                 dot = {"shape": "circle", "style": "filled", "color": CARD, "fillcolor": colour}
                 canvas.node(f"{me}_d{k}_{i}", "", tip, px, py, 8, 8, **dot)
     x, y = left, 48 + HIGH
@@ -136,6 +138,14 @@ def _panel(canvas, me, left, title, lines, end, ylim=None, *, at=None, named=Fal
         x, _ = place(min(max(at, 0), end), least)
         ends = [(x, 20), (x, 24 + HIGH)]
         canvas.line(f"{me}_at", ends, f"step {at}", INK, 1.2, style="dashed")
+
+
+def _range(ys: list[np.ndarray]) -> tuple[float, float]:
+    """The least and the largest of all values, with a little room; 0 and 1 without any."""
+    values = np.concatenate([*ys, []])
+    low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
+    room = 0.04 * (high - low) or 0.04 * abs(high) or 1.0
+    return float(low - room), float(high + room)
 
 
 def _smoothed(y: np.ndarray) -> np.ndarray:

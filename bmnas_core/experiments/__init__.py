@@ -12,6 +12,7 @@ from .results import (
     RESULT_FIELDS,
     RESULT_FILES,
     ResultError,
+    best_first,
     collect,
     load_result,
     networks,

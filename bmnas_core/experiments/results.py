@@ -13,6 +13,7 @@ import torch
 from ..config import __version__, as_type
 from ..errors import BmnasError, quoted
 from ..genotype import Genotype
+from ..metrics import METRICS
 from ..storage import atomic_write
 
 #: Fields that a result and each of its baselines must have, and of what type all fields are.
@@ -21,7 +22,7 @@ RESULT_TYPES = {
     "params": float, "search_seconds": float, "train_seconds": float, "baselines": dict,
 }  # fmt: skip
 BASELINE_TYPES = {"test": float, "params": float, "seconds": float}
-TYPES = RESULT_TYPES | BASELINE_TYPES | {"protocol": str | None}
+TYPES = RESULT_TYPES | BASELINE_TYPES | {"protocol": str | None, "direction": str}
 #: Fields every ``result.json`` has; ``genotype`` and ``versions`` are added by :func:`save_run`.
 RESULT_FIELDS, BASELINE_FIELDS = tuple(RESULT_TYPES), tuple(BASELINE_TYPES)
 #: What tables call the network that a search found.
@@ -37,8 +38,8 @@ class ResultError(BmnasError):
 def save_run(out: str | os.PathLike, *, result: Mapping, genotype: Genotype) -> Path:
     """Write a run's ``result.json``, ``genotype.json`` and ``genotype.svg`` into ``out``.
 
-    Adds ``genotype`` and ``versions`` to the result; floats are kept to six significant digits.
-    Nothing is written unless all of it can be.
+    Adds ``genotype``, ``versions`` and the metric's ``direction`` to the result; floats are kept to
+    six significant digits. Nothing is written unless all of it can be.
 
     Args:
         out: the folder, made if need be.
@@ -53,6 +54,8 @@ def save_run(out: str | os.PathLike, *, result: Mapping, genotype: Genotype) -> 
 
     whole = _checked(result, "result", digits=6)
     as_type(genotype, Genotype, "genotype", ResultError)
+    if "direction" not in whole and whole["metric"] in METRICS:
+        whole["direction"] = METRICS[whole["metric"]].direction
     whole["genotype"] = json.loads(genotype.to_json())
     whole["versions"] = {
         "python": platform.python_version(),
@@ -102,6 +105,16 @@ def networks(result: Mapping) -> dict[str, dict]:
     return {LEARNED: learned, **result["baselines"]}
 
 
+def best_first(result: Mapping) -> list[tuple[str, dict]]:
+    """The networks of a result with their names, the best first."""
+    sign = -1 if lower_is_better(result) else 1
+    return sorted(networks(result).items(), key=lambda item: -sign * item[1]["test"])
+
+
+def lower_is_better(result: Mapping) -> bool:
+    return result.get("direction") == "min"
+
+
 def run_title(result: Mapping) -> str:
     """What a run was of, e.g. ``"digits, rule sum, seed 0"``."""
     kinds = ("rule", "protocol", "seed")
@@ -110,18 +123,19 @@ def run_title(result: Mapping) -> str:
 
 
 def collect(folders: Iterable[str | os.PathLike]):
-    """Folders of runs as a table: mean and spread over seeds, per task, rule, protocol and network.
+    """Folders of runs as a table: mean and spread over seeds, per task, variant and network.
 
-    Returns a pandas DataFrame, best first within a task, rule and protocol, with the columns
-    ``task``, ``rule``, ``protocol``, ``network``, ``runs`` (how many), ``test`` (mean), ``std``
-    (over runs, NaN for one), ``params`` and ``seconds`` (means; search and training together).
+    Returns a pandas DataFrame, best first within a task, rule, protocol and metric, with the
+    columns ``task``, ``rule``, ``protocol``, ``metric``, ``network``, ``runs`` (how many), ``test``
+    (mean), ``std`` (over runs, NaN for one), ``params`` and ``seconds`` (means; search and training
+    together).
 
     Raises :class:`ResultError` for a folder without a result, and for two runs with the same task,
     rule, protocol and seed, which would count one seed twice.
     """
     import pandas as pd
 
-    rows, seen, keys = [], {}, ["task", "rule", "protocol"]
+    rows, seen, keys = [], {}, ["task", "rule", "protocol", "metric"]
     for folder in folders:
         result = load_result(folder)
         title = run_title(result)
@@ -129,7 +143,11 @@ def collect(folders: Iterable[str | os.PathLike]):
             raise ResultError(folder, f"{title}, as in {seen[title]}", "each seed once")
         seen[title] = folder
         run_of = {key: result.get(key) for key in keys}
-        rows += [{**e, **run_of, "network": name} for name, e in networks(result).items()]
+        sign = -1 if lower_is_better(result) else 1
+        rows += [
+            {**entry, **run_of, "network": name, "merit": sign * entry["test"]}
+            for name, entry in networks(result).items()
+        ]
     if not rows:
         raise ResultError("found no runs; allowed: at least one folder with a result.json")
     table = pd.DataFrame(rows).groupby([*keys, "network"], dropna=False, as_index=False)
@@ -139,9 +157,11 @@ def collect(folders: Iterable[str | os.PathLike]):
         std=("test", "std"),
         params=("params", "mean"),
         seconds=("seconds", "mean"),
+        merit=("merit", "mean"),
     )
     table["params"] = table["params"].round().astype(int)
-    return table.sort_values([*keys, "test"], ascending=[True, True, True, False])
+    table = table.sort_values([*keys, "merit"], ascending=[True] * len(keys) + [False])
+    return table.drop(columns="merit")
 
 
 def as_json(value: object, place: str = "value", *, digits: int | None = None) -> object:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ..config import SearchSettings, Settings
-from ..errors import TaskError, near_miss, quoted, shortened
+from ..errors import TaskError, check_type, near_miss, quoted, shortened
+from ..metrics import METRICS
 from ..runtime import as_seed
 from .inputs import FeatureArrays
 
@@ -23,6 +24,10 @@ ALIASES = {"training": "train", "val": "validation", "valid": "validation", "dev
 
 SHAPES = "(n, C), (n, C, T), (n, C, H, W) or (n, C, T, H, W)"
 LABELS = "class numbers or names, (n,), or a multi-hot matrix of 0 and 1, (n, classes)"
+VALUES = "finite numbers, (n,) or (n, values)"
+
+#: Groups of like values among which fractions of a regression's samples are stratified.
+QUANTILES = 10
 
 
 def feature_arrays(features: Mapping[str, object]) -> dict[str, FeatureArrays]:
@@ -161,21 +166,62 @@ def _check_finite(place: str, start: int, rows: Tensor) -> None:
         raise TaskError(f"{place}, row {start + row}", found, "finite numbers in float32")
 
 
-def label_tensor(labels: object, n: int) -> tuple[Tensor, int, tuple[str, ...]]:
+def label_tensor(
+    labels: object, n: int, values: bool | None = None
+) -> tuple[Tensor, int, tuple[str, ...]]:
     """Labels of n samples, the number of classes, and their names if the labels are names.
 
     Whole numbers from 0 on are class numbers. Other whole numbers, True and False, and texts are
-    names, numbered in sorted order. Raises TaskError for anything but LABELS.
+    names, numbered in sorted order. Of a regression the second is the number of values.
+
+    Args:
+        values: whether the labels are a regression's, as a metric says; by default they are if
+            they are fractions, (n,).
+
+    Raises TaskError for anything but LABELS, or VALUES.
     """
     matrix = None if isinstance(labels, (str, bytes)) else _as_matrix(labels)
+    if values or (values is None and matrix is None and _are_fractions(labels)):
+        found = _values(labels, n)
+        return found, 1 if found.dim() == 1 else found.shape[1], ()
     if matrix is not None and matrix.shape[0] == n and matrix.shape[1] > 1:
         return _multi_hot(matrix), matrix.shape[1], ()
-    values = _column("labels", labels, n, LABELS)
-    names, numbers = np.unique(values, return_inverse=True)
-    if values.dtype.kind in "iu" and np.array_equal(names, np.arange(len(names))):
+    column = _column("labels", labels, n, LABELS if values is False else f"{LABELS}, or {FLOATS}")
+    names, numbers = np.unique(column, return_inverse=True)
+    if column.dtype.kind in "iu" and np.array_equal(names, np.arange(len(names))):
         names = ()
     classes = int(numbers.max()) + 1
     return torch.from_numpy(numbers.astype(np.int64)), classes, tuple(map(str, names))
+
+
+#: How errors say that a regression needs to be asked for.
+FLOATS = "for a regression a metric of values, such as 'rmse'"
+
+
+def _are_fractions(labels: object) -> bool:
+    """Whether labels are floats of which some are no whole numbers."""
+    try:
+        array = _as_numpy("labels", labels, LABELS)
+    except TaskError:  # which is raised again where they are read
+        return False
+    if array.dtype.kind == "O" and all(isinstance(x, (int, float)) for x in array.flat):
+        array = array.astype(float)
+    return array.dtype.kind == "f" and bool((np.isfinite(array) & (array % 1 != 0)).any())
+
+
+def _values(labels: object, n: int) -> Tensor:
+    """Labels of a regression, (n,) or (n, values), in float32."""
+    array = _as_numpy("labels", labels, VALUES)
+    if array.dtype.kind == "O" and all(isinstance(x, (int, float)) for x in array.flat):
+        array = array.astype(float)
+    if array.dtype.kind not in "iuf":
+        raise TaskError("labels", f"values of type {array.dtype}", VALUES)
+    if array.ndim not in (1, 2) or len(array) != n or 0 in array.shape:
+        raise TaskError("labels", f"an array of shape {array.shape}", f"({n},) or ({n}, values)")
+    with np.errstate(over="ignore"):
+        found = torch.from_numpy(array.astype(np.float32).reshape(n, -1))
+    _check_finite("labels", 0, found)
+    return found[:, 0] if found.shape[1] == 1 else found
 
 
 def _as_matrix(labels: object) -> np.ndarray | None:
@@ -190,12 +236,13 @@ def _as_matrix(labels: object) -> np.ndarray | None:
 
 def _multi_hot(values: np.ndarray) -> Tensor:
     """A matrix of 0 and 1 as integers."""
-    numbers = values.dtype.kind in "biu"
+    numbers = values.dtype.kind in "biuf"
     bad = (values != 0) & (values != 1) if numbers else np.ones(values.shape, dtype=bool)
     if bad.any():
         row = int(np.flatnonzero(bad.any(axis=1))[0])
         value = values[row][bad[row]][0]
-        raise TaskError(f"labels, row {row}", quoted(value), "0 and 1 in a multi-hot matrix")
+        allowed = f"0 and 1 in a multi-hot matrix, or {FLOATS}"
+        raise TaskError(f"labels, row {row}", quoted(value.item()), allowed)
     return torch.from_numpy(values.astype(np.int64))
 
 
@@ -212,6 +259,34 @@ def checked_names(names: object) -> tuple[str, ...]:
     return tuple(map(str, names))
 
 
+def check_metric(metric: object) -> None:
+    """Raise TaskError for anything but None or the name of a metric."""
+    if metric is not None and check_type(metric, str, "metric", TaskError) not in METRICS:
+        raise TaskError("metric", f"{quoted(metric)}{near_miss(metric, METRICS)}", METRICS.names)
+
+
+def checked_weights(weights: object, labels: Tensor, classes: int) -> tuple[float, ...]:
+    """Weights of classes as numbers; ``"balanced"`` ones make up for how rare classes are.
+
+    Those of classes (n,) are n / (classes · n_k), scikit-learn's; those of the columns of a matrix
+    (n, classes) are how many samples lack a class for each that has it. Raises TaskError.
+    """
+    allowed = f"'balanced', or {classes} numbers above 0"
+    if isinstance(weights, str) and weights == "balanced" and not labels.is_floating_point():
+        if labels.dim() == 1:
+            found = len(labels) / (classes * labels.bincount(minlength=classes))
+        else:
+            found = (len(labels) - labels.sum(0)) / labels.sum(0)
+            found = found.clamp(min=1 / len(labels))  # a class that every sample has
+        return tuple(found.tolist())
+    array = (
+        np.empty(0) if isinstance(weights, str) else _as_numpy("class_weights", weights, allowed)
+    )
+    if array.shape != (classes,) or array.dtype.kind not in "iuf" or labels.is_floating_point():
+        raise TaskError("class_weights", quoted(weights), allowed)
+    return tuple(array.astype(float).tolist())
+
+
 def split_rows(
     splits: object, labels: Tensor, groups: object = None, seed: int = 0
 ) -> dict[str, Tensor]:
@@ -220,12 +295,13 @@ def split_rows(
     Args:
         splits: three fractions, or a column of names (n,), or arrays of row numbers or booleans;
             fractions and arrays in a dict by split or in the order train, validation, test.
-        labels: fractions of classes (n,) are stratified: each class is split alike.
+        labels: fractions of classes or values (n,) are stratified: each class, or tenth of the
+            values, is split alike.
         groups: (n,) with fractions: samples with the same value come into the same split.
         seed: of the random split by fractions.
 
     Raises TaskError for other splits, for a row in two of them, for fewer than two samples in
-    one, or a class or label without samples in train.
+    one, a class or label without samples in train, or values that are all the same there.
     """
     n, parts = len(labels), splits
     if isinstance(splits, Mapping):
@@ -280,12 +356,22 @@ def _by_fractions(
         allowed = "three fractions above 0 whose sum is 1"
         raise TaskError("splits", quoted(tuple(fractions)), allowed)
     random, n = np.random.default_rng(as_seed(seed) % 2**64), len(labels)
-    strata = labels.numpy() if labels.dim() == 1 else np.zeros(n, dtype=int)
+    strata = _strata(labels)
     if groups is None:
         parts = _cut(strata, fractions, random)
     else:
         parts = _share_out(_groups(groups, n), strata, fractions, random)
     return [torch.from_numpy(np.sort(part)) for part in parts]
+
+
+def _strata(labels: Tensor) -> np.ndarray:
+    """The groups of like samples to split alike, (n,): classes, or quantiles of one value."""
+    if labels.dim() > 1:
+        return np.zeros(len(labels), dtype=int)
+    if not labels.is_floating_point():
+        return labels.numpy()
+    ranks = labels.argsort(stable=True).argsort(stable=True)
+    return (ranks * min(QUANTILES, len(labels)) // len(labels)).numpy()
 
 
 def _cut(strata: np.ndarray, fractions: Sequence[float], random: np.random.Generator) -> list:
@@ -372,8 +458,15 @@ def _check_disjoint(rows: dict[str, Tensor]) -> None:
 
 
 def _check_classes(labels: Tensor, train: Tensor) -> None:
-    """Refuse a class that no sample of train has, which could not be learned."""
+    """Refuse a class that no sample of train has, or a value that is the same in all."""
     own = labels[train]
+    if own.is_floating_point():
+        same = (own == own[0]).reshape(len(own), -1).all(0).nonzero().flatten().tolist()
+        if same:
+            which = f"value {same[0]} of " if own.dim() > 1 else ""
+            found = f"{float(own.reshape(len(own), -1)[0, same[0]]):g} for {which}every sample"
+            raise TaskError("split 'train': labels", found, "values that differ")
+        return
     present = own.bincount(minlength=int(labels.max()) + 1) if labels.dim() == 1 else own.sum(0)
     missing = (present == 0).nonzero().flatten().tolist()
     if missing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,13 +15,15 @@ from torch import Tensor, nn
 from ..config import SearchSettings, Settings, fit_fields
 from ..errors import TaskError, check_type, near_miss, quoted
 from ..genotype import GenotypeError, check_features
-from ..metrics import METRICS
+from ..metrics import METRICS, Targets, fitting
 from ..networks import POOLINGS
 from ..registry import Registry
 from .arrays import (
     SPLITS,
+    check_metric,
     check_name,
     checked_names,
+    checked_weights,
     default_settings,
     feature_arrays,
     label_tensor,
@@ -125,7 +128,7 @@ class Split:
 
     name: str
     index: Tensor  # (n, modalities), integers
-    labels: Tensor  # (n,) classes, or (n, classes) of 0 and 1 for a multi-label task
+    labels: Tensor  # (n,) classes; (n, classes) of 0 and 1; (n,) or (n, values) of float32
 
     def __post_init__(self):
         fit_fields(self, TaskError)
@@ -144,7 +147,7 @@ class Task:
     Attributes:
         name: e.g. ``"digits"``.
         rule: how the label follows from the inputs, e.g. ``"sum"``; None for a task without rules.
-        classes: number of logits.
+        classes: number of logits, or of a regression's values.
         metric: a name in :data:`bmnas_core.metrics.METRICS`.
         splits: ``"train"``, ``"validation"`` and ``"test"``; no item is in two of them.
         config: the task's settings.
@@ -153,6 +156,10 @@ class Task:
         notes: facts worth showing, such as the difficulty knobs.
         protocol: name of the protocol that fixes the splits, e.g. ``"cross-subject"``, or None.
         class_names: of every class in order, or empty.
+        class_weights: how much each class counts in the loss, or empty; of a multi-label task, a
+            class's samples against all others.
+        label_smoothing: the share of a label that the loss spreads over all classes.
+        threshold: the probability above which a class of a multi-label task is predicted.
     """
 
     name: str
@@ -167,6 +174,9 @@ class Task:
     backbone_config: dict[str, Settings] = field(default_factory=dict)
     protocol: str | None = None
     class_names: tuple[str, ...] = ()
+    class_weights: tuple[float, ...] = ()
+    label_smoothing: float = 0.0
+    threshold: float = 0.5
 
     def __post_init__(self):
         fit_fields(self, TaskError)
@@ -184,6 +194,9 @@ class Task:
         groups: object = None,
         metric: str | None = None,
         class_names: Sequence[str] = (),
+        class_weights: str | Sequence[float] | None = None,
+        label_smoothing: float = 0.0,
+        threshold: float = 0.5,
         pooling: Mapping[str, str] | None = None,
         config: Settings | None = None,
         search_config: SearchSettings | None = None,
@@ -197,14 +210,18 @@ class Task:
                 arrays, of NumPy, also memory-mapped, or tensors: (n, C), (n, C, T), (n, C, H, W)
                 or (n, C, T, H, W). An array in a list is called ``Video_1``, …. They are not copied
                 and must not change.
-            labels: class numbers from 0 on or class names, (n,), or a multi-hot matrix of 0 and 1,
-                (n, classes).
-            splits: fractions for train, validation and test, stratified by class; or n names of
-                splits; or three arrays of row numbers, which may leave out rows.
+            labels: class numbers from 0 on or class names, (n,); or a multi-hot matrix of 0 and 1,
+                (n, classes); or values for a regression, (n,) or, with a metric of values,
+                (n, values).
+            splits: fractions for train, validation and test, stratified by class or value; or n
+                names of splits; or three arrays of row numbers, which may leave out rows.
             groups: (n,), such as who speaks: with fractions, a group comes into one split whole.
-            metric: a name in :data:`bmnas_core.metrics.METRICS`; by default accuracy, or weighted
-                F1 for a multi-hot matrix.
+            metric: a name in :data:`bmnas_core.metrics.METRICS`; by default accuracy, weighted F1
+                for a multi-hot matrix, or the root of the mean squared error of values.
             class_names: of class numbers, or of the columns of a multi-hot matrix.
+            class_weights: a number above 0 for each class, or ``"balanced"``, which makes up for
+                how rare a class is in train.
+            label_smoothing, threshold: see :class:`Task`.
             pooling: modality → how its features are pooled to length L, see
                 :func:`~bmnas_core.networks.pool`; by default ``"time"`` if it has a feature
                 (n, C, T, H, W), else ``"grid"``.
@@ -221,15 +238,18 @@ class Task:
                 raise TaskError(place, quoted(given), f"bm.{kind.__name__}(…)")
         arrays = feature_arrays(features)
         n = len(next(iter(arrays.values())))
-        labels, classes, found = label_tensor(labels, n)
+        check_metric(metric)
+        wanted = None if metric is None else METRICS[metric].labels == ("values",)
+        labels, classes, found = label_tensor(labels, n, wanted)
         class_names = checked_names(class_names)
         if found and class_names:
             allowed = "names in one of them: class_names is for class numbers"
             raise TaskError("class_names", "names beside labels that are names", allowed)
-        fitting = [known for known in METRICS if METRICS[known].fits(classes, labels[:2])]
-        if metric is not None and check_type(metric, str, "metric", TaskError) not in fitting:
-            why = " for such labels" if metric in METRICS else near_miss(metric, METRICS)
-            raise TaskError("metric", f"{quoted(metric)}{why}", ", ".join(fitting))
+        kind = label_kind(labels)
+        metric = metric or {"classes": "accuracy", "multi-label": "weighted_f1"}.get(kind, "rmse")
+        if not METRICS[metric].fits(kind, classes):
+            allowed = ", ".join(fitting(kind, classes))
+            raise TaskError("metric", f"{metric!r} for {_described(kind, classes)}", allowed)
         rows = split_rows(splits, labels, groups, seed)
         if pooling is not None and not isinstance(pooling, Mapping):
             raise TaskError("pooling", quoted(pooling), "a dict from modalities to ways of pooling")
@@ -247,12 +267,18 @@ class Task:
         for modality in pooling:
             found = f"modality {quoted(modality)}{near_miss(modality, arrays)}"
             raise TaskError("pooling", found, ", ".join(arrays))
+        for split in ("validation", "test"):
+            if problem := METRICS[metric].undefined(labels[rows[split]], classes):
+                allowed = f"labels for which metric {metric!r} is defined"
+                raise TaskError(f"split {split!r}", problem, allowed)
+        if class_weights is not None:
+            class_weights = checked_weights(class_weights, labels[rows["train"]], classes)
         usual, usual_search = default_settings(arrays, len(rows["train"]))
         return cls(
             name=name,
             rule=None,
             classes=classes,
-            metric=metric or ("accuracy" if labels.dim() == 1 else "weighted_f1"),
+            metric=metric,
             modalities=tuple(modalities),
             splits={
                 split: Split(split, own[:, None].repeat(1, len(arrays)), labels[own])
@@ -261,6 +287,9 @@ class Task:
             config=usual if config is None else config.with_defaults(usual),
             search_config=(search_config or SearchSettings()).with_defaults(usual_search),
             class_names=class_names or found,
+            class_weights=class_weights or (),
+            label_smoothing=label_smoothing,
+            threshold=threshold,
         )
 
     def _problems(self) -> Iterator[str]:
@@ -281,11 +310,22 @@ class Task:
         for name, value in vars(self.config).items():
             if value is None:
                 yield f"config.{name}: found None; allowed: a value"
+        for name in ("label_smoothing", "threshold"):
+            if not 0 <= getattr(self, name) < 1:
+                yield f"{name}: found {getattr(self, name)}; allowed: at least 0, below 1"
+        weights = self.class_weights
+        if weights and (len(weights) != self.classes or not all(0 < w < math.inf for w in weights)):
+            yield f"class_weights: found {quoted(weights)}; allowed: {self.classes} numbers above 0"
         for name in SPLITS:
             if name not in self.splits or len(self.splits[name]) == 0:
                 yield f"split {name!r} is empty; allowed: at least one sample"
             for problem in self._problems_of(self.splits[name]):
                 yield f"split {name!r}: {problem}"
+        kinds = list(dict.fromkeys(label_kind(self.splits[name].labels) for name in SPLITS))
+        if len(kinds) > 1:
+            yield f"found labels of kinds {', '.join(kinds)}; allowed: one kind in all splits"
+        if kinds == ["values"] and (weights or self.label_smoothing or self.class_names):
+            yield "found class weights, smoothing or names of classes for values; allowed: none"
         for modality in self.modalities:
             items = torch.cat([self.items(split, modality.name) for split in SPLITS])
             found, times = items.unique(return_counts=True)
@@ -299,16 +339,24 @@ class Task:
         allowed = (len(labels), len(self.modalities))
         if index.shape != allowed:
             yield f"found index of shape {tuple(index.shape)}; allowed: {allowed}"
-        for what, found in {"index": index, "labels": labels}.items():
-            if found.dtype != torch.int64:
-                yield f"found {what} of {found.dtype}; allowed: torch.int64"
+        if index.dtype != torch.int64:
+            yield f"found index of {index.dtype}; allowed: torch.int64"
+        if labels.dtype not in (torch.int64, torch.float32):
+            allowed = "torch.int64 for classes, torch.float32 for values"
+            yield f"found labels of {labels.dtype}; allowed: {allowed}"
         for column, modality in zip(index.T, self.modalities, strict=True):
             low, high, n = int(column.min()), int(column.max()), len(modality.inputs)
             if low < 0 or high >= n:
                 yield f"found {modality.name} items {low}…{high}; allowed: 0…{n - 1}"
         if labels.shape[1:] not in ((), (self.classes,)):
-            allowed = f"(n,), or (n, {self.classes}) of 0 and 1"
+            allowed = f"(n,), or (n, {self.classes})"
             yield f"found labels of shape {tuple(labels.shape)}; allowed: {allowed}"
+        if labels.is_floating_point():
+            if not labels.isfinite().all():
+                yield "found NaN or infinity as a label; allowed: finite numbers"
+            if labels.dim() == 1 and self.classes != 1:
+                yield f"found labels (n,) of values; allowed: (n, {self.classes})"
+            return
         low, high = int(labels.min()), int(labels.max())
         limit = 1 if labels.dim() == 2 else self.classes - 1
         if low < 0 or high > limit:
@@ -322,6 +370,17 @@ class Task:
     @property
     def features(self) -> tuple[str, ...]:
         return tuple(self.channels)
+
+    @property
+    def label_kind(self) -> str:
+        """``"classes"``, ``"multi-label"`` or, for a regression, ``"values"``."""
+        return label_kind(self.splits["train"].labels)
+
+    @cached_property
+    def targets(self) -> Targets | None:
+        """By what a regression's values are standardised; None for classes."""
+        labels = self.splits["train"].labels
+        return Targets.from_labels(labels) if labels.is_floating_point() else None
 
     @property
     def variant(self) -> str:
@@ -353,9 +412,35 @@ class Task:
 
     def __repr__(self) -> str:
         name = f"{self.name!r} ({self.variant})" if self.variant else repr(self.name)
-        scored = f"{self.classes} classes, {self.metric}"
+        scored = f"{_described(self.label_kind, self.classes)}, {self.metric}"
         sizes = ", ".join(f"{len(self.splits[s])} {s}" for s in SPLITS)
         return f"Task {name}: {scored}; {sizes}; features {', '.join(self.features)}"
+
+    def __str__(self) -> str:
+        """The task, and each of its settings."""
+        lines, own = [repr(self)], {"settings": self.config, "in its search": self.search_config}
+        for name, config in own.items():
+            given = {k: v for k, v in vars(config).items() if v is not None}
+            lines.append(f"{name}: " + ", ".join(f"{k} {v}" for k, v in given.items()))
+        usual = {"class_weights": (), "label_smoothing": 0.0, "threshold": 0.5}
+        given = {k: getattr(self, k) for k, v in usual.items() if getattr(self, k) != v}
+        if given:
+            lines.append("labels: " + ", ".join(f"{k} {quoted(v)}" for k, v in given.items()))
+        return "\n".join(lines)
+
+
+def label_kind(labels: Tensor) -> str:
+    """What labels of a split are: ``"classes"``, ``"multi-label"`` or ``"values"``."""
+    if labels.is_floating_point():
+        return "values"
+    return "classes" if labels.dim() == 1 else "multi-label"
+
+
+def _described(kind: str, classes: int) -> str:
+    """Labels in words, e.g. ``"28 classes"``."""
+    if kind == "values":
+        return "1 value" if classes == 1 else f"{classes} values"
+    return f"{classes} classes" + (", several a sample" if kind == "multi-label" else "")
 
 
 def as_task(task: Task) -> Task:

@@ -17,6 +17,7 @@ from IPython.display import HTML
 from ..errors import BmnasError, check_type, quoted
 from ..features import FeatureBank
 from ..genotype import OPERATIONS, Genotype
+from ..metrics import metric_of, score_text
 from ..networks import count_parameters
 from ..runtime import as_seed, resolve_device
 from ..tasks.task import Task, as_task
@@ -181,10 +182,11 @@ class Scoreboard(BaseWidget):
         self._show()
 
     def _show(self, message: str = "") -> None:
-        best = sorted(self.entries, key=lambda entry: -entry.score)
+        sign = metric_of(self.task).sign
+        best = sorted(self.entries, key=lambda entry: -sign * entry.score)
         heads = f"validation {self.task.metric}", "parameters", "FLOPs", "seconds"
         rows = "".join(
-            _row("td", k, e.name, brief(e.genotype), f"{e.score:.3f}", f"{e.parameters:,}",
+            _row("td", k, e.name, brief(e.genotype), score_text(e.score), f"{e.parameters:,}",
                  f"{e.operations:,}", f"{e.seconds:.1f}")
             for k, e in enumerate(best, 1)
         )  # fmt: skip

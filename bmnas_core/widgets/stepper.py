@@ -14,6 +14,7 @@ from ..draw import draw, draw_curves, draw_heatmaps
 from ..errors import BmnasError, check_type, quoted
 from ..genotype import Genotype
 from ..history import SearchHistory
+from ..metrics import score_text
 from ..search import Search, SearchConfig
 from ..tasks.task import Task
 from .base import SEARCHES, ipw, kernel_lock, path_field, picture_box, row, svg_in_box
@@ -317,7 +318,7 @@ class SearchStepper(CandidateWidget):
         if state.step < self.search.step:
             text += f" · <b>looking back</b>, the search is at step {self.search.step}"
         if best is not None:
-            text += f" · best validation score {best.val_score:.3f} at step {best.step}"
+            text += f" · best validation score {score_text(best.val_score)} at step {best.step}"
         style = "line-height:1.4;min-height:2.8em"
         self._status.value = f'<div role="status" style="{style}">{text}</div>'
         with self._bridge.hold_sync():

@@ -68,5 +68,5 @@ def mmimdb(
     return Task(
         "mmimdb", None, CLASSES, "weighted_f1", modalities, splits, SAMPLE if sample else PAPER,
         SearchSettings(epochs=3 if sample else None, selection="successive_halving"),
-        notes, SAMPLE_BACKBONES if sample else {},
+        notes, SAMPLE_BACKBONES if sample else {}, threshold=0.3,
     )  # fmt: skip
