@@ -281,16 +281,30 @@ def _by_fractions(
         raise TaskError("splits", quoted(tuple(fractions)), allowed)
     random, n = np.random.default_rng(as_seed(seed) % 2**64), len(labels)
     strata = labels.numpy() if labels.dim() == 1 else np.zeros(n, dtype=int)
+    groups = None if groups is None else group_numbers(groups, n)
+    return stratified_parts(strata, fractions, random, groups)
+
+
+def stratified_parts(
+    strata: np.ndarray,
+    fractions: Sequence[float],
+    random: np.random.Generator,
+    groups: np.ndarray | None = None,
+) -> list[Tensor]:
+    """Rows of each part, ascending: every stratum split alike at random, groups kept whole.
+
+    ``strata`` and ``groups`` are numbers from 0 on, (n,); the sum of ``fractions`` is 1.
+    """
     if groups is None:
         parts = _cut(strata, fractions, random)
     else:
-        parts = _share_out(_groups(groups, n), strata, fractions, random)
+        parts = _share_out(groups, strata, fractions, random)
     return [torch.from_numpy(np.sort(part)) for part in parts]
 
 
 def _cut(strata: np.ndarray, fractions: Sequence[float], random: np.random.Generator) -> list:
-    """Each stratum in a random order, cut in three; what cannot be cut evens out over strata."""
-    parts, missing = [[], [], []], np.zeros(3)
+    """Each stratum in a random order, cut in parts; what cannot be cut evens out over strata."""
+    parts, missing = [[] for _ in fractions], np.zeros(len(fractions))
     for stratum in np.unique(strata):
         own = random.permutation(np.flatnonzero(strata == stratum))
         quota = np.asarray(fractions) * len(own)
@@ -298,7 +312,7 @@ def _cut(strata: np.ndarray, fractions: Sequence[float], random: np.random.Gener
         for part in np.argsort(-(quota - counts + 0.01 * missing), kind="stable"):
             counts[part] += counts.sum() < len(own)
         missing += quota - counts
-        for part, rows in zip(parts, np.split(own, counts.cumsum()[:2]), strict=True):
+        for part, rows in zip(parts, np.split(own, counts.cumsum()[:-1]), strict=True):
             part.append(rows)
     return [np.concatenate(part) for part in parts]
 
@@ -310,7 +324,7 @@ def _share_out(
     order = np.argsort(groups, kind="stable")
     units = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
     common = [int(np.bincount(strata[unit]).argmax()) for unit in units]
-    parts, missing = [[], [], []], np.zeros(3)
+    parts, missing = [[] for _ in fractions], np.zeros(len(fractions))
     for stratum in sorted(set(common)):
         own = [units[i] for i in random.permutation(len(units)) if common[i] == stratum]
         quota = np.asarray(fractions) * sum(map(len, own))
@@ -322,8 +336,8 @@ def _share_out(
     return [np.concatenate([*part, np.empty(0, dtype=int)]) for part in parts]
 
 
-def _groups(groups: object, n: int) -> np.ndarray:
-    """Numbers of the groups, (n,)."""
+def group_numbers(groups: object, n: int) -> np.ndarray:
+    """Numbers of the groups, (n,). Raises TaskError for anything but n whole numbers or texts."""
     allowed = "a whole number or text for each sample"
     return np.unique(_column("groups", groups, n, allowed), return_inverse=True)[1]
 
