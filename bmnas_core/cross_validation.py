@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
@@ -65,7 +65,7 @@ class CrossValidation:
     tested_in: Tensor
     genotypes: tuple[Genotype, ...]
 
-    @cached_property
+    @property
     def table(self) -> pd.DataFrame:
         """Each network over all folds, best first.
 
@@ -158,31 +158,21 @@ def cross_validate(
     if baselines is None:
         baselines = [name for name, baseline in BASELINES.items() if baseline.quick]
     names = as_type(baselines, tuple[str, ...], "baselines", TaskError)
-    names = list(
-        {name: BASELINES[name] for name in names if name != BM_NAS}
-    )  # refuses unknown ones
+    # Unknown ones are refused when they are looked up.
+    names = list({name: BASELINES[name] for name in names if name != BM_NAS})
     config, search = TrainConfig.from_optional(config), SearchConfig.from_optional(search)
     context = BaselineContext(task, config, as_seed(seed), resolve_device(device), search)
     bank = FeatureBank.shared(task, context.config.L, context.device, bank)
-    samples = all_samples(task)
-    n, readable = len(samples), _readable(samples.index, bank)
     if out is not None:
         check_type(out, (str, os.PathLike), "out", TaskError, "the path of a folder")
         out = writable_folder(Path(out))
-    cuts = [fold for r in range(repeats) for fold in cut(repeat=r, readable=readable)]
+    readable = _readable(all_samples(task).index, bank)
+    cuts = [fold for repeat in range(repeats) for fold in cut(repeat=repeat, readable=readable)]
     results = []
     for fold in progress_bar(cuts, "folds", show=progress):
-        of_fold = {"seed": context.seed + fold.repeat, "bank": bank.with_splits(fold.task)}
-        results.append(_result(fold, replace(context, task=fold.task, **of_fold), names, out))
-    predictions = torch.full((repeats, n, *results[0].predictions.shape[1:]), torch.nan)
-    tested_in, rows = torch.full((repeats, n), -1), []
-    for fold, result in zip(cuts, results, strict=True):
-        predictions[fold.repeat, fold.rows] = result.predictions
-        tested_in[fold.repeat, fold.rows] = fold.number
-        rows += [{"repeat": fold.repeat, "fold": fold.number, **row} for row in result.scores]
-    scores, genotypes = pd.DataFrame(rows), tuple(result.genotype for result in results)
-    kept = samples.labels, samples.index
-    return CrossValidation(task, scores, predictions, *kept, tested_in, genotypes)
+        own = {"seed": context.seed + fold.repeat, "bank": bank.with_splits(fold.task)}
+        results.append(_result(fold, replace(context, task=fold.task, **own), names, out))
+    return _gathered(task, cuts, results)
 
 
 def corrected_interval(
@@ -215,9 +205,32 @@ def _readable(index: Tensor, bank: FeatureBank) -> Tensor:
 
 
 class _Result(NamedTuple):
-    scores: list[dict]  # of each network
+    """What was found on one fold."""
+
+    scores: list[dict]  # network, score, params and seconds, a row each
     genotype: Genotype
     predictions: Tensor  # (k, classes), of the test split
+
+
+def _gathered(task: Task, cuts: list[Fold], results: list[_Result]) -> CrossValidation:
+    """The results of all folds, each sample's in its place."""
+    samples, repeats = all_samples(task), 1 + cuts[-1].repeat
+    outputs = results[0].predictions.shape[1:]
+    predictions = torch.full((repeats, len(samples), *outputs), torch.nan)
+    tested_in, rows = torch.full((repeats, len(samples)), -1), []
+    for fold, result in zip(cuts, results, strict=True):
+        predictions[fold.repeat, fold.rows] = result.predictions
+        tested_in[fold.repeat, fold.rows] = fold.number
+        rows += [{"repeat": fold.repeat, "fold": fold.number, **row} for row in result.scores]
+    return CrossValidation(
+        task=task,
+        scores=pd.DataFrame(rows),
+        predictions=predictions,
+        labels=samples.labels,
+        index=samples.index,
+        tested_in=tested_in,
+        genotypes=tuple(result.genotype for result in results),
+    )
 
 
 def _result(fold: Fold, context: BaselineContext, names: list[str], out: Path | None) -> _Result:
