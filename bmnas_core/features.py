@@ -6,6 +6,7 @@ runs every item of every modality through its backbone once, pools to length L a
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import os
@@ -123,7 +124,7 @@ class FeatureBank(Source):
             raise FeatureError("L", repr(self.L), "an integer of 1 or more")
         super().__init__(task, device)
         self.precision = torch.float32 if folder is None else torch.float16
-        self.source_hash = _source_hash(task, self.L, self.precision)
+        self._features_hash = cache_key(task.modalities, self.L)
         for modality in task.modalities:
             if getattr(modality.backbone, "_origin", None) == INITIAL:
                 text = "features say more after train_backbone or load_checkpoint"
@@ -135,10 +136,7 @@ class FeatureBank(Source):
         else:
             self._store = DiskFeatures(folder, task.modalities, self.L, self.device, self._extract)
         self.features, self.skipped = self._store.features, self._store.skipped
-        self._leave_out()
-        left_out = repr({name: sorted(items) for name, items in self.skipped.items() if items})
-        digest = hashlib.sha256(f"{self.source_hash} {left_out}".encode()).hexdigest()[:32]
-        self.content_hash = digest if any(self.skipped.values()) else self.source_hash
+        self._take_splits(task)
 
     @classmethod
     def shared(
@@ -154,7 +152,8 @@ class FeatureBank(Source):
         if bank is not None:
             if not (hasattr(bank, "source_hash") and hasattr(bank, "batch")):
                 raise FeatureError("bank", type(bank).__name__, "a FeatureBank")
-            if bank.source_hash != _source_hash(task, L, bank.precision):
+            features_hash = cache_key(task.modalities, L)
+            if bank.source_hash != _source_hash(task, features_hash, bank.precision):
                 found = "one made of other data, splits, backbones or L than those of task"
                 raise FeatureError("bank", f"{found} {task.name!r}", f"FeatureBank(task, {L})")
             if bank.device != device:
@@ -162,12 +161,25 @@ class FeatureBank(Source):
                 allowed = f"on {there}, as FeatureBank(task, {L}, device={there})"
                 raise FeatureError("bank", f"one on {str(bank.device)!r}", allowed)
             return bank
-        source_hash = _source_hash(task, L, torch.float32)
+        source_hash = _source_hash(task, cache_key(task.modalities, L), torch.float32)
         banks, key = _BANKS.setdefault(task, {}), (L, str(device))
         if key not in banks or banks[key].source_hash != source_hash:
             banks.pop(key, None)  # otherwise two would be in memory
             banks[key] = cls(task, L, device=device)
         return banks[key]
+
+    def with_splits(self, task: Task) -> FeatureBank:
+        """A bank of the same features, not copied, with the splits of ``task``, such as a fold's.
+
+        Raises FeatureError if the task's modalities, data or backbones are not those of the bank.
+        """
+        if cache_key(as_task(task).modalities, self.L) != self._features_hash:
+            found = f"{task.name!r}, of other modalities, data or backbones"
+            raise FeatureError("task", found, "one with those of the bank")
+        bank = copy.copy(self)
+        super(FeatureBank, bank).__init__(task, self.device)
+        bank._take_splits(task)
+        return bank
 
     def batch(self, split: str, rows: Tensor, next_rows: Tensor | None = None) -> Batch:
         """Samples ``rows`` of a split: features by name, each (N, C_i, L), and their labels.
@@ -217,6 +229,14 @@ class FeatureBank(Source):
                 yield Part(start, start + len(items), features, skipped)
         finally:
             backbone.to(before)
+
+    def _take_splits(self, task: Task) -> None:
+        """Leave out samples that cannot be read, and set the hashes."""
+        self.source_hash = _source_hash(task, self._features_hash, self.precision)
+        self._leave_out()
+        left_out = repr({name: sorted(items) for name, items in self.skipped.items() if items})
+        digest = hashlib.sha256(f"{self.source_hash} {left_out}".encode()).hexdigest()[:32]
+        self.content_hash = digest if any(self.skipped.values()) else self.source_hash
 
     def _leave_out(self) -> None:
         """Remove samples with items that could not be read from the splits."""
@@ -340,8 +360,8 @@ def _check_range(name: str, values: Tensor, items: Tensor, precision: torch.dtyp
         raise FeatureError(f"feature {name!r} of item {int(items[row])}", found, allowed)
 
 
-def _source_hash(task: Task, L: int, precision: torch.dtype) -> str:
-    parts = [cache_key(task.modalities, L), "" if precision == torch.float32 else str(precision)]
+def _source_hash(task: Task, features_hash: str, precision: torch.dtype) -> str:
+    parts = [features_hash, "" if precision == torch.float32 else str(precision)]
     for split in task.splits.values():
         parts.append(f"{split.name} {(tensor_hash(split.index), tensor_hash(split.labels))}")
     return hashlib.sha256("".join(parts).encode()).hexdigest()[:32]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -69,10 +70,17 @@ class Metric:
             counts = labels.bincount(minlength=classes) if labels.dim() == 1 else labels.sum(0)
             for k, count in enumerate(counts.tolist()):
                 if count in (0, len(labels)):
-                    return f"{'no sample' if not count else 'samples only'} of class {k}"
+                    return f"{'only samples' if count else 'no sample'} of class {k}"
         random = torch.Generator().manual_seed(0)
-        found = self.score(torch.randn(len(labels), classes, generator=random), labels)
-        return "" if math.isfinite(found) else "labels that are all the same"
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found = float(
+                    self.score(torch.randn(len(labels), classes, generator=random), labels)
+                )
+        except Exception as error:  # whatever a metric of one's own raises
+            return quoted(f"{type(error).__name__}: {error}")
+        return "" if math.isfinite(found) else f"a score of {found}"
 
 
 def _try_out(name: str, metric: Metric) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
+from .backbones.backbone import TRAINED_HERE
 from .backbones.item_training import train_on_items
 from .config import Settings, setting
 from .errors import BmnasError, check_type
@@ -130,7 +131,7 @@ def train_backbone(
         kind = type(found.backbone).__name__
         allowed = "one with classify(), or classes of the items"
         raise TrainError(f"backbone of {modality!r}", kind, allowed)
-    found.backbone._origin = "trained here"
+    found.backbone._origin = TRAINED_HERE
     return net, history
 
 

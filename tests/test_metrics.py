@@ -20,13 +20,13 @@ from bmnas_core.metrics import METRICS, Targets, binomial_error, metric_of, stan
 N = 90
 SMALL = Settings(C=8, L=1, N=1, M=1, epochs=15, batch_size=32, dropout=0.0, max_lr=1e-2)
 QUICK = SearchSettings(selection="argmax", epochs=1, tuning_epochs=0)
-RANDOM = np.random.default_rng(0)
-LOGITS = torch.from_numpy(RANDOM.normal(size=(50, 4))).float()
-CLASSES = torch.from_numpy(RANDOM.integers(4, size=50))
-TWO = torch.from_numpy(RANDOM.integers(2, size=50))
-HOT = torch.from_numpy(RANDOM.integers(2, size=(50, 4)))
-VALUES = torch.from_numpy(RANDOM.normal(size=(50, 1)) * 30 + 5).float()
-TRUE = VALUES[:, 0] + torch.from_numpy(RANDOM.normal(size=50) * 9).float()
+DRAWN = np.random.default_rng(0)
+LOGITS = torch.from_numpy(DRAWN.normal(size=(50, 4))).float()
+CLASSES = torch.from_numpy(DRAWN.integers(4, size=50))
+TWO = torch.from_numpy(DRAWN.integers(2, size=50))
+HOT = torch.from_numpy(DRAWN.integers(2, size=(50, 4)))
+VALUES = torch.from_numpy(DRAWN.normal(size=(50, 1)) * 30 + 5).float()
+TRUE = VALUES[:, 0] + torch.from_numpy(DRAWN.normal(size=50) * 9).float()
 
 
 def task_of(labels, **options) -> bm.Task:

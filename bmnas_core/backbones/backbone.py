@@ -6,6 +6,8 @@ from ..networks import FeatureError
 
 #: The origin of weights that were neither trained nor read.
 INITIAL = "initial values"
+#: The origin of weights that learned from the training split of the task that they are in.
+TRAINED_HERE = "trained here"
 
 
 class Backbone(nn.Module):

@@ -26,7 +26,7 @@ SHAPES = "(n, C), (n, C, T), (n, C, H, W) or (n, C, T, H, W)"
 LABELS = "class numbers or names, (n,), or a multi-hot matrix of 0 and 1, (n, classes)"
 VALUES = "finite numbers, (n,) or (n, values)"
 
-#: Groups of like values among which fractions of a regression's samples are stratified.
+#: The values of a regression are stratified by at most this many quantiles.
 QUANTILES = 10
 
 
@@ -356,27 +356,50 @@ def _by_fractions(
         allowed = "three fractions above 0 whose sum is 1"
         raise TaskError("splits", quoted(tuple(fractions)), allowed)
     random, n = np.random.default_rng(as_seed(seed) % 2**64), len(labels)
-    strata = _strata(labels)
+    groups = None if groups is None else group_numbers(groups, n)
+    return stratified_parts(strata(labels), fractions, random, groups)
+
+
+def stratified_parts(
+    strata: np.ndarray,
+    fractions: Sequence[float],
+    random: np.random.Generator,
+    groups: np.ndarray | None = None,
+) -> list[Tensor]:
+    """Rows of each part, ascending: every stratum split alike at random, groups kept whole.
+
+    ``strata`` and ``groups`` are numbers from 0 on, (n,); the sum of ``fractions`` is 1.
+    """
     if groups is None:
         parts = _cut(strata, fractions, random)
     else:
-        parts = _share_out(_groups(groups, n), strata, fractions, random)
+        parts = _share_out(groups, strata, fractions, random)
     return [torch.from_numpy(np.sort(part)) for part in parts]
 
 
-def _strata(labels: Tensor) -> np.ndarray:
-    """The groups of like samples to split alike, (n,): classes, or quantiles of one value."""
-    if labels.dim() > 1:
-        return np.zeros(len(labels), dtype=int)
-    if not labels.is_floating_point():
-        return labels.numpy()
-    ranks = labels.argsort(stable=True).argsort(stable=True)
-    return (ranks * min(QUANTILES, len(labels)) // len(labels)).numpy()
+def strata(labels: Tensor, smallest: int = 1) -> np.ndarray:
+    """The number of each sample's stratum, (n,); every stratum is split alike.
+
+    It is the class; of several labels the rarest that a sample has; or one of up to QUANTILES
+    quantiles of a regression's values, if there is one value a sample. Strata of fewer than
+    ``smallest`` samples are joined to the largest one.
+    """
+    n = len(labels)
+    if labels.is_floating_point():
+        bins = max(1, min(QUANTILES, n // smallest)) if labels.numel() == n else 1
+        found = labels.reshape(n, -1)[:, 0].argsort(stable=True).argsort() * bins // n
+    elif labels.dim() > 1:
+        counts = labels.sum(0).expand_as(labels).masked_fill(labels == 0, n + 1)
+        found = torch.where(labels.any(1), counts.argmin(1), labels.shape[1])
+    else:
+        found = labels
+    sizes = found.bincount()
+    return torch.where(sizes[found] < smallest, sizes.argmax(), found).numpy()
 
 
 def _cut(strata: np.ndarray, fractions: Sequence[float], random: np.random.Generator) -> list:
-    """Each stratum in a random order, cut in three; what cannot be cut evens out over strata."""
-    parts, missing = [[], [], []], np.zeros(3)
+    """Each stratum in a random order, cut in parts; what cannot be cut evens out over strata."""
+    parts, missing = [[] for _ in fractions], np.zeros(len(fractions))
     for stratum in np.unique(strata):
         own = random.permutation(np.flatnonzero(strata == stratum))
         quota = np.asarray(fractions) * len(own)
@@ -384,7 +407,7 @@ def _cut(strata: np.ndarray, fractions: Sequence[float], random: np.random.Gener
         for part in np.argsort(-(quota - counts + 0.01 * missing), kind="stable"):
             counts[part] += counts.sum() < len(own)
         missing += quota - counts
-        for part, rows in zip(parts, np.split(own, counts.cumsum()[:2]), strict=True):
+        for part, rows in zip(parts, np.split(own, counts.cumsum()[:-1]), strict=True):
             part.append(rows)
     return [np.concatenate(part) for part in parts]
 
@@ -396,7 +419,7 @@ def _share_out(
     order = np.argsort(groups, kind="stable")
     units = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
     common = [int(np.bincount(strata[unit]).argmax()) for unit in units]
-    parts, missing = [[], [], []], np.zeros(3)
+    parts, missing = [[] for _ in fractions], np.zeros(len(fractions))
     for stratum in sorted(set(common)):
         own = [units[i] for i in random.permutation(len(units)) if common[i] == stratum]
         quota = np.asarray(fractions) * sum(map(len, own))
@@ -408,8 +431,8 @@ def _share_out(
     return [np.concatenate([*part, np.empty(0, dtype=int)]) for part in parts]
 
 
-def _groups(groups: object, n: int) -> np.ndarray:
-    """Numbers of the groups, (n,)."""
+def group_numbers(groups: object, n: int) -> np.ndarray:
+    """Numbers of the groups, (n,). Raises TaskError for anything but n whole numbers or texts."""
     allowed = "a whole number or text for each sample"
     return np.unique(_column("groups", groups, n, allowed), return_inverse=True)[1]
 

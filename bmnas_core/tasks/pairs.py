@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..backbones.backbone import ConvBackbone
+from ..backbones.backbone import TRAINED_HERE, ConvBackbone
 from ..backbones.item_training import SHIFT, train_on_items
 from ..config import SearchSettings, Settings
 from ..errors import quoted
@@ -127,6 +127,8 @@ def pair_task(
         protocol=protocol, class_names=class_names,
     )  # fmt: skip
     _load_or_train(task)
+    for backbone in _backbones(task).values():
+        backbone._origin = TRAINED_HERE
     if train_pairs is None:
         return task
     train = splits["train"]
