@@ -68,6 +68,7 @@ class Source:
         self.device = resolve_device(device)
         splits = {name: (split.index, split.labels) for name, split in task.splits.items()}
         self.splits = {k: tuple(x.to(self.device) for x in pair) for k, pair in splits.items()}
+        self.gaps = task.gaps
 
     def size(self, split: str) -> int:
         """Number of samples of a split. Raises TaskError for one that does not exist."""
@@ -131,6 +132,8 @@ class FeatureBank(Source):
                 place = f"backbone of {modality.name!r}"
                 warnings.warn(f"{place}: found {INITIAL}; {text}", stacklevel=3)
         self._workers, self._progress = workers, progress
+        columns = enumerate(task.modalities)
+        self._column = {name: m for m, modality in columns for name in modality.channels}
         if folder is None:
             self._store = _MemoryFeatures(task.modalities, self._extract)
         else:
@@ -184,13 +187,18 @@ class FeatureBank(Source):
     def batch(self, split: str, rows: Tensor, next_rows: Tensor | None = None) -> Batch:
         """Samples ``rows`` of a split: features by name, each (N, C_i, L), and their labels.
 
-        A feature without positions is (N, C_i, 1). For rows of shape (…, N) there are more axes in
-        front. ``"train+validation"`` joins two
-        splits; raises TaskError for one that does not exist. A bank on disk prefetches
-        ``next_rows``, those of the next call.
+        A feature without positions is (N, C_i, 1), and one that a sample lacks is NaN. For rows of
+        shape (…, N) there are more axes in front. ``"train+validation"`` joins two splits; raises
+        TaskError for one that does not exist. A bank on disk prefetches ``next_rows``, those of the
+        next call.
         """
         (index, labels), rows = self._split(split), rows.to(self.device)
-        return self._store.read(index, rows, next_rows), labels[rows]
+        if not self.gaps:
+            return self._store.read(index, rows, next_rows), labels[rows]
+        features = self._store.read(index.clamp(min=0), rows, next_rows)
+        for name, m in self._column.items():
+            features[name][index[rows][..., m] < 0] = torch.nan
+        return features, labels[rows]
 
     def batches(self, split: str, batches: Sequence[Tensor], random=None) -> Iterator[Batch]:
         """:meth:`batch` of one after the other. Features are never augmented."""
@@ -276,8 +284,8 @@ class _MemoryFeatures:
 class RawInputs(Source):
     """The raw inputs of the named modalities, by default all, served like a bank.
 
-    Backbones are trained on them. ``workers`` read files, see
-    :func:`~bmnas_core.tasks.inputs.load`.
+    Samples that lack one of them are left out. Backbones are trained on them. ``workers`` read
+    files, see :func:`~bmnas_core.tasks.inputs.load`.
     """
 
     def __init__(
@@ -293,6 +301,9 @@ class RawInputs(Source):
         names = [modality.name for modality in task.modalities]
         served = names if modalities is None else modalities
         self._columns = {name: m for m, name in enumerate(names) if name in served}
+        for name, (index, own) in self.splits.items() if self.gaps else ():
+            whole = (index[:, list(self._columns.values())] >= 0).all(1)
+            self.splits[name] = index[whole], own[whole]
         self._inputs = [task.modalities[m].inputs for m in self._columns.values()]
         self._reported: set[str] = set()
         self._each = _file_values(self._inputs)

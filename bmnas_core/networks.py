@@ -18,7 +18,7 @@ from .cells import INITIAL_SCALE, RELAXATIONS, Cell, MixedCell, Temperature, mix
 from .config import Settings
 from .errors import BmnasError
 from .genotype import DEFAULT_OPERATIONS, CellGenotype, Genotype, Pair, StepGenotype
-from .ops import Reshape
+from .ops import Attention, Reshape
 
 
 class FeatureError(BmnasError):
@@ -70,12 +70,15 @@ class _Classifier(nn.Module):
 class _Reshapes(nn.Module):
     """One reshape layer a feature; those without positions have L equal ones behind it.
 
+    With ``gaps``, a feature that is NaN in a sample becomes zeros, and BatchNorm does not see it.
     Raises FeatureError, by name, for features that do not fit.
     """
 
-    def __init__(self, channels: dict[str, int], C: int, L: int, dropout: float):
+    def __init__(
+        self, channels: dict[str, int], C: int, L: int, dropout: float, gaps: bool = False
+    ):
         super().__init__()
-        self.channels, self.L = dict(channels), L
+        self.channels, self.C, self.L, self.gaps = dict(channels), C, L, gaps
         self.layers = nn.ModuleList(Reshape(c, C, dropout) for c in channels.values())
 
     def forward(
@@ -92,8 +95,25 @@ class _Reshapes(nn.Module):
             if shape[1:] not in ((channels, self.L), (channels, 1)):
                 allowed = f"(N, {channels}, {self.L}), or (N, {channels}, 1)"
                 raise FeatureError(f"feature {name!r}", f"shape {shape}", allowed)
-            out[name] = layer(features[name].expand(-1, -1, self.L))
+            x = features[name].expand(-1, -1, self.L)
+            out[name] = self._with_gaps(layer, x) if self.gaps else layer(x)
         return out
+
+    def _with_gaps(self, layer: nn.Module, x: Tensor) -> Tensor:
+        there = ~x[:, 0, 0].isnan()
+        if not self.training:
+            return torch.where(there[:, None, None], layer(x.nan_to_num()), 0.0)
+        out = x.new_zeros(len(x), self.C, self.L)
+        if int(there.sum()) * self.L > 1:  # BatchNorm needs two values
+            out[there] = layer(x[there])
+        return out
+
+
+def _know_gaps(network: nn.Module, gaps: bool) -> None:
+    """Tell a network's attentions whether nodes that are zero are gaps."""
+    for module in network.modules() if gaps else ():
+        if isinstance(module, Attention):
+            module.gaps = True
 
 
 class Hypernet(nn.Module):
@@ -111,6 +131,7 @@ class Hypernet(nn.Module):
         sampling: ``"mixture"``, or ``"single_path"`` for one architecture at a time
             (:meth:`single_path`; Guo et al. 2020). BatchNorm then takes its statistics from each
             batch, since no running ones suit all architectures.
+        gaps: whether samples may lack features, which are NaN then.
     """
 
     def __init__(
@@ -127,12 +148,14 @@ class Hypernet(nn.Module):
         dropout: float = 0.0,
         partial: int = 1,
         sampling: str = "mixture",
+        gaps: bool = False,
     ):
         super().__init__()
         self.path: Genotype | None = None
+        self.gaps = gaps
         self.relaxation, self.L = RELAXATIONS[relaxation], L
         self.temperature = Temperature()
-        self.reshape = _Reshapes(channels, C, L, dropout)
+        self.reshape = _Reshapes(channels, C, L, dropout, gaps)
         self.edges = [len(grammar.cell_predecessors(tuple(channels), i)) for i in range(N)]
         self.alpha = nn.Parameter(INITIAL_SCALE * torch.randn(sum(self.edges), 2))
         self.cells = nn.ModuleList(
@@ -140,6 +163,7 @@ class Hypernet(nn.Module):
             for _ in range(N)
         )
         self.classifier = _Classifier(N * C, L, classes)
+        _know_gaps(self, gaps)
         for module in self.modules() if sampling == "single_path" else ():
             if isinstance(module, nn.BatchNorm1d):
                 module.track_running_stats = False
@@ -227,7 +251,7 @@ class FixedInputs(nn.Module):
 
     def __init__(self, hypernet: Hypernet, inputs: list[list[Pair]]):
         super().__init__()
-        self.hypernet, self.inputs = hypernet, inputs
+        self.hypernet, self.inputs, self.gaps = hypernet, inputs, hypernet.gaps
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Pooled features, each (N, C_i, L) → logits (K, N, classes)."""
@@ -244,7 +268,8 @@ class FusionNetwork(nn.Module):
     """The network that a genotype describes, with reshape layers for the features it uses.
 
     ``C`` and ``L`` are inner channels and length, ``channels`` each feature's number of channels;
-    FeatureError unless each used one is in it.
+    with ``gaps``, samples may lack features, which are NaN then. FeatureError unless each used one
+    is in ``channels``.
     """
 
     def __init__(
@@ -256,16 +281,18 @@ class FusionNetwork(nn.Module):
         C: int,
         L: int,
         dropout: float = 0.0,
+        gaps: bool = False,
     ):
         super().__init__()
         for name in genotype.used_features:
             if name not in channels:
                 raise FeatureError("genotype", f"feature {name!r}", ", ".join(channels))
-        self.genotype, self.L = genotype, L
+        self.genotype, self.L, self.gaps = genotype, L, gaps
         used = {name: channels[name] for name in genotype.used_features}
-        self.reshape = _Reshapes(used, C, L, dropout)
+        self.reshape = _Reshapes(used, C, L, dropout, gaps)
         self.cells = nn.ModuleList(Cell(cell, C, L, dropout) for cell in genotype.cells)
         self.classifier = _Classifier(len(genotype.cells) * C, L, classes)
+        _know_gaps(self, gaps)
 
     def mix(self, states: dict[str, Tensor]) -> list[Tensor]:
         """Outputs of the Cells, given reshaped features by name, each (N, C, L)."""

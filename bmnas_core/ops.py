@@ -120,8 +120,11 @@ class Attention(nn.Module):
     """LayerNorm(dropout(y softmax(xᵀy / √C)ᵀ)): L positions of x attend to L positions of y.
 
     Queries are x, keys and values y, with no projections. Its dropout is 0.1 in every setting of
-    the paper.
+    the paper. With ``gaps``, a y that is zero, as what a sample lacks is, has no positions to
+    attend to and gives 0; an x that is zero attends to all positions alike.
     """
+
+    gaps = False
 
     def __init__(self, C: int, L: int, dropout: float = 0.0):
         super().__init__()
@@ -131,7 +134,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         scores = x.transpose(1, 2) @ y / math.sqrt(x.shape[1])
         attended = y @ scores.softmax(dim=-1).transpose(1, 2)
-        return self.ln(self.dropout(attended))
+        out = self.ln(self.dropout(attended))
+        return out * y.flatten(1).any(1)[:, None, None] if self.gaps else out
 
 
 @register_operation("linear_glu", label="LinearGLU", symmetric=True)

@@ -180,7 +180,8 @@ class Search(Iterator[SearchState]):
         names = "C", "L", "N", "M", "operations", "relaxation", "dropout", "partial", "sampling"
         settings = {name: getattr(config, name) for name in names}
         with seeded(seed, "hypernet"):
-            self.hypernet = Hypernet(task.channels, task.classes, **settings).to(self.device)
+            hypernet = Hypernet(task.channels, task.classes, gaps=task.gaps, **settings)
+        self.hypernet = hypernet.to(self.device)
         self.hypernet.temperature.gumbel = config.gumbel
         self.architecture = self.hypernet.architecture_parameters()
         self.weights = self.hypernet.weight_parameters()

@@ -37,12 +37,16 @@ class TrainConfig(Settings):
     alone. ``finetune`` trains the backbones too, at the rate ``backbone_lr``. If a batch is too
     large for memory, ``micro_batch`` samples at a time go through the network, and their gradients
     are added up for one step; BatchNorm sees one micro-batch at a time.
+
+    ``modality_dropout`` is the probability with which a sample's modality is hidden in training, so
+    that the network bears samples that lack it (Neverova et al. 2016); one always stays.
     """
 
     data: str = setting("train+validation", choices=("train+validation", "train"))
     finetune: bool = False
     backbone_lr: float = setting(1e-4, gt=0.0)
     micro_batch: int | None = setting(ge=2)
+    modality_dropout: float = setting(0.0, ge=0.0, le=0.95)
 
 
 class EndToEnd(nn.Module):
@@ -175,6 +179,9 @@ def train(
     if config.finetune and not any(list(m.backbone.parameters()) for m in task.modalities):
         found = f"True for task {task.name!r}, whose features have no backbones"
         raise TrainError("finetune", found, "False")
+    if config.finetune and (task.gaps or config.modality_dropout):
+        found = f"True for task {task.name!r}, whose samples lack modalities, or are to"
+        raise TrainError("finetune", found, "False")
     if config.finetune:
         net, source = EndToEnd(task, net, config.L), RawInputs(task, device=device)
     else:
@@ -217,7 +224,8 @@ def fusion_network(genotype: Genotype, task: Task, config: TrainConfig) -> Fusio
         found, wanted = ", ".join(genotype.features), ", ".join(task.features)
         raise TrainError("genotype", f"features {found}", f"those of task {task.name!r}: {wanted}")
     sizes = {"C": config.C, "L": config.L, "dropout": config.dropout}
-    return FusionNetwork(genotype, task.channels, task.classes, **sizes)
+    gaps = task.gaps or getattr(config, "modality_dropout", 0.0) > 0
+    return FusionNetwork(genotype, task.channels, task.classes, gaps=gaps, **sizes)
 
 
 def fit(
@@ -289,6 +297,9 @@ def fit_by_epoch(
                     inputs, labels = next(read)
                     if len(labels) < min(2, len(part)):  # too few of its files can be read
                         continue
+                    if config.modality_dropout:
+                        inputs = drop_modalities(inputs, task, config.modality_dropout)
+                    inputs = _given(inputs, net, source.gaps or config.modality_dropout > 0)
                     value = loss(net(inputs), labels) * (part.shape[-1] / batches[b].shape[-1])
                     value.backward()
                     of_batch.append(value.detach())
@@ -355,12 +366,36 @@ def predict(
     with torch.no_grad():
         rows = torch.arange(source.size(split)) if rows is None else rows
         batches = source.batches(split, rows.split(source.eval_batch_size))
-        parts = [(net(inputs), labels) for inputs, labels in batches if len(labels)]
+        gaps = source.gaps
+        parts = [(net(_given(x, net, gaps)), labels) for x, labels in batches if len(labels)]
     net.train(training)
     if not parts:
         raise DataError(f"split {split!r}: none of its samples can be read")
     logits, labels = zip(*parts, strict=True)
     return torch.cat(logits, dim=-2), torch.cat(labels)
+
+
+def _given(features: dict[str, Tensor], net: nn.Module, gaps: bool) -> dict[str, Tensor]:
+    """Features as a network reads them: zeros for ``gaps``, unless it knows them, which are NaN."""
+    if not gaps or getattr(net, "gaps", False):
+        return features
+    return {name: values.nan_to_num(0.0) for name, values in features.items()}
+
+
+def drop_modalities(features: dict[str, Tensor], task: Task, p: float) -> dict[str, Tensor]:
+    """Features (…, C_i, L_i) in which each modality of a sample is NaN with probability p.
+
+    Of those that a sample has, one at random stays if all would go.
+    """
+    names = [list(modality.channels) for modality in task.modalities]
+    there = torch.stack([~features[own[0]][..., 0, 0].isnan() for own in names])
+    drawn = torch.rand(there.shape, device=there.device).masked_fill(~there, -1.0)
+    kept = there & ((drawn >= p) | (drawn == drawn.amax(0)))
+    hidden = {name: ~kept[m] for m, own in enumerate(names) for name in own}
+    return {
+        name: values.masked_fill(hidden[name][..., None, None], torch.nan)
+        for name, values in features.items()
+    }
 
 
 def cosine_restarts(optimizer: torch.optim.Optimizer, config: Settings):

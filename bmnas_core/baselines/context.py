@@ -105,9 +105,13 @@ class BaselineContext:
         return {name: tuple(bank.features[name].shape[1:]) for name in names}
 
     def samples(self) -> tuple[dict[str, Tensor], Tensor]:
-        """All that the recipe trains on: features by name, each (n, C_i, L), and labels."""
+        """All that the recipe trains on: features by name, each (n, C_i, L), and labels.
+
+        What a sample lacks is zeros, as for all baselines without Cells.
+        """
         bank = FeatureBank.shared(self.task, self.config.L, self.device, self.bank)
-        return bank.batch(self.config.data, torch.arange(bank.size(self.config.data)))
+        features, labels = bank.batch(self.config.data, torch.arange(bank.size(self.config.data)))
+        return {name: values.nan_to_num(0.0) for name, values in features.items()}, labels
 
     def train(self, genotype: Genotype, config: TrainConfig | None = None) -> nn.Module:
         """The fusion network of a genotype, trained, by the context's recipe by default."""

@@ -309,6 +309,8 @@ def tabulate(
     other operations, and for a space of several Cells without ``sample``.
     """
     device, out, rows = resolve_device(device), Path(out), []
+    if task.gaps:
+        raise BenchmarkError(f"task {task.name!r}", "samples that lack modalities", "whole ones")
     config = TrainConfig(data="train").with_defaults(as_task(task).config)
     sampled = sample is not None or genotypes is not None
     if config.N > 1 and not (sampled or (out.exists() and top)):

@@ -30,12 +30,15 @@ VALUES = "finite numbers, (n,) or (n, values)"
 QUANTILES = 10
 
 
-def feature_arrays(features: Mapping[str, object]) -> dict[str, FeatureArrays]:
+def feature_arrays(
+    features: Mapping[str, object], present: Mapping[str, object] | None = None
+) -> dict[str, FeatureArrays]:
     """Modality → its arrays by feature name; an unnamed feature is called ``Video_1``, …
 
     ``features`` maps each modality to an array, a list of arrays or a dict from feature names to
-    arrays: NumPy's, also memory-mapped, or tensors. Raises TaskError unless all are finite numbers
-    of one of the SHAPES, with as many rows each.
+    arrays: NumPy's, also memory-mapped, or tensors. Where a modality is not ``present``, (n,)
+    booleans, they may hold anything. Raises TaskError unless all others are finite numbers of one
+    of the SHAPES, with as many rows each.
     """
     if not isinstance(features, Mapping) or not features:
         raise TaskError("features", quoted(features), "a dict from modalities to arrays")
@@ -60,10 +63,33 @@ def feature_arrays(features: Mapping[str, object]) -> dict[str, FeatureArrays]:
         if size != n:
             allowed = f"{n:,}, as {first!r} has: one a sample (a list has an array a feature)"
             raise TaskError(f"feature {name!r}", f"{size:,} rows", allowed)
+    for modality, mask in _masks(present, list(found), n).items():
+        found[modality] = FeatureArrays(found[modality].arrays, mask)
     for modality, arrays in found.items():
         for name, start, rows in arrays.chunks():
             _check_finite(f"{modality}: {name}", start, rows)
     return found
+
+
+def _masks(present: object, modalities: list[str], n: int) -> dict[str, Tensor]:
+    """Modality → which of n samples have it, (n,) booleans. Raises TaskError."""
+    if present is None:
+        return {}
+    if not isinstance(present, Mapping):
+        raise TaskError("present", quoted(present), "a dict from modalities to (n,) booleans")
+    masks = {}
+    for modality, mask in present.items():
+        if modality not in modalities:
+            found = f"modality {quoted(modality)}{near_miss(modality, modalities)}"
+            raise TaskError("present", found, ", ".join(modalities))
+        place, allowed = f"present: {modality}", f"({n},) booleans"
+        values = _as_numpy(place, mask, allowed)
+        if values.dtype.kind in "iu" and np.isin(values, (0, 1)).all():
+            values = values.astype(bool)
+        if values.shape != (n,) or values.dtype.kind != "b":
+            raise TaskError(place, f"an array of shape {values.shape} of {values.dtype}", allowed)
+        masks[modality] = torch.from_numpy(values.copy())
+    return masks
 
 
 def check_name(place: str, name: object) -> str:
@@ -206,7 +232,7 @@ def _are_fractions(labels: object) -> bool:
         return False
     if array.dtype.kind == "O" and all(isinstance(x, (int, float)) for x in array.flat):
         array = array.astype(float)
-    return array.dtype.kind == "f" and bool((np.isfinite(array) & (array % 1 != 0)).any())
+    return array.dtype.kind == "f" and bool((array[np.isfinite(array)] % 1 != 0).any())
 
 
 def _values(labels: object, n: int) -> Tensor:

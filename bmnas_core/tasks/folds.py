@@ -38,7 +38,9 @@ class Fold:
 def all_samples(task: Task) -> Split:
     """The samples of all splits in the order of their items, which is that of arrays' rows."""
     joined = task.split("+".join(SPLITS))
-    order = torch.from_numpy(np.lexsort(joined.index.T.flip(0).numpy()))
+    known = (joined.index >= 0).int().argmax(1, keepdim=True)  # the first that is no gap
+    keys = torch.cat([joined.index.flip(1), joined.index.gather(1, known)], dim=1)
+    order = torch.from_numpy(np.lexsort(keys.T.numpy()))
     return Split("all", joined.index[order], joined.labels[order])
 
 
@@ -102,7 +104,9 @@ def connected(index: Tensor, groups: object = None) -> np.ndarray:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    n, columns = len(index), [column.unique(return_inverse=True)[1].numpy() for column in index.T]
+    n, alone = len(index), -1 - torch.arange(len(index))  # gaps are not an item that is shared
+    whole = index.where(index >= 0, alone[:, None])
+    columns = [column.unique(return_inverse=True)[1].numpy() for column in whole.T]
     if groups is not None:
         if hasattr(groups, "__len__") and len(groups) != n:
             allowed = f"{n:,}, one for each sample of the splits"

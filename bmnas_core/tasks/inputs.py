@@ -62,23 +62,31 @@ class FeatureArrays:
     """Features that are there already, without a backbone: name → (items, C, …), NumPy or tensor.
 
     Indexed like a tensor, it gives a list of tensors of float32, one a feature. Memory-mapped
-    arrays are read when they are indexed.
+    arrays are read when they are indexed. Items that are not ``present``, (items,) booleans, are
+    zeros, whatever the arrays hold there.
     """
 
     arrays: dict[str, np.ndarray | Tensor]
+    present: Tensor | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.arrays.values())))
 
     def __getitem__(self, items: int | slice | Tensor) -> list[Tensor]:
-        return [_rows(array, items) for array in self.arrays.values()]
+        return [self._rows(array, items) for array in self.arrays.values()]
+
+    def _rows(self, array: np.ndarray | Tensor, items: int | slice | Tensor) -> Tensor:
+        rows = _rows(array, items)
+        if self.present is not None:
+            rows[~self.present[items]] = 0.0
+        return rows
 
     def chunks(self) -> Iterator[tuple[str, int, Tensor]]:
         """Feature by feature: its name, a row, and the rows from there on, MAX_CHUNK values."""
         for name, array in self.arrays.items():
             size = max(1, MAX_CHUNK // max(1, math.prod(array.shape[1:])))
             for start in range(0, len(array), size):
-                yield name, start, _rows(array, slice(start, start + size))
+                yield name, start, self._rows(array, slice(start, start + size))
 
     @cached_property
     def version(self) -> str:

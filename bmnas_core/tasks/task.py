@@ -124,7 +124,10 @@ class Modality:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Samples as rows of item numbers, one column per modality, and their labels."""
+    """Samples as rows of item numbers, one column per modality, and their labels.
+
+    An item of -1 is a gap: the sample lacks that modality.
+    """
 
     name: str
     index: Tensor  # (n, modalities), integers
@@ -192,6 +195,7 @@ class Task:
         splits: object = (0.6, 0.2, 0.2),
         *,
         groups: object = None,
+        present: Mapping[str, object] | None = None,
         metric: str | None = None,
         class_names: Sequence[str] = (),
         class_weights: str | Sequence[float] | None = None,
@@ -216,6 +220,8 @@ class Task:
             splits: fractions for train, validation and test, stratified by class or value; or n
                 names of splits; or three arrays of row numbers, which may leave out rows.
             groups: (n,), such as who speaks: with fractions, a group comes into one split whole.
+            present: modality → (n,) booleans, which samples have it. Where one is missing, its
+                arrays may hold anything.
             metric: a name in :data:`bmnas_core.metrics.METRICS`; by default accuracy, weighted F1
                 for a multi-hot matrix, or the root of the mean squared error of values.
             class_names: of class numbers, or of the columns of a multi-hot matrix.
@@ -236,7 +242,7 @@ class Task:
             if given is not None and type(given) is not kind:
                 place = "config" if kind is Settings else "search_config"
                 raise TaskError(place, quoted(given), f"bm.{kind.__name__}(…)")
-        arrays = feature_arrays(features)
+        arrays = feature_arrays(features, present)
         n = len(next(iter(arrays.values())))
         check_metric(metric)
         wanted = None if metric is None else METRICS[metric].labels == ("values",)
@@ -273,6 +279,10 @@ class Task:
                 raise TaskError(f"split {split!r}", problem, allowed)
         if class_weights is not None:
             class_weights = checked_weights(class_weights, labels[rows["train"]], classes)
+        index = torch.arange(n)[:, None].repeat(1, len(arrays))
+        for column, own in zip(index.T, arrays.values(), strict=True):
+            if own.present is not None:
+                column[~own.present] = -1
         usual, usual_search = default_settings(arrays, len(rows["train"]))
         return cls(
             name=name,
@@ -280,10 +290,7 @@ class Task:
             classes=classes,
             metric=metric,
             modalities=tuple(modalities),
-            splits={
-                split: Split(split, own[:, None].repeat(1, len(arrays)), labels[own])
-                for split, own in rows.items()
-            },
+            splits={name: Split(name, index[own], labels[own]) for name, own in rows.items()},
             config=usual if config is None else config.with_defaults(usual),
             search_config=(search_config or SearchSettings()).with_defaults(usual_search),
             class_names=class_names or found,
@@ -346,8 +353,14 @@ class Task:
             yield f"found labels of {labels.dtype}; allowed: {allowed}"
         for column, modality in zip(index.T, self.modalities, strict=True):
             low, high, n = int(column.min()), int(column.max()), len(modality.inputs)
-            if low < 0 or high >= n:
-                yield f"found {modality.name} items {low}…{high}; allowed: 0…{n - 1}"
+            if low < -1 or high >= n:
+                allowed = f"0…{n - 1}, or -1 for a gap"
+                yield f"found {modality.name} items {low}…{high}; allowed: {allowed}"
+            if high < 0 and split.name == "train":
+                yield f"found no sample that has {modality.name}; allowed: at least one"
+        gaps = (index < 0).all(1).nonzero().flatten().tolist()
+        if gaps:
+            yield f"sample {gaps[0]}: found no modality that is present; allowed: at least one"
         if labels.shape[1:] not in ((), (self.classes,)):
             allowed = f"(n,), or (n, {self.classes})"
             yield f"found labels of shape {tuple(labels.shape)}; allowed: {allowed}"
@@ -372,6 +385,11 @@ class Task:
         return tuple(self.channels)
 
     @property
+    def gaps(self) -> bool:
+        """Whether some samples lack a modality."""
+        return any(int(split.index.min()) < 0 for split in self.splits.values())
+
+    @property
     def label_kind(self) -> str:
         """``"classes"``, ``"multi-label"`` or, for a regression, ``"values"``."""
         return label_kind(self.splits["train"].labels)
@@ -391,7 +409,8 @@ class Task:
     def items(self, split: str, modality: str) -> Tensor:
         """Item numbers of a modality that a split uses: (k,), ascending. Raises TaskError."""
         column = self.modalities.index(self.modality(modality))
-        return self.split(split).index[:, column].unique()
+        items = self.split(split).index[:, column].unique()
+        return items[items >= 0]
 
     def modality(self, name: str) -> Modality:
         """A modality by name. Raises TaskError for an unknown one."""
@@ -414,7 +433,11 @@ class Task:
         name = f"{self.name!r} ({self.variant})" if self.variant else repr(self.name)
         scored = f"{_described(self.label_kind, self.classes)}, {self.metric}"
         sizes = ", ".join(f"{len(self.splits[s])} {s}" for s in SPLITS)
-        return f"Task {name}: {scored}; {sizes}; features {', '.join(self.features)}"
+        index = torch.cat([self.splits[s].index for s in SPLITS])
+        lacking = zip(self.modalities, (index < 0).double().mean(0).tolist(), strict=True)
+        gaps = ", ".join(f"{m.name} missing in {share:.0%}" for m, share in lacking if share)
+        whole = f"Task {name}: {scored}; {sizes}; features {', '.join(self.features)}"
+        return f"{whole}; {gaps}" if gaps else whole
 
     def __str__(self) -> str:
         """The task, and each of its settings."""
