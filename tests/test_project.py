@@ -4,11 +4,14 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
 import tomllib
 import zipfile
+from email import message_from_string
+from email.message import Message
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -20,7 +23,9 @@ from packaging.utils import canonicalize_name
 import bmnas_core
 
 ROOT = Path(__file__).resolve().parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+REPOSITORY = PYPROJECT["tool"]["hatch"]["metadata"]["hooks"]["custom"]["repository"]
 EXTRAS = PROJECT["optional-dependencies"]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 HEAVY = "sklearn matplotlib pandas IPython ipywidgets papermill graphviz wasmtime pooch scipy rich"
@@ -101,6 +106,14 @@ def test_the_package_citation_and_pyproject_agree():
     assert [author["name"] for author in citation["authors"]] == [
         author["name"] for author in PROJECT["authors"]
     ]
+    assert citation.get("repository-code", "") == REPOSITORY
+
+
+def test_the_changelog_and_the_readme_name_this_version():
+    versions = re.findall(r"\b\d+\.\d+\.\d+\b", (ROOT / "CHANGELOG.md").read_text())
+    assert versions[0] == PROJECT["version"]
+    wheels = re.findall(r"bmnas-(\S+)-py3-none-any\.whl", (ROOT / "README.md").read_text())
+    assert set(wheels) == {PROJECT["version"]}
 
 
 def test_workflows_and_ci_call_targets_that_the_makefile_has():
@@ -122,6 +135,52 @@ def test_files_and_make_targets_that_the_readme_names_exist():
         assert (ROOT / link).exists(), link
     for target in re.findall(r"\bmake ([a-z-]+)", text):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+@pytest.fixture(params=["", "https://example.org/someone/bmnas"], ids=["unset", "set"])
+def metadata(request, tmp_path) -> Message:
+    """The metadata of a wheel, with this address of the repository."""
+    for name in ("README.md", "LICENSE", "hatch_build.py"):
+        shutil.copy(ROOT / name, tmp_path)
+    text, line = (ROOT / "pyproject.toml").read_text(), r'^repository = ".*"$'
+    text, changed = re.subn(line, f'repository = "{request.param}"', text, flags=re.MULTILINE)
+    assert changed == 1
+    (tmp_path / "pyproject.toml").write_text(text)
+    script = "import hatchling.build as b; print(b.prepare_metadata_for_build_wheel('.'))"
+    folder = run_python("-c", script, cwd=tmp_path).strip()
+    found = message_from_string((tmp_path / folder / "METADATA").read_text())
+    found["repository"] = request.param
+    return found
+
+
+LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
+
+
+def test_a_package_index_shows_the_readme_with_links_that_lead_somewhere(metadata):
+    repository, shown = metadata["repository"], metadata.get_payload()
+    readme = (ROOT / "README.md").read_text()
+    fences = re.compile(r"```.*?```", re.DOTALL)
+    assert fences.findall(shown) == fences.findall(readme)
+    wanted = LINK.findall(fences.sub("", readme))
+    links = LINK.findall(fences.sub("", shown))
+    assert all(address.startswith("https://") for _, _, address in links)
+    if not repository:
+        assert links == [link for link in wanted if link[2].startswith("https://")]
+        assert all(text in shown for _, text, _ in wanted)
+        return
+    assert [link[:2] for link in links] == [link[:2] for link in wanted]
+    for (picture, _, address), (_, _, path) in zip(links, wanted, strict=True):
+        if not path.startswith("https://"):
+            assert address == f"{repository}/{'raw' if picture else 'blob'}/HEAD/{path}"
+            assert (ROOT / path).exists()
+
+
+def test_a_package_index_shows_the_repository_only_if_there_is_one(metadata):
+    repository = metadata["repository"]
+    urls = dict(url.split(", ") for url in metadata.get_all("Project-URL", []))
+    assert urls.get("Repository", "") == repository
+    assert all(address.startswith("https://") for address in urls.values())
+    assert len(urls) == (3 if repository else 0)
 
 
 # --- what is committed
@@ -190,6 +249,14 @@ def test_a_notebook_shows_no_error(notebook):
 
 def test_a_notebook_is_under_one_megabyte(notebook):
     assert notebook.stat().st_size < 1_000_000
+
+
+def test_a_notebook_leads_only_to_what_comes_with_it(notebook):
+    text = "\n".join(source(cell) for cell in cells(notebook, "markdown"))
+    for _, _, address in LINK.findall(text):
+        if not address.startswith(("https://", "#")):
+            assert (notebook.parent / address).exists() and "/" not in address, address
+    assert "notebooks/" not in text, "a path that only the checkout has"
 
 
 # --- the wheel
