@@ -448,6 +448,15 @@ def test_baselines_choose_among_the_settings_of_a_file(tiny_registered):
     assert "validation score" in Path("t_settings.svg").read_text()
 
 
+def test_the_kits_own_settings_are_found_from_any_folder(tiny_registered):
+    words = ["tiny", "--rule", "sum", "--seeds", 1, "--device", "cpu", "--baseline", "GMU"]
+    settings = "assets/results/settings_voice.json"
+    assert not Path(settings).exists()
+    done = bmnas("baselines", *words, "--settings", settings, "--out", "t.csv")
+    assert done.exit_code == 0, done.output
+    assert len(Path("t_settings.csv").read_text().splitlines()) == 1 + 6
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

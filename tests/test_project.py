@@ -4,23 +4,34 @@ import ast
 import json
 import os
 import re
+import shutil
+import socket
 import subprocess
 import sys
 import tarfile
+import time
 import tomllib
 import zipfile
+from contextlib import contextmanager
+from email import message_from_string
+from email.message import Message
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
 
 import pytest
 import yaml
+from jupyter_client import BlockingKernelClient
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import bmnas_core
 
 ROOT = Path(__file__).resolve().parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+REPOSITORY = PYPROJECT["tool"]["hatch"]["metadata"]["hooks"]["custom"]["repository"]
 EXTRAS = PROJECT["optional-dependencies"]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 HEAVY = "sklearn matplotlib pandas IPython ipywidgets papermill graphviz wasmtime pooch scipy rich"
@@ -101,6 +112,14 @@ def test_the_package_citation_and_pyproject_agree():
     assert [author["name"] for author in citation["authors"]] == [
         author["name"] for author in PROJECT["authors"]
     ]
+    assert citation.get("repository-code", "") == REPOSITORY
+
+
+def test_the_changelog_and_the_readme_name_this_version():
+    versions = re.findall(r"\b\d+\.\d+\.\d+\b", (ROOT / "CHANGELOG.md").read_text())
+    assert versions[0] == PROJECT["version"]
+    wheels = re.findall(r"bmnas-(\S+)-py3-none-any\.whl", (ROOT / "README.md").read_text())
+    assert set(wheels) == {PROJECT["version"]}
 
 
 def test_workflows_and_ci_call_targets_that_the_makefile_has():
@@ -122,6 +141,50 @@ def test_files_and_make_targets_that_the_readme_names_exist():
         assert (ROOT / link).exists(), link
     for target in re.findall(r"\bmake ([a-z-]+)", text):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+@pytest.fixture(params=["", "https://example.org/someone/bmnas"], ids=["unset", "set"])
+def indexed(request, tmp_path) -> tuple[str, Message]:
+    """An address of the repository, and the metadata that a wheel has with it."""
+    for name in ("README.md", "LICENSE", "hatch_build.py"):
+        shutil.copy(ROOT / name, tmp_path)
+    text, line = (ROOT / "pyproject.toml").read_text(), r'^repository = ".*"$'
+    text, changed = re.subn(line, f'repository = "{request.param}"', text, flags=re.MULTILINE)
+    assert changed == 1
+    (tmp_path / "pyproject.toml").write_text(text)
+    script = "import hatchling.build as b; print(b.prepare_metadata_for_build_wheel('.'))"
+    folder = run_python("-c", script, cwd=tmp_path).strip()
+    return request.param, message_from_string((tmp_path / folder / "METADATA").read_text())
+
+
+LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
+
+
+def test_a_package_index_shows_the_readme_with_links_that_lead_somewhere(indexed):
+    repository, metadata = indexed
+    readme, shown = (ROOT / "README.md").read_text(), metadata.get_payload()
+    fences = re.compile(r"```.*?```", re.DOTALL)
+    assert fences.findall(shown) == fences.findall(readme)
+    wanted = LINK.findall(fences.sub("", readme))
+    links = LINK.findall(fences.sub("", shown))
+    assert all(address.startswith("https://") for _, _, address in links)
+    if not repository:
+        assert links == [link for link in wanted if link[2].startswith("https://")]
+        assert all(text in shown for _, text, _ in wanted)
+        return
+    assert [link[:2] for link in links] == [link[:2] for link in wanted]
+    for (picture, _, address), (_, _, path) in zip(links, wanted, strict=True):
+        if not path.startswith("https://"):
+            assert address == f"{repository}/{'raw' if picture else 'blob'}/HEAD/{path}"
+            assert (ROOT / path).exists()
+
+
+def test_a_package_index_shows_the_repository_only_if_there_is_one(indexed):
+    repository, metadata = indexed
+    urls = dict(url.split(", ") for url in metadata.get_all("Project-URL", []))
+    assert urls.get("Repository", "") == repository
+    assert all(address.startswith("https://") for address in urls.values())
+    assert len(urls) == (3 if repository else 0)
 
 
 # --- what is committed
@@ -192,6 +255,14 @@ def test_a_notebook_is_under_one_megabyte(notebook):
     assert notebook.stat().st_size < 1_000_000
 
 
+def test_a_notebook_leads_only_to_what_comes_with_it(notebook):
+    text = "\n".join(source(cell) for cell in cells(notebook, "markdown"))
+    for _, _, address in LINK.findall(text):
+        if not address.startswith(("https://", "#")):
+            assert (notebook.parent / address).exists() and "/" not in address, address
+    assert "notebooks/" not in text, "a path that only the checkout has"
+
+
 # --- the wheel
 
 
@@ -234,6 +305,8 @@ def test_wheel_and_sdist_hold_what_they_should(built):
     assert tops == {"bmnas_core", f"{PROJECT['name']}-{PROJECT['version']}.dist-info"}
     assets = {"/".join(name.split("/")[2:3]) for name in names if "bmnas_core/assets/" in name}
     assert assets == {"digits", "avmnist", "ntu", "results"}
+    inside = {name for name in names if "bmnas_core/notebooks/" in name}
+    assert inside == {f"bmnas_core/notebooks/{path.name}" for path in NOTEBOOKS}
 
     (sdist,) = built.glob("*.tar.gz")
     top = f"{PROJECT['name']}-{PROJECT['version']}/"
@@ -244,6 +317,23 @@ def test_wheel_and_sdist_hold_what_they_should(built):
     golden = {str(p.relative_to(ROOT)) for p in (ROOT / "tests" / "golden").rglob("*.*")}
     assert golden and golden <= members
     assert {"README.md", "LICENSE", "CITATION.cff", "constraints.txt", "Makefile"} <= members
+    assert {"CHANGELOG.md", "hatch_build.py"} <= members
+
+
+@pytest.mark.slow
+def test_a_wheel_leaves_out_what_notebooks_write_beside_them(tmp_path):
+    for name in ("README.md", "LICENSE", "hatch_build.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("bmnas_core/__init__.py", "notebooks/00.ipynb"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    for name in ("runs/q/result.json", "runs/q/00.ipynb", ".ipynb_checkpoints/00.ipynb"):
+        (tmp_path / "notebooks" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "notebooks" / name).touch()
+    run_python("-m", "build", "--wheel", "--no-isolation", "--outdir", ".", cwd=tmp_path)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = [name for name in zipfile.ZipFile(wheel).namelist() if "dist-info" not in name]
+    assert sorted(names) == ["bmnas_core/__init__.py", "bmnas_core/notebooks/00.ipynb"]
 
 
 @pytest.mark.slow
@@ -257,6 +347,123 @@ def test_a_wheel_installed_elsewhere_loads_digits(elsewhere):
 
 @pytest.mark.slow
 def test_a_wheel_installed_elsewhere_has_the_bmnas_command(elsewhere):
-    script = elsewhere / "site" / "bin" / "bmnas"
-    usage = run_python(str(script), "--help", cwd=elsewhere, PYTHONPATH=str(elsewhere / "site"))
+    usage = bmnas(elsewhere, "--help")
     assert "Usage: bmnas" in usage and "run" in usage
+
+
+def bmnas(elsewhere: Path, *words: str) -> str:
+    """What the command of the installed wheel prints, run in its folder."""
+    script = str(elsewhere / "site" / "bin" / "bmnas")
+    return run_python(script, *words, cwd=elsewhere, PYTHONPATH=str(elsewhere / "site"))
+
+
+@pytest.mark.slow
+def test_a_wheel_installed_elsewhere_copies_the_notebooks(elsewhere):
+    bmnas(elsewhere, "notebooks", "copies")
+    copies = {path.name: path.read_bytes() for path in (elsewhere / "copies").iterdir()}
+    assert copies == {path.name: path.read_bytes() for path in NOTEBOOKS}
+
+
+@pytest.mark.slow
+@pytest.mark.notebook
+@pytest.mark.parametrize(
+    ("name", "quick"),
+    [
+        ("00_quickstart", "-p search_epochs 1 -p epochs 1 -p selection argmax"),
+        ("02_primitive_operations", ""),
+    ],
+)
+def test_a_copied_notebook_runs_by_the_wheel_alone(elsewhere, name, quick):
+    bmnas(elsewhere, "notebooks", "copies")
+    words = ("run", f"copies/{name}.ipynb", *quick.split(), "-p", "device", "cpu")
+    printed = bmnas(elsewhere, *words, "--out", f"runs/{name}", "--quiet")
+    assert f"runs/{name}/{name}.html" in printed.splitlines()
+
+
+@pytest.mark.slow
+def test_a_wheel_installed_elsewhere_opens_jupyterlab(elsewhere):
+    with served(elsewhere, elsewhere / "lab") as (ask, runtime):
+        assert ask("api/status")["kernels"] == 0
+        listed = {entry["name"] for entry in ask("api/contents")["content"]}
+        assert listed == {path.name for path in NOTEBOOKS}
+        for name in listed:
+            code = [c for c in ask(f"api/contents/{name}")["content"]["cells"] if "outputs" in c]
+            assert all(cell["metadata"]["trusted"] for cell in code)
+        with pytest.raises(HTTPError, match="403"):
+            ask("api/contents", token="")
+
+        kernel = ask("api/kernels", {"name": "python3"})["id"]
+        client = BlockingKernelClient(connection_file=str(runtime / f"kernel-{kernel}.json"))
+        threads, place = said_by(client, THREADS_AND_PLACE)
+        assert threads == "1" and Path(place).is_relative_to(elsewhere)
+
+
+THREADS_AND_PLACE = """
+import os, bmnas_core
+print(os.environ["OMP_NUM_THREADS"], bmnas_core.__file__, sep="\\n")
+"""
+
+
+def said_by(client: BlockingKernelClient, code: str) -> list[str]:
+    """The lines that a kernel prints."""
+    texts = []
+    client.load_connection_file()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=30)
+        client.execute_interactive(
+            code, timeout=30, output_hook=lambda m: texts.append(m["content"].get("text", ""))
+        )
+    finally:
+        client.stop_channels()
+    return "".join(texts).splitlines()
+
+
+@contextmanager
+def served(elsewhere: Path, folder: Path):
+    """`bmnas lab` of the wheel: a function that asks its server, and the server's own folder.
+
+    In the end the server is asked to stop, and must leave nothing.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    runtime = elsewhere / "jupyter" / "runtime"
+    environment = {**os.environ, "PYTHONPATH": str(elsewhere / "site")}
+    for name in ("OMP_NUM_THREADS", "JUPYTER_TOKEN"):
+        environment.pop(name, None)
+    for name in ("CONFIG", "DATA", "RUNTIME"):
+        environment[f"JUPYTER_{name}_DIR"] = str(elsewhere / "jupyter" / name.lower())
+    command = [sys.executable, str(elsewhere / "site" / "bin" / "bmnas"), "lab", str(folder), "--"]
+    command += ["--no-browser", f"--port={port}", "--ServerApp.port_retries=0"]
+    log = elsewhere / "server.log"
+    with log.open("w") as said:
+        server = subprocess.Popen(command, cwd=elsewhere, env=environment, stdout=said, stderr=said)
+    try:
+        deadline = time.monotonic() + 60
+        while not (started := list(runtime.glob("jpserver-*.json"))) or not started[0].read_text():
+            assert server.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+        about = json.loads(started[0].read_text())
+        assert Path(about["root_dir"]) == folder.resolve() and about["hostname"] == "127.0.0.1"
+
+        def ask(path: str, data: dict | None = None, token: str = about["token"]):
+            body = None if data is None else json.dumps(data).encode()
+            request = Request(f"{about['url']}{path}", body, {"Authorization": f"token {token}"})
+            with urlopen(request, timeout=30) as answer:
+                return json.loads(answer.read() or "null")
+
+        while True:
+            try:
+                ask("api")
+                break
+            except URLError:
+                assert server.poll() is None and time.monotonic() < deadline, log.read_text()
+                time.sleep(0.2)
+        yield ask, runtime
+        ask("api/shutdown", {})
+        assert server.wait(30) == 0, log.read_text()
+        assert "/lab/tree/00_quickstart.ipynb?token=" in log.read_text()
+        assert not [*runtime.glob("jpserver-*.json"), *runtime.glob("kernel-*.json")]
+    finally:
+        server.kill()

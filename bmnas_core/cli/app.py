@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from ..config import __version__
 from ..errors import BmnasError
 from ..experiments import RunError
-from . import notebooks, tasks
+from . import lab, notebooks, tasks
 from .common import ParameterCommand
 
 
@@ -42,6 +42,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command()(lab.notebooks)
+app.command(cls=lab.LabCommand)(lab.lab)
 for command in (notebooks.run, notebooks.parameters, notebooks.draw, notebooks.collect):
     app.command(cls=ParameterCommand)(command)
 for command in (tasks.tabulate, tasks.benchmark, tasks.baselines, tasks.backbone):

@@ -13,7 +13,7 @@ from .. import tasks
 from ..draw import draw_frontiers, draw_results
 from ..experiments import Parameter
 from ..storage import atomic_write
-from ..tasks.files import asset
+from ..tasks.files import asset, kit_file
 from ..train import TrainConfig, train_backbone
 from .common import Device, mean_and_std, out_option, pairs, repeated, table
 
@@ -235,15 +235,19 @@ def baselines(
 ) -> None:
     """Run all baselines for each rule and seed; write the table, and its chart beside it as SVG.
 
-    With settings, such as assets/results/settings.json, each baseline first chooses among them by
-    validation; a table ending in _settings.csv keeps the scores, and a chart, _settings.svg, shows
-    them against size and time. Given such a table, baselines have what was best for them there.
+    With settings, such as the kit's own assets/results/settings.json, which is found from any
+    folder, each baseline first chooses among them by validation; a table ending in _settings.csv
+    keeps the scores, and a chart, _settings.svg, shows them against size and time. Given such a
+    table, baselines have what was best for them there.
     A second run continues the first; after a change of settings or data, give another --out.
     """
     from ..baselines import read_settings, read_tried, run_baselines, summarize, tried_path
 
     path = out or Path("assets/results") / f"{task}_baselines.csv"
     how = {"names": names, "options": _task_options(task, pairs(options)), "device": device}
+    if settings and not settings.exists():
+        shipped = kit_file(settings.as_posix(), missing_ok=True)
+        settings = shipped if shipped.is_file() else settings
     known = settings is not None and settings.suffix == ".csv"
     if settings:
         how["settings"] = read_tried(settings) if known else read_settings(settings)

@@ -28,13 +28,18 @@ URLS = {
 
 
 def asset(name: str, *, missing_ok: bool = False) -> Path:
-    """A file that comes with the kit: inside an installed wheel, else in the checkout.
+    """A file of ``assets/``. Raises DataError if it does not exist, unless ``missing_ok``."""
+    return kit_file(f"assets/{name}", missing_ok=missing_ok)
+
+
+def kit_file(name: str, *, missing_ok: bool = False) -> Path:
+    """A file or folder that comes with the kit: inside an installed wheel, else in the checkout.
 
     Raises DataError if it is in neither, unless ``missing_ok``.
     """
-    wheel, checkout = PACKAGE / "assets" / name, PACKAGE.parent / "assets" / name
+    wheel, checkout = PACKAGE / name, PACKAGE.parent / name
     if not (wheel.exists() or checkout.exists() or missing_ok):
-        raise DataError(f"asset {name!r}: not found; looked at {wheel} and {checkout}")
+        raise DataError(f"{name!r} of the kit: not found; looked at {wheel} and {checkout}")
     return wheel if wheel.exists() else checkout
 
 
