@@ -35,16 +35,16 @@ class DatasetInputs(OnDemandInputs):
 
     def __init__(self, dataset: Dataset, version: str | None = None, name: str = "inputs"):
         self.dataset, self.name, self._given = dataset, name, version
+        place, allowed = f"{name}: data set", "a map-style data set, with __len__ and __getitem__"
+        kind = type(dataset).__name__
         if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
-            allowed = "a map-style data set, with __len__ and __getitem__"
-            raise TaskError(f"{name}: data set", quoted(dataset), allowed)
+            raise TaskError(place, f"{kind} without item numbers", allowed)
         if version is not None and (not isinstance(version, str) or not version):
             raise TaskError(f"{name}: version", quoted(version), "text, or None")
         try:
             self._len = len(dataset)
         except TypeError:
-            allowed = "a data set with __len__"
-            raise TaskError(f"{name}: data set", quoted(dataset), allowed) from None
+            raise TaskError(place, f"{kind} without length", allowed) from None
         self._first, self._like = self._first_readable()
 
     def __len__(self) -> int:
@@ -128,7 +128,9 @@ def _plain_values(place: str, given: object) -> Tensor:
         values = given.detach().cpu()
     else:
         kind = f"an array of {given.dtype}" if isinstance(given, np.ndarray) else quoted(given)
-        raise TaskError(place, kind, "a tensor or array of numbers, or a tuple that begins so")
+        raise TaskError(
+            place, kind, "a tensor or array of numbers, or a tuple that begins with one"
+        )
     if values.is_complex():
         raise TaskError(place, f"values of {values.dtype}", "real numbers")
     if not values.is_floating_point():

@@ -172,16 +172,20 @@ def load(
         found = f"inputs that cannot be pickled for worker processes ({in_line(error)})"
         allowed = "classes and functions of modules, without open files; or workers=0"
         raise DataError("inputs", found, allowed) from None
+    unfit = None
     try:
         for part in parts:
-            if part.error:
-                raise part.error
+            if unfit := part.error:
+                break
             yield part
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
         allowed = "as many as fit in memory and in shared memory (/dev/shm), or workers=0"
         raise DataError(f"{workers} worker processes: {error}; allowed: {allowed}") from None
+    del parts  # ends the workers; an error would keep them alive with this frame
+    if unfit:
+        raise unfit
 
 
 def _read(columns: Sequence[Inputs], stream: tuple | None, samples: Sequence[tuple]) -> Loaded:
