@@ -263,11 +263,11 @@ def test_taps_give_the_bank_of_backbones_written_by_hand():
     assert task.channels == {
         "Image_1": 4, "Image_2": 8, "Image_3": 10, "Text_1": 6, "Text_2": 6, "Text_3": 5,
     }  # fmt: skip
-    by_hand = own_task(
+    written = own_task(
         bm.Modality("Image", ResNetByHand(), task.modalities[0].channels, images() / 2),
         bm.Modality("Text", BertByHand(), task.modalities[1].channels, token_ids()),
     )
-    assert same_features(bank_of(task), bank_of(by_hand))
+    assert same_features(bank_of(task), bank_of(written))
     assert task.modality("Text").shapes == {"Text_1": (6, 7), "Text_2": (6, 7), "Text_3": (5,)}
 
 
@@ -645,8 +645,9 @@ WRONG = {
     ),
     "an unknown module": (
         tapping(a="layer1.0.mlp"),
-        "tap 'a': found module 'layer1.0.mlp' (did you mean 'layer1.0.relu'?); allowed: layer1.0.conv1, layer1.0.bn1, "
-        "layer1.0.relu, layer1.0.conv2, layer1.0.bn2, layer1.0.downsample",
+        "tap 'a': found module 'layer1.0.mlp' (did you mean 'layer1.0.relu'?); allowed: "
+        "layer1.0.conv1, layer1.0.bn1, layer1.0.relu, layer1.0.conv2, layer1.0.bn2, "
+        "layer1.0.downsample",
     ),
     "one of thousands": (
         lambda: bm.tap(nn.Sequential(*map(nn.Linear, [1] * 2000, [1] * 2000)), {"a": "x"}),
@@ -784,6 +785,19 @@ WRONG = {
         lambda: bm.Modality("A", nn.Identity(), images()),
         "A: channels: found None; allowed: feature names, each with its number of channels "
         "(bm.tap measures them)",
+    ),
+    "channels in another order than taps": (
+        lambda: bm.Modality("A", bm.tap(ResNet(), RESNET), {"Image_2": 8, "Image_1": 4}, images()),
+        "A: channels: found Image_2, Image_1; allowed: Image_1, Image_2, Image_3, as tapped",
+    ),
+    "channels without inputs": (
+        lambda: bm.Modality("A", bm.tap(ResNet(), RESNET), {"Image_1": 4}),
+        "Modality.inputs: found None; allowed: a Tensor or a FileInputs or a DatasetInputs or a "
+        "FeatureArrays",
+    ),
+    "a scripted model": (
+        lambda: bm.tap(torch.jit.script(nn.Linear(2, 2)), {"a": ""}),
+        "model: found a ScriptModule, which calls no hooks; allowed: the model itself",
     ),
     "no inputs": (
         lambda: image_modality(torch.ones(0, 3, 8, 8)),

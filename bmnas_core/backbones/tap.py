@@ -104,8 +104,9 @@ class Tap:
         if self.output is not None:
             picked, where = self._part(output, place), f"{place}, output {self.output!r}"
         if not isinstance(picked, Tensor):
-            more = "" if self.output is not None else _ways_to_pick(picked)
-            raise FeatureError(where, _described(picked), f"a tensor{more}")
+            ways = _ways_to_pick(picked) if self.output is None else ""
+            allowed = f"a tensor, or {ways}" if ways else "a tensor"
+            raise FeatureError(where, _described(picked), allowed)
         if picked.is_nested or picked.layout is not torch.strided or picked.is_complex():
             allowed = "a plain tensor of real numbers"
             raise FeatureError(where, "a tensor that is nested, sparse or complex", allowed)
@@ -121,7 +122,7 @@ class Tap:
         elif isinstance(key, str) and not isinstance(output, Tensor) and hasattr(output, key):
             return getattr(output, key)
         hint = near_miss(key, map(str, output)) if isinstance(output, Mapping) else ""
-        allowed = _ways_to_pick(output).removeprefix(", or ") or "none, for a tensor"
+        allowed = _ways_to_pick(output) or "none, for a tensor"
         raise FeatureError(f"{place}: output", f"{key!r}{hint} of {_described(output)}", allowed)
 
     def arrange(self, tensor: Tensor, n: int, module: nn.Module, place: str) -> Tensor:
@@ -295,12 +296,12 @@ def _described(output: object) -> str:
 def _ways_to_pick(output: object) -> str:
     """How ``output=`` picks from an output that is no tensor."""
     if isinstance(output, Mapping) and output:
-        return f", or output={quoted(next(iter(output)))}, … to pick from it"
+        return f"output={quoted(next(iter(output)))}, … to pick from it"
     if isinstance(output, (tuple, list)) and output:
         last = f" … {len(output) - 1}" if len(output) > 1 else ""
-        return f", or output=0{last} to pick from it"
+        return f"output=0{last} to pick from it"
     tensors = [k for k, v in getattr(output, "__dict__", {}).items() if isinstance(v, Tensor)]
-    return f", or output={tensors[0]!r}, … to pick from it" if tensors else ""
+    return f"output={tensors[0]!r}, … to pick from it" if tensors else ""
 
 
 def _last_channels(module: nn.Module) -> int | None:
@@ -332,5 +333,11 @@ def _code(function: FunctionType, seen: tuple = ()) -> list:
 
 def _instructions(code: CodeType) -> list:
     """Instructions and constants, without the names of files and the numbers of lines."""
-    constants = [_instructions(c) if isinstance(c, CodeType) else c for c in code.co_consts]
-    return [code.co_code.hex(), code.co_names, constants]
+    found = [code.co_code.hex(), code.co_names]
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            constant = _instructions(constant)
+        elif isinstance(constant, frozenset):  # its order differs between processes
+            constant = sorted(map(repr, constant))
+        found.append(constant)
+    return found

@@ -170,7 +170,7 @@ def load(
         parts = iter(loader)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         found = f"inputs that cannot be pickled for worker processes ({in_line(error)})"
-        allowed = "classes and functions of modules, without open files; or workers=0"
+        allowed = "classes and functions of modules; or workers=0, for a data set with a version"
         raise DataError("inputs", found, allowed) from None
     unfit = None
     try:

@@ -115,6 +115,9 @@ class Modality:
         if not self.channels or min(self.channels.values()) < 1:
             allowed = "feature names, each with its number of channels (bm.tap measures them)"
             raise TaskError(f"{self.name}: channels", self.channels, allowed)
+        if isinstance(self.backbone, Tapped) and tuple(self.channels) != self.backbone.names:
+            allowed = f"{', '.join(self.backbone.names)}, as tapped"
+            raise TaskError(f"{self.name}: channels", ", ".join(self.channels), allowed)
         if self.pooling not in POOLINGS:
             raise TaskError(f"{self.name}: pooling", repr(self.pooling), ", ".join(POOLINGS))
         if measured or isinstance(inputs, FeatureArrays):
