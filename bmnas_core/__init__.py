@@ -17,6 +17,7 @@ Data flows one way: task → backbones → :class:`FeatureBank` → :class:`Sear
 from importlib import import_module as _import_module
 
 from .architecture import ArchitectureWeights, SelectionError, most_probable
+from .backbones.tap import Tap, tap
 from .cells import RELAXATIONS, Cell, MixedCell, RelaxationError, register_relaxation
 from .config import ConfigError, SearchSettings, Settings, __version__
 from .draw import (
@@ -55,6 +56,7 @@ from .selection import SELECTIONS, SearchView, Selection, derive, register_selec
 from .tasks import (
     TASKS,
     DataError,
+    DatasetInputs,
     DataWarning,
     Modality,
     Split,

@@ -40,6 +40,11 @@ def shortened(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
+def in_line(error: Exception) -> str:
+    """What a foreign exception says, in one line of at most 120 characters."""
+    return shortened(" ".join(str(error).split()), 120)
+
+
 def near_miss(name: object, known: Iterable[str]) -> str:
     """`` (did you mean …?)`` if one of the ``known`` names is spelled nearly like ``name``."""
     close = difflib.get_close_matches(name, list(known), 1) if isinstance(name, str) else []

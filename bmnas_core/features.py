@@ -22,7 +22,7 @@ from .feature_files import DiskFeatures, Extract, Part, cache_key
 from .networks import FeatureError, pool
 from .progress import progress_bar
 from .runtime import resolve_device
-from .tasks.inputs import AT_HAND, DataError, Inputs, load, move, warn_skipped
+from .tasks.inputs import AT_HAND, DataError, Inputs, first_readable, load, move, warn_skipped
 from .tasks.task import SPLITS, Modality, Task, TaskError, as_task, tensor_hash
 
 #: Features or inputs of N samples by name, each (N, …), and the labels (N, …).
@@ -40,18 +40,10 @@ def extract(
     ``inputs`` of a modality without a backbone are a list of its features, each (N, C_i, …).
     Raises FeatureError if the backbone's output is not what the modality declares.
     """
-    outputs, place = backbone(inputs), f"backbone of {modality.name!r}"
     n = len(inputs if isinstance(inputs, Tensor) else inputs[0])
-    kinds = outputs if isinstance(outputs, (list, tuple)) else [outputs]
-    others = ", ".join(type(o).__name__ for o in kinds if not isinstance(o, Tensor))
-    if kinds is not outputs or others:
-        raise FeatureError(place, others or "a single tensor", "a list of tensors")
-    if len(outputs) != len(modality.channels):
-        allowed = f"{len(modality.channels)} ({', '.join(modality.channels)})"
-        raise FeatureError(place, f"{len(outputs)} features", allowed)
     features = {}
-    for (name, channels), output in zip(modality.channels.items(), outputs, strict=True):
-        shape = tuple(output.shape)
+    for name, output in modality.named(backbone(inputs)).items():
+        shape, channels = tuple(output.shape), modality.channels[name]
         if shape[:2] != (n, channels) or 0 in shape:
             raise FeatureError(f"feature {name!r}", f"shape {shape}", f"({n}, {channels}, …)")
         features[name] = pool(output.float(), L, modality.pooling)
@@ -227,7 +219,7 @@ class FeatureBank(Source):
             for items, batch in shown:
                 found = extracted(batch.inputs[0]) if batch.inputs else {}
                 if not empty:
-                    one = found or extracted(_first(inputs)[None])
+                    one = found or extracted(first_readable(inputs)[None])
                     empty = {name: torch.zeros_like(values[:1]) for name, values in one.items()}
                 features = {k: zero.repeat(len(items), 1, 1) for k, zero in empty.items()}
                 for name, values in found.items():
@@ -342,20 +334,9 @@ def _file_values(columns: Sequence[Inputs]) -> int:
     """Values of one sample, if some of its inputs are in files; else 0."""
     if all(isinstance(inputs, AT_HAND) for inputs in columns):
         return 0
-    firsts = [_first(inputs) for inputs in columns]
+    firsts = [first_readable(inputs) for inputs in columns]
     parts = [first if isinstance(first, list) else [first] for first in firsts]
     return sum(part.numel() for first in parts for part in first)
-
-
-def _first(inputs: Inputs) -> Tensor | list[Tensor]:
-    """The first input that can be read."""
-    why = None
-    for item in range(len(inputs)):
-        try:
-            return inputs[item]
-        except DataError as error:
-            why = why or error
-    raise DataError(f"none of {len(inputs):,} items can be read, the first of them: {why}")
 
 
 def _check_range(name: str, values: Tensor, items: Tensor, precision: torch.dtype) -> None:

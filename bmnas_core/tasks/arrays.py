@@ -63,7 +63,7 @@ def feature_arrays(
         if size != n:
             allowed = f"{n:,}, as {first!r} has: one a sample (a list has an array a feature)"
             raise TaskError(f"feature {name!r}", f"{size:,} rows", allowed)
-    for modality, mask in _masks(present, list(found), n).items():
+    for modality, mask in presence(present, list(found), n).items():
         found[modality] = FeatureArrays(found[modality].arrays, mask)
     for modality, arrays in found.items():
         for name, start, rows in arrays.chunks():
@@ -71,7 +71,7 @@ def feature_arrays(
     return found
 
 
-def _masks(present: object, modalities: list[str], n: int) -> dict[str, Tensor]:
+def presence(present: object, modalities: list[str], n: int) -> dict[str, Tensor]:
     """Modality → which of n samples have it, (n,) booleans. Raises TaskError."""
     if present is None:
         return {}
@@ -524,21 +524,21 @@ def _check_classes(labels: Tensor, train: Tensor) -> None:
 
 
 def default_settings(
-    arrays: Mapping[str, FeatureArrays], n: int
+    shapes: Sequence[tuple[int, ...]], modalities: int, n: int
 ) -> tuple[Settings, SearchSettings]:
-    """Settings for n training samples of such features, and those of the search alone.
+    """Settings for n training samples, and those of the search alone.
+
+    ``shapes`` are those of the features of all ``modalities``, (C, …) each.
 
     A Cell takes two inputs, so that Cells one fewer than modalities can read them all. Small data
     get a narrow network, more dropout and more epochs: 500 updates at least, up to 63 epochs.
     """
-    positions = [
-        int(np.prod(array.shape[2:])) for one in arrays.values() for array in one.arrays.values()
-    ]
+    positions = [int(np.prod(shape[1:])) for shape in shapes]
     batch_size = next((size for size in (128, 64, 32, 16) if n >= 20 * size), 8)
     updates = -(-n // batch_size)
     epochs = next((e for e in (15, 31, 63) if e * updates >= 500), 63)
     settings = Settings(
-        C=32 if n < 1000 else 64, L=min(4, max(positions)), N=max(2, len(arrays) - 1), M=2,
+        C=32 if n < 1000 else 64, L=min(4, max(positions)), N=max(2, modalities - 1), M=2,
         epochs=epochs, batch_size=min(batch_size, n), dropout=0.3 if n < 1000 else 0.1,
         max_lr=3e-3, min_lr=1e-6, weight_decay=1e-4, restart=1,
     )  # fmt: skip

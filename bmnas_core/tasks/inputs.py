@@ -3,6 +3,7 @@
 import hashlib
 import math
 import os
+import pickle
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import BmnasError
+from ..errors import BmnasError, TaskError, in_line
 from ..runtime import generator
 
 
@@ -26,8 +27,19 @@ class DataWarning(UserWarning):
     """Data that can be used but have a flaw, such as samples left out for unreadable files."""
 
 
+class OnDemandInputs:
+    """Inputs that ``read(item, random)`` reads one by one; indexed like a tensor."""
+
+    def __getitem__(self, items: int | slice | Tensor) -> Tensor:
+        """One input, or several stacked. Raises DataError for one that cannot be read."""
+        items = torch.arange(len(self))[items]
+        if items.dim():
+            return torch.stack([self.read(item, None) for item in items.tolist()])
+        return self.read(int(items), None)
+
+
 @dataclass(frozen=True, eq=False)
-class FileInputs:
+class FileInputs(OnDemandInputs):
     """Inputs of one modality, each read from its files on demand; indexed like a tensor.
 
     Attributes:
@@ -44,13 +56,6 @@ class FileInputs:
 
     def __len__(self) -> int:
         return len(self.names)
-
-    def __getitem__(self, items: int | slice | Tensor) -> Tensor:
-        """One input, or several stacked. Raises DataError for one that cannot be read."""
-        items = torch.arange(len(self))[items]
-        if items.dim():
-            return torch.stack([self.read(item, None) for item in items.tolist()])
-        return self.read(int(items), None)
 
 
 #: Values of an array that are read at a time, where all are read.
@@ -111,8 +116,8 @@ def _rows(array: np.ndarray | Tensor, items: int | slice | Tensor) -> Tensor:
 #: Most bytes of batches that workers read ahead, if their number is not given.
 MAX_PREFETCH_BYTES = 2 << 30
 
-#: Inputs of a modality: in memory, (items, …), in files, or features without a backbone.
-Inputs = Tensor | FileInputs | FeatureArrays
+#: Inputs of a modality: in memory, (items, …), read on demand, or features without a backbone.
+Inputs = Tensor | OnDemandInputs | FeatureArrays
 
 #: Inputs that need no worker processes.
 AT_HAND = (Tensor, FeatureArrays)
@@ -125,6 +130,7 @@ class Loaded(NamedTuple):
     inputs: list[Tensor | list[Tensor]] | None
     kept: Tensor  # (k,) positions in the batch
     failures: dict[tuple[int, int], str]  # (modality's position, item) → why it cannot be read
+    error: TaskError | None = None  # of an item that no data set should have
 
 
 def load(
@@ -146,7 +152,8 @@ def load(
             most eight, and few enough to read ahead at most ``MAX_PREFETCH_BYTES``.
         values: numbers in the largest batch.
 
-    Raises DataError for ``workers`` out of range, or a worker that the system ended.
+    Raises DataError for ``workers`` out of range, inputs that cannot be sent to workers, or a
+    worker that the system ended; TaskError for an item of a data set that does not fit.
     """
     if workers is not None and (type(workers) is not int or workers < 0):
         raise DataError("workers", repr(workers), "an integer of 0 or more")
@@ -168,12 +175,25 @@ def load(
         generator=torch.Generator(),  # by default it draws from the one that training uses
     )
     try:
-        yield from loader
+        parts = iter(loader)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        found = f"inputs that cannot be pickled for worker processes ({in_line(error)})"
+        allowed = "classes and functions of modules; or workers=0, for a data set with a version"
+        raise DataError("inputs", found, allowed) from None
+    unfit = None
+    try:
+        for part in parts:
+            if unfit := part.error:
+                break
+            yield part
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
         allowed = "as many as fit in memory and in shared memory (/dev/shm), or workers=0"
         raise DataError(f"{workers} worker processes: {error}; allowed: {allowed}") from None
+    del parts  # ends the workers; an error would keep them alive with this frame
+    if unfit:
+        raise unfit
 
 
 def _read(columns: Sequence[Inputs], stream: tuple | None, samples: Sequence[tuple]) -> Loaded:
@@ -188,6 +208,8 @@ def _read(columns: Sequence[Inputs], stream: tuple | None, samples: Sequence[tup
                 inputs.append(column[item] if at_hand else column.read(item, random))
             except DataError as error:
                 failures[m, item] = str(error)
+            except TaskError as error:  # raised by load, since a worker would add its stack
+                return Loaded(None, torch.empty(0, dtype=torch.long), {}, error)
         if len(inputs) == len(columns):
             found[k] = inputs
     stacked = [_stack(column) for column in zip(*found.values(), strict=True)]
@@ -199,6 +221,17 @@ def _stack(samples: Sequence[Tensor | list[Tensor]]) -> Tensor | list[Tensor]:
     if isinstance(samples[0], Tensor):
         return torch.stack(samples)
     return [torch.stack(feature) for feature in zip(*samples, strict=True)]
+
+
+def first_readable(inputs: Inputs) -> Tensor | list[Tensor]:
+    """The first input that can be read. Raises DataError if none can."""
+    why = None
+    for item in range(len(inputs)):
+        try:
+            return inputs[item]
+        except DataError as error:
+            why = why or error
+    raise DataError(f"none of {len(inputs):,} items can be read, the first of them: {why}")
 
 
 def move(inputs: Tensor | list[Tensor], device: torch.device | str) -> Tensor | list[Tensor]:

@@ -11,12 +11,14 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
+from ..backbones.tap import Tapped, dry_run
 from ..config import SearchSettings, Settings, fit_fields
 from ..errors import TaskError, check_type, near_miss, quoted
 from ..genotype import GenotypeError, check_features
 from ..metrics import METRICS, Targets, fitting
-from ..networks import POOLINGS
+from ..networks import POOLINGS, FeatureError
 from ..registry import Registry
 from .arrays import (
     SPLITS,
@@ -27,9 +29,11 @@ from .arrays import (
     default_settings,
     feature_arrays,
     label_tensor,
+    presence,
     split_rows,
 )
-from .inputs import FeatureArrays, FileInputs, Inputs
+from .dataset_inputs import DatasetInputs
+from .inputs import FeatureArrays, FileInputs, Inputs, first_readable
 
 
 def _check_options(name: str, function: object) -> None:
@@ -73,13 +77,18 @@ def _plain_settings(module: nn.Module) -> list[tuple]:
 class Modality:
     """One stream of inputs and the frozen backbone that reads it.
 
+    ``Modality(name, tapped, inputs)`` does without the channels of a :func:`~bmnas_core.tap`: they
+    are measured on the first input that can be read.
+
     Attributes:
         name: e.g. ``"Image"``.
         backbone: module from a batch of inputs to its list of features, first block first. For
             features that are there already it is ``nn.Identity()``.
         channels: feature name → channels, in the order in which the backbone gives them.
-        inputs: (items, …), all items of all splits; or a
-            :class:`~bmnas_core.tasks.inputs.FileInputs`, which reads them on demand; or
+        inputs: (items, …), all items of all splits, numbers of any type that the backbone reads;
+            or a ``torch.utils.data.Dataset``, which becomes
+            :class:`~bmnas_core.tasks.dataset_inputs.DatasetInputs`; or a
+            :class:`~bmnas_core.tasks.inputs.FileInputs`; these read them on demand; or
             :class:`~bmnas_core.tasks.inputs.FeatureArrays`.
         pooling: how features are pooled to length L, see :func:`~bmnas_core.networks.pool`.
         classes: (items,), each item's own class, such as the digit it shows, or None.
@@ -87,24 +96,84 @@ class Modality:
 
     name: str
     backbone: nn.Module
-    channels: dict[str, int]
-    inputs: Tensor | FileInputs | FeatureArrays
+    channels: dict[str, int] | None = None
+    inputs: Tensor | FileInputs | DatasetInputs | FeatureArrays = None
     pooling: str = "grid"
     classes: Tensor | None = None
 
     def __post_init__(self):
+        channels, inputs = self.channels, self.inputs
+        if inputs is None and not isinstance(channels, dict):  # Modality(name, tapped, inputs)
+            channels, inputs = None, channels
+        if isinstance(inputs, Dataset):
+            inputs = DatasetInputs(inputs, name=self.name)
+        elif isinstance(inputs, DatasetInputs):
+            inputs = inputs.named(self.name)
+        object.__setattr__(self, "channels", channels)
+        object.__setattr__(self, "inputs", inputs)
+        measured = channels is None and isinstance(self.backbone, Tapped)
+        if measured and isinstance(inputs, Inputs):
+            channels = {name: shape[0] for name, shape in self.shapes.items()}
+            object.__setattr__(self, "channels", channels)
         fit_fields(self, TaskError)
         if not self.channels or min(self.channels.values()) < 1:
-            allowed = "feature names, each with its number of channels"
+            allowed = "feature names, each with its number of channels (bm.tap measures them)"
             raise TaskError(f"{self.name}: channels", self.channels, allowed)
+        if isinstance(self.backbone, Tapped) and tuple(self.channels) != self.backbone.names:
+            allowed = f"{', '.join(self.backbone.names)}, as tapped"
+            raise TaskError(f"{self.name}: channels", ", ".join(self.channels), allowed)
         if self.pooling not in POOLINGS:
             raise TaskError(f"{self.name}: pooling", repr(self.pooling), ", ".join(POOLINGS))
+        if measured or isinstance(inputs, FeatureArrays):
+            self._check_pooling()
+
+    def _check_pooling(self) -> None:
+        for name, shape in self.shapes.items():
+            if (axes := len(shape) - 1) not in POOLINGS[self.pooling]:
+                place, found = f"{self.name}: pooling of {name!r}", f"{self.pooling!r} for {axes}"
+                raise TaskError(place, f"{found} axes behind (n, C)", repr("time"))
 
     @classmethod
     def numbered(cls, name: str, backbone: nn.Module, inputs: Inputs, **more) -> Modality:
         """A modality with the backbone's ``channels``, its features numbered from 1."""
         channels = {f"{name}_{i}": c for i, c in enumerate(backbone.channels, 1)}
         return cls(name, backbone.eval(), channels, inputs, **more)
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Feature name → shape (C, …) before pooling, of the first input that can be read.
+
+        Raises TaskError without inputs, DataError if none can be read, and FeatureError for a
+        backbone that cannot read it, which is left as it was.
+        """
+        inputs = self.inputs
+        if isinstance(inputs, FeatureArrays):
+            return {name: tuple(array.shape[1:]) for name, array in inputs.arrays.items()}
+        if (isinstance(inputs, Tensor) and not inputs.dim()) or not len(inputs):
+            raise TaskError(f"{self.name}: inputs", "no items", "(items, …)")
+        first, place = first_readable(inputs), f"backbone of {self.name!r}"
+        outputs = self.named(dry_run(self.backbone, torch.stack([first, first]), place))
+        for name, output in outputs.items():
+            one, same = output.float()
+            if not torch.allclose(one, same, rtol=0.01, atol=0.01 * float(one.abs().max())):
+                found = "two values for an item that was given twice"
+                allowed = "one: items are read each alone, along the first axis, without dropout"
+                raise FeatureError(f"feature {name!r}", found, allowed)
+        return {name: tuple(output.shape[1:]) for name, output in outputs.items()}
+
+    def named(self, outputs: object) -> dict[str, Tensor]:
+        """What the backbone gave, by feature name. Raises FeatureError unless it fits."""
+        place = f"backbone of {self.name!r}"
+        kinds = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+        others = ", ".join(type(o).__name__ for o in kinds if not isinstance(o, Tensor))
+        if kinds is not outputs or others:
+            raise FeatureError(place, others or "a single tensor", "a list of tensors")
+        names = tuple(self.channels or self.backbone.names)
+        if len(outputs) != len(names):
+            raise FeatureError(
+                place, f"{len(outputs)} features", f"{len(names)} ({', '.join(names)})"
+            )
+        return dict(zip(names, outputs, strict=True))
 
     def fingerprint(self) -> str:
         """Hash of all that determines this modality's features, except L.
@@ -237,13 +306,55 @@ class Task:
 
         Raises TaskError, which names modality, feature and row, for arrays that do not fit.
         """
+        arrays = feature_arrays(features, present)
+        if pooling is not None and not isinstance(pooling, Mapping):
+            raise TaskError("pooling", quoted(pooling), "a dict from modalities to ways of pooling")
+        modalities, pooling = [], dict(pooling or {})
+        for modality, own in arrays.items():
+            channels = {feature: int(array.shape[1]) for feature, array in own.arrays.items()}
+            axes = {array.ndim - 2 for array in own.arrays.values()}
+            how = pooling.pop(modality, "time" if 3 in axes else "grid")
+            modalities.append(Modality(modality, nn.Identity(), channels, own, how))
+        for modality in pooling:
+            found = f"modality {quoted(modality)}{near_miss(modality, arrays)}"
+            raise TaskError("pooling", found, ", ".join(arrays))
+        how = {"groups": groups, "present": present, "metric": metric, "class_names": class_names}
+        how |= {"class_weights": class_weights, "label_smoothing": label_smoothing}
+        how |= {"threshold": threshold, "config": config, "search_config": search_config}
+        return cls.from_modalities(name, modalities, labels, splits, seed=seed, **how)
+
+    @classmethod
+    def from_modalities(
+        cls,
+        name: str,
+        modalities: Sequence[Modality],
+        labels: object,
+        splits: object = (0.6, 0.2, 0.2),
+        *,
+        groups: object = None,
+        present: Mapping[str, object] | None = None,
+        metric: str | None = None,
+        class_names: Sequence[str] = (),
+        class_weights: str | Sequence[float] | None = None,
+        label_smoothing: float = 0.0,
+        threshold: float = 0.5,
+        config: Settings | None = None,
+        search_config: SearchSettings | None = None,
+        seed: int = 0,
+    ) -> Task:
+        """A task of one's own, from raw inputs and their backbones, such as :func:`bm.tap` gives.
+
+        Item i of every modality is sample i. The rest is as in :meth:`from_features`; its default
+        settings follow from the shapes of the features. Raises TaskError for what does not fit.
+        """
         check_name("name", name)
         for given, kind in ((config, Settings), (search_config, SearchSettings)):
             if given is not None and type(given) is not kind:
                 place = "config" if kind is Settings else "search_config"
                 raise TaskError(place, quoted(given), f"bm.{kind.__name__}(…)")
-        arrays = feature_arrays(features, present)
-        n = len(next(iter(arrays.values())))
+        modalities = _checked_modalities(modalities)
+        n = len(modalities[0].inputs)
+        masks = presence(present, [modality.name for modality in modalities], n)
         check_metric(metric)
         wanted = None if metric is None else METRICS[metric].labels == ("values",)
         labels, classes, found = label_tensor(labels, n, wanted)
@@ -257,33 +368,18 @@ class Task:
             allowed = ", ".join(fitting(kind, classes))
             raise TaskError("metric", f"{metric!r} for {_described(kind, classes)}", allowed)
         rows = split_rows(splits, labels, groups, seed)
-        if pooling is not None and not isinstance(pooling, Mapping):
-            raise TaskError("pooling", quoted(pooling), "a dict from modalities to ways of pooling")
-        modalities, pooling = [], dict(pooling or {})
-        for modality, own in arrays.items():
-            channels = {feature: int(array.shape[1]) for feature, array in own.arrays.items()}
-            axes = {feature: array.ndim - 2 for feature, array in own.arrays.items()}
-            usual = "time" if 3 in axes.values() else "grid"
-            how = pooling.pop(modality, usual)
-            modalities.append(Modality(modality, nn.Identity(), channels, own, how))
-            for feature, number in axes.items():
-                if number not in POOLINGS[how]:
-                    place = f"{modality}: pooling of {feature!r}"
-                    raise TaskError(place, f"{how!r} for {number} axes behind (n, C)", repr(usual))
-        for modality in pooling:
-            found = f"modality {quoted(modality)}{near_miss(modality, arrays)}"
-            raise TaskError("pooling", found, ", ".join(arrays))
         for split in ("validation", "test"):
             if problem := METRICS[metric].undefined(labels[rows[split]], classes):
                 allowed = f"labels for which metric {metric!r} is defined"
                 raise TaskError(f"split {split!r}", problem, allowed)
         if class_weights is not None:
             class_weights = checked_weights(class_weights, labels[rows["train"]], classes)
-        index = torch.arange(n)[:, None].repeat(1, len(arrays))
-        for column, own in zip(index.T, arrays.values(), strict=True):
-            if own.present is not None:
-                column[~own.present] = -1
-        usual, usual_search = default_settings(arrays, len(rows["train"]))
+        index = torch.arange(n)[:, None].repeat(1, len(modalities))
+        for column, modality in zip(index.T, modalities, strict=True):
+            if modality.name in masks:
+                column[~masks[modality.name]] = -1
+        shapes = [shape for modality in modalities for shape in modality.shapes.values()]
+        usual, usual_search = default_settings(shapes, len(modalities), len(rows["train"]))
         return cls(
             name=name,
             rule=None,
@@ -464,6 +560,21 @@ def _described(kind: str, classes: int) -> str:
     if kind == "values":
         return "1 value" if classes == 1 else f"{classes} values"
     return f"{classes} classes" + (", several a sample" if kind == "multi-label" else "")
+
+
+def _checked_modalities(modalities: object) -> tuple[Modality, ...]:
+    """Modalities with as many items each. Raises TaskError."""
+    if not isinstance(modalities, (list, tuple)) or not modalities:
+        raise TaskError("modalities", quoted(modalities), "a list of bm.Modality(…)")
+    for i, modality in enumerate(modalities):
+        check_type(modality, Modality, f"modalities[{i}]", TaskError, "a bm.Modality(…)")
+    first = modalities[0]
+    for modality in modalities:
+        if len(modality.inputs) != len(first.inputs):
+            allowed = f"{len(first.inputs):,}, as {first.name!r} has: one a sample"
+            found = f"{len(modality.inputs):,} items"
+            raise TaskError(f"modality {modality.name!r}", found, allowed)
+    return tuple(modalities)
 
 
 def as_task(task: Task) -> Task:
