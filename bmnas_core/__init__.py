@@ -30,8 +30,9 @@ from .draw import (
     draw_results,
     draw_trajectories,
 )
-from .errors import BmnasError
+from .errors import BmnasError, SourceError
 from .experiments import load_result, save_run
+from .export import ExportError, export_program
 from .features import FeatureBank
 from .genotype import (
     DEFAULT_OPERATIONS,
@@ -45,6 +46,7 @@ from .genotype import (
 )
 from .history import Comparison, HistoryError, SearchHistory
 from .metrics import METRICS, register_metric
+from .network_files import NetworkError, load_network, save_network
 from .networks import FeatureError, FusionNetwork, Hypernet, count_parameters, pool
 from .ops import register_operation
 from .probe import probe
@@ -52,6 +54,8 @@ from .progress import progress_bar
 from .runtime import DeviceError, resolve_device
 from .search import Search, SearchConfig, SearchError, SearchState
 from .selection import SELECTIONS, SearchView, Selection, derive, register_selection
+from .signature import Signature
+from .source import network_source
 from .tasks import (
     TASKS,
     DataError,

@@ -40,7 +40,7 @@ def extract(
     Raises FeatureError if the backbone's output is not what the modality declares.
     """
     outputs, place = backbone(inputs), f"backbone of {modality.name!r}"
-    n = len(inputs if isinstance(inputs, Tensor) else inputs[0])
+    n = (inputs if isinstance(inputs, Tensor) else inputs[0]).shape[0]  # of any size in an export
     kinds = outputs if isinstance(outputs, (list, tuple)) else [outputs]
     others = ", ".join(type(o).__name__ for o in kinds if not isinstance(o, Tensor))
     if kinds is not outputs or others:

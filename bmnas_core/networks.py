@@ -4,11 +4,14 @@ Features travel as a dictionary from feature name to a tensor pooled to length L
 feature that has no positions, such as an embedding, is (N, C_i, 1).
 """
 
+from __future__ import annotations
+
 import functools
 import math
 from collections.abc import Sequence
 from contextlib import contextmanager
 from itertools import product
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +22,9 @@ from .config import Settings
 from .errors import BmnasError
 from .genotype import DEFAULT_OPERATIONS, CellGenotype, Genotype, Pair, StepGenotype
 from .ops import Reshape
+
+if TYPE_CHECKING:
+    from .signature import Signature
 
 
 class FeatureError(BmnasError):
@@ -244,8 +250,11 @@ class FusionNetwork(nn.Module):
     """The network that a genotype describes, with reshape layers for the features it uses.
 
     ``C`` and ``L`` are inner channels and length, ``channels`` each feature's number of channels;
-    FeatureError unless each used one is in it.
+    FeatureError unless each used one is in it. ``signature`` says what it reads and what its
+    outputs mean, once :func:`~bmnas_core.train.train` has made it for a task.
     """
+
+    signature: Signature | None = None
 
     def __init__(
         self,
@@ -262,6 +271,7 @@ class FusionNetwork(nn.Module):
             if name not in channels:
                 raise FeatureError("genotype", f"feature {name!r}", ", ".join(channels))
         self.genotype, self.L = genotype, L
+        self.C, self.classes, self.dropout = C, classes, dropout
         used = {name: channels[name] for name in genotype.used_features}
         self.reshape = _Reshapes(used, C, L, dropout)
         self.cells = nn.ModuleList(Cell(cell, C, L, dropout) for cell in genotype.cells)
