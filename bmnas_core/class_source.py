@@ -50,7 +50,7 @@ def class_source(cls: type, place: str) -> tuple[str, set[Import]]:
 def _definition(cls: type, place: str) -> tuple[str, dict[str, object]]:
     """The statement that defines a class, and the values of names that it can use.
 
-    Found by way of a method, since ``inspect`` does not find a class of a notebook.
+    It is looked up by one of its methods: ``inspect`` does not find a class of a notebook.
     """
     try:
         method = next(value for value in vars(cls).values() if inspect.isfunction(value))

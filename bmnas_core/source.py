@@ -187,7 +187,7 @@ def _init(net: FusionNetwork) -> Iterator[str]:
     """Lines that make the layers, under the names of :class:`FusionNetwork`'s."""
     cells, C, L = net.genotype.cells, net.C, net.L
     yield "super().__init__()"
-    layers = 'self.reshape = nn.ModuleDict({{"layers": nn.ModuleList(map(Reshape, [{}]))}})'
+    layers = "self.reshape = nn.ModuleDict(dict(layers=nn.ModuleList(map(Reshape, [{}]))))"
     yield from _statement(layers, "channels", map(str, net.reshape.channels.values()))
     yield f"self.cells = nn.ModuleList(nn.Module() for _ in range({len(cells)}))"
     for i, cell in enumerate(cells):
@@ -196,11 +196,13 @@ def _init(net: FusionNetwork) -> Iterator[str]:
             calls.pop()
         if calls:
             yield from _statement(f"self.cells[{i}].steps = nn.ModuleList([{{}}])", "steps", calls)
-        reduce = f'"reduce": Reshape({len(cell.steps) * C}), ' if len(cell.steps) > 1 else ""
-        yield f'self.cells[{i}].output = nn.ModuleDict({{{reduce}"ln": nn.LayerNorm([{C}, {L}])}})'
+        reduce = {"reduce": f"Reshape({len(cell.steps) * C})"} if len(cell.steps) > 1 else {}
+        parts = {**reduce, "ln": f"nn.LayerNorm([{C}, {L}])"}
+        yield from _module_dict(f"self.cells[{i}].output", parts)
     N = len(cells)
-    norm, linear = f"nn.LayerNorm([{N * C}, {L}])", f"nn.Linear({N * C * L}, {net.classes})"
-    yield f'self.classifier = nn.ModuleDict({{"ln": {norm}, "linear": {linear}}})'
+    linear = f"nn.Linear({N * C * L}, {net.classes})"
+    parts = {"ln": f"nn.LayerNorm([{N * C}, {L}])", "linear": linear}
+    yield from _module_dict("self.classifier", parts)
 
 
 def _forward(net: FusionNetwork, functions: dict[str, str]) -> Iterator[str]:
@@ -287,6 +289,18 @@ def _statement(template: str, name: str, items: Iterable[str]) -> list[str]:
     if len(short) + 8 <= WIDTH:
         return [short]
     return [f"{name} = [", *(f"    {item}," for item in items), "]", template.format(f"*{name}")]
+
+
+def _module_dict(target: str, parts: dict[str, str]) -> list[str]:
+    """A statement that makes a ModuleDict of parts; if it is too long, the last part before it."""
+    last, before = list(parts)[-1], []
+    while True:
+        items = ", ".join(f"{name}={made}" for name, made in parts.items())
+        statement = f"{target} = nn.ModuleDict(dict({items}))"
+        if before or len(statement) + 8 <= WIDTH:
+            return [*before, statement]
+        before = [f"{last} = {parts[last]}"]
+        parts = {**parts, last: last}
 
 
 def _rows(items: list[str]) -> list[str]:
