@@ -36,8 +36,9 @@ MAX_CLASS_NAMES = 12
 def network_source(net: nn.Module) -> str:
     """Source of a network that :func:`~bmnas_core.train.train` gave: one PyTorch module.
 
-    Of a network with backbones it is the source of its fusion network. Raises SourceError for
-    another network, and for an operation whose class cannot stand alone.
+    Of a network with backbones it is the source of its fusion, whose weights
+    ``save_network(net.fusion, path)`` writes. Raises SourceError for another network, and for an
+    operation whose class cannot stand alone.
     """
     net = check_type(getattr(net, "fusion", net), FusionNetwork, "net", SourceError)
     if net.signature is None:
@@ -139,11 +140,12 @@ class LinearGLU(Reshape):
 
 
 def _classes(net: FusionNetwork) -> tuple[list[str], set[Import]]:
-    """Source of all classes that the network needs, and what those of users import."""
+    """Source of all classes that the network needs, and what they import."""
     taken = {"FusionNetwork", "Reshape", "pool", "pool_grid", "pool_time", "torch", "nn"}
+    imports = {name: Import("torch", own, name) for own, name in (("", "torch"), ("nn", "nn"))}
     used = {OPERATIONS[s.op]: s.op for cell in net.genotype.cells for s in cell.steps}
     more = ", or of x and y: ConcatFC" if ops.ConcatFC in used else ""
-    texts, imports = [_filled(RESHAPE, net, more=more)], set()
+    texts = [_filled(RESHAPE, net, more=more)]
     for cls in CLASSES:
         if cls in used and CLASSES[cls][1]:
             texts.append(_filled(CLASSES[cls][1], net))
@@ -151,14 +153,15 @@ def _classes(net: FusionNetwork) -> tuple[list[str], set[Import]]:
     for cls, op in used.items():
         if cls in EXPRESSIONS or cls in CLASSES:
             continue
-        if cls.__name__ in taken:
-            found = f"class {cls.__name__}, a name that the source has already"
-            raise SourceError(f"operation {op!r}", found, "a class with another name")
-        text, own = class_source(cls, f"operation {op!r}")
+        text, needed = class_source(cls, f"operation {op!r}")
+        names = {cls.__name__, *(own.name for own in needed if imports.get(own.name) != own)}
+        for name in names & (taken | imports.keys()):
+            found = f"{name}, a name that the source has already"
+            raise SourceError(f"operation {op!r}", found, "another name in its class")
         texts.append(text)
-        imports |= own
         taken.add(cls.__name__)
-    return texts, imports
+        imports |= {own.name: own for own in needed}
+    return texts, set(imports.values())
 
 
 def _call(op: str, net: FusionNetwork) -> str | None:
@@ -176,11 +179,11 @@ def _call(op: str, net: FusionNetwork) -> str | None:
 def _network(net: FusionNetwork, functions: dict[str, str]) -> Iterator[str]:
     """Lines of the class FusionNetwork; ``functions`` are names of those that pool."""
     yield "class FusionNetwork(nn.Module):"
-    for name, lines in {"__init__(self)": _init(net), "forward(self, features)": ()}.items():
-        yield f"    def {name}:"
-        yield from (f"        {line}".rstrip() for line in lines or _forward(net, functions))
-        if lines:
-            yield ""
+    yield "    def __init__(self):"
+    yield from (f"        {line}" for line in _init(net))
+    yield ""
+    yield "    def forward(self, features):"
+    yield from (f"        {line}" for line in _forward(net, functions))
 
 
 def _init(net: FusionNetwork) -> Iterator[str]:
@@ -262,13 +265,15 @@ def _docstring(net: FusionNetwork) -> str:
         "multi-label": f"logits (n, {n}), whose sigmoids are the probabilities of",
         "values": f"(n, {n}), predictions of",
     }
+    names[0] = f"Returns {outputs[signature.labels]} {names[0]}"
+    names[-1] += "."
     cells = len(net.genotype.cells)
     lines = [
         f"{title}: {cells} Cell{'s' * (cells > 1)}.",
         "",
         "Reads a dict of features of n samples, as backbones give them or pooled:",
         *(f"    {row}" for row in _rows(features)),
-        *_rows(f"Returns {outputs[signature.labels]} {chr(0).join(names)}.".split(chr(0))),
+        *_rows(names),
         "",
         "    import safetensors.torch",
         "    net = FusionNetwork()",
@@ -293,14 +298,15 @@ def _statement(template: str, name: str, items: Iterable[str]) -> list[str]:
 
 def _module_dict(target: str, parts: dict[str, str]) -> list[str]:
     """A statement that makes a ModuleDict of parts; if it is too long, the last part before it."""
-    last, before = list(parts)[-1], []
-    while True:
+
+    def statement(parts: dict[str, str]) -> str:
         items = ", ".join(f"{name}={made}" for name, made in parts.items())
-        statement = f"{target} = nn.ModuleDict(dict({items}))"
-        if before or len(statement) + 8 <= WIDTH:
-            return [*before, statement]
-        before = [f"{last} = {parts[last]}"]
-        parts = {**parts, last: last}
+        return f"{target} = nn.ModuleDict(dict({items}))"
+
+    if len(statement(parts)) + 8 <= WIDTH:
+        return [statement(parts)]
+    last = list(parts)[-1]
+    return [f"{last} = {parts[last]}", statement(parts | {last: last})]
 
 
 def _rows(items: list[str]) -> list[str]:
@@ -315,10 +321,10 @@ def _rows(items: list[str]) -> list[str]:
     return rows
 
 
-def _imports(more: set[Import]) -> str:
+def _imports(imports: set[Import]) -> str:
     """Import statements in ruff's order: Python's, then torch's."""
     lines, names = set(), defaultdict(list)
-    for module, own, name in {Import("torch", "", "torch"), Import("torch", "nn", "nn"), *more}:
+    for module, own, name in imports:
         if own == name:
             names[module].append(name)
         else:

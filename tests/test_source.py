@@ -365,8 +365,8 @@ def test_a_class_of_a_notebook_comes_along_too(tmp_path):
         ),
         (
             Reshape,
-            "operation 'mine': found class Reshape, a name that the source has already; allowed: "
-            "a class with another name",
+            "operation 'mine': found Reshape, a name that the source has already; allowed: another "
+            "name in its class",
         ),
         (
             type("Made", (Reshape,), {}),
