@@ -32,7 +32,6 @@ from .draw import (
 )
 from .errors import BmnasError, SourceError
 from .experiments import load_result, save_run
-from .export import ExportError, export_program
 from .features import FeatureBank
 from .genotype import (
     DEFAULT_OPERATIONS,
@@ -46,7 +45,6 @@ from .genotype import (
 )
 from .history import Comparison, HistoryError, SearchHistory
 from .metrics import METRICS, register_metric
-from .network_files import NetworkError, load_network, save_network
 from .networks import FeatureError, FusionNetwork, Hypernet, count_parameters, pool
 from .ops import register_operation
 from .probe import probe
@@ -55,7 +53,6 @@ from .runtime import DeviceError, resolve_device
 from .search import Search, SearchConfig, SearchError, SearchState
 from .selection import SELECTIONS, SearchView, Selection, derive, register_selection
 from .signature import Signature
-from .source import network_source
 from .tasks import (
     TASKS,
     DataError,
@@ -75,6 +72,9 @@ from .train import TrainConfig, TrainError, evaluate, fit, network_cost, train, 
 _LATER = {
     ".baselines": ("BASELINES", "BaselineContext", "BaselineError", "register_baseline"),
     ".benchmark": ("STRATEGIES", "StrategyError", "TabularBenchmark", "register_strategy"),
+    ".export": ("ExportError", "export_program"),
+    ".network_files": ("NetworkError", "load_network", "save_network"),
+    ".source": ("network_source",),
     ".widgets": ("GenotypeEditor", "Scoreboard", "SearchStepper", "interactive", "side_by_side"),
 }
 
