@@ -31,7 +31,7 @@ from .draw import (
     draw_results,
     draw_trajectories,
 )
-from .errors import BmnasError
+from .errors import BmnasError, SourceError
 from .experiments import load_result, save_run
 from .features import FeatureBank
 from .genotype import (
@@ -53,6 +53,7 @@ from .progress import progress_bar
 from .runtime import DeviceError, resolve_device
 from .search import Search, SearchConfig, SearchError, SearchState
 from .selection import SELECTIONS, SearchView, Selection, derive, register_selection
+from .signature import Signature
 from .tasks import (
     TASKS,
     DataError,
@@ -74,6 +75,9 @@ _LATER = {
     ".baselines": ("BASELINES", "BaselineContext", "BaselineError", "register_baseline"),
     ".cross_validation": ("CrossValidation", "cross_validate"),
     ".benchmark": ("STRATEGIES", "StrategyError", "TabularBenchmark", "register_strategy"),
+    ".export": ("ExportError", "export_program"),
+    ".network_files": ("NetworkError", "load_network", "save_network"),
+    ".source": ("network_source",),
     ".widgets": ("GenotypeEditor", "Scoreboard", "SearchStepper", "interactive", "side_by_side"),
 }
 

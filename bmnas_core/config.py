@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import operator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from itertools import repeat
 from numbers import Integral, Real
 from types import UnionType
@@ -68,9 +68,12 @@ class Config:
 
     @classmethod
     def from_dict(cls, data: dict):
-        """Raises :class:`ConfigError` for anything but an object with known fields."""
+        """Raises :class:`ConfigError` for anything but an object with fields that are known."""
         if not isinstance(data, dict):
             raise ConfigError(cls.__name__, quoted(data), "an object")
+        for f in fields(cls):
+            if f.name not in data and f.default is f.default_factory is MISSING:
+                raise ConfigError(f"{cls.__name__}.{f.name}", "nothing", "a value")
         return cls(**{str(name): value for name, value in data.items()})
 
     @classmethod
@@ -146,10 +149,12 @@ def as_type(value, hint, place: str, error: type[BmnasError]):
                 places = (f"{place}[{i}]" for i in range(len(value)))
                 return tuple(map(as_type, value, each, places, repeat(error)))
         elif type(value) is kind or (kind not in KINDS and isinstance(value, kind)):
-            for key, item in value.items() if inner else ():  # of a dict
-                as_type(key, inner[0], f"{place}: key", error)
-                as_type(item, inner[1], f"{place}[{key!r}]", error)
-            return value
+            if not inner:
+                return value
+            keys = [as_type(key, inner[0], f"{place}: key", error) for key in value]
+            places = (f"{place}[{key!r}]" for key in keys)
+            items = map(as_type, value.values(), repeat(inner[1]), places, repeat(error))
+            return dict(zip(keys, items, strict=True))
     kinds = [kind for kind in kinds if kind is not type(None)]
     allowed = " or ".join(KINDS.get(kind, f"a {kind.__name__}") for kind in kinds)
     raise error(place, quoted(value), allowed)

@@ -19,6 +19,10 @@ class TaskError(BmnasError):
     """A task that does not exist or does not hold together."""
 
 
+class SourceError(BmnasError):
+    """A network that cannot be written as a module of its own."""
+
+
 class FileError(BmnasError, OSError):
     """A file that cannot be written."""
 

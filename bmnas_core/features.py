@@ -40,7 +40,7 @@ def extract(
     ``inputs`` of a modality without a backbone are a list of its features, each (N, C_i, …).
     Raises FeatureError if the backbone's output is not what the modality declares.
     """
-    n = len(inputs if isinstance(inputs, Tensor) else inputs[0])
+    n = (inputs if isinstance(inputs, Tensor) else inputs[0]).shape[0]  # of any size in an export
     features = {}
     for name, output in modality.named(backbone(inputs)).items():
         shape, channels = tuple(output.shape), modality.channels[name]

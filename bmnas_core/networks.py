@@ -4,11 +4,14 @@ Features travel as a dictionary from feature name to a tensor pooled to length L
 feature that has no positions, such as an embedding, is (N, C_i, 1).
 """
 
+from __future__ import annotations
+
 import functools
 import math
 from collections.abc import Sequence
 from contextlib import contextmanager
 from itertools import product
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +22,9 @@ from .config import Settings
 from .errors import BmnasError
 from .genotype import DEFAULT_OPERATIONS, CellGenotype, Genotype, Pair, StepGenotype
 from .ops import Attention, Reshape
+
+if TYPE_CHECKING:
+    from .signature import Signature
 
 
 class FeatureError(BmnasError):
@@ -269,8 +275,11 @@ class FusionNetwork(nn.Module):
 
     ``C`` and ``L`` are inner channels and length, ``channels`` each feature's number of channels;
     with ``gaps``, samples may lack features, which are NaN then. FeatureError unless each used one
-    is in ``channels``.
+    is in ``channels``. ``signature`` says what it reads and what its outputs mean, once
+    :func:`~bmnas_core.train.train` has made it for a task.
     """
+
+    signature: Signature | None = None
 
     def __init__(
         self,
@@ -288,6 +297,7 @@ class FusionNetwork(nn.Module):
             if name not in channels:
                 raise FeatureError("genotype", f"feature {name!r}", ", ".join(channels))
         self.genotype, self.L, self.gaps = genotype, L, gaps
+        self.C, self.classes, self.dropout = C, classes, dropout
         used = {name: channels[name] for name in genotype.used_features}
         self.reshape = _Reshapes(used, C, L, dropout, gaps)
         self.cells = nn.ModuleList(Cell(cell, C, L, dropout) for cell in genotype.cells)

@@ -21,6 +21,7 @@ from .metrics import metric_of
 from .networks import FusionNetwork, count_parameters
 from .progress import progress_bar
 from .runtime import epoch_batches, resolve_device, seeded
+from .signature import Signature
 from .tasks.inputs import DataError
 from .tasks.task import Modality, Task, as_task
 
@@ -176,6 +177,7 @@ def train(
             allowed = "a FusionNetwork of the same genotype, C, L and task"
             raise TrainError("start", type(start).__name__, allowed)
         net = copy.deepcopy(start)
+    net.signature = Signature.from_task(task)
     if config.finetune and not any(list(m.backbone.parameters()) for m in task.modalities):
         found = f"True for task {task.name!r}, whose features have no backbones"
         raise TrainError("finetune", found, "False")

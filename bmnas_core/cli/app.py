@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from ..config import __version__
 from ..errors import BmnasError
 from ..experiments import RunError
-from . import lab, notebooks, tasks
+from . import lab, networks, notebooks, tasks
 from .common import ParameterCommand
 
 
@@ -48,6 +48,7 @@ for command in (notebooks.run, notebooks.parameters, notebooks.draw, notebooks.c
     app.command(cls=ParameterCommand)(command)
 for command in (tasks.tabulate, tasks.benchmark, tasks.baselines, tasks.backbone):
     app.command(cls=ParameterCommand)(command)
+app.command(cls=ParameterCommand)(networks.export)
 app.add_typer(tasks.data, name="data", no_args_is_help=True)
 
 
