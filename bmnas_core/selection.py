@@ -34,7 +34,7 @@ from .networks import FixedInputs, Hypernet
 from .registry import Registry, takes
 from .runtime import generator, seeded
 from .tasks.task import Task
-from .train import TrainConfig, fit_by_epoch, fusion_network, predict
+from .train import TrainConfig, fit_by_epoch, fusion_network, outputs_of
 
 #: Perturbation reads this many samples of validation for every pair, and all of validation only
 #: for pairs that are then fewer than so many standard errors behind the best.
@@ -389,6 +389,6 @@ class Candidate:
         for record in self.records:
             if record["epoch"] >= epochs:
                 break
-        outputs, labels = predict(self.net, *self.data, "validation")
+        outputs, labels = outputs_of(self.net, *self.data, "validation")
         self.score = float(self.metric.score(outputs, labels))
         self.error = standard_error(self.metric, outputs, labels, self.seed)
