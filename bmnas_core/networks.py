@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 from contextlib import contextmanager
 from itertools import product
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +21,6 @@ from .config import Settings
 from .errors import BmnasError
 from .genotype import DEFAULT_OPERATIONS, CellGenotype, Genotype, Pair, StepGenotype
 from .ops import Attention, Reshape
-
-if TYPE_CHECKING:
-    from .signature import Signature
 
 
 class FeatureError(BmnasError):
@@ -279,7 +275,7 @@ class FusionNetwork(nn.Module):
     :func:`~bmnas_core.train.train` has made it for a task.
     """
 
-    signature: Signature | None = None
+    signature = None  # a Signature
 
     def __init__(
         self,
