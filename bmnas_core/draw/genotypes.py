@@ -78,7 +78,10 @@ class Graph(c.Canvas):
         self.ids, self.gaps = {name: f"f{i}" for i, name in enumerate(names)}, {}
         columns = c.by_modality(names)
         titles = ["" if own == [m] else c.wrapped(m) for m, own in columns.items()]
-        texts = [(title, *map(c.wrapped, own)) for title, own in zip(titles, columns.values(), strict=True)]
+        texts = [
+            (title, *map(c.wrapped, own))
+            for title, own in zip(titles, columns.values(), strict=True)
+        ]
         widths = [max(map(c.text_width, own)) + 22 for own in texts]
         block = c.BLOCK - c.LINE + max(c.text_height(c.wrapped(name)) for name in names)
         self.stacked = sum(widths) + 28 * len(widths) - 12 > BESIDE
