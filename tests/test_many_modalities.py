@@ -70,7 +70,7 @@ def searched(task: Task, **settings) -> Search:
 @counts
 def test_by_default_there_are_enough_cells_to_read_every_modality(count):
     task = a_task(count, 1, defaults=True)
-    assert task.config.N == max(2, count - 1)
+    assert max(2, count - 1) == task.config.N
     chain = fixed_genotype(task, "Sum")
     assert chain.used_features == task.features and len(chain.cells) == count - 1 <= task.config.N
     net = Hypernet(task.channels, 3, C=4, L=2, N=task.config.N, M=1)

@@ -65,6 +65,11 @@ class Picture:
     def _repr_svg_(self) -> str:
         return self.svg
 
+    @property
+    def width(self) -> float:
+        """Width in pixels on a page that is wide enough."""
+        return float(ElementTree.fromstring(self.svg).get("viewBox").split()[2])
+
     def save(self, path: str | os.PathLike) -> Path:
         """Write the picture to ``path``, whole or not at all, and create its folder if needed.
 
