@@ -211,6 +211,7 @@ def selection_for(search: SearchView) -> Selection:
     rule = SELECTIONS[name]
     found = rule(search) if inspect.isclass(rule) else Selection(search)
     if not inspect.isclass(rule):
+        derive(search.state.weights, name)  # refuse at once what the rule has no genotype for
         found.steps = 0
     elif type(found.steps) is not int or found.steps < 1:
         place, allowed = f"selection {name!r}: steps", "an integer of 1 or more"

@@ -82,7 +82,7 @@ def test_by_default_there_are_enough_cells_to_read_every_modality(count):
 @counts
 @pytest.mark.parametrize("selection", SELECTIONS)
 def test_every_selection_ends_with_a_genotype_of_the_task(count, selection):
-    task = a_task(count)
+    task = a_task(count, 2 if count < 4 else 1)
     genotype = searched(task, selection=selection).best_genotype
     assert genotype.features == task.features and len(genotype.cells) == task.config.N
     net, records = bm.train(genotype, task, device="cpu", progress=False)
@@ -121,6 +121,12 @@ def test_the_released_rule_leaves_a_new_feature_for_every_later_cell(count):
             assert set(cell.inputs) - used and set(cell.inputs) <= set(features)
             used |= set(cell.inputs)
         assert used == set(features)
+
+
+def test_a_search_that_the_released_rule_cannot_end_is_refused_before_it_begins():
+    message = "no pair of inputs: found 6 features for 6 Cells; allowed: at least 7 features"
+    with pytest.raises(bm.SelectionError, match=message):
+        Search(a_task(6, 1), SearchConfig(selection="released", N=6), device="cpu")
 
 
 def test_pairs_fixed_one_after_the_other_share_what_earlier_cells_make_of_them():

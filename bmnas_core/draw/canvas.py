@@ -68,7 +68,7 @@ class Picture:
     @property
     def width(self) -> float:
         """Width in pixels on a page that is wide enough."""
-        return float(ElementTree.fromstring(self.svg).get("viewBox").split()[2])
+        return float(self.svg.partition('viewBox="')[2].split()[2])
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write the picture to ``path``, whole or not at all, and create its folder if needed.

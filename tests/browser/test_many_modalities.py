@@ -36,7 +36,8 @@ NOTEBOOK = [
     "\nstepper",
     "editor = bm.GenotypeEditor(task)\neditor",
     VALUES,
-    "of_age = bm.SearchStepper(bm.Search(age, bm.SearchConfig(selection='argmax'), seed=0))\nof_age",
+    "of_age = bm.SearchStepper(bm.Search(age, bm.SearchConfig(selection='argmax'), seed=0))"
+    "\nof_age",
 ]
 
 
