@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from .backbones.backbone import INITIAL
+from .backbones.tap import evaluating
 from .feature_files import DiskFeatures, Extract, Part, cache_key
 from .networks import FeatureError, pool
 from .progress import progress_bar
@@ -68,7 +69,7 @@ class Source:
 
     def _split(self, name: str) -> tuple[Tensor, Tensor]:
         if name not in self.splits:
-            names = name.split("+")
+            names = name.split("+") if isinstance(name, str) else [name]
             if not set(names) <= set(self.splits):
                 raise TaskError("split", repr(name), ", ".join(SPLITS))
             parts = [self.splits[part] for part in names]
@@ -208,10 +209,10 @@ class FeatureBank(Source):
         parts = zip(ranges, loaded, strict=True)
         shown = progress_bar(parts, name, len(ranges), show=bool(each) and self._progress)
         before = next(iter(backbone.parameters()), torch.empty(0)).device
-        backbone.to(self.device).eval()
+        backbone.to(self.device)
 
         def extracted(batch: Tensor | list[Tensor]) -> dict[str, Tensor]:
-            with torch.no_grad():
+            with torch.no_grad(), evaluating(backbone):
                 return extract(modality, backbone, move(batch, self.device), self.L)
 
         empty: dict[str, Tensor] = {}  # (1, C_i, L) each

@@ -210,9 +210,11 @@ def test_class_weights_and_smoothing_are_in_the_loss():
     assert task.class_weights == pytest.approx((0.75, 1.5))
     labels = task.split("train").labels[:8]
     logits = torch.randn(8, 2)
-    weight = torch.tensor(task.class_weights)
-    expected = nn.functional.cross_entropy(logits, labels, weight, label_smoothing=0.1)
+    how = {"weight": torch.tensor(task.class_weights), "label_smoothing": 0.1}
+    expected = nn.functional.cross_entropy(logits, labels, **how, reduction="none").mean()
     torch.testing.assert_close(metric_of(task).loss(logits, labels), expected)
+    parts = [metric_of(task).loss(logits[k], labels[k]) for k in (slice(3), slice(3, 8))]
+    torch.testing.assert_close(parts[0] * 3 / 8 + parts[1] * 5 / 8, expected)  # micro-batches
     hot = np.eye(3, dtype=int)[np.arange(N) % 3]
     several = task_of(hot, class_weights="balanced", label_smoothing=0.2)
     labels = several.split("train").labels
