@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from .backbones.backbone import INITIAL
 from .backbones.tap import evaluating
+from .errors import quoted
 from .feature_files import DiskFeatures, Extract, Part, cache_key
 from .networks import FeatureError, pool
 from .progress import progress_bar
@@ -68,10 +69,10 @@ class Source:
         return len(self._split(split)[1])
 
     def _split(self, name: str) -> tuple[Tensor, Tensor]:
-        if name not in self.splits:
-            names = name.split("+") if isinstance(name, str) else [name]
-            if not set(names) <= set(self.splits):
-                raise TaskError("split", repr(name), ", ".join(SPLITS))
+        if not isinstance(name, str) or name not in self.splits:
+            names = name.split("+") if isinstance(name, str) else []
+            if not names or not set(names) <= set(self.splits):
+                raise TaskError("split", quoted(name), ", ".join(SPLITS))
             parts = [self.splits[part] for part in names]
             self.splits[name] = tuple(torch.cat(part) for part in zip(*parts, strict=True))
         return self.splits[name]

@@ -431,7 +431,9 @@ class Search(Iterator[SearchState]):
                 )
             if (scoring := header.get("scoring", task.scoring)) != task.scoring:
                 place = f"scoring of task {task.name!r}"
-                raise SearchError(place, quoted(task.scoring), f"as the search had: {quoted(scoring)}")
+                raise SearchError(
+                    place, quoted(task.scoring), f"as the search had: {quoted(scoring)}"
+                )
             if header["tensors"] != sorted(tensors):
                 lost = sorted(set(header["tensors"]) ^ set(tensors))
                 raise SearchError(f"found other tensors than were saved: {', '.join(lost[:5])}")

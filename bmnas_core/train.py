@@ -389,9 +389,9 @@ def _outputs_for(task: Task, net: nn.Module, outputs: Tensor) -> Tensor:
         found = f"{outputs.shape[-1]} outputs for {kind!r}"
         allowed = f"{task.classes} for {task.label_kind!r}, as of task {task.name!r}"
         raise TrainError("net", found, allowed)
-    if task.targets is None or not signature or signature.scale == task.targets.scale:
+    learned = Targets(signature.mean, signature.scale) if signature and signature.scale else None
+    if learned in (None, task.targets):
         return outputs
-    learned = Targets(signature.mean, signature.scale)
     return task.targets.standardised(learned.in_units(outputs))
 
 
