@@ -18,8 +18,10 @@ from bmnas_core.baselines import compare
 from bmnas_core.config import SearchSettings, Settings
 from bmnas_core.errors import BmnasError
 from bmnas_core.metrics import (
+    LOSSES,
     METRICS,
     Targets,
+    absolute_error,
     binomial_error,
     cross_entropy,
     metric_of,
@@ -398,6 +400,22 @@ def test_a_weighted_loss_is_the_same_in_micro_batches_and_in_an_ensemble():
     torch.testing.assert_close(each, torch.stack([loss(own, labels) for own in logits]))
     parts = [loss(logits[0, rows], labels[rows]) for rows in torch.arange(12).split(4)]
     torch.testing.assert_close(torch.stack(parts).mean(), each[0])
+
+
+@pytest.mark.parametrize("kind", ["classes", "multi-label", "values", "several values"])
+def test_losses_of_an_ensemble_are_those_of_its_networks(kind):
+    logits = torch.randn(2, 3, 7, 4, generator=torch.Generator().manual_seed(1))
+    labels = {"classes": torch.arange(14) % 4, "values": torch.linspace(0, 1, 14)}.get(kind)
+    if labels is None:
+        labels = (logits[:, 0] > 0).long() if kind == "multi-label" else logits[:, 0] + 1
+    labels, logits = labels.reshape(2, 7, -1), logits[..., :1] if kind == "values" else logits
+    labels = labels[..., 0] if kind in ("classes", "values") else labels
+    for loss in {LOSSES[kind.split()[-1]], *([absolute_error] if "values" in kind else [])}:
+        found = vmap(vmap(loss, in_dims=(0, None)))(logits, labels)  # seeds, then networks
+        expected = [
+            [loss(one, own) for one in each] for each, own in zip(logits, labels, strict=True)
+        ]
+        torch.testing.assert_close(found, torch.tensor(expected))
 
 
 def test_a_value_that_does_not_vary_is_not_divided_by_zero():
