@@ -276,4 +276,4 @@ def _run(context: BaselineContext, names: list[str]) -> _Result:
         {"network": name, "score": entry["test"]} | {k: entry[k] for k in ("params", "seconds")}
         for name, entry in {BM_NAS: own, **others}.items()
     ]
-    return _Result(rows, genotype, predictions.cpu())
+    return _Result(rows, genotype, predictions)

@@ -361,8 +361,8 @@ def outputs_of(
 ) -> tuple[Tensor, Tensor]:
     """Logits and labels of (rows of) a split: (n, classes), or (K, n, classes) of K networks.
 
-    In evaluation mode. Raises TaskError for a split that does not exist, and TrainError for a
-    network whose outputs are not of the task's kind.
+    On the CPU, in evaluation mode. Raises TaskError for a split that does not exist, and
+    TrainError for a network whose outputs are not of the task's kind.
     """
     training = net.training
     net.eval()
@@ -375,7 +375,7 @@ def outputs_of(
     if not parts:
         raise DataError(f"split {split!r}: none of its samples can be read")
     logits, labels = zip(*parts, strict=True)
-    return _outputs_for(task, net, torch.cat(logits, dim=-2)), torch.cat(labels)
+    return _outputs_for(task, net, torch.cat(logits, dim=-2)).cpu(), torch.cat(labels).cpu()
 
 
 def _outputs_for(task: Task, net: nn.Module, outputs: Tensor) -> Tensor:
