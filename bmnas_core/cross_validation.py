@@ -238,7 +238,7 @@ def _result(fold: Fold, context: BaselineContext, names: list[str], out: Path | 
     """The result of a fold from the folder ``out``, or computed and kept there."""
     if out is None:
         return _run(context, names)
-    settings = context.config, context.search, context.task.search_config, context.task.metric
+    settings = context.config, context.search, context.task.search_config, context.task.scoring
     described = repr((context.bank.content_hash, *settings, context.seed, names))
     made_with = hashlib.sha256(described.encode()).hexdigest()
     path = out / f"repeat_{fold.repeat}_fold_{fold.number}.safetensors"
@@ -276,4 +276,4 @@ def _run(context: BaselineContext, names: list[str]) -> _Result:
         {"network": name, "score": entry["test"]} | {k: entry[k] for k in ("params", "seconds")}
         for name, entry in {BM_NAS: own, **others}.items()
     ]
-    return _Result(rows, genotype, predictions.cpu())
+    return _Result(rows, genotype, predictions)

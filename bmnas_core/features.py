@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from .backbones.backbone import INITIAL
+from .backbones.tap import evaluating
+from .errors import quoted
 from .feature_files import DiskFeatures, Extract, Part, cache_key
 from .networks import FeatureError, pool
 from .progress import progress_bar
@@ -67,10 +69,10 @@ class Source:
         return len(self._split(split)[1])
 
     def _split(self, name: str) -> tuple[Tensor, Tensor]:
-        if name not in self.splits:
-            names = name.split("+")
-            if not set(names) <= set(self.splits):
-                raise TaskError("split", repr(name), ", ".join(SPLITS))
+        if not isinstance(name, str) or name not in self.splits:
+            names = name.split("+") if isinstance(name, str) else []
+            if not names or not set(names) <= set(self.splits):
+                raise TaskError("split", quoted(name), ", ".join(SPLITS))
             parts = [self.splits[part] for part in names]
             self.splits[name] = tuple(torch.cat(part) for part in zip(*parts, strict=True))
         return self.splits[name]
@@ -208,10 +210,10 @@ class FeatureBank(Source):
         parts = zip(ranges, loaded, strict=True)
         shown = progress_bar(parts, name, len(ranges), show=bool(each) and self._progress)
         before = next(iter(backbone.parameters()), torch.empty(0)).device
-        backbone.to(self.device).eval()
+        backbone.to(self.device)
 
         def extracted(batch: Tensor | list[Tensor]) -> dict[str, Tensor]:
-            with torch.no_grad():
+            with torch.no_grad(), evaluating(backbone):
                 return extract(modality, backbone, move(batch, self.device), self.L)
 
         empty: dict[str, Tensor] = {}  # (1, C_i, L) each

@@ -334,7 +334,9 @@ class SearchHistory:
         self._states.append(state)
         score, lower = state.val_score, self.about.get("direction") == "min"
         best = math.nan if self._best is None else self._best.val_score
-        if score is not None and not (score >= best if lower else score <= best):
+        if score is None:
+            return
+        if math.isnan(best) or (score < best if lower else score > best):
             self._best = state
 
 

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .errors import BmnasError, TaskError, quoted
-from .registry import Registry
+from .config import as_type
+from .errors import BmnasError, TaskError, in_line, quoted
+from .registry import Registry, takes
 from .runtime import generator
 
 #: Kinds of labels: classes (n,), of which there are two where they are binary; a multi-hot matrix
@@ -91,25 +92,28 @@ def _try_out(name: str, metric: Metric) -> None:
     place = f"metric {name!r}"
     if not metric.labels or not set(metric.labels) <= set(LABEL_KINDS):
         raise TaskError(f"{place}: labels", quoted(metric.labels), ", ".join(LABEL_KINDS))
-    if metric.direction not in DIRECTIONS:
+    if not isinstance(metric.direction, str) or metric.direction not in DIRECTIONS:
         raise TaskError(f"{place}: direction", quoted(metric.direction), "'max', 'min'")
-    if not inspect.isroutine(metric.score):
-        raise TaskError(place, f"a score of {quoted(metric.score)}", "a function")
+    if not inspect.isroutine(metric.score) or not takes(metric.score, 2):
+        allowed = "a function of outputs and labels"
+        raise TaskError(place, f"a score of {quoted(metric.score)}", allowed)
     for kind in metric.labels if metric.loss else ():
         outputs, labels = _example(kind)
         allowed = f"a scalar tensor for outputs of shape {tuple(outputs.shape)} and labels {kind!r}"
         try:
             loss = metric.loss(outputs, labels)
         except Exception as error:
-            found = f"a loss that raised {type(error).__name__}: {error}"
+            found = f"a loss that raised {type(error).__name__}: {in_line(error)}"
             raise TaskError(place, found, allowed) from None
         if not isinstance(loss, Tensor) or loss.dim():
             raise TaskError(place, f"a loss of {quoted(loss)}", allowed)
+        if not loss.requires_grad:
+            raise TaskError(place, "a loss without gradient", "one that follows from the outputs")
 
 
 def _example(kind: str) -> tuple[Tensor, Tensor]:
     """Outputs and labels of three samples."""
-    outputs = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 0.5]])
+    outputs = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 0.5]], requires_grad=True)
     if kind == "values":
         return outputs[:, :1], torch.tensor([0.5, 1.0, -1.0])
     return outputs, torch.tensor([[1, 0], [0, 1], [1, 1]] if kind == "multi-label" else [0, 1, 1])
@@ -143,9 +147,13 @@ def register_metric(
     METRICS.check_name(name)
 
     def decorate(score):
-        how = {"direction": direction, "limits": tuple(limits), "every_class": every_class}
-        known = (labels,) if isinstance(labels, str) else labels and tuple(labels)
-        metric = Metric(score, loss, known or ("classes",), hits=hits, **how)
+        how = {"direction": direction, "every_class": every_class, "hits": hits}
+        place = f"metric {name!r}"
+        known = (labels,) if isinstance(labels, str) else labels or ()
+        known = as_type(known, tuple[str, ...], f"{place}: labels", TaskError)
+        kind = tuple[float | None, float | None]
+        how["limits"] = as_type(limits, kind, f"{place}: limits", TaskError)
+        metric = Metric(score, loss, known or ("classes",), **how)
         if loss is not None and not known:
             metric = _for_labels_of_loss(name, metric)
         METRICS.add(name, metric)
@@ -181,13 +189,16 @@ def cross_entropy(
     weight: Sequence[float] | None = None,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Mean over samples, of labels (n,); a class may have a ``weight``.
+    """Mean over samples, of labels (n,), each times the ``weight`` of its class if there are some.
 
     Label smoothing s takes the share s of a label and spreads it over all classes (Szegedy et al.
     2016).
     """
+    if weight is None:
+        return nn.functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    # PyTorch would divide by the sum of weights, by which parts of a batch do not add up to it.
     how = {"weight": _weighted(weight, logits), "label_smoothing": label_smoothing}
-    return nn.functional.cross_entropy(logits, labels, **how)
+    return nn.functional.cross_entropy(logits, labels, reduction="none", **how).mean()
 
 
 def binary_cross_entropy(
@@ -208,7 +219,7 @@ def binary_cross_entropy(
 
 def squared_error(values: Tensor, labels: Tensor) -> Tensor:
     """Mean over samples and values, of labels (n,) or (n, values)."""
-    return nn.functional.mse_loss(values, labels.reshape(values.shape))
+    return (values - labels.reshape(values.shape)).square().mean()  # mse_loss fails in a vmap
 
 
 def absolute_error(values: Tensor, labels: Tensor) -> Tensor:
@@ -227,8 +238,8 @@ class Targets:
     def from_labels(cls, labels: Tensor) -> Targets:
         """Of labels (n,) or (n, values). A value that does not vary has a scale of 1."""
         columns = labels.double().reshape(len(labels), -1)
-        scale = columns.std(0, correction=0)
-        scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+        scale, varies = columns.std(0, correction=0), (columns != columns[0]).any(0)
+        scale = torch.where(varies & (scale > 0), scale, torch.ones_like(scale))
         return cls(tuple(columns.mean(0).tolist()), tuple(scale.tolist()))
 
     def standardised(self, labels: Tensor) -> Tensor:
@@ -342,7 +353,7 @@ BOTH = ("classes", "multi-label")
 @_share("accuracy", hits=True)
 def accuracy(logits: Tensor, labels: Tensor) -> float:
     """Share of samples whose largest logit is the label's. labels: (n,)."""
-    return float((logits.argmax(1) == labels).double().mean())
+    return float((_finite(logits).argmax(1) == labels).double().mean())
 
 
 @_share("balanced_accuracy", every_class=True)
@@ -386,8 +397,8 @@ def weighted_f1(logits: Tensor, labels: Tensor, threshold: float = 0.5) -> float
 def _f1_score(logits: Tensor, labels: Tensor, average: str, threshold: float = 0.5) -> float:
     from sklearn.metrics import f1_score
 
+    logits = _finite(logits)
     predicted = logits.argmax(1) if labels.dim() == 1 else logits.sigmoid() > threshold
-    _numpy(logits)
     return float(f1_score(_numpy(labels), _numpy(predicted), average=average, zero_division=0))
 
 
@@ -447,7 +458,7 @@ def rmse(values: Tensor, labels: Tensor) -> float:
     """Root of the mean squared error, in the labels' units. labels: (n,) or (n, values)."""
     from sklearn.metrics import root_mean_squared_error
 
-    return float(root_mean_squared_error(_numpy(labels), _alike(values, labels)))
+    return float(root_mean_squared_error(*_both(values, labels)))
 
 
 @register_metric("mae", absolute_error, labels="values", direction="min", limits=(0.0, None))
@@ -455,7 +466,7 @@ def mae(values: Tensor, labels: Tensor) -> float:
     """Mean absolute error, in the labels' units. labels: (n,) or (n, values)."""
     from sklearn.metrics import mean_absolute_error
 
-    return float(mean_absolute_error(_numpy(labels), _alike(values, labels)))
+    return float(mean_absolute_error(*_both(values, labels)))
 
 
 @register_metric("r2", labels="values", limits=(None, 1.0))
@@ -463,7 +474,7 @@ def r2(values: Tensor, labels: Tensor) -> float:
     """Share of the labels' variance that is explained; 0 for their mean. labels: (n,) or (n, k)."""
     from sklearn.metrics import r2_score
 
-    return float(r2_score(_numpy(labels), _alike(values, labels), force_finite=False))
+    return float(r2_score(*_both(values, labels), force_finite=False))
 
 
 @register_metric("pearson", labels="values", limits=(-1.0, 1.0))
@@ -472,23 +483,28 @@ def pearson(values: Tensor, labels: Tensor) -> float:
 
     It is 0 if a network says the same of all samples.
     """
-    columns = zip(_numpy(values).T, _numpy(labels.reshape(values.shape)).T, strict=True)
+    columns = zip(*(part.reshape(len(part), -1).T for part in _both(values, labels)), strict=True)
 
     def correlation(x: np.ndarray, y: np.ndarray) -> float:
         if np.ptp(y) == 0:
             return math.nan
         return float(np.corrcoef(x, y)[0, 1]) if np.ptp(x) else 0.0
 
-    return float(np.mean([correlation(x, y) for x, y in columns]))
+    return float(np.mean([correlation(x, y) for y, x in columns]))
 
 
-def _alike(values: Tensor, labels: Tensor) -> np.ndarray:
-    """Values (n, k) in the shape of the labels."""
-    return _numpy(values.reshape(labels.shape))
+def _both(values: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and values in their shape, in float64: squares of float32 may leave its range."""
+    return _numpy(labels).astype(float), _numpy(values.reshape(labels.shape)).astype(float)
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:
-    """A tensor as an array. Raises :class:`BmnasError` for outputs that are not finite."""
+    """A tensor as an array. Raises as :func:`_finite`."""
+    return _finite(tensor).detach().cpu().numpy()
+
+
+def _finite(tensor: Tensor) -> Tensor:
+    """``tensor`` itself. Raises :class:`BmnasError` for outputs that are not finite."""
     if tensor.is_floating_point() and not tensor.isfinite().all():
         raise BmnasError("outputs", "NaN or infinity", "finite numbers, or there is no score")
-    return tensor.detach().cpu().numpy()
+    return tensor

@@ -74,7 +74,7 @@ def report(
         source = RawInputs(as_task(task), device=device, modalities=modalities)
     else:
         source = FeatureBank.shared(as_task(task), getattr(net, "L", None), device, bank)
-    outputs, labels = (part.cpu() for part in outputs_of(net, task, source, split))
+    outputs, labels = outputs_of(net, task, source, split)
     score = float(metric_of(task).score(outputs, labels))
     title = f"{task.name}, {split}: {task.metric} {score_text(score)} of {len(labels):,} samples"
     names = task.class_names or tuple(map(str, range(task.classes)))

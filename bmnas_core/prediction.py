@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .errors import BmnasError, check_type, near_miss, quoted
+from .backbones.tap import evaluating
+from .errors import BmnasError, check_type, in_line, near_miss, quoted
 from .features import extract
 from .networks import FusionNetwork, pool
-from .tasks.arrays import feature_arrays
-from .tasks.inputs import DataError, load, move
+from .tasks.arrays import as_tensor, feature_arrays
+from .tasks.inputs import DataError, first_readable, load, move
 from .tasks.task import Modality, Task, as_task
 from .train import EndToEnd
 
@@ -79,8 +80,16 @@ def predict(
     try:
         with torch.no_grad():
             outputs = torch.cat([net(batch).float().cpu() for batch in batches])
+    except BmnasError:
+        raise
+    except Exception as error:  # whatever a foreign backbone raises
+        found = f"samples for which it raised {type(error).__name__}: {in_line(error)}"
+        raise PredictionError("inputs", found, "samples like the task's") from error
     finally:
         net.train(training)
+    bad = (~outputs.isfinite().all(1)).nonzero().flatten().tolist()
+    if bad:
+        raise PredictionError(f"outputs, row {bad[0]}", "NaN or infinity", "inputs like the task's")
     signature, columns = fusion.signature, list(fusion.signature.class_names)
     values = _meaning(outputs, signature)
     return pd.DataFrame(values.numpy(), columns=columns or range(outputs.shape[1]))
@@ -96,7 +105,14 @@ def _meaning(outputs: Tensor, signature) -> Tensor:
 def _features(net: FusionNetwork, inputs: Mapping, present: Mapping | None) -> Iterator[dict]:
     """Batches of pooled features by name, those that the network reads."""
     signature, device = net.signature, next(net.parameters()).device
-    arrays = feature_arrays(_named(inputs, net), present)
+    named = _named(inputs, net)
+    if not named:
+        read = ", ".join(net.reshape.channels)
+        raise PredictionError("inputs", f"{quoted(list(inputs))}, of which it reads none", read)
+    if isinstance(present, Mapping):  # masks of modalities that the network does not read
+        rest = signature.features.keys() - named.keys()
+        present = {name: mask for name, mask in present.items() if name not in rest}
+    arrays = feature_arrays(named, present)
     modality_of = {name: m for m, names in signature.features.items() for name in names}
     for name, channels in net.reshape.channels.items():
         own = arrays.get(modality_of[name])
@@ -170,8 +186,9 @@ def _extracted(modalities: list[Modality], inputs: dict[str, Tensor], L: int) ->
     for modality in modalities:
         backbone, device = modality.backbone, inputs[modality.name].device
         before = next(iter(backbone.parameters()), torch.empty(0)).device
-        backbone.to(device).eval()
-        features |= extract(modality, backbone, inputs[modality.name], L)
+        backbone.to(device)
+        with evaluating(backbone):
+            features |= extract(modality, backbone, inputs[modality.name], L)
         backbone.to(before)
     return features
 
@@ -185,5 +202,10 @@ def _with_inputs(modality: Modality, inputs: Mapping) -> Modality:
     given = inputs[modality.name]
     if isinstance(modality.backbone, nn.Identity):
         raise PredictionError("task", "a task of features, without backbones", "no task")
-    given = torch.from_numpy(given) if isinstance(given, np.ndarray) else given
+    if isinstance(given, (np.ndarray, Tensor)):
+        given, allowed = as_tensor(modality.name, given), "a tensor (n, …)"
+        if not given.dim() or not len(given):
+            raise PredictionError(modality.name, f"shape {tuple(given.shape)}", allowed)
+        wanted = first_readable(modality.inputs).dtype
+        given = given.to(wanted) if wanted.is_floating_point else given
     return replace(modality, inputs=given, classes=None)

@@ -284,7 +284,8 @@ class Search(Iterator[SearchState]):
             return score(self.hypernet, self.task, self.bank, "validation", rows)
 
     def _is_better(self, score: float) -> bool:
-        return self.metric.sign * score > self.metric.sign * self.best_score
+        better = self.metric.sign * score > self.metric.sign * self.best_score
+        return better or math.isnan(self.best_score)
 
     def scores_with_inputs(
         self,
@@ -400,6 +401,7 @@ class Search(Iterator[SearchState]):
             "best_score": self.best_score,
             "best_genotype": self.best_genotype and self.best_genotype.to_json(),
             "bank": self.bank.content_hash,
+            "scoring": self.task.scoring,
             "tensors": sorted(tensors),
         }
         write_tensors(path, tensors, json.dumps(header))
@@ -426,6 +428,11 @@ class Search(Iterator[SearchState]):
                 raise SearchError(
                     "was made on other features (task, data, splits, backbones, L, precision or "
                     f"what is left out) than those of task {task.name!r} given here"
+                )
+            if (scoring := header.get("scoring", task.scoring)) != task.scoring:
+                place = f"scoring of task {task.name!r}"
+                raise SearchError(
+                    place, quoted(task.scoring), f"as the search had: {quoted(scoring)}"
                 )
             if header["tensors"] != sorted(tensors):
                 lost = sorted(set(header["tensors"]) ^ set(tensors))

@@ -17,7 +17,7 @@ from .config import Settings, setting
 from .errors import BmnasError, check_type
 from .features import FeatureBank, RawInputs, Source, extract
 from .genotype import Genotype
-from .metrics import metric_of
+from .metrics import Targets, metric_of
 from .networks import FusionNetwork, count_parameters
 from .progress import progress_bar
 from .runtime import epoch_batches, resolve_device, seeded
@@ -361,7 +361,8 @@ def outputs_of(
 ) -> tuple[Tensor, Tensor]:
     """Logits and labels of (rows of) a split: (n, classes), or (K, n, classes) of K networks.
 
-    In evaluation mode. Raises TaskError for a split that does not exist.
+    On the CPU, in evaluation mode. Raises TaskError for a split that does not exist, and
+    TrainError for a network whose outputs are not of the task's kind.
     """
     training = net.training
     net.eval()
@@ -374,7 +375,24 @@ def outputs_of(
     if not parts:
         raise DataError(f"split {split!r}: none of its samples can be read")
     logits, labels = zip(*parts, strict=True)
-    return torch.cat(logits, dim=-2), torch.cat(labels)
+    return _outputs_for(task, net, torch.cat(logits, dim=-2)).cpu(), torch.cat(labels).cpu()
+
+
+def _outputs_for(task: Task, net: nn.Module, outputs: Tensor) -> Tensor:
+    """Outputs of a network as those of the task's networks. Raises TrainError if they cannot be.
+
+    One that learned values from other samples has standardised them in another way.
+    """
+    signature = getattr(getattr(net, "fusion", net), "signature", None)
+    kind = signature.labels if signature else task.label_kind
+    if outputs.shape[-1] != task.classes or kind != task.label_kind:
+        found = f"{outputs.shape[-1]} outputs for {kind!r}"
+        allowed = f"{task.classes} for {task.label_kind!r}, as of task {task.name!r}"
+        raise TrainError("net", found, allowed)
+    learned = Targets(signature.mean, signature.scale) if signature and signature.scale else None
+    if learned in (None, task.targets):
+        return outputs
+    return task.targets.standardised(learned.in_units(outputs))
 
 
 def _given(features: dict[str, Tensor], net: nn.Module, gaps: bool) -> dict[str, Tensor]:

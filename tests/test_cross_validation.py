@@ -408,6 +408,9 @@ def test_a_run_goes_on_with_the_folds_that_it_lacks(tmp_path):
         {"baselines": ["late fusion"]},
         {"validation": 0.3},
         {"groups": np.arange(60) // 2},
+        {"task": replace(own_task(), class_weights=(1.0, 2.0, 3.0))},
+        {"task": replace(own_task(), label_smoothing=0.1)},
+        {"task": replace(own_task(), metric="macro_f1")},
     ],
     ids=lambda change: next(iter(change)),
 )

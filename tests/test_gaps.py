@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 import bmnas_core as bm
 from bmnas_core.baselines import BASELINES, compare
+from bmnas_core.benchmark import train_together
 from bmnas_core.config import SearchSettings, Settings
-from bmnas_core.networks import FusionNetwork
+from bmnas_core.networks import FusionNetwork, Hypernet
 from bmnas_core.tasks.folds import all_samples, make_folds
 from bmnas_core.train import drop_modalities, fusion_network
 
@@ -80,6 +81,25 @@ def test_a_gap_is_zeros_after_the_reshape_layer_and_batchnorm_does_not_see_it(tr
     else:
         whole = net.reshape.layers[0](x["A"][[0, 2, 3, 5]])
         torch.testing.assert_close(out["A"][[0, 2, 3, 5]], whole)
+
+
+def test_a_single_path_reads_statistics_of_the_samples_that_have_the_feature():
+    sizes = {"C": 5, "L": 2, "N": 1, "M": 1, "sampling": "single_path", "gaps": True}
+    reshape = Hypernet({"A": 3, "B": 4}, 2, **sizes).eval().reshape
+    x = {"A": torch.randn(6, 3, 2) + 9, "B": torch.randn(6, 4, 1)}
+    there = [0, 2, 3, 5]
+    x["A"][[1, 4]] = torch.nan
+    out = reshape(x)["A"]
+    torch.testing.assert_close(out[there], reshape.layers[0](x["A"][there]))
+    assert not out[[1, 4]].any()
+
+
+def test_networks_with_gaps_are_not_trained_as_one_ensemble():
+    whole = own_task(0.0)
+    genotype = bm.Genotype(whole.features, (cell("Image_1", "Audio_1"), cell("Text_1", "C1")))
+    for task, config in ((own_task(), None), (whole, bm.TrainConfig(modality_dropout=0.2))):
+        with pytest.raises(bm.TrainError, match="ensemble: found task 'mine', whose samples lack"):
+            train_together([genotype], task, config, device="cpu")
 
 
 def test_attention_to_a_gap_is_zero_and_from_a_gap_it_is_even():

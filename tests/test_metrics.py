@@ -1,6 +1,7 @@
 """Metrics: scores of classes and values, their losses, directions and noise."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,12 +11,22 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr
 from sklearn import metrics as sk
 from torch import nn
+from torch.func import vmap
 
 import bmnas_core as bm
 from bmnas_core.baselines import compare
 from bmnas_core.config import SearchSettings, Settings
 from bmnas_core.errors import BmnasError
-from bmnas_core.metrics import METRICS, Targets, binomial_error, metric_of, standard_error
+from bmnas_core.metrics import (
+    LOSSES,
+    METRICS,
+    Targets,
+    absolute_error,
+    binomial_error,
+    cross_entropy,
+    metric_of,
+    standard_error,
+)
 
 N = 90
 SMALL = Settings(C=8, L=1, N=1, M=1, epochs=15, batch_size=32, dropout=0.0, max_lr=1e-2)
@@ -210,9 +221,11 @@ def test_class_weights_and_smoothing_are_in_the_loss():
     assert task.class_weights == pytest.approx((0.75, 1.5))
     labels = task.split("train").labels[:8]
     logits = torch.randn(8, 2)
-    weight = torch.tensor(task.class_weights)
-    expected = nn.functional.cross_entropy(logits, labels, weight, label_smoothing=0.1)
+    how = {"weight": torch.tensor(task.class_weights), "label_smoothing": 0.1}
+    expected = nn.functional.cross_entropy(logits, labels, **how, reduction="none").mean()
     torch.testing.assert_close(metric_of(task).loss(logits, labels), expected)
+    parts = [metric_of(task).loss(logits[k], labels[k]) for k in (slice(3), slice(3, 8))]
+    torch.testing.assert_close(parts[0] * 3 / 8 + parts[1] * 5 / 8, expected)  # micro-batches
     hot = np.eye(3, dtype=int)[np.arange(N) % 3]
     several = task_of(hot, class_weights="balanced", label_smoothing=0.2)
     labels = several.split("train").labels
@@ -273,6 +286,32 @@ WRONG = {
         {"loss": lambda a, b: 1 / 0},
         "metric 'm': found a loss that raised ZeroDivisionError: division by zero; allowed: a sca",
     ),
+    "a loss that fails in lines": (
+        {"loss": lambda a, b: nn.Linear(2, 2)(torch.ones(1, 3))},
+        "metric 'm': found a loss that raised RuntimeError: mat1 and mat2 .*; allowed: a scalar",
+    ),
+    "a loss without gradient": (
+        {"loss": lambda a, b: torch.tensor(1.0)},
+        "metric 'm': found a loss without gradient; allowed: one that follows from the outputs",
+    ),
+    "labels that are no texts": (
+        {"labels": 5},
+        "metric 'm': labels: found 5; allowed: a tuple",
+    ),
+    "labels in a list of lists": (
+        {"labels": [["classes"]]},
+        r"metric 'm': labels\[0\]: found \['classes'\]; allowed: text",
+    ),
+    "a direction in a list": (
+        {"direction": ["max"]},
+        r"metric 'm': direction: found \['max'\]; allowed: 'max', 'min'",
+    ),
+    "limits that are no pair": ({"limits": 5}, "metric 'm': limits: found 5; allowed: a tuple"),
+    "one limit": ({"limits": (0,)}, r"metric 'm': limits: found \(0,\); allowed: a tuple"),
+    "limits in words": (
+        {"limits": ("a", None)},
+        r"metric 'm': limits\[0\]: found 'a'; allowed: a number",
+    ),
     "a loss of values only": (
         {"loss": lambda a, b: (a[:, 0] - b).square(), "labels": "values"},
         "metric 'm': found a loss of tensor.*; allowed: a scalar tensor for outputs of shape",
@@ -291,8 +330,10 @@ def test_a_metric_that_does_not_work_is_refused_in_one_line(what):
         with pytest.raises(bm.TaskError, match=message) as error:
             bm.register_metric("m", **how)(lambda a, b: 0.5)
         assert "\n" not in str(error.value)
-        with pytest.raises(bm.TaskError, match="metric 'm': found a score of 3; allowed: a funct"):
-            bm.register_metric("m")(3)
+        for score in (3, lambda outputs: 0.5):
+            message = "metric 'm': found a score of .*; allowed: a function of outputs and labels"
+            with pytest.raises(bm.TaskError, match=message):
+                bm.register_metric("m")(score)
 
 
 def test_outputs_that_are_not_finite_have_no_score():
@@ -300,11 +341,8 @@ def test_outputs_that_are_not_finite_have_no_score():
         outputs, labels = GIVEN[kind]
         broken = outputs.clone()
         broken[0, 0] = math.nan
-        if name != "accuracy":
-            with pytest.raises(
-                BmnasError, match="^outputs: found NaN or infinity; allowed: finite"
-            ):
-                METRICS[name].score(broken, labels)
+        with pytest.raises(BmnasError, match="^outputs: found NaN or infinity; allowed: finite"):
+            METRICS[name].score(broken, labels)
 
 
 def test_baselines_of_a_regression_are_in_its_units_and_mfas_is_left_out():
@@ -333,7 +371,56 @@ def test_every_metric_of_classes_is_searched_by():
             assert math.isfinite(search.best_score)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-9, 1e9, 1e30])
+def test_scores_of_values_do_not_depend_on_their_scale(scale):
+    labels, values = TRUE.double(), VALUES.double()
+    labels, values = (labels * scale).float(), (values * scale).float()
+    for name, power in {"rmse": 1, "mae": 1, "r2": 0, "pearson": 0}.items():
+        expected = EXPECTED[name, "values"] * scale**power
+        assert METRICS[name].score(values, labels) == pytest.approx(expected, rel=1e-5)
+        assert not METRICS[name].undefined(labels, 1)
+
+
+def test_a_score_that_is_nan_is_never_the_best():
+    found = iter([math.nan, 0.5, math.nan, 0.6, 0.4, 0.3])
+    task = task_of(np.arange(N) % 3, search_config=SearchSettings(selection="argmax", epochs=6))
+    search = bm.Search(task, device="cpu")
+    search.score_of = lambda genotype: next(found)
+    history = bm.SearchHistory.from_search(search)
+    for state in search:
+        history.append(state)
+    assert search.best_score == history.best.val_score == 0.6
+
+
+def test_a_weighted_loss_is_the_same_in_micro_batches_and_in_an_ensemble():
+    labels = torch.arange(12) % 3
+    logits = torch.randn(2, 12, 3, generator=torch.Generator().manual_seed(0))
+    loss = partial(cross_entropy, weight=(1.0, 5.0, 20.0), label_smoothing=0.1)
+    each = vmap(loss, in_dims=(0, None))(logits, labels)
+    torch.testing.assert_close(each, torch.stack([loss(own, labels) for own in logits]))
+    parts = [loss(logits[0, rows], labels[rows]) for rows in torch.arange(12).split(4)]
+    torch.testing.assert_close(torch.stack(parts).mean(), each[0])
+
+
+@pytest.mark.parametrize("kind", ["classes", "multi-label", "values", "several values"])
+def test_losses_of_an_ensemble_are_those_of_its_networks(kind):
+    logits = torch.randn(2, 3, 7, 4, generator=torch.Generator().manual_seed(1))
+    labels = {"classes": torch.arange(14) % 4, "values": torch.linspace(0, 1, 14)}.get(kind)
+    if labels is None:
+        labels = (logits[:, 0] > 0).long() if kind == "multi-label" else logits[:, 0] + 1
+    labels, logits = labels.reshape(2, 7, -1), logits[..., :1] if kind == "values" else logits
+    labels = labels[..., 0] if kind in ("classes", "values") else labels
+    for loss in {LOSSES[kind.split()[-1]], *([absolute_error] if "values" in kind else [])}:
+        found = vmap(vmap(loss, in_dims=(0, None)))(logits, labels)  # seeds, then networks
+        expected = [
+            [loss(one, own) for one in each] for each, own in zip(logits, labels, strict=True)
+        ]
+        torch.testing.assert_close(found, torch.tensor(expected))
+
+
 def test_a_value_that_does_not_vary_is_not_divided_by_zero():
+    same = Targets.from_labels(torch.full((7,), 0.1))
+    assert same.scale == (1.0,)
     targets = Targets.from_labels(torch.tensor([[1.0, 2.0], [1.0, 4.0]]))
     assert targets.scale == (1.0, 1.0) and targets.mean == (1.0, 3.0)
     assert targets.standardised(torch.tensor([[1.0, 4.0]])).tolist() == [[0.0, 1.0]]

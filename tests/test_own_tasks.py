@@ -236,6 +236,42 @@ def with_value(value, shape=(N, 5)):
 VECTOR = np.zeros((N, 5))
 THREE = np.arange(N) % 3
 WRONG = {
+    "one class": (
+        {"labels": ["same"] * N},
+        "labels: found one class for every sample; allowed: two classes or more",
+    ),
+    "an empty class name": (
+        {"labels": ["", "b"] * (N // 2)},
+        "labels: class: found ''; allowed: printable text of 1 to 100 characters",
+    ),
+    "a class name of two lines": (
+        {"labels": ["a\nb", "b"] * (N // 2)},
+        r"labels: class: found 'a\\nb'; allowed: printable text of 1 to 100 characters",
+    ),
+    "a value that is none": (
+        {"labels": [None, *range(N - 1)], "metric": "rmse"},
+        "labels, row 0: found None; allowed: finite numbers",
+    ),
+    "values in words": (
+        {"labels": ["1.5"] * N, "metric": "rmse"},
+        "labels: found values of type <U3; allowed: finite numbers",
+    ),
+    "a generator of values": (
+        {"labels": (k for k in range(N)), "metric": "rmse"},
+        r"labels: found an array of shape \(\); allowed: \(60,\) or \(60, values\)",
+    ),
+    "values that float32 rounds": (
+        {"labels": 1.7e9 + np.arange(N), "metric": "rmse"},
+        "labels: found errors of 59 in float32, of a deviation of 17; allowed: values near 0, such",
+    ),
+    "one of two values that float32 rounds": (
+        {"labels": np.stack([np.arange(N), 1e12 + np.arange(N)], 1), "metric": "rmse"},
+        "labels, value 1: found errors of .* in float32",
+    ),
+    "values of hundreds of digits": (
+        {"labels": [10**400, *range(N - 1)], "metric": "rmse"},
+        "labels: found numbers of more than 64 bits; allowed: finite numbers",
+    ),
     "no dict": ({"features": [VECTOR, VECTOR]}, "features: found .*; allowed: a dict from mod"),
     "no modality": ({"features": {}}, "features: found {}; allowed: a dict from modalities"),
     "one modality": ({"features": {"A": VECTOR}}, "mine: found 1 modality; allowed: two or more"),
@@ -484,6 +520,12 @@ WRONG = {
     "a huge number": ({"labels": [2**70, 1] * 30}, "labels: found numbers of more than 64 bits"),
     "no name": ({"name": 3}, "name: found 3; allowed: printable text"),
 }
+
+
+@pytest.mark.parametrize("n", [10, 13, 20, 49])
+def test_few_values_are_split_by_the_fractions(n):
+    sizes = [len(rows) for rows in split_rows((0.6, 0.2, 0.2), torch.linspace(0, 1, n)).values()]
+    assert np.abs(np.subtract(sizes, [0.6 * n, 0.2 * n, 0.2 * n])).max() < 2 and min(sizes) >= 2
 
 
 @pytest.mark.parametrize("what", WRONG)

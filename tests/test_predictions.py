@@ -95,6 +95,82 @@ def test_a_network_that_knows_gaps_predicts_samples_that_lack_a_modality():
     np.testing.assert_allclose(found[present["Audio"]], whole[present["Audio"]], rtol=1e-5)
 
 
+def test_a_mask_of_a_modality_that_the_network_does_not_read_is_ignored():
+    inputs = arrays() | {"Text": np.random.default_rng(3).normal(size=(N, 2))}
+    masks = {name: np.arange(N) % 7 != k for k, name in enumerate(inputs)}
+    how = {"config": SMALL, "search_config": QUICK, "present": masks}
+    task = bm.Task.from_features("mine", inputs, LABELS["classes"], **how)
+    step = (bm.StepGenotype("sum", ("X", "Y")),)
+    genotype = bm.Genotype(task.features, (bm.CellGenotype(("Image_1", "Text_1"), step),))
+    net, _ = bm.train(genotype, task, device="cpu", progress=False)
+    whole = bm.predict(net, inputs, present=masks)
+    without = {name: inputs[name] for name in ("Image", "Text")}
+    assert bm.predict(net, without, present=masks).equals(whole)
+    del masks["Audio"]
+    assert bm.predict(net, without, present=masks).equals(whole)
+    with pytest.raises(bm.TaskError, match="present: found modality 'Sound'; allowed: Image, Text"):
+        bm.predict(net, inputs, present={"Sound": masks["Image"]})
+
+
+def test_numbers_of_any_kind_are_raw_inputs_and_backbones_stay_as_they_were():
+    task = tiny_task()
+    step = (bm.StepGenotype("sum", ("X", "Y")),)
+    genotype = bm.Genotype(task.features, (bm.CellGenotype(("Image_2", "Audio_1"), step),))
+    net, _ = bm.train(genotype, task, device="cpu", progress=False)
+    inputs = {m.name: m.inputs[:5] for m in task.modalities}
+    parts = [part for m in task.modalities for part in m.backbone.modules()]
+    for k, part in enumerate(parts):
+        part.training = k % 2 == 0
+    expected = bm.predict(net, inputs, task=task)
+    for kind in (torch.float64, torch.float16):
+        given = {name: values.to(kind) for name, values in inputs.items()}
+        np.testing.assert_allclose(bm.predict(net, given, task=task), expected, atol=1e-2)
+        given = {name: values.numpy() for name, values in given.items()}
+        np.testing.assert_allclose(bm.predict(net, given, task=task), expected, atol=1e-2)
+    assert [part.training for part in parts] == [k % 2 == 0 for k in range(len(parts))]
+    wrong = {
+        "inputs: found samples for which it raised RuntimeError: ": torch.zeros(5, 3, 6),
+        "Image: found shape (0, 4, 6); allowed: a tensor (n, …)": torch.zeros(0, 4, 6),
+        "Image: found shape (); allowed: a tensor (n, …)": torch.tensor(1.0),
+        "Image: found values of type object; allowed: numbers, ": np.array([None] * 5),
+        "Image: found a tensor that is sparse_coo": torch.zeros(5, 4, 6).to_sparse(),
+        "outputs, row 2: found NaN or infinity; allowed: inputs like": torch.where(
+            torch.arange(5)[:, None, None] == 2, torch.nan, torch.zeros(5, 4, 6)
+        ),
+    }
+    for message, values in wrong.items():
+        with pytest.raises(bm.BmnasError) as error:
+            bm.predict(net, inputs | {"Image": values}, task=task)
+        assert str(error.value).startswith(message) and "\n" not in str(error.value)
+
+
+def test_a_network_of_values_keeps_its_units_on_a_task_with_other_splits():
+    net, task = trained("values")
+    train, validation = task.split("train"), task.split("validation")
+    swapped = {"train": replace(validation, name="train")}
+    swapped["validation"] = replace(train, name="validation")
+    other = replace(task, splits=task.splits | swapped)
+    assert other.targets != task.targets
+    assert bm.evaluate(net, other) == pytest.approx(bm.evaluate(net, task), rel=1e-5)
+    found, expected = (bm.report(net, one).table["mae"].iloc[0] for one in (other, task))
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_network_of_other_outputs_and_a_split_that_is_no_text_are_refused(net_and_task):
+    net, task = net_and_task
+    for kind, found in {"values": "1 for 'values'", "multi-label": "3 for 'multi-label'"}.items():
+        other = trained(kind)[1]
+        message = f"net: found 3 outputs for 'classes'; allowed: {found}, as of task 'mine'"
+        for function in (bm.evaluate, bm.report):
+            with pytest.raises(bm.TrainError, match=message):
+                function(net, other)
+    for split in (3, None, ["test"]):
+        with pytest.raises(bm.TaskError, match="split: found .*; allowed: train, validation, test"):
+            bm.evaluate(net, task, split)
+        with pytest.raises(bm.TaskError, match="split: found .*; allowed: train, validation, test"):
+            task.split(split)
+
+
 @pytest.mark.parametrize("finetune", [False, True])
 def test_raw_inputs_go_through_the_backbones(finetune):
     task = tiny_task()
@@ -125,6 +201,18 @@ WRONG = {
     "a modality too few": (
         {"inputs": {"Image": A["Image"]}},
         "inputs: found features Image_1; allowed: 'Audio_1' among them",
+    ),
+    "nothing": (
+        {"inputs": {}},
+        "inputs: found [], of which it reads none; allowed: Image_1, Audio_1",
+    ),
+    "nothing that it reads": (
+        {"inputs": {"Image": {"Image_2": A["Image"][1]}}},
+        "inputs: found ['Image'], of which it reads none; allowed: Image_1, Audio_1",
+    ),
+    "numbers too large": (
+        {"inputs": A | {"Audio": np.full((N, 5), 3e38)}},
+        "outputs, row 0: found NaN or infinity; allowed: inputs like the task's",
     ),
     "features too few": (
         {"inputs": A | {"Image": A["Image"][:1]}},

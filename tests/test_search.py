@@ -690,6 +690,21 @@ def test_a_search_on_other_features_is_not_resumed(tmp_path):
         Search.resume(tmp_path / "s", other)
 
 
+@pytest.mark.parametrize(
+    "change", [{"metric": "macro_f1"}, {"class_weights": (1.0, 2.0, 3.0)}, {"label_smoothing": 0.1}]
+)
+def test_a_search_by_another_metric_or_other_weights_is_not_resumed(tmp_path, change):
+    path = tmp_path / "s"
+    Search(replace(tiny_task(), **change), device="cpu").save(path)
+    Search.resume(path, replace(tiny_task(), **change))
+    with pytest.raises(SearchError) as error:
+        Search.resume(path, tiny_task())
+    found = (
+        f"{path}: scoring of task 'tiny': found {{'metric': 'accuracy'}}; allowed: as the search"
+    )
+    assert str(error.value).startswith(found) and "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("lost", ["hypernet.alpha", "weight_optimizer", "architecture_optimizer"])
 def test_a_search_that_lost_tensors_is_not_resumed(tmp_path, lost):
     path = tmp_path / "s"

@@ -345,6 +345,8 @@ def test_a_tapped_model_is_left_as_it_was():
     for name, values in model.state_dict().items():
         assert torch.equal(values, before[name])
     assert not any(part._forward_hooks for part in model.modules())
+    bank_of(own_task(bm.Modality("Image", tapped, images()), text_modality()), 0)
+    assert [part.training for part in model.modules()] == modes
     features = tapped(images(2))
     left = [weakref.ref(feature) for feature in features]
     del features
@@ -504,6 +506,17 @@ def test_two_tapped_modalities_are_searched_trained_and_fine_tuned():
         assert all(torch.equal(v, old[k]) for k, v in modality.backbone.state_dict().items())
         changed = {k for k, v in tuned.state_dict().items() if not torch.equal(v, old[k])}
         assert changed and not any("layer4" in k or "running" in k for k in changed)
+
+
+def test_a_network_with_a_tapped_model_is_a_program_for_any_number_of_samples():
+    task = own_task(image_modality(), text_modality())
+    cell = bm.CellGenotype(("Image_2", "Text_1"), (bm.StepGenotype("sum", ("X", "Y")),))
+    config = bm.TrainConfig(epochs=1, finetune=True)
+    genotype = bm.Genotype(task.features, (cell,))
+    net, _ = bm.train(genotype, task, config, device="cpu", progress=False)
+    program = bm.export_program(net).module()
+    inputs = {modality.name: modality.inputs[:7] for modality in task.modalities}
+    torch.testing.assert_close(program(inputs), net(inputs))
 
 
 def test_raw_inputs_keep_the_type_of_tokens():
@@ -879,6 +892,19 @@ WRONG = {
     "no modalities": (
         lambda: bm.Task.from_modalities("own", [], LABELS),
         "modalities: found []; allowed: a list of bm.Modality(…)",
+    ),
+    "a modality without name": (
+        lambda: own_task(image_modality(), replace(text_modality(), name="")),
+        "modalities[1]: name: found ''; allowed: printable text of 1 to 100 characters",
+    ),
+    "inputs that are NaN": (
+        lambda: image_modality(images() * torch.nan),
+        "feature 'Image_1': found NaN or infinity; allowed: finite numbers",
+    ),
+    "a data set of negative length": (
+        lambda: bm.DatasetInputs(Returns(lambda item: images()[item], -1)),
+        "inputs: data set: found Returns without length; allowed: a map-style data set, with "
+        "__len__ and __getitem__",
     ),
     "one modality": (
         lambda: own_task(image_modality()),

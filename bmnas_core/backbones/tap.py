@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import CodeType, FunctionType
 
@@ -203,7 +204,7 @@ class Tapped(nn.Module):
         finally:
             for handle in handles:
                 handle.remove()
-        return [self._arranged(name, one, found, len(inputs)) for name, one in self.taps]
+        return [self._arranged(name, one, found, inputs.shape[0]) for name, one in self.taps]
 
     def _arranged(self, name: str, one: Tap, found: dict[str, Tensor], n: int) -> Tensor:
         place = _place(name, one)
@@ -222,16 +223,23 @@ def dry_run(backbone: nn.Module, inputs: Tensor, place: str) -> object:
     whatever the backbone raises.
     """
     device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
-    modes = [(part, part.training) for part in backbone.modules()]
     try:
-        with torch.no_grad(), seeded(0, "dry run", device=device):
-            return backbone.eval()(inputs.to(device))
+        with evaluating(backbone), torch.no_grad(), seeded(0, "dry run", device=device):
+            return backbone(inputs.to(device))
     except BmnasError:
         raise
     except Exception as error:  # whatever a foreign model raises
         found = f"{type(error).__name__}: {in_line(error)}"
         given = f"{tuple(inputs.shape)} of {inputs.dtype}"
         raise FeatureError(place, found, f"a model that reads inputs of shape {given}") from error
+
+
+@contextmanager
+def evaluating(module: nn.Module):
+    """A block with all parts of a module in evaluation mode; afterwards each is in its own."""
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        yield module.eval()
     finally:
         for part, mode in modes:
             part.training = mode

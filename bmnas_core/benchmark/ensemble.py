@@ -100,9 +100,13 @@ def build_ensemble(
 ) -> ModelEnsemble:
     """The untrained networks of genotypes of one shape, with the initial weights of each seed.
 
-    Raises TrainError for genotypes of different shapes or of other features than the task's, and
-    for ``finetune``, since networks cannot share a backbone that each of them trains.
+    Raises TrainError for genotypes of different shapes or of other features than the task's; for
+    ``finetune``, since networks cannot share a backbone that each of them trains; and for samples
+    that lack modalities, or are to.
     """
+    if as_task(task).gaps or config.modality_dropout:
+        found = f"task {task.name!r}, whose samples lack modalities, or are to"
+        raise TrainError("ensemble", found, "whole samples, for networks trained together")
     if config.finetune:
         raise TrainError("finetune", "True", "False, for networks trained together")
     nets = []

@@ -405,7 +405,7 @@ def _recipe(task: Task, config: TrainConfig, operations: tuple[str, ...], *, sam
         "task": task.name,
         "rule": task.rule,
         "features": list(task.features),
-        "metric": task.metric,
+        **task.scoring,
         "operations": list(operations),
         "sampled": sampled,
         "config": config.to_dict(),

@@ -126,6 +126,15 @@ def _plain(place: str, tensor: Tensor) -> Tensor:
     return tensor.detach()
 
 
+def as_tensor(place: str, values: np.ndarray | Tensor) -> Tensor:
+    """An array of real numbers, or a tensor, as a plain tensor. Raises TaskError."""
+    if isinstance(values, Tensor):
+        return _plain(place, values)
+    if values.dtype.kind not in "biuf":
+        raise TaskError(place, f"values of type {values.dtype}", "numbers, as .astype(float) gives")
+    return torch.from_numpy(np.array(values, values.dtype.newbyteorder("=")))
+
+
 def _as_numpy(place: str, values: object, allowed: str) -> np.ndarray:
     """``values`` as a NumPy array, not copied if they are one. Raises TaskError."""
     if isinstance(values, Tensor):
@@ -216,6 +225,8 @@ def label_tensor(
     names, numbers = np.unique(column, return_inverse=True)
     if column.dtype.kind in "iu" and np.array_equal(names, np.arange(len(names))):
         names = ()
+    for name in names:
+        check_name("labels: class", str(name))
     classes = int(numbers.max()) + 1
     return torch.from_numpy(numbers.astype(np.int64)), classes, tuple(map(str, names))
 
@@ -238,15 +249,25 @@ def _are_fractions(labels: object) -> bool:
 def _values(labels: object, n: int) -> Tensor:
     """Labels of a regression, (n,) or (n, values), in float32."""
     array = _as_numpy("labels", labels, VALUES)
-    if array.dtype.kind == "O" and all(isinstance(x, (int, float)) for x in array.flat):
-        array = array.astype(float)
-    if array.dtype.kind not in "iuf":
-        raise TaskError("labels", f"values of type {array.dtype}", VALUES)
     if array.ndim not in (1, 2) or len(array) != n or 0 in array.shape:
         raise TaskError("labels", f"an array of shape {array.shape}", f"({n},) or ({n}, values)")
+    for row, own in enumerate(array.reshape(n, -1) if array.dtype.kind == "O" else ()):
+        if others := [x for x in own if not isinstance(x, Real)]:
+            raise TaskError(f"labels, row {row}", quoted(others[0]), VALUES)
+    if array.dtype.kind not in "iufO":
+        raise TaskError("labels", f"values of type {array.dtype}", VALUES)
+    try:
+        exact = array.reshape(n, -1).astype(float)
+    except OverflowError:
+        raise TaskError("labels", "numbers of more than 64 bits", VALUES) from None
     with np.errstate(over="ignore"):
-        found = torch.from_numpy(array.astype(np.float32).reshape(n, -1))
+        found = torch.from_numpy(exact.astype(np.float32))
     _check_finite("labels", 0, found)
+    error, deviation = np.abs(found.numpy() - exact).max(0), exact.std(0)
+    for k in np.flatnonzero((error > deviation / 100) & (np.ptp(exact, axis=0) > 0)):
+        place = "labels" if len(error) == 1 else f"labels, value {k}"
+        rounded = f"errors of {error[k]:.2g} in float32, of a deviation of {deviation[k]:.2g}"
+        raise TaskError(place, rounded, "values near 0, such as labels - labels.mean()")
     return found[:, 0] if found.shape[1] == 1 else found
 
 
@@ -403,16 +424,16 @@ def stratified_parts(
     return [torch.from_numpy(np.sort(part)) for part in parts]
 
 
-def strata(labels: Tensor, smallest: int = 1) -> np.ndarray:
+def strata(labels: Tensor, smallest: int | None = None) -> np.ndarray:
     """The number of each sample's stratum, (n,); every stratum is split alike.
 
     It is the class; of several labels the rarest that a sample has; or one of up to QUANTILES
     quantiles of a regression's values, if there is one value a sample. Strata of fewer than
-    ``smallest`` samples are joined to the largest one.
+    ``smallest`` samples are joined to the largest one; by default quantiles have five at least.
     """
     n = len(labels)
     if labels.is_floating_point():
-        bins = max(1, min(QUANTILES, n // smallest)) if labels.numel() == n else 1
+        bins = max(1, min(QUANTILES, n // (smallest or 5))) if labels.numel() == n else 1
         found = labels.reshape(n, -1)[:, 0].argsort(stable=True).argsort() * bins // n
     elif labels.dim() > 1:
         counts = labels.sum(0).expand_as(labels).masked_fill(labels == 0, n + 1)
@@ -420,7 +441,7 @@ def strata(labels: Tensor, smallest: int = 1) -> np.ndarray:
     else:
         found = labels
     sizes = found.bincount()
-    return torch.where(sizes[found] < smallest, sizes.argmax(), found).numpy()
+    return torch.where(sizes[found] < (smallest or 1), sizes.argmax(), found).numpy()
 
 
 def _cut(strata: np.ndarray, fractions: Sequence[float], random: np.random.Generator) -> list:

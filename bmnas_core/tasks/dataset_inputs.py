@@ -43,7 +43,7 @@ class DatasetInputs(OnDemandInputs):
             raise TaskError(f"{name}: version", quoted(version), "text, or None")
         try:
             self._len = len(dataset)
-        except TypeError:
+        except (TypeError, ValueError):
             raise TaskError(place, f"{kind} without length", allowed) from None
         self._first, self._like = self._first_readable()
 

@@ -155,6 +155,8 @@ class Modality:
         outputs = self.named(dry_run(self.backbone, torch.stack([first, first]), place))
         for name, output in outputs.items():
             one, same = output.float()
+            if not output.isfinite().all():
+                raise FeatureError(f"feature {name!r}", "NaN or infinity", "finite numbers")
             if not torch.allclose(one, same, rtol=0.01, atol=0.01 * float(one.abs().max())):
                 found = "two values for an item that was given twice"
                 allowed = "one: items are read each alone, along the first axis, without dropout"
@@ -363,6 +365,8 @@ class Task:
             allowed = "names in one of them: class_names is for class numbers"
             raise TaskError("class_names", "names beside labels that are names", allowed)
         kind = label_kind(labels)
+        if classes == 1 and kind == "classes":
+            raise TaskError("labels", "one class for every sample", "two classes or more")
         metric = metric or {"classes": "accuracy", "multi-label": "weighted_f1"}.get(kind, "rmse")
         if not METRICS[metric].fits(kind, classes):
             allowed = ", ".join(fitting(kind, classes))
@@ -497,6 +501,13 @@ class Task:
         return Targets.from_labels(labels) if labels.is_floating_point() else None
 
     @property
+    def scoring(self) -> dict:
+        """What losses and scores follow from: the metric, and what differs from the usual."""
+        usual = {"metric": None, "class_weights": (), "label_smoothing": 0.0, "threshold": 0.5}
+        given = {k: getattr(self, k) for k, v in usual.items() if getattr(self, k) != v}
+        return {k: [*v] if isinstance(v, tuple) else v for k, v in given.items()}
+
+    @property
     def variant(self) -> str:
         """The rule and the protocol in words, e.g. ``"rule sum"``; empty if there is neither."""
         named = (("rule", self.rule), ("protocol", self.protocol))
@@ -517,7 +528,7 @@ class Task:
 
     def split(self, name: str) -> Split:
         """A split by name; ``"train+validation"`` joins two. Raises TaskError for another."""
-        if not set(name.split("+")) <= set(self.splits):
+        if not isinstance(name, str) or not set(name.split("+")) <= set(self.splits):
             raise TaskError("split", repr(name), ", ".join(self.splits))
         parts = [self.splits[part] for part in name.split("+")]
         if len(parts) == 1:
@@ -541,10 +552,9 @@ class Task:
         for name, config in own.items():
             given = {k: v for k, v in vars(config).items() if v is not None}
             lines.append(f"{name}: " + ", ".join(f"{k} {v}" for k, v in given.items()))
-        usual = {"class_weights": (), "label_smoothing": 0.0, "threshold": 0.5}
-        given = {k: getattr(self, k) for k, v in usual.items() if getattr(self, k) != v}
+        _, *given = self.scoring.items()
         if given:
-            lines.append("labels: " + ", ".join(f"{k} {quoted(v)}" for k, v in given.items()))
+            lines.append("labels: " + ", ".join(f"{k} {quoted(v)}" for k, v in given))
         return "\n".join(lines)
 
 
@@ -568,6 +578,7 @@ def _checked_modalities(modalities: object) -> tuple[Modality, ...]:
         raise TaskError("modalities", quoted(modalities), "a list of bm.Modality(…)")
     for i, modality in enumerate(modalities):
         check_type(modality, Modality, f"modalities[{i}]", TaskError, "a bm.Modality(…)")
+        check_name(f"modalities[{i}]: name", modality.name)
     first = modalities[0]
     for modality in modalities:
         if len(modality.inputs) != len(first.inputs):
