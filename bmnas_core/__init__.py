@@ -72,7 +72,7 @@ from .train import TrainConfig, TrainError, evaluate, fit, network_cost, train, 
 
 #: Imported when first asked for: a search in a script needs no widgets and no tables.
 _LATER = {
-    ".baselines": ("BASELINES", "BaselineContext", "BaselineError", "register_baseline"),
+    ".baselines": ("BASELINES", "BaselineContext", "BaselineError", "compare", "register_baseline"),
     ".cross_validation": ("CrossValidation", "cross_validate"),
     ".benchmark": ("STRATEGIES", "StrategyError", "TabularBenchmark", "register_strategy"),
     ".export": ("ExportError", "export_program"),

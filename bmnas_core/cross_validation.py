@@ -71,9 +71,9 @@ class CrossValidation:
         """Each network over all folds, best first.
 
         ``mean`` and ``std`` are of its scores, ``low`` and ``high`` the 95 % interval of the mean
-        (:func:`corrected_interval`). ``difference``, ``difference_low`` and ``difference_high`` are
-        the same of its score less that of BM-NAS on the same fold. ``params`` and ``seconds`` are
-        means.
+        (:func:`corrected_interval`), cut at the metric's limits. ``difference``,
+        ``difference_low`` and ``difference_high`` are the same of its score less that of BM-NAS on
+        the same fold. ``params`` and ``seconds`` are means.
         """
         keys = ["repeat", "fold"]
         wide = self.scores.pivot(index=keys, columns="network", values="score")
@@ -82,7 +82,10 @@ class CrossValidation:
         for network, scores in wide.items():
             values, differences = scores.to_numpy(), (scores - wide[BM_NAS]).to_numpy()
             row = {"network": network, "mean": values.mean(), "std": values.std(ddof=1)}
-            row["low"], row["high"] = corrected_interval(values, self.test_to_train)
+            interval = corrected_interval(values, self.test_to_train)
+            least, most = metric_of(self.task).limits
+            row["low"] = interval[0] if least is None else max(interval[0], least)
+            row["high"] = interval[1] if most is None else min(interval[1], most)
             if network != BM_NAS:
                 interval = corrected_interval(differences, self.test_to_train)
                 row |= {"difference": differences.mean(), "difference_low": interval[0]}
@@ -138,7 +141,8 @@ def cross_validate(
         task: its backbones must not have learned from its samples.
         folds: how many; each class has at least as many samples.
         groups: (n,) whole numbers or texts, such as who speaks: no group is in two splits. In the
-            order of ``CrossValidation.index``, for arrays that of their rows.
+            order of ``CrossValidation.index``, for arrays that of their rows. By default the
+            task's own, if it has any.
         repeats: how often all is done, with other folds and the next seed.
         baselines: names in :data:`~bmnas_core.baselines.BASELINES`; the quick ones by default.
         validation: share of the samples outside the fold that are validation.

@@ -46,8 +46,9 @@ def export_program(
     Args:
         net: what :func:`~bmnas_core.train.train` gave. A fusion network's program reads features
             and pools them; one with backbones reads raw inputs by modality.
-        example: two samples or more, whose shapes the program will take. By default features are
-            pooled already, (2, C, L), and raw inputs are the task's.
+        example: two samples or more, whose shapes the program will take. By default features have
+            those of the task's arrays, or are pooled already, (2, C, L), if a backbone gave them;
+            raw inputs are the task's.
 
     Raises ExportError with the reason if torch.export cannot do it, FileError as
     :func:`~bmnas_core.storage.atomic_write`.
@@ -105,8 +106,11 @@ def _example(net: FusionNetwork | EndToEnd, given: Batch | None) -> Batch:
     if isinstance(net, EndToEnd):
         usual = {modality.name: modality.inputs[:EXAMPLE] for modality in net.modalities}
     else:
-        random, channels = generator(0, "example"), net.reshape.channels.items()
-        usual = {name: torch.randn(EXAMPLE, C, net.L, generator=random) for name, C in channels}
+        random, shapes = generator(0, "example"), getattr(net.signature, "shapes", None) or {}
+        usual = {
+            name: torch.randn(EXAMPLE, *shapes.get(name, (C, net.L)), generator=random)
+            for name, C in net.reshape.channels.items()
+        }
     given = check_type(usual if given is None else given, dict, "example", ExportError)
     device, found = next(net.parameters()).device, {}
     for name in usual:

@@ -13,6 +13,7 @@ import os
 import warnings
 import weakref
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -174,6 +175,7 @@ class FeatureBank(Source):
             found = f"{task.name!r}, of other modalities, data or backbones"
             raise FeatureError("task", found, "one with those of the bank")
         bank = copy.copy(self)
+        bank.__dict__.pop("means", None)
         super(FeatureBank, bank).__init__(task, self.device)
         bank._take_splits(task)
         return bank
@@ -198,6 +200,19 @@ class FeatureBank(Source):
         """:meth:`batch` of one after the other. Features are never augmented."""
         for rows, next_rows in zip(batches, [*batches[1:], None], strict=True):
             yield self.batch(split, rows, next_rows)
+
+    @cached_property
+    def means(self) -> dict[str, Tensor]:
+        """Each feature's mean over the samples of train that have it, (C_i, L_i)."""
+        rows = torch.arange(self.size("train")).split(self.eval_batch_size)
+        sums = {name: 0.0 for name in self._column}
+        counts = dict(sums)
+        for features, _ in self.batches("train", rows):
+            for name, values in features.items():
+                there = ~values.isnan()
+                sums[name] = sums[name] + values.nan_to_num(0.0).sum(0)
+                counts[name] = counts[name] + there.sum(0)
+        return {name: total / counts[name] for name, total in sums.items()}
 
     def _extract(self, modality: Modality, first: int) -> Iterator[Part]:
         """Features of a modality's items from ``first`` on."""

@@ -139,10 +139,10 @@ def register_metric(
         def within_one(values, labels):
             return float(((values[:, 0] - labels).abs() <= 1).double().mean())
 
-    The score gets logits (n, classes) on the CPU, or values (n, values) in the labels' units. By
-    default a metric takes all labels that its ``loss`` takes, classes or a multi-hot matrix, and
-    classes if it has no loss of its own. Raises TaskError for a name that is taken or ill-formed,
-    or parts that do not work.
+    The score gets logits (n, classes) on the CPU, or values (n, values) in the labels' units;
+    labels of one value are (n,), so take ``values[:, 0]``. By default a metric takes all labels
+    that its ``loss`` takes, classes or a multi-hot matrix, and classes if it has no loss of its
+    own. Raises TaskError for a name that is taken or ill-formed, or parts that do not work.
     """
     METRICS.check_name(name)
 

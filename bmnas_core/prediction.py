@@ -144,7 +144,7 @@ def _named(inputs: Mapping, net: FusionNetwork) -> dict[str, dict[str, object]]:
         if not isinstance(arrays, Mapping):
             listed = list(arrays) if isinstance(arrays, (list, tuple)) else [arrays]
             if len(listed) != len(names):
-                allowed = f"{len(names)}: {', '.join(names)}"
+                allowed = f"{len(names)}: {', '.join(names)} (raw inputs need task=)"
                 raise PredictionError(f"{modality}: features", f"{len(listed)}", allowed)
             arrays = dict(zip(names, listed, strict=True))
         for name in arrays:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from .errors import check_type
@@ -31,6 +33,7 @@ def probe(
     from sklearn.preprocessing import StandardScaler
 
     items = len(as_task(task).modality(modality).inputs)
+    labels = torch.from_numpy(labels) if isinstance(labels, np.ndarray) else labels
     check_type(labels, Tensor, "labels", TaskError)
     if labels.shape != (items,) or labels.is_floating_point():
         found = f"shape {tuple(labels.shape)} of {labels.dtype}"

@@ -13,6 +13,7 @@ from .config import Config, ConfigError, setting
 from .errors import quoted
 from .genotype import GenotypeError, check_features
 from .networks import POOLINGS
+from .tasks.inputs import FeatureArrays
 
 if TYPE_CHECKING:
     from .tasks.task import Task
@@ -32,6 +33,7 @@ class Signature(Config):
         task: the task that it was trained for, in words.
         features: modality → names of its features, in the task's order, all of them.
         pooling: modality → how its features are pooled, see :func:`~bmnas_core.networks.pool`.
+        shapes: feature → its shape (C, …) before pooling, of a task without backbones.
         labels: one of :data:`LABEL_KINDS`.
         class_names: of every output in order, or empty.
         mean, scale: of ``"values"`` alone, one for each output: value = output · scale + mean.
@@ -40,6 +42,7 @@ class Signature(Config):
     task: str
     features: dict[str, tuple[str, ...]]
     pooling: dict[str, str]
+    shapes: dict[str, tuple[int, ...]] | None = None
     labels: str = setting("classes", choices=LABEL_KINDS)
     class_names: tuple[str, ...] = ()
     mean: tuple[float, ...] = ()
@@ -58,6 +61,12 @@ class Signature(Config):
             task=f"{task.name} ({task.variant})" if task.variant else task.name,
             features={modality.name: tuple(modality.channels) for modality in task.modalities},
             pooling={modality.name: modality.pooling for modality in task.modalities},
+            shapes={
+                name: shape
+                for modality in task.modalities
+                if isinstance(modality.inputs, FeatureArrays)
+                for name, shape in modality.shapes.items()
+            },
             labels=task.label_kind,
             class_names=task.class_names,
             mean=targets.mean if targets else (),
@@ -84,6 +93,9 @@ class Signature(Config):
         for modality, how in self.pooling.items():
             if how not in POOLINGS:
                 yield f"pooling[{modality!r}]", quoted(how), ", ".join(POOLINGS)
+        for name, shape in (self.shapes or {}).items():
+            if name not in self.feature_names or not 1 <= len(shape) <= 4 or min(shape) < 1:
+                yield "shapes", f"{quoted(name)}: {shape}", "(C, …) of the features"
         if bool(self.mean) != (self.labels == "values"):
             yield "mean", f"{len(self.mean)} numbers for {self.labels!r}", "one a value, else none"
         if len(self.scale) != len(self.mean):

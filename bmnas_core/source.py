@@ -278,7 +278,8 @@ def _docstring(net: FusionNetwork) -> str:
     ]
     names = [shortened(_printable(name), 60) for name in signature.class_names]
     if not 0 < len(names) <= MAX_CLASS_NAMES:
-        names = [f"{n} {'labels' if signature.labels == 'multi-label' else signature.labels}"]
+        kind = "labels" if signature.labels == "multi-label" else signature.labels
+        names = ["1 value" if (kind, n) == ("values", 1) else f"{n} {kind}"]
     outputs = {
         "classes": f"logits (n, {n}), whose softmax gives the probabilities of",
         "multi-label": f"logits (n, {n}), whose sigmoids are the probabilities of",

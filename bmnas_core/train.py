@@ -301,7 +301,8 @@ def fit_by_epoch(
                         continue
                     if config.modality_dropout:
                         inputs = drop_modalities(inputs, task, config.modality_dropout)
-                    inputs = _given(inputs, net, source.gaps or config.modality_dropout > 0)
+                    if source.gaps or config.modality_dropout:
+                        inputs = without_gaps(inputs, net, source)
                     value = loss(net(inputs), labels) * (part.shape[-1] / batches[b].shape[-1])
                     value.backward()
                     of_batch.append(value.detach())
@@ -369,8 +370,9 @@ def outputs_of(
     with torch.no_grad():
         rows = torch.arange(source.size(split)) if rows is None else rows
         batches = source.batches(split, rows.split(source.eval_batch_size))
-        gaps = source.gaps
-        parts = [(net(_given(x, net, gaps)), labels) for x, labels in batches if len(labels)]
+        if source.gaps:
+            batches = ((without_gaps(inputs, net, source), labels) for inputs, labels in batches)
+        parts = [(net(inputs), labels) for inputs, labels in batches if len(labels)]
     net.train(training)
     if not parts:
         raise DataError(f"split {split!r}: none of its samples can be read")
@@ -395,11 +397,16 @@ def _outputs_for(task: Task, net: nn.Module, outputs: Tensor) -> Tensor:
     return task.targets.standardised(learned.in_units(outputs))
 
 
-def _given(features: dict[str, Tensor], net: nn.Module, gaps: bool) -> dict[str, Tensor]:
-    """Features as a network reads them: zeros for ``gaps``, unless it knows them, which are NaN."""
-    if not gaps or getattr(net, "gaps", False):
+def without_gaps(
+    features: dict[str, Tensor], net: nn.Module | None, source: Source
+) -> dict[str, Tensor]:
+    """Features as a network reads them: NaN of a gap if it knows gaps, else the mean of train."""
+    if getattr(net, "gaps", False) or not isinstance(source, FeatureBank):
         return features
-    return {name: values.nan_to_num(0.0) for name, values in features.items()}
+    return {
+        name: torch.where(values.isnan(), source.means[name], values)
+        for name, values in features.items()
+    }
 
 
 def drop_modalities(features: dict[str, Tensor], task: Task, p: float) -> dict[str, Tensor]:

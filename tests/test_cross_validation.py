@@ -205,7 +205,8 @@ def test_a_result_has_every_score_prediction_and_genotype():
         row = found.table.set_index("network").loc[network]
         assert row["mean"] == pytest.approx(own["score"].mean())
         assert row["std"] == pytest.approx(own["score"].std())
-        assert (row["low"], row["high"]) == corrected_interval(own["score"].to_numpy(), 0.5)
+        low, high = corrected_interval(own["score"].to_numpy(), 0.5)
+        assert (row["low"], row["high"]) == (max(low, 0.0), min(high, 1.0))  # accuracy's limits
     own = found.scores.set_index(["network", "repeat", "fold"])["score"]
     difference = (own["A alone"] - own["BM-NAS"]).to_numpy()
     row = found.table.set_index("network").loc["A alone"]
@@ -343,6 +344,17 @@ def test_a_regression_is_cross_validated_in_the_labels_units():
     whole = float(errors.square().mean().sqrt())
     own = found.scores[found.scores["network"] == "BM-NAS"]["score"]
     assert whole == pytest.approx(float(np.sqrt((own**2).mean())), rel=1e-4)
+
+
+def test_folds_keep_the_tasks_own_groups_whole_unless_others_are_given():
+    groups = np.arange(60) // 4
+    task = own_task(60, 2.0, groups=groups)
+    for fold in make_folds(task, 3):
+        own = [{int(groups[row]) for row in rows} for rows in rows_of(fold.task).values()]
+        assert not (own[0] & own[1] or own[0] & own[2] or own[1] & own[2])
+    others = np.arange(60) // 6
+    tests = [set(others[list(rows_of(f.task)["test"])]) for f in make_folds(task, 3, others)]
+    assert sum(map(len, tests)) == len(set(others))
 
 
 def mean_loss(logits, labels):

@@ -161,6 +161,22 @@ def test_every_quick_baseline_reads_zeros_for_gaps():
     assert table["MLP of two layers"]["test"] > 0.6
 
 
+def test_baselines_read_the_mean_of_train_at_a_gap_wherever_zero_lies():
+    features, labels = arrays()
+    mask, found = np.arange(N) % 4 > 0, []
+    for offset in (0.0, 1000.0):
+        moved = {**features, "Audio": features["Audio"] + offset}
+        how = {"config": SMALL, "search_config": QUICK, "present": {"Audio": mask}}
+        task = bm.Task.from_features("mine", moved, labels, **how)
+        means = bm.FeatureBank.shared(task, None, "cpu").means["Audio_1"]
+        train = task.split("train").index[:, 1]
+        expected = moved["Audio"][train[train >= 0].numpy()].mean(0)
+        np.testing.assert_allclose(means[:, 0].numpy(), expected, rtol=1e-5)
+        table = bm.compare(task, ["logistic regression"], device="cpu", progress=False)
+        found.append(table["logistic regression"]["test"])
+    assert found[0] == pytest.approx(found[1], abs=0.05)
+
+
 def test_gaps_are_kept_on_disk_and_in_memory_alike(tmp_path):
     task = own_task()
     rows = torch.arange(20)

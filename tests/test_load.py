@@ -134,11 +134,25 @@ def test_what_cannot_be_loaded_is_said(arrays, tmp_path):
         bm.load_features(tmp_path)
 
 
+def test_unnamed_arrays_have_the_files_name_and_unused_columns_are_named(tmp_path):
+    np.savez(tmp_path / "audio.npz", np.zeros((9, 4)), np.zeros((9, 3, 5)))
+    np.save(tmp_path / "text.npy", np.zeros((9, 2)))
+    table = pd.DataFrame({"label": np.arange(9) % 3, "speaker": np.arange(9)})
+    table.to_csv(tmp_path / "labels.tsv", index=False, sep="\t")
+    message = r"labels.tsv: columns \['speaker'\] are not used; label, split and group would be"
+    with pytest.warns(bm.DataWarning, match=message):
+        found = bm.load_features(tmp_path)
+    names = {modality: list(arrays) for modality, arrays in found["features"].items()}
+    assert names == {"audio": ["audio_1", "audio_2"], "text": ["text_1"]}
+    assert found["labels"].tolist() == (np.arange(9) % 3).tolist()
+
+
 def test_describe_prints_what_a_task_would_be(arrays, tmp_path):
     path = write("npy", arrays, tmp_path)
     done = CliRunner().invoke(app, ["data", "describe", str(path)])
     assert done.exit_code == 0, done.output
-    assert "Video     Video_early  30 × 3 × 4  float32" in done.output
+    assert "samples × channels × …" in done.output
+    assert "Video     Video_early  30 × 3 × 4              float32" in done.output
     assert "3 classes, accuracy; 18 train" in done.output and "settings: C 32, L 4" in done.output
     (path / "labels.npy").unlink()
     assert "no labels" in CliRunner().invoke(app, ["data", "describe", str(path)]).output

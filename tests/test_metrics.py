@@ -238,6 +238,18 @@ def test_class_weights_and_smoothing_are_in_the_loss():
     torch.testing.assert_close(metric_of(several).loss(logits, labels), expected)
 
 
+def test_scikit_learns_models_have_the_class_weights_too():
+    from bmnas_core.baselines.classical import _class_weights
+    from bmnas_core.baselines.context import BaselineContext
+
+    labels = ["a"] * 60 + ["b"] * 30
+    weighted = task_of(labels, class_weights=(1.0, 9.0))
+    context = BaselineContext(weighted, bm.TrainConfig(), 0, torch.device("cpu"))
+    assert _class_weights(context) == {0: 1.0, 1: 9.0}
+    table = compare(weighted, ["logistic regression", "gradient boosting"], device="cpu")
+    assert all(0 <= entry["test"] <= 1 for entry in table.values())
+
+
 def test_a_threshold_says_when_a_class_is_predicted():
     hot = np.eye(3, dtype=int)[np.arange(N) % 3]
     low, high = (task_of(hot, threshold=t, metric="micro_f1") for t in (0.1, 0.9))

@@ -5,6 +5,7 @@ import random
 from contextlib import suppress
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from random_networks import random_example
@@ -501,6 +502,27 @@ def test_without_an_example_a_program_reads_pooled_features():
     used = {name: x.expand(-1, -1, length).contiguous() for name, x in used.items()}
     module = bm.export_program(example.net).module()
     torch.testing.assert_close(module(used), example.values(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_program_reads_a_tasks_arrays_as_they_are(tmp_path):
+    random = np.random.default_rng(0)
+    features = {"Sound": random.normal(size=(30, 3, 9)), "Text": random.normal(size=(30, 4))}
+    task = bm.Task.from_features("mine", features, np.arange(30) % 2)
+    step = (bm.StepGenotype("sum", ("X", "Y")),)
+    genotype = bm.Genotype(task.features, (bm.CellGenotype(task.features, step),))
+    config = bm.TrainConfig(epochs=1)
+    net, _ = bm.train(genotype, task, config, device="cpu", progress=False)
+    assert net.signature.shapes == {"Sound_1": (3, 9), "Text_1": (4,)}
+    bm.save_network(net, tmp_path / "n.safetensors")
+    module = bm.export_program(bm.load_network(tmp_path / "n.safetensors")).module()
+    given = {f"{name}_1": torch.from_numpy(a).float() for name, a in features.items()}
+    found = module(given).softmax(1).detach().numpy()
+    np.testing.assert_allclose(found, bm.predict(net, features).to_numpy(), atol=1e-5)
+    done = CliRunner().invoke(
+        app,
+        ["export", str(tmp_path / "n.safetensors"), "--torch-export", "-o", f"{tmp_path}/n.pt2"],
+    )
+    assert "input Sound_1: (n, 3, 9)\ninput Text_1: (n, 4)" in done.output
 
 
 def test_backbones_are_exported_too(trained, task):

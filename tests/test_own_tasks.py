@@ -179,6 +179,18 @@ def test_a_group_comes_into_one_split(seed, groups):
     assert sum(map(len, found)) == len(set(own)) and all(found)
 
 
+def test_groups_stay_with_the_samples_and_may_come_with_given_splits():
+    names = np.array(["train", "dev", "test"])[np.arange(N) // 20 % 3]
+    groups = [f"speaker {k // 5}" for k in range(N)]
+    task = own_task(splits=names, groups=groups)
+    for split in SPLITS:
+        own = task.split(split)
+        assert own.groups.tolist() == [
+            sorted(set(groups)).index(groups[row]) for row in own.index[:, 0]
+        ]
+    assert len(task.split("train+validation").groups) == 40
+
+
 def test_splits_may_be_names_rows_or_booleans():
     names = np.array(["train", "dev", "test"])[np.arange(N) // 20 % 3]
     rows = [np.flatnonzero(names == name) for name in ("train", "dev", "test")]
@@ -343,7 +355,7 @@ WRONG = {
     ),
     "weights of values": (
         {"labels": np.arange(N) / 7, "class_weights": "balanced"},
-        "class_weights: found 'balanced'; allowed: 'balanced', or 1 numbers",
+        "class_weights: found 'balanced'; allowed: None for a regression",
     ),
     "two weights": (
         {"class_weights": (1.0, 2.0)},
@@ -432,9 +444,12 @@ WRONG = {
         "splits: train: found an array",
     ),
     "groups": ({"groups": range(50)}, "groups: found 50 rows; allowed: 60 rows"),
-    "groups and rows": (
-        {"groups": range(N), "splits": [range(30), range(30, 40), range(40, N)]},
-        "groups: found groups beside splits that are given",
+    "a group in two splits": (
+        {
+            "groups": [f"speaker {k // 20}" for k in range(N)],
+            "splits": [range(30), range(30, 40), range(40, N)],
+        },
+        "groups: found 'speaker 1' in 'train' and 'validation'; allowed: each in one split",
     ),
     "two groups": ({"groups": [0, 1] * 30}, "split '(validation|test)': found no samples"),
     "a metric": ({"metric": "acuracy"}, "acuracy"),

@@ -216,7 +216,7 @@ WRONG = {
     ),
     "features too few": (
         {"inputs": A | {"Image": A["Image"][:1]}},
-        "Image: features: found 1; allowed: 2: Image_1, Image_2",
+        "Image: features: found 1; allowed: 2: Image_1, Image_2 (raw inputs need task=)",
     ),
     "another feature": (
         {"inputs": A | {"Image": {"Image_7": A["Image"][0]}}},

@@ -20,7 +20,7 @@ from ..registry import Registry, takes
 from ..runtime import resolve_device, seeded
 from ..search import Search, SearchConfig
 from ..tasks.task import Task, as_task
-from ..train import TrainConfig, evaluate, fit, train
+from ..train import TrainConfig, evaluate, fit, train, without_gaps
 
 #: What a baseline yields: names in the table, each with its trained networks.
 Entries = Iterator[tuple[str, list[nn.Module]]]
@@ -107,11 +107,11 @@ class BaselineContext:
     def samples(self) -> tuple[dict[str, Tensor], Tensor]:
         """All that the recipe trains on: features by name, each (n, C_i, L), and labels.
 
-        What a sample lacks is zeros, as for all baselines without Cells.
+        What a sample lacks is the mean of train, as for all baselines without Cells.
         """
         bank = FeatureBank.shared(self.task, self.config.L, self.device, self.bank)
         features, labels = bank.batch(self.config.data, torch.arange(bank.size(self.config.data)))
-        return {name: values.nan_to_num(0.0) for name, values in features.items()}, labels
+        return without_gaps(features, None, bank) if bank.gaps else features, labels
 
     def train(self, genotype: Genotype, config: TrainConfig | None = None) -> nn.Module:
         """The fusion network of a genotype, trained, by the context's recipe by default."""
@@ -191,6 +191,8 @@ def compare(
     on_baseline: Callable[[str, dict[str, dict]], None] | None = None,
 ) -> dict[str, dict]:
     """Train baselines and score each of their networks once.
+
+    Of a task whose samples lack modalities, networks without Cells read the mean of train instead.
 
     Args:
         names: of :data:`BASELINES`; the quick ones by default.

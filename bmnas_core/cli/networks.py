@@ -52,7 +52,9 @@ def export(
     if not trained and loaded is None:
         raise BmnasError("--task", "none for a genotype", "the task whose network it is")
     if torch_export:
-        export_program(found, out)
+        (example,), _ = export_program(found, out).example_inputs
+        for name, part in sorted(example.items()):
+            typer.echo(f"input {name}: (n, {', '.join(map(str, part.shape[1:]))})")
     else:
         text = network_source(found) if trained else found.to_source(loaded)
         with atomic_write(out) as beside:

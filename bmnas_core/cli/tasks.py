@@ -75,7 +75,7 @@ def describe(
         for modality, arrays in found["features"].items()
         for name, array in arrays.items()
     ]
-    typer.echo(table(rows, ("modality", "feature", "shape", "type")))
+    typer.echo(table(rows, ("modality", "feature", "samples × channels × …", "type")))
     if "labels" not in found:
         typer.echo(
             "\nno labels: a file labels.npy, or a table with a column label, would hold them"

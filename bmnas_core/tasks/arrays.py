@@ -319,7 +319,9 @@ def checked_weights(weights: object, labels: Tensor, classes: int) -> tuple[floa
     (n, classes) are how many samples lack a class for each that has it. Raises TaskError.
     """
     allowed = f"'balanced', or {classes} numbers above 0"
-    if isinstance(weights, str) and weights == "balanced" and not labels.is_floating_point():
+    if labels.is_floating_point():
+        raise TaskError("class_weights", quoted(weights), "None for a regression")
+    if isinstance(weights, str) and weights == "balanced":
         if labels.dim() == 1:
             found = len(labels) / (classes * labels.bincount(minlength=classes))
         else:
@@ -329,7 +331,7 @@ def checked_weights(weights: object, labels: Tensor, classes: int) -> tuple[floa
     array = (
         np.empty(0) if isinstance(weights, str) else _as_numpy("class_weights", weights, allowed)
     )
-    if array.shape != (classes,) or array.dtype.kind not in "iuf" or labels.is_floating_point():
+    if array.shape != (classes,) or array.dtype.kind not in "iuf":
         raise TaskError("class_weights", quoted(weights), allowed)
     return tuple(array.astype(float).tolist())
 
@@ -344,11 +346,11 @@ def split_rows(
             fractions and arrays in a dict by split or in the order train, validation, test.
         labels: fractions of classes or values (n,) are stratified: each class, or tenth of the
             values, is split alike.
-        groups: (n,) with fractions: samples with the same value come into the same split.
+        groups: (n,): samples with the same value are in the same split.
         seed: of the random split by fractions.
 
-    Raises TaskError for other splits, for a row in two of them, for fewer than two samples in
-    one, a class or label without samples in train, or values that are all the same there.
+    Raises TaskError for other splits, for a row or group in two of them, for fewer than two samples
+    in one, a class or label without samples in train, or values that are all the same there.
     """
     n, parts = len(labels), splits
     if isinstance(splits, Mapping):
@@ -363,8 +365,6 @@ def split_rows(
             named[name] = part
         parts = [named.get(name, ()) for name in SPLITS]
     fractions = _as_fractions(parts)
-    if groups is not None and fractions is None:
-        raise TaskError("groups", "groups beside splits that are given", "groups with fractions")
     if fractions is not None:
         rows = _by_fractions(fractions, labels, groups, seed)
     elif isinstance(parts, (list, tuple)) and len(parts) == 3 and not all(map(_is_name, parts)):
@@ -377,6 +377,8 @@ def split_rows(
             samples = "1 sample" if len(own) else "no samples"
             raise TaskError(f"split {name!r}", samples, "at least two")
     _check_disjoint(found)
+    if groups is not None:
+        _check_groups(group_numbers(groups, n), groups, found)
     _check_classes(labels, found["train"])
     return found
 
@@ -525,6 +527,15 @@ def _check_disjoint(rows: dict[str, Tensor]) -> None:
         if len(both):
             where = f"in {first!r} and {second!r}"
             raise TaskError("splits", f"row {int(both[0])} {where}", "each row once")
+
+
+def _check_groups(numbers: np.ndarray, groups: object, rows: dict[str, Tensor]) -> None:
+    """Refuse a group in two splits."""
+    for first, second in combinations(SPLITS, 2):
+        both = np.intersect1d(numbers[rows[first]], numbers[rows[second]])
+        if len(both):
+            name = quoted(list(groups)[int(np.flatnonzero(numbers == both[0])[0])])
+            raise TaskError("groups", f"{name} in {first!r} and {second!r}", "each in one split")
 
 
 def _check_classes(labels: Tensor, train: Tensor) -> None:

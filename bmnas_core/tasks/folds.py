@@ -41,7 +41,8 @@ def all_samples(task: Task) -> Split:
     known = (joined.index >= 0).int().argmax(1, keepdim=True)  # the first that is no gap
     keys = torch.cat([joined.index.flip(1), joined.index.gather(1, known)], dim=1)
     order = torch.from_numpy(np.lexsort(keys.T.numpy()))
-    return Split("all", joined.index[order], joined.labels[order])
+    groups = None if joined.groups is None else joined.groups[order]
+    return Split("all", joined.index[order], joined.labels[order], groups)
 
 
 def make_folds(
@@ -63,7 +64,7 @@ def make_folds(
     Args:
         folds: how many, from 2 to the number of samples.
         groups: (n,) whole numbers or texts, such as who speaks, in the order of
-            :func:`all_samples`.
+            :func:`all_samples`; by default the task's own, if it has any.
         validation: share of the samples outside the test split.
         seed, repeat: fix the random cuts.
         readable: (n,) booleans; other samples are left out.
@@ -83,6 +84,7 @@ def make_folds(
     validation = as_type(validation, float, "validation", TaskError)
     if not 0 < validation < 1:
         raise TaskError("validation", validation, "a share above 0 and below 1")
+    groups = samples.groups if groups is None else groups
     units = connected(samples.index, groups)[rows.numpy()]
     if (number := len(np.unique(units))) < folds:
         place = "samples that share items" if groups is None else "groups"

@@ -2,14 +2,16 @@
 
 import os
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import quoted
-from .inputs import DataError
+from .inputs import DataError, DataWarning
 
 #: What a key, file or column without features may be called → the argument that it becomes.
 SPECIAL = {name + s: name + "s" for name in ("label", "split", "group") for s in ("", "s")}
@@ -22,11 +24,11 @@ def load_features(path: str | os.PathLike) -> dict[str, object]:
     """Arrays on disk as arguments of :meth:`Task.from_features`: ``features``, ``labels``, ….
 
     ``path`` is a folder of ``.npy`` files, an ``.npz``, an HDF5 or a safetensors file, or a folder
-    of such files; beside them a ``.csv`` or ``.parquet`` with columns ``label``, ``split`` and
-    ``group``, of which the last two may be missing. These may be arrays, too. Each other array is a
-    feature: ``Video/early`` belongs to the modality Video, so does ``Video_2``, and ``Text`` is the
-    one feature of its modality. Columns ``label_sad``, ``label_old`` of 0 and 1 make a multi-hot
-    matrix.
+    of such files; beside them a ``.csv``, ``.tsv`` or ``.parquet`` with columns ``label``,
+    ``split`` and ``group``, of which the last two may be missing; a DataWarning names other
+    columns. These may be arrays, too. Each other array is a feature: ``Video/early`` belongs to the
+    modality Video, so does ``Video_2``, and ``Text`` is the one feature of its modality. Columns
+    ``label_sad``, ``label_old`` of 0 and 1 make a multi-hot matrix.
 
     ``.npy`` files, safetensors and plain datasets of HDF5 are mapped, not read, so that they may be
     larger than memory. Nothing is unpickled. Raises DataError for a file that is missing, damaged
@@ -85,7 +87,8 @@ def _npz(file: Path, own: str) -> Entries:
     try:
         with np.load(file, allow_pickle=False) as archive:
             for key in sorted(archive.files, key=lambda key: _numbers_in_order(Path(key))):
-                yield key, archive[key]
+                unnamed = re.fullmatch(r"arr_(\d+)", key)  # by np.savez of arrays without names
+                yield f"{own}_{int(unnamed[1]) + 1}" if unnamed else key, archive[key]
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(f"{file}: found no archive of arrays ({error})") from None
 
@@ -128,7 +131,9 @@ def _hdf5(file: Path, own: str) -> Entries:
 def _table(file: Path, own: str) -> Entries:
     import pandas as pd
 
-    read = pd.read_parquet if file.suffix.lower() == ".parquet" else pd.read_csv
+    separator = "\t" if file.suffix.lower() == ".tsv" else ","
+    read = partial(pd.read_csv, sep=separator)
+    read = pd.read_parquet if file.suffix.lower() == ".parquet" else read
     try:
         table = read(file)
     except (ValueError, OSError, ImportError) as error:  # pandas' and pyarrow's are ValueErrors
@@ -139,6 +144,10 @@ def _table(file: Path, own: str) -> Entries:
     if not known and not several:
         allowed = "one at least of label, split, group, or label_… of 0 and 1"
         raise DataError(file, f"columns {quoted(list(columns))}", allowed)
+    others = [name for name in columns if name not in known and name not in several]
+    if others:
+        text = f"{file}: columns {quoted(others)} are not used; label, split and group would be"
+        warnings.warn(text, DataWarning, stacklevel=2)
     for name, values in known.items():
         yield name, values.to_numpy()
     if several:
@@ -148,5 +157,5 @@ def _table(file: Path, own: str) -> Entries:
 
 READERS = {
     ".npy": _npy, ".npz": _npz, ".safetensors": _safetensors, ".h5": _hdf5, ".hdf5": _hdf5,
-    ".csv": _table, ".parquet": _table,
+    ".csv": _table, ".tsv": _table, ".parquet": _table,
 }  # fmt: skip

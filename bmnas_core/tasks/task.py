@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -28,12 +29,16 @@ from .arrays import (
     checked_weights,
     default_settings,
     feature_arrays,
+    group_numbers,
     label_tensor,
     presence,
     split_rows,
 )
 from .dataset_inputs import DatasetInputs
 from .inputs import FeatureArrays, FileInputs, Inputs, first_readable
+
+#: Of up to so many classes a task prints the samples in each split.
+MAX_COUNTED = 12
 
 
 def _check_options(name: str, function: object) -> None:
@@ -105,6 +110,8 @@ class Modality:
         channels, inputs = self.channels, self.inputs
         if inputs is None and not isinstance(channels, dict):  # Modality(name, tapped, inputs)
             channels, inputs = None, channels
+        if isinstance(inputs, np.ndarray) and inputs.dtype.kind in "biuf":
+            inputs = torch.from_numpy(inputs)
         if isinstance(inputs, Dataset):
             inputs = DatasetInputs(inputs, name=self.name)
         elif isinstance(inputs, DatasetInputs):
@@ -203,6 +210,7 @@ class Split:
     name: str
     index: Tensor  # (n, modalities), integers
     labels: Tensor  # (n,) classes; (n, classes) of 0 and 1; (n,) or (n, values) of float32
+    groups: Tensor | None = None  # (n,) numbers of what must stay together in folds, or None
 
     def __post_init__(self):
         fit_fields(self, TaskError)
@@ -283,14 +291,16 @@ class Task:
             name: what tables and pictures call it.
             features: modality → an array, a list of arrays, or a dict from feature names to
                 arrays, of NumPy, also memory-mapped, or tensors: (n, C), (n, C, T), (n, C, H, W)
-                or (n, C, T, H, W). An array in a list is called ``Video_1``, …. They are not copied
-                and must not change.
+                or (n, C, T, H, W). An array in a list is called ``Video_1``, …. They are used as
+                they are: standardise columns of different units, by mean and deviation of train.
+                They are not copied and must not change.
             labels: class numbers from 0 on or class names, (n,); or a multi-hot matrix of 0 and 1,
                 (n, classes); or values for a regression, (n,) or, with a metric of values,
                 (n, values).
             splits: fractions for train, validation and test, stratified by class or value; or n
                 names of splits; or three arrays of row numbers, which may leave out rows.
-            groups: (n,), such as who speaks: with fractions, a group comes into one split whole.
+            groups: (n,), such as who speaks: a group is in one split only, and in one fold of a
+                cross-validation.
             present: modality → (n,) booleans, which samples have it. Where one is missing, its
                 arrays may hold anything.
             metric: a name in :data:`bmnas_core.metrics.METRICS`; by default accuracy, weighted F1
@@ -372,6 +382,7 @@ class Task:
             allowed = ", ".join(fitting(kind, classes))
             raise TaskError("metric", f"{metric!r} for {_described(kind, classes)}", allowed)
         rows = split_rows(splits, labels, groups, seed)
+        groups = None if groups is None else torch.from_numpy(group_numbers(groups, n))
         for split in ("validation", "test"):
             if problem := METRICS[metric].undefined(labels[rows[split]], classes):
                 allowed = f"labels for which metric {metric!r} is defined"
@@ -390,7 +401,10 @@ class Task:
             classes=classes,
             metric=metric,
             modalities=tuple(modalities),
-            splits={name: Split(name, index[own], labels[own]) for name, own in rows.items()},
+            splits={
+                name: Split(name, index[own], labels[own], None if groups is None else groups[own])
+                for name, own in rows.items()
+            },
             config=usual if config is None else config.with_defaults(usual),
             search_config=(search_config or SearchSettings()).with_defaults(usual_search),
             class_names=class_names or found,
@@ -534,7 +548,8 @@ class Task:
         if len(parts) == 1:
             return parts[0]
         index, labels = (torch.cat([getattr(p, k) for p in parts]) for k in ("index", "labels"))
-        return Split(name, index, labels)
+        groups = [part.groups for part in parts if part.groups is not None]
+        return Split(name, index, labels, torch.cat(groups) if len(groups) == len(parts) else None)
 
     def __repr__(self) -> str:
         name = f"{self.name!r} ({self.variant})" if self.variant else repr(self.name)
@@ -552,6 +567,12 @@ class Task:
         for name, config in own.items():
             given = {k: v for k, v in vars(config).items() if v is not None}
             lines.append(f"{name}: " + ", ".join(f"{k} {v}" for k, v in given.items()))
+        if self.label_kind == "classes" and self.classes <= MAX_COUNTED:
+            counts = [self.splits[s].labels.bincount(minlength=self.classes) for s in SPLITS]
+            each = [" / ".join(map(str, own)) for own in torch.stack(counts, 1).tolist()]
+            names = self.class_names or [f"class {k}" for k in range(self.classes)]
+            named = zip(names, each, strict=True)
+            lines.append("samples: " + ", ".join(f"{name} {count}" for name, count in named))
         _, *given = self.scoring.items()
         if given:
             lines.append("labels: " + ", ".join(f"{k} {quoted(v)}" for k, v in given))
