@@ -178,7 +178,9 @@ def tensor(name: str, function=None):
 
 
 LINEAR, CONV = "classifier.linear.weight", "reshape.layers.0.conv.weight"
-ALL_FIELDS = "format, genotype, channels, classes, C, L, dropout, gaps, signature, backbones, sha256"
+ALL_FIELDS = (
+    "format, genotype, channels, classes, C, L, dropout, gaps, signature, backbones, sha256"
+)
 NOT_FINITE = "found NaN, infinity or no values; allowed: finite numbers"
 SIZES = "by the sizes in the header"
 WRONG = [

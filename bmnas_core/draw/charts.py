@@ -275,7 +275,7 @@ def _panels(table) -> list[tuple]:
     found = []
     keys = [name for name in _keys(table) if name != "metric" or table["metric"].nunique() > 1]
     for (task, rule, *options), rows in table.groupby(keys, sort=False, dropna=False):
-        words = [task, f"rule {rule}" if isinstance(rule, str) else "", *options]
+        words = [task, f"rule {rule}" if isinstance(rule, str) and rule else "", *options]
         title = ", ".join(word for word in words if isinstance(word, str) and word)
         found.append((title, rows))
     return found

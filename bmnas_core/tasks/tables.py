@@ -1,4 +1,4 @@
-"""Real data that others measured, as tables: ``multiple_features``, ``diabetes``, ``breast_cancer``.
+"""Other people's data, as tables: ``multiple_features``, ``diabetes``, ``breast_cancer``.
 
 Each is a few lines on :meth:`Task.from_features`, and an example of how to use it.
 """
