@@ -3,12 +3,14 @@
 Each is a few lines on :meth:`Task.from_features`, and an example of how to use it.
 """
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ..errors import in_line
 from .arrays import split_rows
 from .files import DATA_SETS
 from .inputs import DataError
@@ -108,7 +110,7 @@ def _read_view(view: str) -> np.ndarray:
         wrong = np.flatnonzero(table[:, -1] != DIGITS)
         if len(wrong):
             found = f"{table[wrong[0], -1]:g} as digit of row {wrong[0]}"
-            raise DataError(csv, found, f"{DIGITS[wrong[0]]}: 200 of each digit, in order")
+            raise DataError(csv, found, f"{DIGITS[wrong[0]]}; 200 of each digit, in order")
         return table[:, :-1]
     if plain.is_file():
         return _read_numbers(plain, (len(DIGITS), columns))
@@ -121,9 +123,10 @@ def _read_view(view: str) -> np.ndarray:
 def _read_numbers(file: Path, shape: tuple[int, int], **how) -> np.ndarray:
     """A table of finite numbers in a text file. Raises DataError unless it has this shape."""
     try:
-        table = np.loadtxt(file, ndmin=2, **how)
+        with warnings.catch_warnings(action="ignore"):  # of an empty file; its shape is wrong too
+            table = np.loadtxt(file, ndmin=2, **how)
     except (ValueError, OSError) as error:
-        raise DataError(f"{file}: found no table of numbers ({error})") from None
+        raise DataError(f"{file}: found no table of numbers ({in_line(error)})") from None
     if table.shape != shape:
         found = f"{table.shape[0]:,} rows of {table.shape[1]}"
         raise DataError(file, found, f"{shape[0]:,} rows of {shape[1]}")
