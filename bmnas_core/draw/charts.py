@@ -215,12 +215,14 @@ def _draw_panel(ax, rows, highlight: str) -> None:
     places, scores, spread = range(len(rows)), rows["test"], rows["std"].fillna(0.0)
     ax.hlines(places, scores - spread, scores + spread, colors=colours)
     ax.scatter(scores, places, c=colours, s=26, zorder=3)
-    scaled, name = _has_error(_metrics(rows)[0]), f"test {_score_name(rows)}"
+    metric, name = _metrics(rows)[0], f"test {_score_name(rows)}"
+    scaled = _has_error(metric)
     if scaled:
         _scale_scores(ax, (scores - spread).min(), (scores + spread).max(), scores.max())
     seeds = rows["seeds"].max()
     over = f", mean ± standard deviation of {seeds} seeds" if seeds > 1 else ""
     scale = " (error on a log scale)" if scaled else ""
+    scale = scale or (" (lower is better)" if metric.direction == "min" else "")
     ax.set_xlabel(f"{name}{scale}{over}", fontsize=SMALL, loc="left")
     ax.set_yticks(places, list(map(printable, rows["network"])), parse_math=False)
     for label, colour in zip(ax.get_yticklabels(), colours, strict=True):
