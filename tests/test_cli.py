@@ -451,8 +451,9 @@ def test_cross_validate_writes_its_table_and_goes_on_from_kept_folds(tiny_regist
     assert done.exit_code == 0, done.output
     assert done.output.startswith("t.csv\n\ntiny: accuracy in 2 folds of 96 samples\n")
     rows = [line.split(",") for line in Path("t.csv").read_text().splitlines()]
-    assert rows[0][:5] == ["network", "mean", "std", "low", "high"]
-    assert {row[0] for row in rows[1:]} == {"BM-NAS", "logistic regression"}
+    assert rows[0][:6] == ["task", "metric", "folds", "repeats", "network", "mean"]
+    assert {row[4] for row in rows[1:]} == {"BM-NAS", "logistic regression"}
+    assert [row[:4] for row in rows[1:]] == [["tiny", "accuracy", "2", "1"]] * 2
     kept = sorted(os.listdir("folds"))
     assert kept == ["repeat_0_fold_0.safetensors", "repeat_0_fold_1.safetensors"]
     assert bmnas(*words).output == done.output

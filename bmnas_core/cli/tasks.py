@@ -302,8 +302,8 @@ def cross_validate(
 ) -> None:
     """Search, train and test on each fold of TASK's samples, beside baselines; write the table.
 
-    Its columns are those of `bm.cross_validate(task).table`: means with 95 % intervals that know
-    that folds share samples, and differences from BM-NAS on the same folds.
+    It has means with 95 % intervals, which allow for folds that share samples, and differences from
+    BM-NAS on the same folds, as `bm.cross_validate(task).table` does.
     """
     from ..cross_validation import cross_validate
 
@@ -311,8 +311,10 @@ def cross_validate(
     loaded = tasks.load_task(task, **_task_options(task, pairs(options)))
     how = {"baselines": names, "seed": seed, "device": device, "out": keep}
     found = cross_validate(loaded, folds, None, repeats, **how)
+    run = {"task": task, "metric": loaded.metric, "folds": folds, "repeats": repeats}
+    rows = found.table.assign(**run)[[*run, *found.table]]
     with atomic_write(path) as beside:
-        found.table.to_csv(beside, index=False, float_format="%.6g")
+        rows.to_csv(beside, index=False, float_format="%.6g")
     typer.echo(f"{path}\n\n{found}")
 
 
