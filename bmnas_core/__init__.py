@@ -77,6 +77,8 @@ _LATER = {
     ".benchmark": ("STRATEGIES", "StrategyError", "TabularBenchmark", "register_strategy"),
     ".export": ("ExportError", "export_program"),
     ".network_files": ("NetworkError", "load_network", "save_network"),
+    ".prediction": ("PredictionError", "predict"),
+    ".network_report": ("Report", "report"),
     ".source": ("network_source",),
     ".widgets": ("GenotypeEditor", "Scoreboard", "SearchStepper", "interactive", "side_by_side"),
 }

@@ -33,7 +33,7 @@ from .search import SearchConfig
 from .storage import read_tensors, write_tensors
 from .tasks.folds import Fold, all_samples, make_folds
 from .tasks.task import Task, TaskError
-from .train import TrainConfig, predict
+from .train import TrainConfig, outputs_of
 
 FORMAT = "bmnas-fold/1"
 BM_NAS = "BM-NAS"
@@ -263,7 +263,7 @@ def _run(context: BaselineContext, names: list[str]) -> _Result:
     seconds, source = time.perf_counter() - start, bank
     if hasattr(net, "reads_inputs"):  # its backbones are finetuned
         source = RawInputs(task, device=context.device, modalities=net.reads_inputs)
-    predictions, labels = predict(net, task, source, "test")
+    predictions, labels = outputs_of(net, task, source, "test")
     found = float(metric_of(task).score(predictions, labels))
     if task.targets is not None:
         predictions = task.targets.in_units(predictions)

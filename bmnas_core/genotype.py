@@ -16,16 +16,11 @@ from functools import partial
 from hashlib import sha256
 from itertools import permutations, starmap, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .errors import BmnasError, quoted
 from .published import PublishedCell, parse_published, write_published
 from .registry import Registry
 from .storage import atomic_write
-
-if TYPE_CHECKING:
-    from .tasks.task import Task
-    from .train import TrainConfig
 
 FORMAT = "bmnas-genotype/1"
 Pair = tuple[str, str]
@@ -60,6 +55,9 @@ class GenotypeError(BmnasError):
 class OperationError(BmnasError):
     """An operation that cannot be registered or does not exist."""
 
+
+#: What writes genotypes in forms that need more than a genotype; imported on demand.
+WRITERS = Registry("form", GenotypeError, on_demand={"source": f"{__package__}.source"})
 
 OPERATION_NAMES = (r"[a-z][a-z0-9_]*", "small letters, digits, underscores")
 
@@ -251,16 +249,15 @@ class Genotype:
             made.append(CellGenotype(inputs, tuple(starmap(StepGenotype, steps))))
         return cls(features, tuple(made))
 
-    def to_source(self, task: Task, config: TrainConfig | None = None) -> str:
+    def to_source(self, task, config=None) -> str:
         """The network of this genotype for a task as one PyTorch module that needs torch alone.
 
-        Its C, L and dropout are the task's or those of ``config``. It has the parameter names of
-        the network that :func:`~bmnas_core.train.train` gives, and the same outputs. Raises as
+        Its C, L and dropout are those of ``task``, a :class:`~bmnas_core.tasks.task.Task`, or of
+        ``config``, a :class:`~bmnas_core.train.TrainConfig`. It has the parameter names of the
+        network that :func:`~bmnas_core.train.train` gives, and the same outputs. Raises as
         ``train``, and SourceError for an operation whose class cannot stand alone.
         """
-        from .source import genotype_source  # from above: a genotype needs nothing else of it
-
-        return genotype_source(self, task, config)
+        return WRITERS["source"](self, task, config)
 
     def to_published(self) -> str:
         """The text that the released code prints for this genotype: ``Genotype(edges=…, …)``.

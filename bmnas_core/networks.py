@@ -10,8 +10,7 @@ import functools
 import math
 from collections.abc import Sequence
 from contextlib import contextmanager
-from itertools import product
-from typing import TYPE_CHECKING
+from itertools import islice, product
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +21,6 @@ from .config import Settings
 from .errors import BmnasError
 from .genotype import DEFAULT_OPERATIONS, CellGenotype, Genotype, Pair, StepGenotype
 from .ops import Attention, Reshape
-
-if TYPE_CHECKING:
-    from .signature import Signature
 
 
 class FeatureError(BmnasError):
@@ -216,14 +212,18 @@ class Hypernet(nn.Module):
             cells.append(CellGenotype(inputs, tuple(steps)))
         return Genotype(features, tuple(cells)), torch.stack(log_p).sum()
 
-    def mix(self, states: list[Tensor], pairs: Sequence[Pair] = ()) -> list[Tensor]:
+    def mix(
+        self, states: list[Tensor], pairs: Sequence[Pair] = (), first: Sequence[Tensor] = ()
+    ) -> list[Tensor]:
         """Outputs of the Cells, given reshaped features, each (N, C, L).
 
         The first Cells read the nodes named in ``pairs``, if any, in place of their mixtures.
+        ``first`` are outputs of the first Cells that are known already.
         """
-        states, features = list(states), tuple(self.reshape.channels)
+        states, features = [*states, *first], tuple(self.reshape.channels)
         edges = self.temperature(self.alpha).split(self.edges)
-        for i, (cell, logits) in enumerate(zip(self.cells, edges, strict=True)):
+        cells = islice(enumerate(zip(self.cells, edges, strict=True)), len(first), None)
+        for i, (cell, logits) in cells:
             if i < len(pairs):
                 names = grammar.cell_predecessors(features, i)
                 inputs = (states[names.index(name)] for name in pairs[i])
@@ -261,9 +261,14 @@ class FixedInputs(nn.Module):
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Pooled features, each (N, C_i, L) → logits (K, N, classes)."""
-        states = list(self.hypernet.reshape(features).values())
-        mixed = (self.hypernet.mix(states, pairs) for pairs in self.inputs)
-        return torch.stack([self.hypernet.classifier(cells) for cells in mixed])
+        states, outputs, cells = list(self.hypernet.reshape(features).values()), [], []
+        for before, pairs in zip([[], *self.inputs], self.inputs, strict=False):
+            same = [a == b for a, b in zip(before, pairs, strict=False)]
+            # In training each list has dropout of its own.
+            known = 0 if self.training else [*same, False].index(False)
+            cells = self.hypernet.mix(states, pairs, cells[:known])
+            outputs.append(self.hypernet.classifier(cells))
+        return torch.stack(outputs)
 
     def parameter_groups(self, config: Settings) -> list[nn.Parameter]:
         """What its training changes: the weights, not α, β, γ."""
@@ -279,7 +284,7 @@ class FusionNetwork(nn.Module):
     :func:`~bmnas_core.train.train` has made it for a task.
     """
 
-    signature: Signature | None = None
+    signature = None  # a Signature
 
     def __init__(
         self,

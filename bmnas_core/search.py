@@ -27,7 +27,7 @@ from .runtime import RNG_LOCK, as_seed, epoch_batches, resolve_device, seeded
 from .selection import RUNGS, SELECTIONS, check_genotype, derive, selection_for
 from .storage import read_tensors, write_tensors
 from .tasks.task import Task, as_task
-from .train import cosine_restarts, predict, score, scores
+from .train import cosine_restarts, outputs_of, score, scores
 
 FORMAT = "bmnas-search/2"
 OPTIMIZERS = ("weight_optimizer", "architecture_optimizer")
@@ -311,7 +311,7 @@ class Search(Iterator[SearchState]):
             path = derive(self.state.weights, self.config.selection).with_inputs(pairs)
             net = self.hypernet
         with self.hypernet.single_path(path):
-            outputs, labels = predict(net, self.task, self.bank, "validation", rows)
+            outputs, labels = outputs_of(net, self.task, self.bank, "validation", rows)
         outputs = outputs if path else outputs[0]
         return standard_error(self.metric, outputs, labels, self.seed)
 

@@ -12,7 +12,7 @@ import inspect
 import math
 from collections.abc import Iterator
 from dataclasses import fields
-from itertools import chain, islice
+from itertools import islice
 from statistics import fmean
 from typing import Protocol
 
@@ -34,7 +34,7 @@ from .networks import FixedInputs, Hypernet
 from .registry import Registry, takes
 from .runtime import generator, seeded
 from .tasks.task import Task
-from .train import TrainConfig, fit_by_epoch, fusion_network, predict
+from .train import TrainConfig, fit_by_epoch, fusion_network, outputs_of
 
 #: Perturbation reads this many samples of validation for every pair, and all of validation only
 #: for pairs that are then fewer than so many standard errors behind the best.
@@ -109,18 +109,21 @@ def argmax(weights: ArchitectureWeights, new_features: bool = False) -> Genotype
     """The published rule: each Cell takes the heaviest pair that no earlier Cell took.
 
     Earlier Cells are among the candidates, as in the paper (Yin et al. 2022, algorithm 1). With
-    ``new_features`` only features are, and each pair has one that no earlier Cell took.
+    ``new_features`` only features are, and each pair has one that no earlier Cell took; a pair that
+    would leave none for a later Cell is left.
     """
     features, cells = weights.features, []
     for i, gamma in enumerate(weights.gamma):
         taken = [cell.inputs for cell in cells]
         pairs = free_pairs(cell_predecessors(features, i), taken)
         if new_features:
-            used = set(chain(*taken))
-            pairs = [pair for pair in free_pairs(features) if not used.issuperset(pair)]
+            unused = set(features).difference(*taken)
+            most = len(unused) - (len(weights.gamma) - i - 1)  # the later Cells need one each
+            pairs = [p for p in free_pairs(features) if 0 < len(unused.intersection(p)) <= most]
         if not pairs:
-            what = f"{len(features)} features" if new_features else "pairs of predecessors"
-            raise SelectionError(f"cells[{i}]: all {what} are used by earlier Cells already")
+            found = f"{len(features)} features for {len(weights.gamma)} Cells"
+            allowed = f"at least {len(weights.gamma) + 1 if new_features else 2} features"
+            raise SelectionError(f"cells[{i}]: no pair of inputs", found, allowed)
         steps = []
         for j, op in enumerate(gamma.argmax(axis=1)):
             edges = weights.step_edges(i, j)
@@ -208,6 +211,7 @@ def selection_for(search: SearchView) -> Selection:
     rule = SELECTIONS[name]
     found = rule(search) if inspect.isclass(rule) else Selection(search)
     if not inspect.isclass(rule):
+        derive(search.state.weights, name)  # refuse at once what the rule has no genotype for
         found.steps = 0
     elif type(found.steps) is not int or found.steps < 1:
         place, allowed = f"selection {name!r}: steps", "an integer of 1 or more"
@@ -389,6 +393,6 @@ class Candidate:
         for record in self.records:
             if record["epoch"] >= epochs:
                 break
-        outputs, labels = predict(self.net, *self.data, "validation")
+        outputs, labels = outputs_of(self.net, *self.data, "validation")
         self.score = float(self.metric.score(outputs, labels))
         self.error = standard_error(self.metric, outputs, labels, self.seed)

@@ -16,7 +16,7 @@ from torch import nn
 from . import ops
 from .class_source import Import, class_source
 from .errors import SourceError, check_type, shortened
-from .genotype import OPERATIONS, CellGenotype, Genotype, cell_name, step_name
+from .genotype import OPERATIONS, WRITERS, CellGenotype, Genotype, cell_name, step_name
 from .networks import FusionNetwork
 from .runtime import seeded
 from .signature import Signature
@@ -58,6 +58,7 @@ def network_source(net: nn.Module) -> str:
     return "\n".join(map(_with_noqa, "\n\n\n".join(parts).split("\n"))) + "\n"
 
 
+@WRITERS.register("source")
 def genotype_source(genotype: Genotype, task: Task, config: TrainConfig | None = None) -> str:
     """Source of a genotype's network before training, see :meth:`Genotype.to_source`."""
     config = TrainConfig.from_optional(config).with_defaults(as_task(task).config)

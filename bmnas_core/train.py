@@ -343,7 +343,7 @@ def score(
     net: nn.Module, task: Task, source: Source, split: str, rows: Tensor | None = None
 ) -> float:
     """Score of a network on a split of a source, or on rows of it, in evaluation mode."""
-    logits, labels = predict(net, task, source, split, rows)
+    logits, labels = outputs_of(net, task, source, split, rows)
     return float(metric_of(task).score(logits, labels))
 
 
@@ -351,12 +351,12 @@ def scores(
     net: nn.Module, task: Task, source: Source, split: str, rows: Tensor | None = None
 ) -> list[float]:
     """The same of each network of an ensemble, which gives logits (K, n, classes)."""
-    logits, labels = predict(net, task, source, split, rows)
+    logits, labels = outputs_of(net, task, source, split, rows)
     metric = metric_of(task)
     return [float(metric.score(part, labels)) for part in logits]
 
 
-def predict(
+def outputs_of(
     net: nn.Module, task: Task, source: Source, split: str, rows: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Logits and labels of (rows of) a split: (n, classes), or (K, n, classes) of K networks.

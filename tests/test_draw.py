@@ -34,6 +34,7 @@ from bmnas_core.draw import (
     draw_results,
     draw_trajectories,
 )
+from bmnas_core.draw import charts as chart_module
 from bmnas_core.draw.genotypes import graph
 from bmnas_core.errors import BmnasError
 from bmnas_core.genotype import OPERATIONS, CellGenotype, Genotype, StepGenotype
@@ -195,11 +196,10 @@ def test_text_is_legible_at_800_pixels():
 
 
 def test_a_block_is_as_wide_as_its_name_needs():
-    features = ["a", "W" * 28, "i" * 28, "日" * 28, "x" * 90]
-    one = Genotype(features, [cell(("a", "x" * 90), ("sum", ("X", "Y")))])
     widths = []
-    for i in range(5):
-        d = parts(draw(one), "node")[f"f{i}"].find(f"{SVG}path").get("d")
+    for name in ("a", "W" * 28, "i" * 28, "日" * 28, "x" * 90):
+        one = Genotype([name, "b"], [cell((name, "b"), ("sum", ("X", "Y")))])
+        d = parts(draw(one), "node")["f0"].find(f"{SVG}path").get("d")
         xs = [float(point.partition(",")[0]) for point in d.strip("M").replace("C", " ").split()]
         widths.append(max(xs) - min(xs))
     assert widths[0] < 40
@@ -605,8 +605,11 @@ def test_features_have_the_colours_of_their_modalities_and_other_candidates_thei
     found = {line.get_label(): to_hex(line.get_color()).upper() for line in panel.get_lines()}
     for k, modality in enumerate(THREE):
         assert found[f"{modality}_1"] == found[f"{modality}_2"] == canvas.MODALITIES[k][0]
-    assert len({found["Image_1"], found["Audio_1"], found["Text_1"], found["C1"], found["C2"]}) == 5
-    assert all(text.get_color() == found[text.get_text()] for text in panel.texts)
+    assert found["C1"] == found["C2"] == canvas.SEARCHED
+    assert len({found["Image_1"], found["Audio_1"], found["Text_1"], found["C1"]}) == 4
+    styles = {line.get_label(): line.get_linestyle() for line in panel.get_lines()}
+    assert (styles["C1"], styles["C2"], styles["Text_2"]) == ("-", "--", "-")
+    assert all(to_hex(text.get_color()).upper() == found[text.get_text()] for text in panel.texts)
 
 
 def test_curves_show_losses_scores_and_changes():
@@ -670,14 +673,29 @@ def test_more_histories_than_colours_are_told_apart_by_dashes():
 
 
 def test_names_at_the_ends_of_many_lines_do_not_overlap():
-    history = a_history(IMAGE_AUDIO, (3,) * 10, 1, 1, "pair")
+    history = a_history(IMAGE_AUDIO, (3,) * 6, 1, 1, "pair")
     panel = draw_trajectories(history)[0]
     panel.figure.draw_without_rendering()
     boxes = sorted(map(Text.get_window_extent, panel.texts), key=lambda box: box.y0)
-    assert len(boxes) == 20
+    assert len(boxes) == 12 == len(panel.get_lines())
     assert all(low.y1 <= high.y0 for low, high in zip(boxes, boxes[1:], strict=False))
     assert boxes[0].y0 > panel.bbox.y0 - 10 and boxes[-1].y1 < panel.bbox.y1 + 10
     assert all(box.x1 <= panel.figure.bbox.x1 for box in boxes)
+
+
+def test_of_more_candidates_those_with_the_highest_peaks_are_named():
+    history = SearchHistory(a_history(IMAGE_AUDIO, (3,) * 10, 1, 1, "pair").about)
+    start = a_history(IMAGE_AUDIO, (3,) * 10, 1, 1, "pair")[0]
+    for step in range(3):
+        history.append(replace(spread(start, step), step=step))
+    for panel in draw_trajectories(history):
+        assert panel.get_title("left").endswith(" (12 of 20 named)")
+        lines = {line.get_label(): line for line in panel.get_lines()}
+        peaks = {name: line.get_ydata().max() for name, line in lines.items()}
+        named = {text.get_text() for text in panel.texts}
+        assert named == set(sorted(peaks, key=peaks.get)[-12:])
+        widths = {name: line.get_linewidth() for name, line in lines.items()}
+        assert max(widths[name] for name in set(lines) - named) < min(map(widths.get, named))
 
 
 def test_of_operations_with_the_same_label_only_the_chosen_one_is_framed(monkeypatch):
@@ -1192,8 +1210,9 @@ def test_charts_saved_in_the_kits_style_have_the_same_bytes_each_time():
 
 
 @pytest.mark.filterwarnings("ignore:Glyph .* missing")
-def test_any_names_are_shown_as_they_are_in_charts():
+def test_any_names_are_shown_as_they_are_in_charts(monkeypatch):
     hostile = [*HOSTILE, "$\\frac{1}$", "_a"]
+    monkeypatch.setattr(chart_module, "NAMED", len(hostile))
     about = a_history(IMAGE_AUDIO, (3,), 1, 1, "pair").about
     history = SearchHistory({**about, "features": hostile})
     history.append(state_for(hostile, 1, 1, "pair"))

@@ -251,6 +251,22 @@ def test_a_notebook_shows_no_error(notebook):
         assert not errors, f"{errors[0]['ename']}: {errors[0]['evalue']}"
 
 
+@pytest.mark.parametrize(
+    ("tag", "most", "calls"),
+    [
+        ("ten-lines", 10, ["Task.from_features(", "bm.draw(", "bm.evaluate("]),
+        ("five-lines", 5, ["save_network(", "load_network(", "network_source(", "bm.predict("]),
+    ],
+)
+def test_notebook_09_goes_from_arrays_to_a_network_in_as_many_lines_as_it_says(tag, most, calls):
+    path = ROOT / "notebooks" / "09_own_task.ipynb"
+    found = [c for c in cells(path, "code") if tag in c["metadata"].get("tags", [])]
+    (text,) = map(source, found)
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    assert len(lines) <= most and "class " not in text and ";" not in text
+    assert all(call in text for call in calls)
+
+
 def test_a_notebook_is_under_one_megabyte(notebook):
     assert notebook.stat().st_size < 1_000_000
 

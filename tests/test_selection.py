@@ -94,7 +94,7 @@ def test_the_released_rule_takes_raw_features_and_asks_for_a_new_one():
 
 
 def test_the_released_rule_says_when_features_run_out():
-    with pytest.raises(SelectionError, match=r"cells\[2\]: all 3 features are used"):
+    with pytest.raises(SelectionError, match=r"cells\[0\]: no pair of inputs: found 3 features"):
         derive(with_alpha(weights(N=3), (2, 0), (0, 1), (1, 2)), "released")
 
 

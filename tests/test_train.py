@@ -31,7 +31,7 @@ from bmnas_core.config import Settings
 from bmnas_core.features import RawInputs
 from bmnas_core.metrics import METRICS, metric_of
 from bmnas_core.tasks import DataWarning
-from bmnas_core.train import EndToEnd, Unimodal, _micro_batches, predict
+from bmnas_core.train import EndToEnd, Unimodal, _micro_batches, outputs_of
 
 TEXT = """{"format": "bmnas-genotype/1",
  "features": ["Image_1", "Image_2", "Audio_1", "Audio_2"],
@@ -211,14 +211,14 @@ def test_samples_that_cannot_be_read_are_left_out_of_live_training_and_counted(t
     said = [str(w.message) for w in caught if issubclass(w.category, DataWarning)]
     assert said[0].startswith("items that cannot be read: 2 left out: ")
     with pytest.warns(DataWarning, match="cannot be read: 1 left out"):
-        logits, labels = predict(net, task, RawInputs(task, modalities=("Image",)), "test")
+        logits, labels = outputs_of(net, task, RawInputs(task, modalities=("Image",)), "test")
     assert len(logits) == len(labels) == 23
 
 
 def test_multi_label_tasks_use_binary_cross_entropy_and_weighted_f1():
     task = tiny_task(metric="weighted_f1")
     net, history = train(GENOTYPE, task, TrainConfig(epochs=12), **QUICK)
-    logits, labels = predict(net, task, FeatureBank.shared(task, None, "cpu"), "test")
+    logits, labels = outputs_of(net, task, FeatureBank.shared(task, None, "cpu"), "test")
     expected = f1_score(labels, logits.sigmoid() > 0.5, average="weighted", zero_division=0)
     assert evaluate(net, task, "test") == pytest.approx(expected)
     assert expected > 0.5

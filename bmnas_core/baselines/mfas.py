@@ -27,6 +27,10 @@ from .fusion_models import dense
 
 ACTIVATIONS = (torch.relu, torch.sigmoid)
 
+#: The most options for a fusion layer that a step of the search considers. Published spaces have
+#: fewer; but six modalities of four features make 8,192, and all would be trained at the first.
+MAX_LAYERS = 128
+
 #: One fusion layer: the number of a feature for each modality, and of an activation.
 Layer = tuple[int, ...]
 Configuration = tuple[Layer, ...]
@@ -129,8 +133,15 @@ class MFASSearch:
         self._optimizer = torch.optim.Adam(self.surrogate.parameters(), lr=self.config.surrogate_lr)
 
     def layers(self) -> list[Layer]:
-        """All options for one fusion layer."""
-        return list(product(*(range(len(m)) for m in self.modalities), range(len(ACTIVATIONS))))
+        """All options for one fusion layer, or so many random ones if there are more."""
+        sizes = [*map(len, self.modalities), len(ACTIVATIONS)]
+        if math.prod(sizes) <= MAX_LAYERS:
+            return list(product(*map(range, sizes)))
+        found: dict[Layer, None] = {}
+        while len(found) < MAX_LAYERS:
+            sampled = (torch.randint(n, (), generator=self._random) for n in sizes)
+            found[tuple(map(int, sampled))] = None
+        return list(found)
 
     def temperature(self, step: int) -> float:
         """The temperature of the draw at a step, counted from 0.

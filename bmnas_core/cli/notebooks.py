@@ -29,7 +29,8 @@ def run(
 ) -> None:
     """Run a notebook with parameters and keep what it finds.
 
-    Writes the executed notebook, the same as HTML and its result to DIR (runs/NAME by default).
+    Writes the executed notebook, the same as HTML and its result to DIR (runs/NAME by default). It
+    runs on one thread unless OMP_NUM_THREADS says otherwise.
     `bmnas parameters NOTEBOOK` lists what can be set.
     """
     values = experiments.parse_parameters(notebook, pairs(parameters))

@@ -19,15 +19,17 @@ from xml.etree import ElementTree
 from ..errors import BmnasError
 from ..storage import atomic_write
 
-#: Border and fill of each modality in order, then again from the start: Okabe and Ito's colours,
-#: which colour-blind readers can tell apart; borders are darker, to be legible as text. The blue
-#: is reserved for searched edges, the vermilion for differences.
+#: Border and fill of each modality in order, then again from the start. Borders are dark enough to
+#: be text and were picked so that, to readers with any of the common kinds of colour blindness, the
+#: two nearest are as far apart as possible (Machado et al. 2009). The blue of Okabe and Ito is
+#: reserved for searched edges, their vermilion for differences.
 MODALITIES = [
     ("#B26A00", "#FDEACB"),
     ("#007A59", "#D2F0E6"),
-    ("#A3477F", "#F8E1EE"),
-    ("#5B6470", "#E4E8EC"),
-    ("#7D7400", "#F6F2BE"),
+    ("#BF2699", "#F9E0F3"),
+    ("#39318C", "#E2E0F5"),
+    ("#592A1B", "#F0E0DA"),
+    ("#45484C", "#E3E6E9"),
 ]
 INK, SEARCHED, FIXED, MARK = "#1F2328", "#0072B2", "#1F2328", "#C44500"
 CARD, CELL, CELL_LINE, MUTED = "#FFFFFF", "#F4F6F8", "#C2C9D1", "#5B6470"
@@ -63,6 +65,11 @@ class Picture:
     def _repr_svg_(self) -> str:
         return self.svg
 
+    @property
+    def width(self) -> float:
+        """Width in pixels on a page that is wide enough."""
+        return float(self.svg.partition('viewBox="')[2].split()[2])
+
     def save(self, path: str | os.PathLike) -> Path:
         """Write the picture to ``path``, whole or not at all, and create its folder if needed.
 
@@ -90,12 +97,12 @@ class Canvas:
 
         self.dot = graphviz.Digraph(graph_attr=GRAPH, node_attr=NODE, edge_attr=EDGE)
         self.places: dict[str, tuple[float, float, float, float]] = {}
-        self.prefix, self.offset, self.width = "", 0.0, 0.0
+        self.prefix, self.offset, self.width = "", (0.0, 0.0), 0.0
+        self.bottom = 0.0  # of what is drawn so far
 
-    def beside(self, prefix: str, gap: float) -> None:
-        """Continue to the right of what is drawn so far; new nodes are named with ``prefix``."""
-        self.places, self.prefix = {}, prefix
-        self.offset, self.width = self.offset + self.width + gap, 0.0
+    def move(self, prefix: str, right: float, down: float) -> None:
+        """Continue with the origin elsewhere; new nodes are named with ``prefix``."""
+        self.places, self.prefix, self.offset = {}, prefix, (right, down)
 
     def picture(self, engine: str = "wasi") -> Picture:
         """The canvas as a picture; ``engine`` as in :func:`~bmnas_core.draw.draw`."""
@@ -111,7 +118,7 @@ class Canvas:
     def node(self, me, label, tip, x, y, width, height, *, align="", **style):
         """A node with its centre at (x, y); its lines ``align`` at ``"l"``, ``"r"`` or centred."""
         self.places[me] = x, y, width, height
-        self.width = max(self.width, x + width / 2)
+        self.width, self.bottom = max(self.width, x + width / 2), max(self.bottom, y + height / 2)
         style |= {"width": f"{width / 72:.4f}", "height": f"{height / 72:.4f}"}
         style |= {"pos": self._at((x, y)), "tooltip": _text(tip)}
         self.dot.node(self.prefix + me, _text(label, align), **style)
@@ -125,7 +132,7 @@ class Canvas:
 
     def box(self, me, label, tip, left, top, right, bottom, middle, **style):
         """A box with its title centred on x = ``middle``."""
-        self.width = max(self.width, right)
+        self.width, self.bottom = max(self.width, right), max(self.bottom, bottom)
         with self.dot.subgraph(name=f"cluster_{self.prefix}{me}") as box:
             corners = f"{self._at((left, bottom))},{self._at((right, top))}"
             box.attr(bb=corners, tooltip=_text(tip), **style)
@@ -173,7 +180,8 @@ class Canvas:
             x += width + 44
 
     def _at(self, *points: tuple[float, float]) -> str:
-        return " ".join(f"{self.offset + x:.1f},{0 - y:.1f}" for x, y in points)
+        right, down = self.offset
+        return " ".join(f"{right + x:.1f},{0 - down - y:.1f}" for x, y in points)
 
 
 def route(*corners):

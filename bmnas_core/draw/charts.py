@@ -6,9 +6,10 @@ from itertools import cycle, product
 
 import numpy as np
 
+from ..genotype import cell_name
 from ..metrics import METRICS, Metric, score_text
 from .canvas import INK, MODALITIES, MUTED, SEARCHED, DrawError, by_modality, printable
-from .curves import LINES, POINTS, check_history, evenly
+from .curves import LINES, POINTS, STYLES, check_history, evenly
 from .hypernets import decisions
 
 NEEDED = (
@@ -19,6 +20,7 @@ MARKERS = ("o", "s", "^", "D", "v")
 TRIED = ("task", "rule", "network", "C", "L", "validation", "params", "seconds")
 LETTERS = {"alpha": "α", "beta": "β", "gamma": "γ"}
 SMALL = 8.5  # points of names and numbers
+NAMED = 12  # lines of a panel that have their names beside it, at most
 #: Scores that an axis may mark, and the least error that it shows.
 MARKS, LEAST_ERROR = (0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999), 0.001
 
@@ -140,6 +142,9 @@ def draw_frontiers(tried, *, highlight: str = "BM-NAS", networks=None, ax=None):
 def draw_trajectories(history, of: str = "alpha", *, at: int | None = None, ax=None):
     """The softmaxes of α, β or γ over a search: a panel per decision, a line per candidate.
 
+    Of many candidates those with the highest peaks are named, and the others are thin. Features
+    have the colours of their modalities; Cells are blue.
+
     Args:
         history: a :class:`~bmnas_core.history.SearchHistory`.
         of: ``"alpha"``, ``"beta"`` or ``"gamma"``.
@@ -157,36 +162,44 @@ def draw_trajectories(history, of: str = "alpha", *, at: int | None = None, ax=N
     kept = evenly(len(history), POINTS // 2)  # fewer points than other curves, for many lines
     steps, weights = history.steps[kept], [history[i].weights for i in kept]
     panels = list(_decisions(weights, of))
-    colours = {}
+    looks = {}  # of features, and of Cells
     for k, names in enumerate(by_modality(weights[0].features).values()):
-        colours |= dict.fromkeys(names, MODALITIES[k % len(MODALITIES)][0])
+        looks |= dict.fromkeys(names, (MODALITIES[k % len(MODALITIES)][0], "solid"))
+    of_cells = cycle(product((SEARCHED, INK), (*STYLES, "dashdot")))
+    looks |= {cell_name(i): next(of_cells) for i in range(len(weights[0].gamma))}
     end, top = max(1, int(steps[-1])), max(values.max() for *_, values in panels)
     per_cell = len(panels) // len(weights[0].gamma)
     columns = per_cell if per_cell < 4 else 2
     rows = -(-len(panels) // columns)
     longest = max(len(name) for _, names, _ in panels for name in names)
-    most = max(len(names) for _, names, _ in panels)
-    size = max(9, columns * (2 + 0.08 * longest)), rows * max(2, 0.5 + 0.16 * most)
+    most = min(NAMED, max(len(names) for _, names, _ in panels))
+    size = max(9, columns * (2 + 0.08 * longest)), rows * max(2, 0.5 + 0.18 * most)
     layout = {"nrows": rows, "ncols": columns, "figsize": size, "sharex": True, "sharey": True}
     with _axes(ax, len(panels), **layout) as axes:
         lines = []
         for panel, (title, names, values) in zip(axes, panels, strict=True):
-            panel.set_title(title, fontsize="medium")
+            few = f" ({NAMED} of {len(names)} named)" if len(names) > NAMED else ""
+            panel.set_title(title + few, fontsize="medium")
             panel.set_xlabel("step", fontsize="small")
             panel.tick_params(labelsize="small")
             panel.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
             panel.set(xlim=(0, end), ylim=(0, min(1, 1.1 * top)))
             lines.append(panel.plot(steps, values, "-" if len(steps) > 1 else "o", clip_on=False))
             for k, (line, name) in enumerate(zip(lines[-1], names, strict=True)):
-                own = colours.get(name) if of == "alpha" else None
-                line.set(label=name, color=own or LINES[k % len(LINES)])
+                colour, style = LINES[k % len(LINES)], "solid"
+                if of == "alpha":
+                    colour, style = looks[name]
+                line.set(label=name, color=colour, linestyle=style if len(steps) > 1 else "none")
             if at is not None:
                 panel.axvline(min(max(at, 0), end), color=INK, linewidth=1.2, linestyle="--")
             if ax is None:
                 panel.label_outer()
         axes[0].figure.canvas.figure.draw_without_rendering()  # gives the Axes their heights
         for panel, own in zip(axes, lines, strict=True):
-            _name_ends(panel, own)
+            own = sorted(own, key=lambda line: -line.get_ydata().max())
+            for line in own[NAMED:]:
+                line.set(linewidth=0.7, alpha=0.4)
+            _name_ends(panel, own[:NAMED])
     return axes if len(axes) > 1 else axes[0]
 
 

@@ -1,6 +1,6 @@
 """Genotypes as graphs, in the visual language of Yin et al. 2022.
 
-Each modality is a column of blocks in its own colour; Cells are boxes that hold X, Y, the inner
+Each modality is a box of blocks in its own colour; Cells are boxes that hold X, Y, the inner
 steps and Z; edges are blue if the search decides them and black if they are fixed. A picture has
 its own light background, and one genotype always gives the same bytes.
 """
@@ -12,6 +12,10 @@ from collections.abc import Iterator
 from ..errors import check_type
 from ..genotype import OPERATIONS, CellGenotype, Genotype, cell_name, step_name
 from . import canvas as c
+
+#: The widest that modalities may be beside each other; wider ones stand below each other. Two
+#: genotypes that are compared likewise.
+BESIDE, COMPARED = 380, 1250
 
 
 def graph(genotype: Genotype, against: Genotype | None = None) -> Graph:
@@ -33,6 +37,7 @@ def draw_comparison(
 ) -> c.Picture:
     """Two genotypes side by side, without classifiers; what differs is dashed and vermilion.
 
+    Wide ones are drawn below each other.
     Cells and steps are compared as they are listed. The order of a symmetric operation's inputs
     does not count. Raises :class:`DrawError` for anything but genotypes and two names, or an engine
     that is unknown, missing or fails.
@@ -41,10 +46,15 @@ def draw_comparison(
         check_type(genotype, Genotype, "draw", c.DrawError)
     if not isinstance(names, tuple | list) or [isinstance(n, str) for n in names] != [True, True]:
         raise c.DrawError("names", repr(names), "two strings")
-    canvas = Graph()
-    sides = ("a", 0, one, other), ("b", 40, other, one)
-    for (prefix, gap, *pair), name in zip(sides, names, strict=True):
-        canvas.beside(prefix, gap)
+    canvas, first, second = Graph(), Graph(), Graph()
+    _draw_genotype(first, one, other)
+    top = _draw_genotype(second, other, one)
+    place = max(first.width, c.text_width(names[0], 15) + 2) + 40, 0.0
+    if first.width + 40 + second.width > COMPARED:
+        place = 0.0, first.bottom + 60 - top
+    sides = ("a", (0.0, 0.0), one, other), ("b", place, other, one)
+    for (prefix, origin, *pair), name in zip(sides, names, strict=True):
+        canvas.move(prefix, *origin)
         top = _draw_genotype(canvas, *pair)
         canvas.text("name", name, 0, top - 16, tip=f"Genotype {name}", size=15, align="l")
     return canvas.picture(engine)
@@ -55,34 +65,37 @@ class Graph(c.Canvas):
 
     ``ids`` are the nodes of features and Cells by name. Features' edges are horizontal up to
     x = ``turn``; Cells reach from x = ``left`` to ``right`` and begin at y = ``top``; the gap below
-    Cell C1 has its middle at y = ``gaps["C1"]``. Cells are counted from 1.
+    Cell C1 has its middle at y = ``gaps["C1"]``. Cells are counted from 1. ``stacked`` says whether
+    modalities stand below each other.
     """
 
     def features(self, names: tuple[str, ...], used) -> float:
-        """Draw a column per modality from x = 0, centred on y = 0; returns their bottom.
+        """Draw a box per modality from x = 0, centred on y = 0; returns the lowest one's bottom.
 
-        Those that are not ``used`` are pale. The columns are staggered, so that a horizontal line
-        from any feature to the right passes between the features of the other columns.
+        Those that are not ``used`` are pale. A horizontal line from any feature to the right
+        passes no other feature.
         """
         self.ids, self.gaps = {name: f"f{i}" for i, name in enumerate(names)}, {}
         columns = c.by_modality(names)
         titles = ["" if own == [m] else c.wrapped(m) for m, own in columns.items()]
+        texts = [
+            (title, *map(c.wrapped, own))
+            for title, own in zip(titles, columns.values(), strict=True)
+        ]
+        widths = [max(map(c.text_width, own)) + 22 for own in texts]
         block = c.BLOCK - c.LINE + max(c.text_height(c.wrapped(name)) for name in names)
-        pitch = max(block + 18, len(columns) * (block / 2 + 7))
-        starts = [pitch * k / len(columns) for k in range(len(columns))]
-        depth = max(s + pitch * (len(o) - 1) for s, o in zip(starts, columns.values(), strict=True))
-        head = max(c.PAD, *(c.text_height(title) + 14 for title in titles if title), 0)
-        top, self.turn = -(head + depth + block + c.PAD) / 2, 0.0
+        self.stacked = sum(widths) + 28 * len(widths) - 12 > BESIDE
+        place = _below_each_other if self.stacked else _beside_each_other
+        boxes, pitch = place(titles, list(map(len, columns.values())), widths, block)
+        self.turn = max(right for _, _, right, *_ in boxes)
         for k, (modality, own) in enumerate(columns.items()):
             line, fill = c.MODALITIES[k % len(c.MODALITIES)]
-            width = max(c.text_width(text) for text in (titles[k], *map(c.wrapped, own))) + 22
-            left = self.turn + 12 if k else 0.0
-            x, self.turn = left + 8 + width / 2, left + width + 16
-            tip = f"Modality {modality}"
+            left, top, right, bottom, first = boxes[k]
+            x, width, tip = (left + right) / 2, right - left - 16, f"Modality {modality}"
             style = {"style": "rounded", "color": line, "fontcolor": line}
-            self.box(f"m{k}", titles[k], tip, left, top, self.turn, -top, x, **style)
+            self.box(f"m{k}", titles[k], tip, left, top, right, bottom, x, **style)
             for i, name in enumerate(own):
-                y = top + head + block / 2 + starts[k] + pitch * i
+                y = first + pitch * i
                 style = {"color": line, "fillcolor": fill} if name in used else c.PALE
                 tip = f"Feature {name}" + ("" if name in used else ", not used")
                 self.node(self.ids[name], c.wrapped(name), tip, x, y, width, block, **style)
@@ -90,7 +103,15 @@ class Graph(c.Canvas):
                     above = own[i - 1]
                     spline = c.route((x, y - pitch + block / 2), (x, y - block / 2))
                     self.edge(self.ids[above], self.ids[name], f"{above} → {name}", spline, False)
-        return -top
+        return boxes[-1][3]
+
+    def foot(self, edge: float, heights: list[float]) -> float:
+        """The y below which nothing stands that the legend could cover.
+
+        ``edge`` is the features' bottom, ``heights`` are the Cells'. Beside stacked modalities
+        edges run as far down as the Cells.
+        """
+        return max(edge, -_top(heights)) if self.stacked else edge
 
     def cells(self, left, right, titles, heights, note="", new=()) -> Iterator[tuple[int, float]]:
         """Draw Cells' boxes below each other, around y = 0; yield the number and top of each.
@@ -98,7 +119,7 @@ class Graph(c.Canvas):
         Their tips are the titles with ``note``. Those in ``new`` are marked.
         """
         self.left, self.right = left, right
-        self.top = top = -(sum(heights) + c.GAP * (len(heights) - 1)) / 2
+        self.top = top = _top(heights)
         for i, (title, height) in enumerate(zip(titles, heights, strict=True)):
             bottom, middle = top + height, left + c.PAD + c.text_width(title) / 2
             style = {"style": "rounded,filled", "color": c.CELL_LINE, "fillcolor": c.CELL}
@@ -149,23 +170,64 @@ class Graph(c.Canvas):
             self.edge(f"c{i}_z", "out", f"Cell {i} → Classifier", spline, searched=False)
 
 
+#: Left, top, right and bottom of a modality's box, and the middle of its first feature.
+Box = tuple[float, float, float, float, float]
+
+
+def _beside_each_other(titles, counts, widths, block) -> tuple[list[Box], float]:
+    """Boxes of modalities with so many features each, and how far apart the features are.
+
+    The features are staggered, so that one's line to the right passes between those of the others.
+    """
+    pitch = max(block + 18, len(counts) * (block / 2 + 7))
+    starts = [pitch * k / len(counts) for k in range(len(counts))]
+    depth = max(start + pitch * (n - 1) for start, n in zip(starts, counts, strict=True))
+    head = max(map(_head, titles))
+    top, right, boxes = -(head + depth + block + c.PAD) / 2, -12.0, []
+    for start, width in zip(starts, widths, strict=True):
+        left, right = right + 12, right + 28 + width
+        boxes.append((left, top, right, -top, top + head + block / 2 + start))
+    return boxes, pitch
+
+
+def _below_each_other(titles, counts, widths, block) -> tuple[list[Box], float]:
+    """The same in one column."""
+    pitch, right, gap = block + 14, max(widths) + 16, 12
+    heights = [
+        _head(title) + block + pitch * (n - 1) + c.PAD
+        for title, n in zip(titles, counts, strict=True)
+    ]
+    top, boxes = -(sum(heights) + gap * (len(heights) - 1)) / 2, []
+    for title, height in zip(titles, heights, strict=True):
+        boxes.append((0.0, top, right, top + height, top + _head(title) + block / 2))
+        top += height + gap
+    return boxes, pitch
+
+
+def _head(title: str) -> float:
+    """The room above the features of a modality."""
+    return c.text_height(title) + 14 if title else c.PAD
+
+
 def _draw_genotype(canvas: Graph, genotype: Genotype, against: Genotype | None) -> float:
     """Draw a genotype without its classifier, from x = 0, centred on y = 0; returns its top."""
     changes = genotype.changes_from(against) if against else ()
     marks = {(change.cell, change.step, change.what) for change in changes}
-    edge = canvas.features(genotype.features, genotype.used_features)
-    canvas.legend(0, edge + 24, {"searched": c.SEARCHED, "fixed": c.FIXED})
+    edge, cells = canvas.features(genotype.features, genotype.used_features), genotype.cells
+    heights = [c.TITLE + c.ROW * (len(cell.steps) + 1) + c.ROUND + c.PAD for cell in cells]
+    foot = canvas.foot(edge, heights)
+    canvas.legend(0, foot + 24, {"searched": c.SEARCHED, "fixed": c.FIXED})
     if changes:
-        canvas.legend(0, edge + 48, {"differs": c.MARK}, **c.MARKED_EDGE)
-    cells = genotype.cells
+        canvas.legend(0, foot + 48, {"differs": c.MARK}, **c.MARKED_EDGE)
     labels = [OPERATIONS[step.op].label for cell in cells for step in cell.steps]
     block = max(c.text_width(f"S1 {label}") for label in labels) + 20
-    titles = [_cell_title(i, cell) for i, cell in enumerate(cells, 1)]
-    heights = [c.TITLE + c.ROW * (len(cell.steps) + 1) + c.ROUND + c.PAD for cell in cells]
     left, most = canvas.turn + 60 + 6 * len(cells), max(len(cell.steps) for cell in cells)
+    left += 60 if canvas.stacked else 0  # edges go farther up and down
     first, reach = left + c.PAD + c.ROUND + 18 + block / 2, min(20, block / 4)
     xs = [first + (block / 2 + reach + 20) * j for j in range(most)]  # outputs have room to turn
     right = xs[-1] + block / 2 + 26 + c.ROUND + c.PAD
+    room = right - left - 2 * c.PAD
+    titles = [_cell_title(i, cell, room) for i, cell in enumerate(cells, 1)]
     right = max(right, *(left + c.text_width(title) + 2 * c.PAD for title in titles))
     new = {i for i in range(1, len(cells) + 1) if (i, None, "") in marks}
     for i, top in canvas.cells(left, right, titles, heights, new=new):
@@ -176,11 +238,21 @@ def _draw_genotype(canvas: Graph, genotype: Genotype, against: Genotype | None) 
     return min(-edge, canvas.top)
 
 
-def _cell_title(i: int, cell: CellGenotype) -> str:
-    """``Cell 1 (X's source, Y's source) · motif``; without the sources if they are long."""
+def _top(heights: list[float]) -> float:
+    """The top of Cells of these heights, around y = 0."""
+    return -(sum(heights) + c.GAP * (len(heights) - 1)) / 2
+
+
+def _cell_title(i: int, cell: CellGenotype, room: float) -> str:
+    """``Cell 1 (X's source, Y's source) · motif``; without the sources if they are long.
+
+    They are not if the title fits into ``room`` with them.
+    """
     sources = f" ({', '.join(cell.inputs)})"
     motif = f" · {cell.motif}" if cell.motif else ""
-    return f"Cell {i}{sources if len(sources) <= c.WRAP else ''}{motif}"
+    title = f"Cell {i}{sources}{motif}"
+    fits = len(sources) <= c.WRAP or c.text_width(title) <= room
+    return title if fits else f"Cell {i}{motif}"
 
 
 def _draw_cell(canvas, cell: CellGenotype, i: int, top, block, reach, xs, marks) -> None:

@@ -16,13 +16,20 @@ from .genotypes import Graph
 #: between the rails above and below its steps.
 CHIP, HEAD, COLUMN, RAIL = 22, 20, 54, 9
 OTHER = "#7D848C"
+#: If α has more rows than this, those of all Cells share theirs in one heatmap; then the other
+#: heatmaps of several Cells stand beside each other, up to a width.
+ROWS, WIDEST = 32, 960
+#: Widths of a hypernet and of its heatmaps, up to which a page has room for the heatmaps beside a
+#: genotype of the same search.
+HALF_PAGE = 930, 760
 PORTS = "1st", "2nd"
 
 
 def draw_heatmaps(what: SearchState | ArchitectureWeights, *, engine: str = "wasi") -> c.Picture:
     """α, β and γ of a hypernet as heatmaps of their softmaxes: a column for each decision.
 
-    X and Y share a column if the relaxation gives them the same weights, as the paper's does.
+    X and Y share a column if the relaxation gives them the same weights, as the paper's does. With
+    many features, α of all Cells is one heatmap.
 
     Args:
         what: a state of a search, whose genotype is framed; or the weights alone.
@@ -33,25 +40,46 @@ def draw_heatmaps(what: SearchState | ArchitectureWeights, *, engine: str = "was
     if isinstance(what, Genotype):
         raise c.DrawError("draw_heatmaps", "a Genotype, which has no weights", "a SearchState")
     weights, chosen = weights_of(what)
-    canvas, top, shared = c.Canvas(), 0.0, weights.shared
-    for i in range(len(weights.gamma)):
-        title, right, bottom, picks = f"Cell {i + 1}", 0.0, 0.0, repeat(())
-        if chosen:
-            cell = chosen.cells[i]
-            picks = cell.inputs, *(s.inputs for s in cell.steps), [s.op for s in cell.steps]
-        canvas.text(f"c{i}", title, 0, top, align="l")
-        for k, (decision, picked) in enumerate(zip(decisions(weights, i), picks, strict=False)):
-            letter, step, heads, names, labels, values = decision
-            framed = [{name} for name in picked] or [()] * len(heads)
-            if shared and letter != "γ":
-                heads, values, framed = [" = ".join(heads)], values[:1], [picked]
-            asked = "operation" if letter == "γ" else f"input of {step or 'the Cell'}"
-            columns = list(zip(heads, values, framed, strict=True))
-            grid = title, f"{letter}, {asked}", names, labels, columns
-            right, low = _draw_grid(canvas, f"c{i}_{k}", right, top + 24, *grid)
+    canvas, top, cells = c.Canvas(), 0.0, range(len(weights.gamma))
+    joint = sum(len(weights.cell_edges(i)[0]) for i in cells) > ROWS
+    if joint:
+        top = 30 + _draw_inputs(canvas, [next(_grids(weights, chosen, i)) for i in cells])
+    left, below = 0.0, top
+    for i in cells:
+        title, right, bottom = f"Cell {i + 1}", left, 0.0
+        canvas.text(f"c{i}", title, left, top, align="l")
+        for k, grid in enumerate(_grids(weights, chosen, i)):
+            if joint and not k:
+                continue
+            right, low = _draw_grid(canvas, f"c{i}_{k}", right, top + 24, title, *grid)
             right, bottom = right + 30, max(bottom, low)
-        top = bottom + 30
+        below = max(below, bottom + 30)
+        left = right + 30 if joint and 2 * right - left <= WIDEST else 0.0
+        top = top if left else below
     return canvas.picture(engine)
+
+
+def _grids(weights: ArchitectureWeights, chosen: Genotype | None, i: int) -> Iterator[tuple]:
+    """The heatmaps of Cell i (from 0): title, names and labels of rows, columns.
+
+    A column is its head, its weights, and the rows that ``chosen`` takes.
+    """
+    picks = repeat(())
+    if chosen:
+        cell = chosen.cells[i]
+        picks = cell.inputs, *(s.inputs for s in cell.steps), [s.op for s in cell.steps]
+    for decision, picked in zip(decisions(weights, i), picks, strict=False):
+        letter, step, heads, names, labels, values = decision
+        framed = [{name} for name in picked] or [()] * len(heads)
+        if weights.shared and letter != "γ":
+            heads, values, framed = [" = ".join(heads)], values[:1], [picked]
+        asked = "operation" if letter == "γ" else f"input of {step or 'the Cell'}"
+        yield f"{letter}, {asked}", names, labels, list(zip(heads, values, framed, strict=True))
+
+
+def fit_beside(hypernet: c.Picture, heatmaps: c.Picture) -> bool:
+    """Whether heatmaps and genotypes of a search can share a line: the same at all its steps."""
+    return hypernet.width <= HALF_PAGE[0] and heatmaps.width <= HALF_PAGE[1]
 
 
 def weights_of(what) -> tuple[ArchitectureWeights, Genotype | None]:
@@ -93,7 +121,8 @@ def graph(weights: ArchitectureWeights, chosen: Genotype | None) -> Graph:
     ``chosen`` are blue and its operations framed; all other edges are grey.
     """
     canvas, count = _HypernetGraph(weights), len(weights.gamma)
-    bottom = canvas.features(weights.features, weights.features)
+    heights = [c.TITLE + canvas.inner + c.PAD] * count
+    bottom = canvas.foot(canvas.features(weights.features, weights.features), heights)
     colours = {"chosen": c.SEARCHED, "other": OTHER} if chosen else {"searched": c.SEARCHED}
     canvas.legend(0, bottom + 24, colours, penwidth="3")
     note, tip = "width of an edge, shade of an\noperation: its current weight", "How to read this"
@@ -101,8 +130,8 @@ def graph(weights: ArchitectureWeights, chosen: Genotype | None) -> Graph:
     left = canvas.turn + 76 + 6 * count
     right = left + canvas.cell_width + 2 * c.PAD
     cells = chosen.cells if chosen else [None] * count
-    titles, height = [f"Cell {i + 1}" for i in range(count)], c.TITLE + canvas.inner + c.PAD
-    for i, top in canvas.cells(left, right, titles, [height] * count, ", searched"):
+    titles = [f"Cell {i + 1}" for i in range(count)]
+    for i, top in canvas.cells(left, right, titles, heights, ", searched"):
         canvas.mixed_cell(i, cells[i - 1], top + c.TITLE)
     canvas.classifier()
     return canvas
@@ -200,23 +229,44 @@ def _along(start, rail: float, end) -> list:
     return [*up, (off, rail), (off, rail), (bend, rail), (bend, end[1]), end]
 
 
-def _draw_grid(canvas, me, left, top, cell, title, rows, labels, columns) -> tuple[float, float]:
+def _draw_inputs(canvas, grids: list[tuple]) -> float:
+    """Draw α of all Cells as one heatmap; returns its bottom."""
+    *_, (title, _, labels, _) = grids  # the last Cell has the rows of all others
+    texts, y = list(map(c.wrapped, labels)), 58.0
+    right = label = max(c.text_width(text, 12) for text in texts)
+    canvas.text("inputs", f"{title}s", 0, 0, size=12, color=c.MUTED, align="l")
+    for r, (text, name) in enumerate(zip(texts, labels, strict=True)):
+        height = _row_height(text)
+        style = {"tip": name, "size": 12, "align": "r"}
+        canvas.text(f"c0_0_r{r}", text, label, y + height / 2, **style)
+        y += height
+    for i, grid in enumerate(grids):
+        me, cell = f"c{i}_0", f"Cell {i + 1}"
+        right, _ = _draw_grid(canvas, me, right + 12, 24, cell, *grid, named=False)
+    return y
+
+
+def _draw_grid(
+    canvas, me, left, top, cell, title, rows, labels, columns, named=True
+) -> tuple[float, float]:
     """Draw one heatmap with its title and labels; returns its right and bottom.
 
     ``columns`` are heads, weights and what is framed of the ``rows``, which are named ``labels``.
+    Unless ``named``, labels are elsewhere, and the title is the Cell's.
     """
     texts = list(map(c.wrapped, labels))
-    label = max(c.text_width(text, 12) for text in texts)
+    label = max(c.text_width(text, 12) for text in texts) if named else -8.0
     width = max(44, *(c.text_width(head, 12) + 10 for head, *_ in columns))
     tip, style = f"{cell}: {title}", {"size": 12, "align": "l"}
-    canvas.text(f"{me}_t", title, left, top, tip=tip, color=c.MUTED, **style)
-    heights = [max(22, c.text_height(text) + 6) for text in texts]
+    above = {"color": c.MUTED} if named else {}
+    canvas.text(f"{me}_t", title if named else cell, left, top, tip=tip, **above, **style)
+    heights = list(map(_row_height, texts))
     for k, (head, values, framed) in enumerate(columns):
         x, y = left + label + 8 + width * (k + 0.5), top + 34.0
         canvas.text(f"{me}_c{k}", head, x, top + 22, tip=tip, size=12)
         for r, (row, p, height) in enumerate(zip(rows, values, heights, strict=True)):
             middle = y + height / 2
-            if k == 0:
+            if k == 0 and named:
                 style = {"tip": labels[r], "size": 12, "align": "r"}
                 canvas.text(f"{me}_r{r}", texts[r], left + label, middle, **style)
             style = _shaded(p, row in framed, c.CARD, "1")
@@ -224,8 +274,12 @@ def _draw_grid(canvas, me, left, top, cell, title, rows, labels, columns) -> tup
             size = width - 4, height - 4
             canvas.node(f"{me}_{k}_{r}", _number(p), note, x, middle, *size, **style)
             y += height
-    right = max(left + label + 8 + width * len(columns), left + c.text_width(title, 12))
+    right = max(left + label + 8 + width * len(columns), left + c.text_width(title, 12) * named)
     return right, top + 34 + sum(heights)
+
+
+def _row_height(text: str) -> float:
+    return max(22, c.text_height(text) + 6)
 
 
 def _weighted(p: float, chosen: bool) -> dict[str, str]:

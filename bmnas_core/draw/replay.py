@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 from . import draw, draw_curves, draw_heatmaps
 from .canvas import DrawError
 from .curves import evenly
+from .hypernets import fit_beside
 
 TEMPLATE = Path(__file__).with_name("replay.html")
 
@@ -41,9 +42,10 @@ def page(history, frames: int) -> str:
     about, config = history.about, history.about["config"]
     rule = f", rule {about['rule']}" if about["rule"] else ""
     title = f"{about['task']}{rule}: relaxation {config['relaxation']}, seed {about['seed']}"
-    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
-        title=html.escape(title), payload=base64.b64encode(packed).decode(), last=len(shown) - 1
-    )
+    half = "" if fit_beside(draw(states[0]), draw_heatmaps(states[0])) else "wide"
+    data = {"payload": base64.b64encode(packed).decode(), "last": len(shown) - 1}
+    template = Template(TEMPLATE.read_text(encoding="utf-8"))
+    return template.substitute(title=html.escape(title), half=half, **data)
 
 
 def _frames(svgs: Iterable[str]) -> dict:

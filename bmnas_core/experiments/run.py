@@ -125,7 +125,9 @@ def _kernel_of_this_environment() -> type:
         async def start_kernel(self, **options):
             with suppress(NotImplementedError, RuntimeError):
                 asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
-            options["env"] = {**options.get("env", os.environ), UNATTENDED: "1"}
+            # For small networks one thread is as fast as many, and many give other numbers.
+            usual = {"OMP_NUM_THREADS": "1"}
+            options["env"] = {**usual, **options.get("env", os.environ), UNATTENDED: "1"}
             await super().start_kernel(**options)
 
         async def shutdown_kernel(self, now=False, restart=False):

@@ -10,6 +10,7 @@ from IPython.display import HTML
 
 from ..baselines.architectures import fixed_genotype
 from ..draw import draw
+from ..draw.canvas import text_width
 from ..errors import BmnasError, near_miss, quoted
 from ..genotype import (
     LARGEST,
@@ -198,7 +199,8 @@ class GenotypeEditor(CandidateWidget):
         x, y = _text("X", "16px"), _text("Y", "16px")
         inputs = x, self._input_menu(i, 0), y, self._input_menu(i, 1)
         name = _text(f"<b>Cell {i + 1}</b>", "58px")
-        yield row([name, *inputs, _text("steps", "36px"), motif, more, fewer])
+        steps = row([_text("steps", "36px"), motif, more, fewer], flex="0 0 auto")
+        yield row([name, *inputs, steps])
         for j in range(n):
             operation = self._menu(
                 [(kind.label, op) for op, kind in OPERATIONS.items()],
@@ -211,11 +213,13 @@ class GenotypeEditor(CandidateWidget):
             yield row([*name, operation, _text("of", "18px"), *inputs])
 
     def _input_menu(self, i: int, k: int, j: int | None = None) -> ipw.Dropdown:
+        choices = self.choices(i, j)
+        room = round(max(map(text_width, choices))) + 46  # with the menu's arrow
         return self._menu(
-            self.choices(i, j),
+            choices,
             lambda g: (g.cells[i] if j is None else g.cells[i].steps[j]).inputs[k],
             lambda name: self.choose_input(name, i, k, j),
-            "130px" if j is None else "70px",
+            f"{min(max(130, room), 320)}px" if j is None else "70px",
         )
 
     def _menu(self, options: list, shown, choose, width: str) -> ipw.Dropdown:

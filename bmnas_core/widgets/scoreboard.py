@@ -24,8 +24,11 @@ from ..tasks.task import Task, as_task
 from ..train import TrainConfig, network_cost, train
 from .base import TRAININGS, BaseWidget, ipw, kernel_lock
 
-#: Of a cell of the table, aligned to the side that is filled in.
-STYLE = "style='text-align:{};padding:2px 10px'"
+#: Of a cell of the table: names wrap late, numbers do not.
+STYLES = {
+    "left": "style='text-align:left;padding:2px 10px;min-width:10em'",
+    "right": "style='text-align:right;padding:2px 10px'",
+}
 
 _BOARDS: WeakKeyDictionary[Task, Scoreboard] = WeakKeyDictionary()
 
@@ -190,7 +193,7 @@ class Scoreboard(BaseWidget):
                  f"{e.operations:,}", f"{e.seconds:.1f}")
             for k, e in enumerate(best, 1)
         )  # fmt: skip
-        empty = f"<tr><td colspan=7 {STYLE.format('left')}>nothing trained yet</td></tr>"
+        empty = f"<tr><td colspan=7 {STYLES['left']}>nothing trained yet</td></tr>"
         epochs = self.config.with_defaults(self.task.config).epochs
         note = f"{epochs} epochs on train, scored on validation; test is not read"
         self._table.value = (
@@ -204,7 +207,7 @@ class Scoreboard(BaseWidget):
 def _row(tag: str, *cells: object) -> str:
     sides = ["right", "left", "left"] + ["right"] * 4
     parts = (
-        f"<{tag} {STYLE.format(side)}>{html.escape(str(cell))}</{tag}>"
+        f"<{tag} {STYLES[side]}>{html.escape(str(cell))}</{tag}>"
         for side, cell in zip(sides, cells, strict=True)
     )
     return f"<tr>{''.join(parts)}</tr>"

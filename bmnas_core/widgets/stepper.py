@@ -11,6 +11,7 @@ from IPython.display import HTML
 
 from ..cells import RELAXATIONS
 from ..draw import draw, draw_curves, draw_heatmaps
+from ..draw.hypernets import fit_beside
 from ..errors import BmnasError, check_type, quoted
 from ..genotype import Genotype
 from ..history import SearchHistory
@@ -177,8 +178,8 @@ class SearchStepper(CandidateWidget):
         hypernet, curves = picture_box("100%"), picture_box("100%")
         self._boxes = hypernet, heatmaps, genotype, curves
         self._set_controls()
-        wide = ipw.Layout(flex="1 1 440px", min_width="0")
-        genotype = ipw.VBox([genotype, self._changes], layout=wide)
+        genotype = ipw.VBox([genotype, self._changes], layout=ipw.Layout(min_width="0"))
+        self._halves = genotype, heatmaps
         pictures = hypernet, row([genotype, heatmaps], align_items=None), curves
         buttons = [*self._steppers, self._pause, self._train, save, self._folder]
         settings = [*self._controls.values(), self._reset, self._note]
@@ -294,6 +295,9 @@ class SearchStepper(CandidateWidget):
         curves = draw_curves(self.history, at=state.step)
         self.state, self._drawn = state, [draw(state), draw_heatmaps(state), genotype, curves]
         marked = "Genotype at this step" + (", changes marked" if changes else "")
+        least = "440px" if fit_beside(*self._drawn[:2]) else "640px"
+        for half in self._halves:
+            half.layout.flex = f"1 1 {least}"
         titles = "Hypernet", "α, β, γ as probabilities", marked, "So far"
         for box, picture, title in zip(self._boxes, self._drawn, titles, strict=True):
             box.value = svg_in_box(picture.svg, title)
