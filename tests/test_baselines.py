@@ -27,6 +27,7 @@ from bmnas_core.baselines import (
     BaselineError,
     best_settings,
     compare,
+    default_rules,
     read_baselines,
     read_settings,
     read_tried,
@@ -602,6 +603,54 @@ def test_each_variant_of_a_task_has_rows_of_its_own_and_may_take_over_settings(
     run_baselines("tiny", ("sum",), (0,), out, **own)
     assert out.read_text() == before
     assert summarize(read_baselines(out))["options"].tolist() == [""] * 3 + ["classes=4"] * 3
+
+
+@pytest.fixture
+def ruleless():
+    """A registered task ``"plain"`` without rules."""
+    with TASKS.restored():
+
+        @register_task("plain")
+        def load(classes=3):
+            return replace(tiny_task(classes=classes), name="plain", rule=None)
+
+        yield load()
+
+
+def test_a_task_without_rules_has_one_table_with_empty_rules(ruleless, tmp_path):
+    out, sizes = tmp_path / "t.csv", [TrainConfig(C=C, epochs=1) for C in (4, 8)]
+    assert default_rules("plain") == default_rules(ruleless) == (None,)
+    assert default_rules("digits") == ("sum", "same")
+    how = {"names": ["logistic regression", "GMU"], "settings": sizes, "device": "cpu"}
+    found = run_baselines("plain", (None,), (0, 1), out, **how)
+    assert found["rule"].tolist() == [""] * 4 and found["C"].dropna().nunique() == 1
+    tried = read_tried(tried_path(out))
+    assert set(tried["rule"]) == {""} and found["C"].iloc[1] == best_of(tried, "GMU")
+    before = out.read_text()
+    again = run_baselines("plain", (None,), (0, 1), out, **how)
+    pd.testing.assert_frame_equal(again, found, check_dtype=False)
+    assert out.read_text() == before and ",plain" not in before and "plain,,," in before
+    summary = summarize(read_baselines(out))
+    assert summary["rule"].tolist() == [""] * 2 and summary["seeds"].tolist() == [2] * 2
+
+
+def best_of(tried: pd.DataFrame, network: str) -> float:
+    own = tried[tried["network"] == network]
+    return own.sort_values(["validation", "params"], ascending=[False, True])["C"].iloc[0]
+
+
+def test_a_table_takes_a_task_as_well_as_its_name(ruleless, tmp_path):
+    how = {"names": ["logistic regression"], "device": "cpu"}
+    by_name, by_task = (
+        run_baselines(task, (None,), (0,), tmp_path / name, **how)
+        for task, name in (("plain", "a.csv"), (ruleless, "b.csv"))
+    )
+    same = [name for name in COLUMNS if "seconds" not in name]
+    pd.testing.assert_frame_equal(by_name[same], by_task[same])
+    message = "^task 'plain': found options, or rule 'sum', beside a task; allowed: no options, "
+    with pytest.raises(BaselineError, match=message):
+        run_baselines(ruleless, ("sum",), (0,), tmp_path / "c.csv", **how)
+    assert not (tmp_path / "c.csv").exists()
 
 
 NAMES = ["late fusion", "fixed Cells", "logistic regression", "BM-NAS", "searched features"]

@@ -433,6 +433,35 @@ def test_baselines_writes_the_table_and_its_chart(tiny_registered):
     assert again[0] == again[1] and again[0][0] == done.output
 
 
+def test_a_task_without_rules_needs_none():
+    words = ["diabetes", "--seeds", 1, "--device", "cpu", "--baseline", "logistic regression"]
+    done = bmnas("baselines", *words, "-o", "t.csv")
+    assert done.exit_code == 0, done.output
+    assert re.search("^diabetes +ridge regression +– +1 +1 ", done.output, re.M)
+    assert Path("t.csv").read_text().splitlines()[1].startswith("diabetes,,,rmse,0,logistic")
+    assert "test rmse" in Path("t.svg").read_text() and "rule" not in Path("t.svg").read_text()
+    error = bmnas_fails("baselines", "diabetes", "--rule", "sum", "-o", "u.csv")
+    assert "task 'diabetes': found option 'rule'; allowed: seed" in error
+
+
+def test_cross_validate_writes_its_table_and_goes_on_from_kept_folds(tiny_registered):
+    words = ["cross-validate", "tiny", "--folds", 2, "--baseline", "logistic regression"]
+    words += ["--keep", "folds", "-o", "t.csv", "--device", "cpu"]
+    done = bmnas(*words)
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith("t.csv\n\ntiny: accuracy in 2 folds of 96 samples\n")
+    rows = [line.split(",") for line in Path("t.csv").read_text().splitlines()]
+    assert rows[0][:6] == ["task", "metric", "folds", "repeats", "network", "mean"]
+    assert {row[4] for row in rows[1:]} == {"BM-NAS", "logistic regression"}
+    assert [row[:4] for row in rows[1:]] == [["tiny", "accuracy", "2", "1"]] * 2
+    kept = sorted(os.listdir("folds"))
+    assert kept == ["repeat_0_fold_0.safetensors", "repeat_0_fold_1.safetensors"]
+    assert bmnas(*words).output == done.output
+    assert "folds: found 97; allowed: " in bmnas_fails("cross-validate", "tiny", "--folds", 97)
+    error = bmnas_fails("cross-validate", "tiny", "--baseline", "luck", "-o", "u.csv")
+    assert "baseline: found 'luck'" in error and not Path("u.csv").exists()
+
+
 def test_baselines_choose_among_the_settings_of_a_file(tiny_registered):
     words = ["tiny", "--rule", "sum", "--seeds", 1, "--device", "cpu", "--baseline", "GMU"]
     sizes, out = Path("sizes.json"), ["--settings", "sizes.json", "--out", "t.csv"]

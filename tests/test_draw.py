@@ -1078,8 +1078,15 @@ def test_results_of_one_seed_have_no_spread():
     assert texts(panel)[1] == "0.900"
 
 
-def test_a_task_without_rules_has_one_panel_named_after_it():
-    assert draw_results(results_table(rules=(None,))).get_title("left") == "digits"
+@pytest.mark.parametrize("rule", [None, ""])
+def test_a_task_without_rules_has_one_panel_named_after_it(rule):
+    assert draw_results(results_table(rules=(rule,))).get_title("left") == "digits"
+
+
+def test_an_axis_of_errors_says_that_lower_is_better():
+    panel = draw_results(results_table(seeds=1).assign(metric="rmse", test=[50.0, 60.0, 70.0]))
+    assert panel.get_xlabel() == "test rmse (lower is better)"
+    assert panel.get_xscale() == "linear"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from .context import BASELINES, BaselineContext, BaselineError, compare, registe
 from .searches import with_motif, with_random_pairs
 from .table import (
     best_settings,
+    default_rules,
     read_baselines,
     read_settings,
     read_tried,

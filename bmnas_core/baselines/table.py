@@ -3,6 +3,7 @@
 Before that, each baseline may choose among settings by validation, in a table of its own.
 """
 
+import inspect
 import json
 import os
 from collections import defaultdict
@@ -20,7 +21,7 @@ from ..metrics import METRICS
 from ..progress import progress_bar
 from ..runtime import device_name, resolve_device
 from ..storage import ResumableTable, read_table
-from ..tasks.task import Task, load_task
+from ..tasks.task import TASKS, Task, load_task
 from ..train import TrainConfig
 from .context import BASELINES, BaselineError, compare
 
@@ -36,8 +37,8 @@ SETTINGS_SEED = 0
 
 
 def run_baselines(
-    task: str,
-    rules: Iterable[str],
+    task: str | Task,
+    rules: Iterable[str | None],
     seeds: Iterable[int],
     out: str | os.PathLike,
     *,
@@ -47,6 +48,9 @@ def run_baselines(
     device: str | torch.device = "auto",
 ) -> pd.DataFrame:
     """Run baselines, all by default, for each rule and seed; write every result to a CSV file.
+
+    ``task`` is a name or, without options and with its own rule, a task. A task without rules has
+    the one rule None, an empty cell (:func:`default_rules`).
 
     Each network is scored on validation after it was trained on train, and on test after it was
     trained on both. With ``settings``, each has those that :func:`try_settings` finds best for
@@ -60,6 +64,7 @@ def run_baselines(
     names, rules = list(BASELINES if names is None else names), list(rules)
     table, device = ResumableTable(out, COLUMNS), resolve_device(device)
     load, tried = _loader(task, options), settings
+    task_name = task.name if isinstance(task, Task) else task
     if isinstance(settings, pd.DataFrame):
         if list(settings.columns) != list(TRIED_COLUMNS):
             found = f"a table with columns {', '.join(map(str, settings.columns))}"
@@ -70,8 +75,8 @@ def run_baselines(
         tried = try_settings(task, rules, tried_path(out), settings, **how) if settings else None
     chosen = {} if tried is None else best_settings(tried)
     for seed, rule in progress_bar([*product(seeds, rules)], "rules and seeds"):
-        run = {"task": task, "rule": rule, "options": _as_text(options), "seed": seed}
-        for config, wanted in _by_settings(names, chosen, rule):
+        run = {"task": task_name, "rule": rule, "options": _as_text(options), "seed": seed}
+        for config, wanted in _by_settings(names, chosen, rule or ""):
 
             def held(name: str, run=run, wanted=wanted) -> bool:
                 networks = [{"network": label} for label in wanted[name]] or [{}]
@@ -90,9 +95,16 @@ def run_baselines(
     return _with_texts(table.frame())
 
 
+def default_rules(task: str | Task) -> tuple[str | None, ...]:
+    """The rules of a task's table unless others are named: sum and same, or None without rules."""
+    if isinstance(task, Task):
+        return (task.rule,)
+    return ("sum", "same") if "rule" in inspect.signature(TASKS[task]).parameters else (None,)
+
+
 def try_settings(
-    task: str,
-    rules: Iterable[str],
+    task: str | Task,
+    rules: Iterable[str | None],
     out: str | os.PathLike,
     settings: Iterable[TrainConfig],
     *,
@@ -108,7 +120,8 @@ def try_settings(
     than :data:`SETTINGS`.
     """
     table, device = ResumableTable(out, TRIED_COLUMNS), resolve_device(device)
-    load, same = _loader(task, options), {"task": task, "options": _as_text(options)}
+    load, task_name = _loader(task, options), task.name if isinstance(task, Task) else task
+    same = {"task": task_name, "options": _as_text(options)}
     settings = [_as_setting(config) for config in settings]
     names = list(dict.fromkeys(BASELINES[name].like or name for name in names or BASELINES))
     runs = [*product(rules, settings, names)]
@@ -143,6 +156,7 @@ def best_settings(tried: pd.DataFrame) -> dict[tuple[str, str, str], TrainConfig
 
     Of equal ones those with the fewest parameters.
     """
+    tried = _with_texts(tried)
     merit = tried["metric"].map(lambda name: METRICS[name].sign) * tried["validation"]
     order = tried.assign(merit=merit)
     order = order.sort_values(["merit", "params"], ascending=[False, True], kind="stable")
@@ -178,14 +192,23 @@ def _as_setting(config: TrainConfig) -> TrainConfig:
     return config
 
 
-def _loader(task: str, options: Mapping[str, object] | None) -> Callable[[str], Task]:
-    return cache(lambda rule: load_task(task, rule=rule, **(options or {})))
+def _loader(task: str | Task, options: Mapping[str, object] | None) -> Callable[[str | None], Task]:
+    def load(rule: str | None) -> Task:
+        if not isinstance(task, Task):
+            return load_task(task, **({} if rule is None else {"rule": rule}), **(options or {}))
+        if options or rule != task.rule:
+            found = f"options, or rule {rule!r}, beside a task"
+            raise BaselineError(f"task {task.name!r}", found, f"no options, and rule {task.rule!r}")
+        return task
+
+    return cache(load)
 
 
 def _with_texts(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with an empty text where a row's task has no options."""
-    options = table["options"].astype(object)
-    return table.assign(options=options.where(options.notna(), ""))
+    """The table with an empty text for no rule and no options, and NaN for no setting."""
+    texts = {name: table[name].astype(object) for name in ("rule", "options")}
+    table = table.astype(dict.fromkeys(SETTINGS, float))
+    return table.assign(**{name: text.where(text.notna(), "") for name, text in texts.items()})
 
 
 def _as_text(options: Mapping[str, object] | None) -> str | None:

