@@ -278,7 +278,7 @@ def test_the_settings_of_the_committed_tables_are_the_tasks(name, request):
         request.getfixturevalue("views")
     config, found = bm.load_task(name).config, measured(name).loc["BM-NAS"]
     assert (found["C"], found["L"]) == (config.C, config.L)
-    assert config.weight_decay == (1e-4 if name == "multiple_features" else 1e-2)  # by size
+    assert config.weight_decay == (1e-4 if name == "multiple_features" else 1e-2)
 
 
 def test_readme_has_the_measured_scores(readme_tables):

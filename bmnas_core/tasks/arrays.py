@@ -563,8 +563,7 @@ def default_settings(
     ``shapes`` are those of the features of all ``modalities``, (C, …) each.
 
     A Cell takes two inputs, so that Cells one fewer than modalities can read them all. Small data
-    get a narrow network, more dropout, more weight decay, and more epochs: 500 updates at least, up
-    to 63 epochs.
+    get a narrow network, more dropout and more epochs: 500 updates at least, up to 63 epochs.
     """
     positions = [int(np.prod(shape[1:])) for shape in shapes]
     batch_size = next((size for size in (128, 64, 32, 16) if n >= 20 * size), 8)
@@ -573,7 +572,7 @@ def default_settings(
     settings = Settings(
         C=32 if n < 1000 else 64, L=min(4, max(positions)), N=max(2, modalities - 1), M=2,
         epochs=epochs, batch_size=min(batch_size, n), dropout=0.3 if n < 1000 else 0.1,
-        max_lr=3e-3, min_lr=1e-6, weight_decay=1e-2 if n < 1000 else 1e-4, restart=1,
+        max_lr=3e-3, min_lr=1e-6, weight_decay=1e-4, restart=1,
     )  # fmt: skip
     search = SearchSettings(
         selection="successive_halving", epochs=max(3, epochs // 5), tuning_epochs=7

@@ -55,9 +55,10 @@ def _check_options(name: str, function: object) -> None:
 
 #: The kit's tasks: name → module that registers the task.
 MODULES = {name: f"bmnas_core.tasks.{name}" for name in ("digits", "avmnist")}
-_TABLES = ("multiple_features", "diabetes", "breast_cancer")
-MODULES |= dict.fromkeys(_TABLES, "bmnas_core.tasks.tables")
 MODULES |= {name: f"bmnas_core.tasks.paper.{name}" for name in ("mmimdb", "ntu", "egogesture")}
+MODULES |= dict.fromkeys(
+    ("multiple_features", "diabetes", "breast_cancer"), "bmnas_core.tasks.tables"
+)
 #: Functions from options to a task, by name. The kit's own are imported on demand.
 TASKS = Registry("task", TaskError, check=_check_options, on_demand=MODULES)
 
