@@ -153,7 +153,7 @@ def test_a_resumed_search_with_gaps_equals_an_unbroken_one(tmp_path):
         assert np.array_equal(a.alpha, b.alpha)
 
 
-def test_every_quick_baseline_reads_zeros_for_gaps():
+def test_baselines_run_on_samples_with_gaps():
     names = [name for name, one in BASELINES.items() if one.quick]
     names += ["GMU", "CentralNet", "MLP of two layers", "logistic regression", "gradient boosting"]
     table = compare(own_task(), names, device="cpu", progress=False)

@@ -67,7 +67,7 @@ def test_a_table_beside_the_arrays_has_labels_splits_and_groups(kind, arrays, tm
     path = write("npy", {k: v for k, v in arrays.items() if k != "labels"}, tmp_path)
     names = np.array(["no", "yes"])[np.arange(N) % 2]
     splits = np.array(["train", "val", "test"])[np.arange(N) // 2 % 3]
-    table = pd.DataFrame({"label": names, "split": splits, "remark": "x"})
+    table = pd.DataFrame({"label": names, "split": splits})
     getattr(table, f"to_{kind}")(path / f"table.{kind}", index=False)
     task = bm.Task.from_features("mine", **bm.load_features(path))
     assert task.class_names == ("no", "yes") and len(task.split("validation")) == 10

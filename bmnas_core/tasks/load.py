@@ -145,6 +145,7 @@ def _table(file: Path, own: str) -> Entries:
         allowed = "one at least of label, split, group, or label_… of 0 and 1"
         raise DataError(file, f"columns {quoted(list(columns))}", allowed)
     others = [name for name in columns if name not in known and name not in several]
+    others = [name for name in others if not name.startswith("Unnamed: ")]  # pandas' row numbers
     if others:
         text = f"{file}: columns {quoted(others)} are not used; label, split and group would be"
         warnings.warn(text, DataWarning, stacklevel=2)
