@@ -95,10 +95,8 @@ class _Program(nn.Module):
             how = self.signature.pooling_of
             inputs = {name: pool(x, self.net.L, how(name)) for name, x in inputs.items()}
         outputs = self.net(inputs)
-        if self.signature is None or not self.signature.scale:
-            return outputs
-        scale, mean = map(outputs.new_tensor, (self.signature.scale, self.signature.mean))
-        return outputs * scale + mean
+        targets = self.signature and self.signature.targets
+        return targets.in_units(outputs) if targets else outputs
 
 
 def _example(net: FusionNetwork | EndToEnd, given: Batch | None) -> Batch:

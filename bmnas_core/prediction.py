@@ -98,7 +98,7 @@ def predict(
 def _meaning(outputs: Tensor, signature) -> Tensor:
     """Probabilities, or values in the labels' units."""
     if signature.labels == "values":
-        return outputs * outputs.new_tensor(signature.scale) + outputs.new_tensor(signature.mean)
+        return signature.targets.in_units(outputs)
     return outputs.softmax(1) if signature.labels == "classes" else outputs.sigmoid()
 
 

@@ -12,15 +12,12 @@ from typing import TYPE_CHECKING
 from .config import Config, ConfigError, setting
 from .errors import quoted
 from .genotype import GenotypeError, check_features
+from .metrics import LOSSES, Targets
 from .networks import POOLINGS
 from .tasks.inputs import FeatureArrays
 
 if TYPE_CHECKING:
     from .tasks.task import Task
-
-#: What labels may be, and so what outputs mean: logits of which the softmax, or each one's sigmoid,
-#: are probabilities; or standardised values.
-LABEL_KINDS = ("classes", "multi-label", "values")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +31,8 @@ class Signature(Config):
         features: modality → names of its features, in the task's order, all of them.
         pooling: modality → how its features are pooled, see :func:`~bmnas_core.networks.pool`.
         shapes: feature → its shape (C, …) before pooling, of a task without backbones.
-        labels: one of :data:`LABEL_KINDS`.
+        labels: what a task's ``label_kind`` is, and so what outputs mean: logits of which the
+            softmax, or each one's sigmoid, are probabilities; or standardised values.
         class_names: of every output in order, or empty.
         mean, scale: of ``"values"`` alone, one for each output: value = output · scale + mean.
     """
@@ -43,7 +41,7 @@ class Signature(Config):
     features: dict[str, tuple[str, ...]]
     pooling: dict[str, str]
     shapes: dict[str, tuple[int, ...]] | None = None
-    labels: str = setting("classes", choices=LABEL_KINDS)
+    labels: str = setting("classes", choices=LOSSES)
     class_names: tuple[str, ...] = ()
     mean: tuple[float, ...] = ()
     scale: tuple[float, ...] = setting((), gt=0.0)
@@ -72,6 +70,11 @@ class Signature(Config):
             mean=targets.mean if targets else (),
             scale=targets.scale if targets else (),
         )
+
+    @property
+    def targets(self) -> Targets | None:
+        """By what a regression's values were standardised; None for classes."""
+        return Targets(self.mean, self.scale) if self.scale else None
 
     @property
     def feature_names(self) -> tuple[str, ...]:

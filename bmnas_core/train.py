@@ -17,7 +17,7 @@ from .config import Settings, setting
 from .errors import BmnasError, check_type
 from .features import FeatureBank, RawInputs, Source, extract
 from .genotype import Genotype
-from .metrics import Targets, metric_of
+from .metrics import metric_of
 from .networks import FusionNetwork, count_parameters
 from .progress import progress_bar
 from .runtime import epoch_batches, resolve_device, seeded
@@ -391,7 +391,7 @@ def _outputs_for(task: Task, net: nn.Module, outputs: Tensor) -> Tensor:
         found = f"{outputs.shape[-1]} outputs for {kind!r}"
         allowed = f"{task.classes} for {task.label_kind!r}, as of task {task.name!r}"
         raise TrainError("net", found, allowed)
-    learned = Targets(signature.mean, signature.scale) if signature and signature.scale else None
+    learned = signature and signature.targets
     if learned in (None, task.targets):
         return outputs
     return task.targets.standardised(learned.in_units(outputs))

@@ -576,9 +576,11 @@ class Task:
             names = self.class_names or [f"class {k}" for k in range(self.classes)]
             named = zip(names, each, strict=True)
             lines.append("samples: " + ", ".join(f"{name} {count}" for name, count in named))
-        _, *given = self.scoring.items()
+        given = {k: v for k, v in self.scoring.items() if k != "metric"}
+        if weights := given.get("class_weights"):
+            given["class_weights"] = [float(f"{weight:.3g}") for weight in weights]
         if given:
-            lines.append("labels: " + ", ".join(f"{k} {quoted(v)}" for k, v in given))
+            lines.append("labels: " + ", ".join(f"{k} {quoted(v)}" for k, v in given.items()))
         return "\n".join(lines)
 
 
