@@ -60,12 +60,12 @@ clean: ## remove .venv, builds and caches, but not runs/
 
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing packages into $(VENV) (minutes the first time) ..."
-	$(PIP) -e '.[tasks]'
+	$(PIP) -e '.[tasks,cluster]'
 	@touch $@
 
 $(INSTALLED_DEV): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing packages and test tools into $(VENV) (minutes the first time) ..."
-	$(PIP) -e '.[tasks,dev]'
+	$(PIP) -e '.[tasks,cluster,dev]'
 	@touch $@ $(INSTALLED)
 
 $(BIN)/python:

@@ -64,7 +64,7 @@ def test_environment_yml_lists_the_dependencies_of_pyproject():
     conda = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
     assert conda == [f"python{PROJECT['requires-python']}", "graphviz", "pip"]
     (pip,) = (entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
-    assert pip[-1] == "-e .[tasks]"
+    assert pip[-1] == "-e .[tasks,cluster]"
     assert requirements(pip[:-1]) == requirements(PROJECT["dependencies"])
 
 
@@ -82,7 +82,7 @@ def test_constraints_pin_each_direct_dependency_within_its_range(requirement):
 
 
 def test_every_imported_package_is_declared():
-    declared = requirements(PROJECT["dependencies"] + EXTRAS["tasks"])
+    declared = requirements(PROJECT["dependencies"] + EXTRAS["tasks"] + EXTRAS["cluster"])
     distributions = packages_distributions()
     for path in sorted((ROOT / "bmnas_core").rglob("*.py")):
         for name in imported_packages(path):
