@@ -4,7 +4,6 @@ Each fold in turn is the test split, and the search is made anew on the others (
 """
 
 import hashlib
-import json
 import os
 import time
 from collections.abc import Iterable
@@ -35,7 +34,7 @@ from .tasks.folds import Fold, all_samples, make_folds
 from .tasks.task import Task, TaskError
 from .train import TrainConfig, outputs_of
 
-FORMAT = "bmnas-fold/1"
+FORMAT = "bmnas-fold/2"
 BM_NAS = "BM-NAS"
 
 _SHOWN = {"index": False, "na_rep": "", "float_format": "{:.4g}".format}
@@ -255,7 +254,7 @@ def _result(fold: Fold, context: BaselineContext, names: list[str], out: Path | 
     result = _run(context, names)
     header = {"format": FORMAT, "made_with": made_with, "scores": result.scores}
     header["genotype"] = result.genotype.to_json()
-    write_tensors(path, {"predictions": result.predictions}, json.dumps(header))
+    write_tensors(path, {"predictions": result.predictions}, header)
     return result
 
 

@@ -20,7 +20,7 @@ from .metrics import score_text
 from .search import Search, SearchState
 from .storage import atomic_write, read_tensors, write_tensors
 
-FORMAT = "bmnas-history/2"
+FORMAT = "bmnas-history/3"
 #: What a history must say of its search.
 ABOUT = dict(task=str, rule=str | None, metric=str, seed=int, config=dict, features=list)
 PHASES = ("start", "both", "weights", "architecture", "selection")
@@ -239,7 +239,7 @@ class SearchHistory:
             "genotype": torch.tensor([genotypes[s.genotype] for s in self], dtype=torch.int32),
             "weights": torch.from_numpy(np.stack(flat).astype(np.float32)),
         }
-        write_tensors(path, tensors, json.dumps(header, ensure_ascii=False))
+        write_tensors(path, tensors, header)
         return Path(path)
 
     @classmethod

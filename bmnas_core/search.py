@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterable, Iterator
@@ -404,7 +403,7 @@ class Search(Iterator[SearchState]):
             "scoring": self.task.scoring,
             "tensors": sorted(tensors),
         }
-        write_tensors(path, tensors, json.dumps(header))
+        write_tensors(path, tensors, header)
 
     @classmethod
     def resume(

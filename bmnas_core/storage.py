@@ -1,74 +1,308 @@
 """Files that are whole or not there: written beside their place, then renamed."""
 
+import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
-from contextlib import contextmanager
+import platform
+import re
+import shutil
+import stat
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from .errors import BmnasError, FileError
+from .errors import BmnasError, FileError, in_line, quoted
+
+#: A part that nobody has written to for so long, in seconds, is not going to be finished.
+ABANDONED = 24 * 3600
+_PART = re.compile(r"\..*\.([0-9a-f]{8})-(\d+)-\d+\.part")
+_WRITABLE = "the path of a file that can be written"
+_UNCHANGED = "that of the saved values: the file was changed, or is damaged"
+#: The types of tensors in a safetensors file, by its names for them.
+_DTYPES = {
+    "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16,
+    "I32": torch.int32, "I64": torch.int64, "F16": torch.float16, "BF16": torch.bfloat16,
+    "F32": torch.float32, "F64": torch.float64, "C64": torch.complex64,
+}  # fmt: skip
 
 
 @contextmanager
 def atomic_write(path: str | os.PathLike):
     """Yield a path beside ``path`` to write to; it replaces ``path`` only if all went well.
 
-    The folder of ``path`` is made if need be. Raises :class:`FileError` if the writing fails.
+    The folder of ``path`` is made if need be. A link stays and the file that it leads to is
+    replaced; a file keeps its mode. What is no file but a stream, such as /dev/stdout, a terminal
+    or a pipe, is never replaced: it gets the bytes once all are there. Parts that killed processes
+    left in the folder are removed.
+
+    Raises :class:`FileError` for a path that cannot be written to, and if the writing fails.
     """
-    wrong = ""
+    target, stream = _target(path)
+    beside = Path(tempfile.gettempdir() if stream else target.parent) / _part_name(target)
     try:
-        target = Path(path)
-        if target.is_dir():
-            wrong = f"the folder {str(path)!r}" if str(path) else "no name, ''"
-        else:
+        if not stream:
             target.parent.mkdir(parents=True, exist_ok=True)
-            beside = target.with_name(f".{target.name}.{os.getpid()}.part")
-            beside.touch()
-    except (OSError, TypeError, ValueError) as error:
-        wrong = f"{str(path)!r} ({getattr(error, 'strerror', None) or error})"
-    if wrong:
-        raise FileError("path", wrong, "the path of a file that can be written")
+            _sweep(target.parent)
+        beside.touch()
+        mode = beside.stat().st_mode if stream or not target.exists() else target.stat().st_mode
+    except OSError as error:
+        raise FileError("path", f"{str(path)!r} ({_why(error)})", _WRITABLE) from None
     try:
-        mode = beside.stat().st_mode
         yield beside
-        beside.chmod(mode)  # safetensors would leave it to its owner alone
-        os.replace(beside, target)
+        if stream:
+            _copy_to_stream(beside, target)
+        else:
+            beside.chmod(stat.S_IMODE(mode))  # safetensors would leave it to its owner alone
+            _flush_to_disk(beside)
+            os.replace(beside, target)
     except FileError:
         raise
+    except PermissionError as error:
+        held = sys.platform == "win32" and target.exists()
+        why = "another program has it open" if held else _why(error)
+        raise FileError(f"{target}: not written: {why}") from error
     except OSError as error:
-        raise FileError(f"{target}: not written: {error.strerror or error}") from error
+        raise FileError(f"{target}: not written: {_why(error)}") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
-def write_tensors(path: str | os.PathLike, tensors: dict[str, torch.Tensor], header: str) -> None:
-    """Write tensors as safetensors with our header, whole or not at all."""
+def _target(path: str | os.PathLike) -> tuple[Path, bool]:
+    """The file or stream that a path leads to, and whether it is a stream.
+
+    An own open file, such as /dev/stdout leads to, is a stream even if it is a file on a disk.
+    """
+    try:
+        target = Path(path)
+        for _ in range(40):  # as many links as Linux follows
+            folder = os.path.realpath(target.parent)
+            if folder in (f"/proc/{os.getpid()}/fd", "/dev/fd") and target.name.isdigit():
+                return Path(folder, target.name), True
+            if not target.is_symlink():
+                break
+            target = target.parent / target.readlink()
+        mode = target.stat().st_mode if target.exists() else stat.S_IFREG
+        stream = stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
+        if stat.S_ISDIR(mode):
+            wrong = f"the folder {str(path)!r}" if str(path) else "no name, ''"
+        elif target.is_symlink() or not (stat.S_ISREG(mode) or stream):
+            wrong = f"{str(path)!r}, which is no file"
+        else:
+            return target, stream
+    except (OSError, TypeError, ValueError) as error:
+        wrong = f"{str(path)!r} ({_why(error)})"
+    raise FileError("path", wrong, _WRITABLE)
+
+
+def _part_name(target: Path) -> str:
+    """A name of this process' and thread's own, short enough if that of ``target`` is."""
+    own = f".{_machine()}-{os.getpid()}-{threading.get_ident()}.part"
+    name = target.name.encode()
+    kept = name if len(name) > 255 else name[: 254 - len(own)]  # one too long is refused as it is
+    return f".{kept.decode(errors='ignore')}{own}"
+
+
+def _machine() -> str:
+    """This machine, and the space of its process numbers, in eight characters."""
+    space = ""
+    with suppress(OSError):
+        space = os.readlink("/proc/self/ns/pid")  # containers have their own
+    return hashlib.sha256(f"{platform.node()} {space}".encode()).hexdigest()[:8]
+
+
+def _sweep(folder: Path) -> None:
+    """Remove parts in a folder whose processes are gone, or that are abandoned."""
+    with suppress(OSError):
+        for entry in os.scandir(folder):
+            if part := _PART.fullmatch(entry.name):
+                gone = part[1] == _machine() and not _is_running(int(part[2]))
+                if gone or time.time() - entry.stat().st_mtime > ABANDONED:
+                    os.unlink(entry)
+
+
+def _is_running(process: int) -> bool:
+    """Whether a process of this machine runs; on Windows, where asking would end it, always."""
+    if sys.platform == "win32":
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
+
+
+def _flush_to_disk(path: Path) -> None:
+    """Wait until a file's bytes are on the disk, so that a power cut cannot rename an empty one."""
+    with open(path, "r+b") as file:
+        os.fsync(file.fileno())
+
+
+def _copy_to_stream(source: Path, stream: Path) -> None:
+    own = str(stream.parent) != "/dev" and stream.name.isdigit()
+    for output in (sys.stdout, sys.stderr):
+        output.flush()
+    to = os.dup(int(stream.name)) if own else stream
+    with open(source, "rb") as file, open(to, "wb") as out:
+        shutil.copyfileobj(file, out)
+
+
+def _why(error: BaseException) -> str:
+    return in_line(getattr(error, "strerror", None) or error)
+
+
+def write_tensors(
+    path: str | os.PathLike, tensors: dict[str, torch.Tensor], header: dict[str, object]
+) -> None:
+    """Write tensors as safetensors, whole or not at all, with a JSON header and checksums.
+
+    The checksum of each tensor is added to the header as its field ``sha256``, and the checksum of
+    the header's text lies beside it. Raises :class:`FileError` as :func:`atomic_write`.
+    """
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    checksums = {name: tensor_hash(tensor) for name, tensor in tensors.items()}
+    text = json.dumps({**header, "sha256": checksums}, ensure_ascii=False)
     with atomic_write(path) as beside:
-        save_file(tensors, beside, {"bmnas": header})
+        try:
+            save_file(tensors, beside, {"bmnas": text, "sha256": _text_hash(text)})
+        except SafetensorError as error:  # of the system's, whose number it says
+            number = re.search(r"os error (\d+)", str(error))
+            why = os.strerror(int(number[1])) if number else in_line(error)
+            raise OSError(why) from None
 
 
 def read_tensors(
-    path: str | os.PathLike, format: str, refused: type[BmnasError], what: str
-) -> tuple[dict, dict[str, torch.Tensor]]:
+    path: str | os.PathLike,
+    format: str,
+    refused: type[BmnasError],
+    what: str,
+    check: Callable[[dict, dict[str, torch.Tensor]], object] | None = None,
+) -> tuple[object, dict[str, torch.Tensor]]:
     """Header and tensors that :func:`write_tensors` wrote in ``format``.
 
-    Raises ``refused`` for a file that is missing, damaged or no ``what``.
+    The header comes first, then ``check(header, described)``, and only then are tensors read, each
+    with its checksum. ``described`` are tensors of the names, shapes and types that the file has,
+    without values (on the device "meta"). So ``check`` can refuse a header before anything of a
+    size that it claims is built. A :class:`BmnasError` that it raises becomes ``refused`` and names
+    the file; so does Python's own error at a field that is missing or of another type. What it
+    returns is returned in the header's place, unless it is None.
+
+    Raises ``refused`` for a file that is missing, damaged, changed or no ``what``.
     """
     try:
         with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {}).get("bmnas", "{}"))
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, TypeError, ValueError, RecursionError) as error:
-        raise refused(f"{path}: found no {what} ({error})") from None
+            header, checksums = _read_header(path, file.metadata() or {}, format, refused)
+            described = {name: _described(file.get_slice(name)) for name in checksums}
+            if set(file.keys()) != described.keys():
+                raise refused(path, "other tensors than were saved", _UNCHANGED)
+            found = _run_check(check, header, described) if check else None
+            tensors = {}
+            for name, checksum in checksums.items():
+                tensor = file.get_tensor(name)
+                if tensor_hash(tensor) != checksum:
+                    raise refused(path, f"another checksum of tensor {name!r}", _UNCHANGED)
+                tensors[name] = tensor.clone()  # of its own; that one is a part of the open file
+    except refused as error:
+        raise refused(error if str(error).startswith(str(path)) else f"{path}: {error}") from None
+    except BmnasError as error:
+        raise refused(f"{path}: {error}") from None
+    except (OSError, SafetensorError, TypeError, ValueError, RuntimeError) as error:
+        raise refused(f"{path}: found no {what} ({in_line(error)})") from None
+    return (header if found is None else found), tensors
+
+
+def _read_header(
+    path: str | os.PathLike, metadata: dict[str, str], format: str, refused: type[BmnasError]
+) -> tuple[dict, dict[str, str]]:
+    """The header, and the checksum of each tensor."""
+    text = metadata.get("bmnas", "{}")
+    header = parse_json(text, refused, path)
     found = header.get("format") if isinstance(header, dict) else header
     if found != format:
-        raise refused(path, f"format {found!r}", repr(format))
-    return header, tensors
+        raise refused(path, f"format {quoted(found)}", repr(format))
+    checksums = header.pop("sha256", None)
+    if metadata.get("sha256") != _text_hash(text) or not isinstance(checksums, dict):
+        raise refused(path, "another checksum of its header", _UNCHANGED)
+    return header, checksums
+
+
+def _described(part) -> torch.Tensor:
+    """A tensor of a file, as safetensors' ``get_slice`` gives it, without its values."""
+    dtype = _DTYPES.get(part.get_dtype())
+    if dtype is None:
+        raise ValueError(f"tensors of type {part.get_dtype()}")
+    return torch.empty(part.get_shape(), dtype=dtype, device="meta")
+
+
+def _run_check(check: Callable, header: dict, described: dict[str, torch.Tensor]) -> object:
+    try:
+        return check(header, described)
+    except BmnasError:
+        raise
+    except KeyError as error:
+        raise BmnasError("header", f"no {error}", "all that was saved") from None
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise BmnasError("header", in_line(error), "what was saved") from None
+
+
+def _text_hash(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
+def tensor_hash(tensor: torch.Tensor) -> str:
+    """Hash of a tensor's shape, type and values."""
+    digest = hashlib.sha256(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+    digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def parse_json(text: str, refused: type[BmnasError], place: object) -> object:
+    """JSON text as Python values.
+
+    Raises ``refused``, by place, for text that is no JSON or is nested too deeply, and for a field
+    that is there twice, of which a reader would see only the last.
+    """
+    repeated: list[tuple[dict, str]] = []
+
+    def fields(pairs: list[tuple[str, object]]) -> dict:
+        made, seen = dict(pairs), set()
+        if len(made) < len(pairs):
+            twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+            repeated.append((made, twice))
+        return made
+
+    try:
+        data = json.loads(text, object_pairs_hook=fields)
+        where = [_place_in(data, made) or "" for made, _ in repeated]
+    except (ValueError, RecursionError) as error:
+        raise refused(f"{place}: found no JSON ({in_line(error)})") from None
+    for within, (_, name) in zip(where, repeated, strict=True):
+        raise refused(place, f"field {within}{name} twice", "each field once")
+    return data
+
+
+def _place_in(data: object, wanted: dict) -> str | None:
+    """Where ``wanted`` is in parsed JSON, such as ``cells[1].``; None if it is not there."""
+    if data is wanted:
+        return ""
+    if isinstance(data, dict):
+        parts = [(f"{name}.", item) for name, item in data.items()]
+    else:
+        parts = [(f"[{i}].", item) for i, item in enumerate(data)] if isinstance(data, list) else []
+    for name, item in parts:
+        if isinstance(item, (dict, list)) and (found := _place_in(item, wanted)) is not None:
+            return f"{name}{found}".replace(".[", "[")
+    return None
 
 
 class TableError(BmnasError):

@@ -33,9 +33,9 @@ from ..metrics import METRICS
 from ..networks import count_parameters
 from ..progress import progress_bar
 from ..runtime import as_seed, device_name, generator, resolve_device, seeded
-from ..storage import atomic_write
+from ..storage import atomic_write, tensor_hash
 from ..tasks.files import asset, cache_folder
-from ..tasks.task import Task, as_task, load_task, tensor_hash
+from ..tasks.task import Task, as_task, load_task
 from ..train import TrainConfig, cosine_ends, fit_by_epoch, fusion_network, score, scores
 from .ensemble import ModelEnsemble, build_ensemble, fit_ensemble, shape_of
 

@@ -21,6 +21,7 @@ from ..genotype import GenotypeError, check_features
 from ..metrics import METRICS, Targets, fitting
 from ..networks import POOLINGS, FeatureError
 from ..registry import Registry
+from ..storage import tensor_hash
 from .arrays import (
     SPLITS,
     check_metric,
@@ -61,13 +62,6 @@ MODULES |= dict.fromkeys(
 )
 #: Functions from options to a task, by name. The kit's own are imported on demand.
 TASKS = Registry("task", TaskError, check=_check_options, on_demand=MODULES)
-
-
-def tensor_hash(tensor: Tensor) -> str:
-    """Hash of a tensor's shape, type and values."""
-    digest = hashlib.sha256(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
-    digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def _plain_settings(module: nn.Module) -> list[tuple]:
