@@ -318,6 +318,14 @@ class RawInputs(Source):
         self._each = _file_values(self._inputs)
         if self._each:
             self.eval_batch_size = max(1, MAX_VALUES_PER_FORWARD // self._each)
+        self._modalities = [task.modalities[m] for m in self._columns.values()]
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Hash of the inputs, the splits and the labels."""
+        parts = [(modality.name, modality.inputs_hash) for modality in self._modalities]
+        parts += [(name, *map(tensor_hash, pair)) for name, pair in self.splits.items()]
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
     def batch(self, split: str, rows: Tensor) -> Batch:
         """Samples ``rows`` of a split: inputs by modality name, and labels (N, …)."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import partial
 from itertools import count, pairwise
+from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
@@ -15,25 +18,31 @@ from torch.func import functional_call
 from torch.optim import Adam
 
 from .architecture import ArchitectureWeights, SelectionError
+from .autosave import EVERY, Autosave, is_kept, kept, newest
 from .cells import RELAXATIONS
-from .config import ConfigError, SearchSettings, setting
+from .config import ConfigError, SearchSettings, as_type, setting
 from .errors import BmnasError, check_type, quoted
 from .features import Batch, FeatureBank
 from .genotype import DEFAULT_OPERATIONS, OPERATIONS, Genotype, Pair
-from .metrics import metric_of, score_text, standard_error
+from .metrics import metric_of, standard_error
 from .networks import FixedInputs, Hypernet
 from .runtime import RNG_LOCK, as_seed, epoch_batches, resolve_device, seeded
+from .search_files import (
+    FORMAT,
+    OPTIMIZERS,
+    SearchError,
+    SearchHeader,
+    build_hypernet,
+    check_described,
+    check_values,
+    genotype_of,
+    optimizer_states,
+)
+from .search_state import Record, SearchState
 from .selection import RUNGS, SELECTIONS, check_genotype, derive, selection_for
-from .storage import read_tensors, write_tensors
+from .storage import read_tensors, tensor_hash, write_tensors
 from .tasks.task import Task, as_task
 from .train import cosine_restarts, outputs_of, score, scores
-
-FORMAT = "bmnas-search/2"
-OPTIMIZERS = ("weight_optimizer", "architecture_optimizer")
-
-
-class SearchError(BmnasError):
-    """A search that cannot start, go on or be resumed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,49 +101,14 @@ class SearchConfig(SearchSettings):
         raise ConfigError(f"SearchConfig.{name}", repr(getattr(self, name)), allowed)
 
 
-@dataclass(frozen=True)
-class SearchState:
-    """What one step of a search did, and the state after it.
+def _live_part(name: str) -> property:
+    """A part of a search that learns. Who reads it may change it, so a replay ends there."""
 
-    Attributes:
-        step, epoch: counted from 1; 0 before the first step.
-        phase: ``"both"``, ``"weights"`` or ``"architecture"``, as the step updates them;
-            ``"selection"`` in the final selection; ``"start"`` for a state that no step has made.
-        train_loss, val_loss: of this step's batches; None for the one the phase leaves out.
-        val_score: on all of validation, the hypernet's score at the last step of an epoch; in the
-            final selection the best candidate's so far, or during perturbation that of the
-            hypernet fixed to the best pair.
-        weights: α, β, γ after the step.
-        selection: the name of the rule by which the search ends.
-        selected: the best genotype so far, in the final selection.
-    """
+    def part(self: Search):
+        self._leave_replay()
+        return getattr(self._live, name)
 
-    step: int
-    epoch: int
-    phase: str
-    lr: float
-    train_loss: float | None
-    val_loss: float | None
-    val_score: float | None
-    weights: ArchitectureWeights
-    selection: str
-    selected: Genotype | None = None
-
-    alpha = property(lambda self: self.weights.alpha, doc="(edges, 2), edges Cell by Cell.")
-    beta = property(lambda self: self.weights.beta, doc="Per Cell (edges, 2), step by step.")
-    gamma = property(lambda self: self.weights.gamma, doc="Per Cell (M, operations).")
-
-    @cached_property
-    def genotype(self) -> Genotype:
-        """What is selected so far; before the final selection, what α, β and γ stand for."""
-        return self.selected or derive(self.weights, self.selection)
-
-    def __str__(self) -> str:
-        when = f"epoch {self.epoch}" if self.epoch else "before the first update"
-        names = "training loss", "validation loss", "validation score"
-        values = zip(names, (self.train_loss, self.val_loss, self.val_score), strict=True)
-        known = [f"{name} {score_text(value)}" for name, value in values if value is not None]
-        return " · ".join([f"step {self.step}", when, *known])
+    return property(part)
 
 
 class Search(Iterator[SearchState]):
@@ -149,9 +123,12 @@ class Search(Iterator[SearchState]):
         seed: fixes initial weights, batches, dropout and the selection.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, …
         bank: features computed before; the task's shared bank in memory by default.
+        autosave: a file in which the search saves itself while it runs, and from which
+            :meth:`resume` goes on; the one before it is kept beside it, as ``NAME.before.SUFFIX``.
+        every: seconds between two autosaves.
 
-    Raises :class:`SearchError` in a step whose loss is not finite, and SelectionError for what a
-    selection rule gives if it is no genotype of the space.
+    Raises :class:`SearchError` for an autosave that is there already, and in a step whose loss is
+    not finite; SelectionError for what a selection rule gives if it is no genotype of the space.
 
     Attributes:
         hypernet: the network that is searched in.
@@ -169,6 +146,8 @@ class Search(Iterator[SearchState]):
         seed: int = 0,
         device: str | torch.device = "auto",
         bank: FeatureBank | None = None,
+        autosave: str | os.PathLike | None = None,
+        every: float = EVERY,
     ):
         self.task, self.seed, self.device = as_task(task), as_seed(seed), resolve_device(device)
         config = SearchConfig.from_optional(config).with_defaults(task.search_config)
@@ -176,24 +155,36 @@ class Search(Iterator[SearchState]):
         self.config = config = config.with_defaults(task.config).with_defaults(default)
         self.bank = FeatureBank.shared(task, config.L, self.device, bank)
         self.metric = metric_of(task)
-        names = "C", "L", "N", "M", "operations", "relaxation", "dropout", "partial", "sampling"
-        settings = {name: getattr(config, name) for name in names}
         with seeded(seed, "hypernet"):
-            hypernet = Hypernet(task.channels, task.classes, gaps=task.gaps, **settings)
-        self.hypernet = hypernet.to(self.device)
-        self.hypernet.temperature.gumbel = config.gumbel
-        self.architecture = self.hypernet.architecture_parameters()
-        self.weights = self.hypernet.weight_parameters()
-        self.weight_optimizer = Adam(self.weights, config.max_lr, weight_decay=config.weight_decay)
-        self.scheduler = cosine_restarts(self.weight_optimizer, config)
+            hypernet = build_hypernet(task, config).to(self.device)
+        hypernet.temperature.gumbel = config.gumbel
+        weight_optimizer = Adam(
+            hypernet.weight_parameters(), config.max_lr, weight_decay=config.weight_decay
+        )
         how = {"betas": config.arch_betas, "weight_decay": config.arch_weight_decay}
-        self.architecture_optimizer = Adam(self.architecture, config.arch_lr, **how)
+        self._record: Record | bool | None = None  # False: in no run's folder
+        self._live = SimpleNamespace(
+            hypernet=hypernet,
+            architecture=hypernet.architecture_parameters(),
+            weights=hypernet.weight_parameters(),
+            weight_optimizer=weight_optimizer,
+            scheduler=cosine_restarts(weight_optimizer, config),
+            architecture_optimizer=Adam(hypernet.architecture_parameters(), config.arch_lr, **how),
+        )
         self.train_batches = self._batches("train")
         alone = self._batches("validation") if config.schedule == "epoch" else 0
         self.steps_per_epoch = self.train_batches + alone
         self.updates = self.steps_per_epoch * config.epochs
         self.step, self.best_score, self.best_genotype = 0, None, None
         self.selection, self._selecting = selection_for(self), self._selection_steps()
+        self._autosave = None if autosave is None else self._autosave_to(autosave, every)
+
+    hypernet = _live_part("hypernet")
+    weights = _live_part("weights")
+    architecture = _live_part("architecture")
+    weight_optimizer = _live_part("weight_optimizer")
+    architecture_optimizer = _live_part("architecture_optimizer")
+    scheduler = _live_part("scheduler")
 
     @property
     def total_steps(self) -> int:
@@ -206,10 +197,15 @@ class Search(Iterator[SearchState]):
     @property
     def state(self) -> SearchState:
         """The present state: α, β, γ and no losses. The step is 0 before the first one."""
-        config, rate = self.config, self.weight_optimizer.param_groups[0]["lr"]
+        config = self.config
+        replayed = self._record.replayed if self._record else None
+        if replayed is None:
+            rate = self.weight_optimizer.param_groups[0]["lr"]
+            how = config.operations, config.relaxation
+            weights = ArchitectureWeights.from_hypernet(self.hypernet, *how)
+        else:
+            rate, weights = replayed.lr, replayed.weights
         epoch = min(-(-self.step // self.steps_per_epoch), config.epochs)
-        how = config.operations, config.relaxation
-        weights = ArchitectureWeights.from_hypernet(self.hypernet, *how)
         numbers = self.step, epoch, "start", rate, None, None, None
         selected = self.best_genotype if self.step > self.updates else None
         return SearchState(*numbers, weights, config.selection, selected)
@@ -218,7 +214,16 @@ class Search(Iterator[SearchState]):
         if self.step >= self.total_steps:
             raise StopIteration
         with RNG_LOCK:
-            return self._next() if self.step < self.updates else self._select()
+            if self._record is None:
+                self._begin_record()
+            if self._record and self._record.replaying:
+                return self._replay()
+            state = self._make_step()
+            self._save_if_due(state)
+            return state
+
+    def _make_step(self) -> SearchState:
+        return self._update_step() if self.step < self.updates else self._select()
 
     def _select(self) -> SearchState:
         """One step of the final selection. SelectionError for what is no genotype and its score."""
@@ -251,7 +256,7 @@ class Search(Iterator[SearchState]):
             if step >= self.step:  # after a resume, those before are repeated
                 yield found
 
-    def _next(self) -> SearchState:
+    def _update_step(self) -> SearchState:
         epoch, position = divmod(self.step, self.steps_per_epoch)
         learning, phase = epoch >= self.config.warmup, "both"
         if self.config.schedule == "epoch":
@@ -272,10 +277,15 @@ class Search(Iterator[SearchState]):
             mixture = self.config.sampling == "mixture"
             made["val_score"] = self.score_of(None if mixture else self.state.genotype)
         state = replace(self.state, phase=phase, **made)
-        counts = "val_score" in made and (learning or self.config.epochs <= self.config.warmup)
+        self._note_best(state)
+        return state
+
+    def _note_best(self, state: SearchState) -> None:
+        """Take the state of an update for the best if it ends an epoch with the best score."""
+        warmup, epochs = self.config.warmup, self.config.epochs
+        counts = state.val_score is not None and (state.epoch > warmup or epochs <= warmup)
         if counts and (self.best_score is None or self._is_better(state.val_score)):
             self.best_score, self.best_genotype = state.val_score, state.genotype
-        return state
 
     def score_of(self, genotype: Genotype | None, rows: Tensor | None = None) -> float:
         """Score on (rows of) validation of one architecture in the hypernet, or of the mixture."""
@@ -386,24 +396,36 @@ class Search(Iterator[SearchState]):
         return self.metric.loss(functional_call(self.hypernet, unrolled, (inputs,)), labels)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write everything needed to go on, as safetensors with a JSON header."""
-        tensors = {f"hypernet.{k}": v for k, v in self.hypernet.state_dict().items()}
-        for name in OPTIMIZERS:
-            for i, state in getattr(self, name).state_dict()["state"].items():
-                tensors |= {f"{name}.{i}.{k}": v for k, v in state.items()}
-        header = {
-            "format": FORMAT,
-            "config": self.config.to_dict(),
-            "seed": self.seed,
-            "step": self.step,
-            "selection_steps": self.selection.steps,
-            "best_score": self.best_score,
-            "best_genotype": self.best_genotype and self.best_genotype.to_json(),
-            "bank": self.bank.content_hash,
-            "scoring": self.task.scoring,
-            "tensors": sorted(tensors),
-        }
-        write_tensors(path, tensors, header)
+        """Write everything needed to go on, as safetensors with a JSON header.
+
+        A step that another thread is making is waited for. Raises FileError for a path that cannot
+        be written.
+        """
+        write_tensors(path, *self._saved())
+
+    def _saved(self, states: dict | None = None) -> tuple[dict[str, Tensor], dict]:
+        """Tensors, as they are between two steps, and header of a file."""
+        with RNG_LOCK:
+            tensors = {f"hypernet.{k}": v for k, v in self.hypernet.state_dict().items()}
+            for name in OPTIMIZERS:
+                for i, state in getattr(self, name).state_dict()["state"].items():
+                    tensors |= {f"{name}.{i}.{k}": v for k, v in state.items()}
+            genotype, score = self.best_genotype, self.best_score
+            header = SearchHeader(
+                config=self.config.to_dict(),
+                seed=self.seed,
+                step=self.step,
+                selection_steps=self.selection.steps,
+                best_score=None if score is None or math.isnan(score) else score,
+                best_genotype=genotype and json.loads(genotype.to_json()),
+                features=self.task.features,
+                bank=self.bank.content_hash,
+                scoring=self.task.scoring,
+                states=states,
+                autosave=self._autosave and self._autosave.every,
+            )
+            copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        return copies, header.to_dict()
 
     @classmethod
     def resume(
@@ -416,47 +438,124 @@ class Search(Iterator[SearchState]):
     ) -> Search:
         """Go on from a saved search; on CPU the rest equals an unbroken one bit for bit.
 
-        Raises SearchError for a file that is no search, or features other than it was made with.
+        A search that saved itself to ``path`` goes on doing so. If its newest file is damaged, the
+        one before it is taken, with an :class:`~bmnas_core.autosave.AutosaveWarning`.
+
+        Raises SearchError for a file that is no search, or of which a tensor, a setting or a number
+        does not fit the others, and for features other than it was made with.
         """
-        header, tensors = read_tensors(path, FORMAT, SearchError, "search to resume")
         device = resolve_device(device)
+
+        (header, config), tensors = newest(Path(path), partial(_read, as_task(task)))
+        search = cls(task, config, seed=header.seed, device=device, bank=bank)
         try:
-            config = SearchConfig.from_dict(header["config"])
-            search = cls(task, config, seed=header["seed"], device=device, bank=bank)
-            if header["bank"] != search.bank.content_hash:
-                raise SearchError(
-                    "was made on other features (task, data, splits, backbones, L, precision or "
-                    f"what is left out) than those of task {task.name!r} given here"
-                )
-            if (scoring := header.get("scoring", task.scoring)) != task.scoring:
-                place = f"scoring of task {task.name!r}"
-                raise SearchError(
-                    place, quoted(task.scoring), f"as the search had: {quoted(scoring)}"
-                )
-            if header["tensors"] != sorted(tensors):
-                lost = sorted(set(header["tensors"]) ^ set(tensors))
-                raise SearchError(f"found other tensors than were saved: {', '.join(lost[:5])}")
-            search._restore(tensors)
-            search.step, search.best_score = header["step"], header["best_score"]
-            search.selection.steps = header["selection_steps"]
-            if search.step:
-                search._set_schedules(min(search.step, search.updates) - 1)
-            if header["best_genotype"]:
-                search.best_genotype = Genotype.from_json(header["best_genotype"])
-        except KeyError as error:
-            raise SearchError(path, f"no {error}", "a whole search") from None
-        except (ValueError, RuntimeError) as error:
+            search._restore(header, tensors)
+        except BmnasError as error:
             raise SearchError(f"{path}: {error}") from None
+        if header.autosave is not None:
+            search._autosave = Autosave(path, header.autosave)
+            search._autosave.continue_from(header.seconds)
         return search
 
-    def _restore(self, tensors: dict[str, Tensor]) -> None:
-        saved = {name: getattr(self, name).state_dict() for name in OPTIMIZERS}
-        saved["hypernet"] = {}
-        for key, tensor in tensors.items():
-            match key.split("."):
-                case "hypernet", *names:
-                    saved["hypernet"][".".join(names)] = tensor
-                case optimizer, i, field:
-                    saved[optimizer]["state"].setdefault(int(i), {})[field] = tensor
-        for name, state in saved.items():
-            getattr(self, name).load_state_dict(state)
+    def _restore(self, header: SearchHeader, tensors: dict[str, Tensor]) -> None:
+        """Take over what a file says. Raises SearchError unless it is of this task and config."""
+        task, most = self.task, self.selection.steps
+        if header.bank != self.bank.content_hash:
+            raise SearchError(
+                "was made on other features (task, data, splits, backbones, L, precision or what "
+                f"is left out) than those of task {task.name!r} given here"
+            )
+        if header.scoring != task.scoring:
+            allowed = f"as the search had: {quoted(header.scoring)}"
+            raise SearchError(f"scoring of task {task.name!r}", quoted(task.scoring), allowed)
+        if header.selection_steps > most:
+            raise SearchError("selection_steps", header.selection_steps, f"at most {most}")
+        if header.step > self.updates + header.selection_steps:
+            allowed = f"at most {self.updates + header.selection_steps}"
+            raise SearchError("step", header.step, allowed)
+        genotype = genotype_of(header, task, self.config.N)
+        live = self._live
+        weights = {k.partition(".")[2]: v for k, v in tensors.items() if k.startswith("hypernet.")}
+        live.hypernet.load_state_dict(weights)
+        for name, state in optimizer_states(tensors):
+            optimizer = getattr(live, name)
+            optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+        self.step, self.selection.steps = header.step, header.selection_steps
+        self.best_genotype, self.best_score = genotype, header.best_score
+        if genotype is not None and header.best_score is None:
+            self.best_score = math.nan
+        if self.step:
+            self._set_schedules(min(self.step, self.updates) - 1)
+
+    # --- autosaves, and the replay of a search that a killed run had begun
+
+    def _autosave_to(self, path: str | os.PathLike, every: float) -> Autosave:
+        every = as_type(every, float, "every", SearchError)
+        if not every >= 0:
+            raise SearchError("every", every, "seconds, at least 0")
+        autosave = Autosave(path, every)
+        for one in (autosave.path, autosave.before):
+            if one.exists() and not is_kept():
+                allowed = "Search.resume(path, task) to go on with it, or another path"
+                raise SearchError("autosave", f"{one}, which is there already", allowed)
+        return autosave
+
+    def _begin_record(self) -> None:
+        """At the first step: find what a killed run kept of this very search, to be replayed."""
+        self._record = False
+        if not is_kept():
+            return
+        tensors, header = self._saved()
+        made_from = {name: tensor_hash(tensor) for name, tensor in tensors.items()}
+        autosave = kept("search", header, made_from, self.device.type)
+        begin = self.step, self.best_score, self.best_genotype
+        self._record = Record(autosave, self.state, begin)
+        self._record.read(partial(_read, self.task))
+
+    def _replay(self) -> SearchState:
+        """The next state of a search that a killed run had begun, without its work."""
+        record = self._record
+        state = record.next()
+        self.step = state.step
+        if state.phase == "selection":
+            self.best_genotype, self.best_score = state.selected, state.val_score
+        else:
+            self._note_best(state)
+        if not record.replaying:
+            self._restore(*record.end())
+        return state
+
+    def _leave_replay(self) -> None:
+        """Make the steps that were only replayed, since somebody wants to see the hypernet."""
+        record = self._record
+        if not (record and record.replaying):
+            return
+        with RNG_LOCK:
+            self.step, self.best_score, self.best_genotype = record.begin
+            for _ in range(record.leave()):
+                record.append(self._make_step())
+
+    def _save_if_due(self, state: SearchState) -> None:
+        finished = self.step >= self.total_steps
+        if self._autosave and (finished or self._autosave.due()):
+            self._autosave.save(self._saved)
+        if self._record:
+            self._record.append(state)
+            self._record.save(self._saved, finished)
+
+
+def _read(task: Task, path: Path) -> tuple[tuple[SearchHeader, SearchConfig], dict[str, Tensor]]:
+    """What a saved search says of itself, and its tensors; SearchError unless both fit the task."""
+
+    def check(header: dict, described: dict[str, Tensor]) -> tuple[SearchHeader, SearchConfig]:
+        known = SearchHeader.from_dict(header)
+        config = SearchConfig.from_dict(known.config)
+        check_described(known, config, task, described)
+        return known, config
+
+    found, tensors = read_tensors(path, FORMAT, SearchError, "search to resume", check)
+    try:
+        check_values(found[0], tensors)
+    except SearchError as error:
+        raise SearchError(f"{path}: {error}") from None
+    return found, tensors

@@ -17,7 +17,7 @@ from statistics import fmean
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .architecture import (
     ArchitectureWeights,
@@ -29,6 +29,7 @@ from .config import Config, Settings
 from .errors import check_type, quoted
 from .features import FeatureBank
 from .genotype import CellGenotype, Genotype, Pair, StepGenotype, cell_predecessors, free_pairs
+from .kept_training import KeptTraining
 from .metrics import Metric, binomial_error, metric_of, standard_error
 from .networks import FixedInputs, Hypernet
 from .registry import Registry, takes
@@ -273,6 +274,7 @@ class Perturbation(Selection):
             return metric.loss(logits[0], labels)
 
         how = {"seed": search.seed, "loss": loss, "validate": False}
+        how["kept"] = _kept_training(net, "tuning", search, config)
         for _ in fit_by_epoch(net, search.task, search.bank, config, **how):
             pass
         self.hypernet.eval()
@@ -386,13 +388,23 @@ class Candidate:
         config = TrainConfig(data="train", **sizes).with_defaults(search.task.config)
         with seeded(search.seed, "initial weights"):
             self.net = fusion_network(genotype, search.task, config)
-        self.records = fit_by_epoch(self.net, *self.data, config, seed=search.seed, validate=False)
+        self.kept = _kept_training(self.net, "candidate", search, config)
+        how = {"seed": search.seed, "validate": False, "kept": self.kept}
+        self.records = fit_by_epoch(self.net, *self.data, config, **how)
 
     def train_to(self, epochs: int) -> None:
         """Train up to so many epochs, at most the recipe's, and score on validation."""
         for record in self.records:
+            self.record = record
             if record["epoch"] >= epochs:
                 break
-        outputs, labels = outputs_of(self.net, *self.data, "validation")
-        self.score = float(self.metric.score(outputs, labels))
-        self.error = standard_error(self.metric, outputs, labels, self.seed)
+        if "error" not in self.record:
+            outputs, labels = outputs_of(self.net, *self.data, "validation")
+            self.record["score"] = float(self.metric.score(outputs, labels))
+            self.record["error"] = standard_error(self.metric, outputs, labels, self.seed)
+            self.kept.save()
+        self.score, self.error = self.record["score"], self.record["error"]
+
+
+def _kept_training(net: nn.Module, kind: str, search: SearchView, config: Config) -> KeptTraining:
+    return KeptTraining(net, search.bank, kind, search.seed, config, search.task.scoring)

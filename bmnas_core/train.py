@@ -17,6 +17,7 @@ from .config import Settings, setting
 from .errors import BmnasError, check_type
 from .features import FeatureBank, RawInputs, Source, extract
 from .genotype import Genotype
+from .kept_training import KeptTraining
 from .metrics import metric_of
 from .networks import FusionNetwork, count_parameters
 from .progress import progress_bar
@@ -246,10 +247,14 @@ def fit(
     """Train any network that maps a batch of ``source`` to logits; a record an epoch.
 
     ``loss``, the metric's by default, takes the network's output and the labels; the progress bar
-    says ``name``; the rest as in :func:`train`. Raises TrainError when the loss is not finite.
+    says ``name``; the rest as in :func:`train`. In a run that goes on, ``on_epoch`` is called for
+    the epochs that were made before too, when the network is as after the last of them. Raises
+    TrainError when the loss is not finite.
     """
-    history = []
-    records = fit_by_epoch(net, task, source, config, seed=seed, loss=loss, validate=validate)
+    made_from = name, seed, config, task.scoring, validate, getattr(loss, "__qualname__", loss)
+    kept = KeptTraining(net, source, *made_from)
+    how = {"seed": seed, "loss": loss, "validate": validate, "kept": kept}
+    records, history = fit_by_epoch(net, task, source, config, **how), []
     for record in progress_bar(records, name, config.epochs, show=progress):
         history.append(record)
         if on_epoch:
@@ -267,10 +272,13 @@ def fit_by_epoch(
     seed: int | Sequence[int] = 0,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     validate: bool = True,
+    kept: KeptTraining | None = None,
 ) -> Iterator[dict]:
     """:func:`fit` one epoch at a time, for callers that decide after each whether to go on.
 
-    With several seeds the batches of all come together, along one more dimension in front.
+    With several seeds the batches of all come together, along one more dimension in front. What
+    ``kept`` has of the training is not done again: the records of its epochs come first, when the
+    network is as after the last of them.
     """
     alone = not isinstance(seed, Sequence)
     seeds = (seed,) if alone else tuple(seed)
@@ -282,7 +290,9 @@ def fit_by_epoch(
         groups = net.parameter_groups(config)
     optimizer = torch.optim.Adam(groups, lr=config.max_lr, weight_decay=config.weight_decay)
     scheduler = cosine_restarts(optimizer, config)
-    for epoch in range(config.epochs):
+    records = kept.begin(optimizer) if kept else []
+    yield from records
+    for epoch in range(len(records), config.epochs):
         start, losses = time.perf_counter(), []
         orders = [epoch_batches(n, config.batch_size, s, "training", epoch) for s in seeds]
         batches = orders[0] if alone else [torch.stack(rows) for rows in zip(*orders, strict=True)]
@@ -315,13 +325,16 @@ def fit_by_epoch(
         if not math.isfinite(mean):
             raise TrainError(f"training loss in epoch {epoch + 1}", mean, "finite")
         unseen = validate and config.data == "train"
-        yield {
+        record = {
             "epoch": epoch + 1,
             "lr": scheduler.get_last_lr()[0],
             "train_loss": mean,
             "validation_score": score(net, task, source, "validation") if unseen else None,
             "seconds": time.perf_counter() - start,
         }
+        if kept:
+            kept.add(record, finished=epoch + 1 == config.epochs)
+        yield record
 
 
 def evaluate(

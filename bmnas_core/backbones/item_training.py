@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from ..config import Settings
 from ..errors import BmnasError
+from ..kept_training import KeptTraining
 from ..progress import progress_bar
 from ..runtime import epoch_batches, seeded
+from ..storage import tensor_hash
 from .backbone import last_mean
 
 #: Most pixels by which a batch of images (N, C, H, W) is shifted along H and W. A search is misled
@@ -55,7 +57,18 @@ def train_on_items(
         optimizer = torch.optim.AdamW(classifier.parameters(), weight_decay=config.weight_decay)
         steps = -(-len(train) // config.batch_size) * config.epochs
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.max_lr, steps)
-        for epoch in progress_bar(range(config.epochs), f"{modality.name} alone", show=progress):
+        made_from = *stream, seed, config, modality.inputs_hash, tensor_hash(train)
+        kept, random = KeptTraining(classifier, None, *made_from), torch.get_rng_state()
+        for record in kept.begin(optimizer, {"random": random}):
+            history.append(record)
+            if on_epoch:
+                on_epoch(record)
+        if history:
+            torch.set_rng_state(random)
+            schedule.last_epoch = steps // config.epochs * len(history) - 1
+            schedule.step()
+        epochs = range(len(history), config.epochs)
+        for epoch in progress_bar(epochs, f"{modality.name} alone", show=progress):
             start, losses = time.perf_counter(), []
             classifier.train()
             for rows in epoch_batches(len(train), config.batch_size, seed, *stream, epoch):
@@ -79,6 +92,8 @@ def train_on_items(
             record = {"epoch": epoch + 1, "lr": schedule.get_last_lr()[0], "train_loss": mean}
             record["validation_score"] = float(right.double().mean())
             history.append(record | {"seconds": time.perf_counter() - start})
+            random.copy_(torch.get_rng_state())
+            kept.add(history[-1], finished=epoch + 1 == config.epochs)
             if on_epoch:
                 with torch.random.fork_rng(devices=[]):  # it may draw random numbers
                     on_epoch(history[-1])

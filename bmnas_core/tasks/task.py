@@ -187,13 +187,13 @@ class Modality:
         Each call reads the backbone's weights; the inputs are hashed once and must not change.
         """
         digest = hashlib.sha256(f"{self.name} {self.channels} {self.pooling}".encode())
-        digest.update(f"{_plain_settings(self.backbone)} {self._inputs_hash}".encode())
+        digest.update(f"{_plain_settings(self.backbone)} {self.inputs_hash}".encode())
         for name, tensor in self.backbone.state_dict().items():
             digest.update(f"{name} {tensor_hash(tensor)}".encode())
         return digest.hexdigest()
 
     @cached_property
-    def _inputs_hash(self) -> str:
+    def inputs_hash(self) -> str:
         return getattr(self.inputs, "version", None) or tensor_hash(self.inputs)
 
 
