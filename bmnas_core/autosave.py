@@ -41,10 +41,11 @@ class Autosave:
 
     Args:
         path: the newest; the one before has ``.before`` in front of its suffix.
-        every: seconds between two; longer if they take more than ``SHARE`` of the time.
+        every: seconds between two, 0 at each occasion. By default ``EVERY``, or more if saving
+            would take more than ``SHARE`` of the time.
     """
 
-    def __init__(self, path: str | os.PathLike, every: float = EVERY):
+    def __init__(self, path: str | os.PathLike, every: float | None = None):
         self.path, self.every = Path(path), every
         self.before = self.path.with_suffix(f".before{self.path.suffix}")
         self._last = time.monotonic()
@@ -61,7 +62,8 @@ class Autosave:
 
     def due(self) -> bool:
         """Whether it is time for the next one."""
-        return time.monotonic() - self._last >= max(self.every, self._cost / SHARE)
+        wait = max(EVERY, self._cost / SHARE) if self.every is None else self.every
+        return time.monotonic() - self._last >= wait
 
     def save(self, make: Callable[[], tuple[dict[str, Tensor], dict]]) -> None:
         """Write the tensors and the header that ``make`` gives, and keep those before.

@@ -23,6 +23,8 @@ class ConfigError(BmnasError):
 #: What errors call the types of fields, and limits.
 KINDS = {int: "an integer", float: "a number", str: "text", bool: "True or False", tuple: "a tuple"}
 LIMITS = {"ge": "at least", "le": "at most", "gt": "above"}
+#: No setting that counts something is larger; beyond, numbers overflow far from here.
+MOST = 10**6
 
 
 def setting(default=None, *, choices=(), **limits: float):
@@ -94,17 +96,17 @@ class Settings(Config):
     cosine, restarting after ``restart`` epochs, then twice, four times, … as many.
     """
 
-    C: int | None = setting(ge=1)
-    L: int | None = setting(ge=1)
+    C: int | None = setting(ge=1, le=MOST)
+    L: int | None = setting(ge=1, le=MOST)
     N: int | None = setting(ge=1, le=64)  # as a genotype, genotype.LARGEST
     M: int | None = setting(ge=1, le=64)
-    epochs: int | None = setting(ge=1)
-    batch_size: int | None = setting(ge=2)
+    epochs: int | None = setting(ge=1, le=MOST)
+    batch_size: int | None = setting(ge=2, le=MOST)
     dropout: float | None = setting(ge=0.0, le=0.95)
     max_lr: float | None = setting(gt=0.0)
     min_lr: float | None = setting(ge=0.0)
     weight_decay: float | None = setting(ge=0.0)
-    restart: int | None = setting(ge=1)
+    restart: int | None = setting(ge=1, le=MOST)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +115,7 @@ class SearchSettings(Settings):
 
     selection: str | None = None
     rungs: tuple[tuple[int, int], ...] | None = None
-    tuning_epochs: int | None = setting(ge=0)
+    tuning_epochs: int | None = setting(ge=0, le=MOST)
 
 
 def _check_item(item, place: str, choices, limits: dict[str, float]) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import threading
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, pairwise
@@ -18,9 +20,9 @@ from torch.func import functional_call
 from torch.optim import Adam
 
 from .architecture import ArchitectureWeights, SelectionError
-from .autosave import EVERY, Autosave, is_kept, kept, newest
+from .autosave import Autosave, is_kept, kept, newest
 from .cells import RELAXATIONS
-from .config import ConfigError, SearchSettings, as_type, setting
+from .config import MOST, ConfigError, SearchSettings, as_type, setting
 from .errors import BmnasError, check_type, quoted
 from .features import Batch, FeatureBank
 from .genotype import DEFAULT_OPERATIONS, OPERATIONS, Genotype, Pair
@@ -72,12 +74,12 @@ class SearchConfig(SearchSettings):
     relaxation: str = setting("pair", choices=RELAXATIONS)
     schedule: str = setting("batch", choices=("batch", "epoch"))
     sampling: str = setting("mixture", choices=("mixture", "single_path"))
-    path_samples: int = setting(4, ge=2)
-    warmup: int = setting(0, ge=0)
+    path_samples: int = setting(4, ge=2, le=MOST)
+    warmup: int = setting(0, ge=0, le=MOST)
     order: str = setting("first", choices=("first", "second"))
     temperature: tuple[float, float] = setting((1.0, 1.0), gt=0.0)
     gumbel: bool = False
-    partial: int = setting(1, ge=1)
+    partial: int = setting(1, ge=1, le=MOST)
     arch_lr: float = setting(1e-2, gt=0.0)
     arch_betas: tuple[float, float] = setting((0.5, 0.999), ge=0.0, le=0.9999)
     arch_weight_decay: float = setting(1e-3, ge=0.0)
@@ -88,9 +90,10 @@ class SearchConfig(SearchSettings):
         super().__post_init__()
         rungs = RUNGS if self.rungs is None else self.rungs
         steps = pairwise([(math.inf, 0), *rungs])
-        if not rungs or not all(a >= b >= 1 and e < f for (a, e), (b, f) in steps):
+        fits = all(a >= b >= 1 and e < f <= MOST for (a, e), (b, f) in steps)
+        if not rungs or not fits or rungs[0][0] > MOST:
             pairs = "at least one (how many, epochs), of ever fewer candidates for ever more epochs"
-            self._refuse("rungs", f"{pairs}, both at least 1")
+            self._refuse("rungs", f"{pairs}, both from 1 to {MOST}")
         for name, usual in {"order": "first", "gumbel": False, "partial": 1}.items():
             if self.sampling == "single_path" and getattr(self, name) != usual:
                 self._refuse(name, f"{usual!r} with sampling='single_path'")
@@ -98,7 +101,11 @@ class SearchConfig(SearchSettings):
             self._refuse("operations", "at least one, each once")
 
     def _refuse(self, name: str, allowed: str) -> None:
-        raise ConfigError(f"SearchConfig.{name}", repr(getattr(self, name)), allowed)
+        raise ConfigError(f"SearchConfig.{name}", quoted(getattr(self, name)), allowed)
+
+
+#: Held by who waits for a step to end: a loop over a search would seize RNG_LOCK again at once.
+_TURN = threading.Lock()
 
 
 def _live_part(name: str) -> property:
@@ -125,7 +132,8 @@ class Search(Iterator[SearchState]):
         bank: features computed before; the task's shared bank in memory by default.
         autosave: a file in which the search saves itself while it runs, and from which
             :meth:`resume` goes on; the one before it is kept beside it, as ``NAME.before.SUFFIX``.
-        every: seconds between two autosaves.
+        every: seconds between two autosaves, 0 after each step; five by default, or more if saving
+            would take more than a fiftieth of the time.
 
     Raises :class:`SearchError` for an autosave that is there already, and in a step whose loss is
     not finite; SelectionError for what a selection rule gives if it is no genotype of the space.
@@ -147,7 +155,7 @@ class Search(Iterator[SearchState]):
         device: str | torch.device = "auto",
         bank: FeatureBank | None = None,
         autosave: str | os.PathLike | None = None,
-        every: float = EVERY,
+        every: float | None = None,
     ):
         self.task, self.seed, self.device = as_task(task), as_seed(seed), resolve_device(device)
         config = SearchConfig.from_optional(config).with_defaults(task.search_config)
@@ -213,6 +221,8 @@ class Search(Iterator[SearchState]):
     def __next__(self) -> SearchState:
         if self.step >= self.total_steps:
             raise StopIteration
+        with _TURN:  # a save that waits for its turn comes first
+            pass
         with RNG_LOCK:
             if self._record is None:
                 self._begin_record()
@@ -401,7 +411,10 @@ class Search(Iterator[SearchState]):
         A step that another thread is making is waited for. Raises FileError for a path that cannot
         be written.
         """
-        write_tensors(path, *self._saved())
+        inside = RNG_LOCK._is_owned()  # a selection rule may save too
+        with nullcontext() if inside else _TURN:
+            saved = self._saved()
+        write_tensors(path, *saved)
 
     def _saved(self, states: dict | None = None) -> tuple[dict[str, Tensor], dict]:
         """Tensors, as they are between two steps, and header of a file."""
@@ -422,7 +435,8 @@ class Search(Iterator[SearchState]):
                 bank=self.bank.content_hash,
                 scoring=self.task.scoring,
                 states=states,
-                autosave=self._autosave and self._autosave.every,
+                autosave=self._autosave is not None,
+                every=self._autosave and self._autosave.every,
             )
             copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         return copies, header.to_dict()
@@ -452,8 +466,8 @@ class Search(Iterator[SearchState]):
             search._restore(header, tensors)
         except BmnasError as error:
             raise SearchError(f"{path}: {error}") from None
-        if header.autosave is not None:
-            search._autosave = Autosave(path, header.autosave)
+        if header.autosave:
+            search._autosave = Autosave(path, header.every)
             search._autosave.continue_from(header.seconds)
         return search
 
@@ -489,9 +503,9 @@ class Search(Iterator[SearchState]):
 
     # --- autosaves, and the replay of a search that a killed run had begun
 
-    def _autosave_to(self, path: str | os.PathLike, every: float) -> Autosave:
-        every = as_type(every, float, "every", SearchError)
-        if not every >= 0:
+    def _autosave_to(self, path: str | os.PathLike, every: float | None) -> Autosave:
+        every = as_type(every, float | None, "every", SearchError)
+        if every is not None and every < 0:
             raise SearchError("every", every, "seconds, at least 0")
         autosave = Autosave(path, every)
         for one in (autosave.path, autosave.before):

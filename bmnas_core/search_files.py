@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -42,7 +42,7 @@ class SearchHeader(Config):
         selection_steps: at most how many steps the final selection has, as known so far.
         bank: the content hash of its features.
         states: the account of the states so far (:class:`~bmnas_core.search_state.StateLog`).
-        autosave: seconds between two, of a search that saves itself to this file.
+        autosave: whether the search saves itself to this file, and ``every`` how many seconds.
         seconds: how long the search has taken.
     """
 
@@ -57,7 +57,8 @@ class SearchHeader(Config):
     bank: str
     scoring: dict
     states: dict | None = None
-    autosave: float | None = setting(ge=0.0)
+    autosave: bool = False
+    every: float | None = setting(ge=0.0)
     seconds: float = setting(0.0, ge=0.0)
 
 
@@ -113,6 +114,9 @@ def check_values(header: SearchHeader, tensors: dict[str, Tensor]) -> None:
 
 def _check_sizes(config: Config, task: Task, described: dict[str, Tensor]) -> None:
     """Raise SearchError unless the sizes in a config are those of the tensors in the file."""
+    for field in fields(config):
+        if getattr(config, field.name) is None and field.name != "rungs":
+            raise SearchError(f"config.{field.name}", "nothing", "a value")
     gammas = [name for name in described if name.endswith(".gamma")]
     if len(gammas) != config.N:
         raise SearchError("config.N", config.N, f"{len(gammas)}, as there are Cells in the file")

@@ -1,6 +1,5 @@
 """Search: reproducible to the bit, resumable, blind to test data."""
 
-import json
 from collections import Counter
 from dataclasses import fields, replace
 from itertools import permutations
@@ -10,8 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from sklearn.metrics import f1_score
 from tiny import SETTINGS, SIZES, recording_bank, tiny_task
 
@@ -666,7 +664,7 @@ def test_files_that_are_no_search_are_refused(tmp_path):
     with pytest.raises(SearchError, match="s: found no search to resume"):
         Search.resume(path, tiny_task())
     save_file({"x": torch.zeros(1)}, path)
-    with pytest.raises(SearchError, match="s: found format None; allowed: 'bmnas-search/2'"):
+    with pytest.raises(SearchError, match="s: found format None; allowed: 'bmnas-search/3'"):
         Search.resume(path, tiny_task())
 
 
@@ -703,27 +701,6 @@ def test_a_search_by_another_metric_or_other_weights_is_not_resumed(tmp_path, ch
         f"{path}: scoring of task 'tiny': found {{'metric': 'accuracy'}}; allowed: as the search"
     )
     assert str(error.value).startswith(found) and "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("lost", ["hypernet.alpha", "weight_optimizer", "architecture_optimizer"])
-def test_a_search_that_lost_tensors_is_not_resumed(tmp_path, lost):
-    path = tmp_path / "s"
-    search = Search(tiny_task(), device="cpu")
-    next(search)
-    search.save(path)
-    with safe_open(path, "pt") as file:
-        header = file.metadata()
-    kept = {k: v for k, v in load_file(path).items() if not k.startswith(lost)}
-    save_file(kept, path, header)
-    with pytest.raises(SearchError, match=f"found other tensors than were saved: {lost}"):
-        Search.resume(path, tiny_task())
-
-
-def test_a_header_with_unknown_settings_is_refused(tmp_path):
-    header = {"format": "bmnas-search/2", "config": {"speed": 3}, "seed": 0}
-    save_file({"x": torch.zeros(1)}, tmp_path / "s", {"bmnas": json.dumps(header)})
-    with pytest.raises(SearchError, match="found field 'speed'"):
-        Search.resume(tmp_path / "s", tiny_task())
 
 
 def test_an_interrupted_save_keeps_the_old_file(tmp_path, monkeypatch):
