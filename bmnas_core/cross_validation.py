@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,10 +21,11 @@ from torch import Tensor
 
 from .baselines import BASELINES, BaselineContext, BaselineError, compare
 from .config import as_type
-from .errors import check_type
+from .errors import check_type, quoted
 from .experiments.results import writable_folder
 from .features import FeatureBank, RawInputs
 from .genotype import Genotype
+from .locks import share_work
 from .metrics import metric_of
 from .networks import count_parameters
 from .progress import progress_bar
@@ -36,6 +38,8 @@ from .train import TrainConfig, outputs_of
 
 FORMAT = "bmnas-fold/2"
 BM_NAS = "BM-NAS"
+#: The score of each network on a fold.
+SCORE_TYPES = {"network": str, "score": float, "params": int, "seconds": float}
 
 _SHOWN = {"index": False, "na_rep": "", "float_format": "{:.4g}".format}
 
@@ -149,7 +153,8 @@ def cross_validate(
             task's.
         seed: fixes folds, searches and trainings.
         bank: the task's features; by default its shared bank in memory.
-        out: a folder that keeps each fold as it ends. A run that was stopped goes on from there.
+        out: a folder that keeps each fold as it ends. A run that was stopped goes on from there,
+            and processes with one folder share the folds.
 
     Raises TaskError for folds that cannot be made (:func:`~bmnas_core.tasks.folds.make_folds`)
     and for folds in ``out`` of other data or settings; BaselineError for an unknown baseline.
@@ -172,11 +177,29 @@ def cross_validate(
         out = writable_folder(Path(out))
     readable = _readable(all_samples(task).index, bank)
     cuts = [fold for repeat in range(repeats) for fold in cut(repeat=repeat, readable=readable)]
-    results = []
-    for fold in progress_bar(cuts, "folds", show=progress):
+    results: dict[tuple[int, int], _Result] = {}
+    which = attrgetter("repeat", "number")
+
+    def of_fold(fold: Fold) -> BaselineContext:
         own = {"seed": context.seed + fold.repeat, "bank": bank.with_splits(fold.task)}
-        results.append(_result(fold, replace(context, task=fold.task, **own), names, out))
-    return _gathered(task, cuts, results)
+        return replace(context, task=fold.task, **own)
+
+    def missing(fold: Fold) -> bool:
+        if which(fold) not in results and (path := _path(out, fold)).exists():
+            results[which(fold)] = _read(path, fold, of_fold(fold), names)
+        return which(fold) not in results
+
+    def compute(fold: Fold) -> None:
+        results[which(fold)] = found = _run(of_fold(fold), names)
+        if out is not None:
+            _write(_path(out, fold), found, of_fold(fold), names)
+
+    if out is None:
+        for fold in progress_bar(cuts, "folds", show=progress):
+            compute(fold)
+    else:
+        share_work(out / "folds", cuts, missing, compute, "folds", key=which, show=progress)
+    return _gathered(task, cuts, [results[which(fold)] for fold in cuts])
 
 
 def corrected_interval(
@@ -237,25 +260,40 @@ def _gathered(task: Task, cuts: list[Fold], results: list[_Result]) -> CrossVali
     )
 
 
-def _result(fold: Fold, context: BaselineContext, names: list[str], out: Path | None) -> _Result:
-    """The result of a fold from the folder ``out``, or computed and kept there."""
-    if out is None:
-        return _run(context, names)
+def _path(out: Path, fold: Fold) -> Path:
+    return out / f"repeat_{fold.repeat}_fold_{fold.number}.safetensors"
+
+
+def _made_with(context: BaselineContext, names: list[str]) -> str:
     settings = context.config, context.search, context.task.search_config, context.task.scoring
     described = repr((context.bank.content_hash, *settings, context.seed, names))
-    made_with = hashlib.sha256(described.encode()).hexdigest()
-    path = out / f"repeat_{fold.repeat}_fold_{fold.number}.safetensors"
-    if path.exists():
-        header, tensors = read_tensors(path, FORMAT, TaskError, "result of a fold")
-        if header.get("made_with") != made_with:
-            raise TaskError(path, "a fold of other data or settings", "an empty folder as out")
-        genotype = Genotype.from_json(header["genotype"])
-        return _Result(header["scores"], genotype, tensors["predictions"])
-    result = _run(context, names)
-    header = {"format": FORMAT, "made_with": made_with, "scores": result.scores}
+    return hashlib.sha256(described.encode()).hexdigest()
+
+
+def _write(path: Path, result: _Result, context: BaselineContext, names: list[str]) -> None:
+    header = {"format": FORMAT, "made_with": _made_with(context, names), "scores": result.scores}
     header["genotype"] = result.genotype.to_json()
     write_tensors(path, {"predictions": result.predictions}, header)
-    return result
+
+
+def _read(path: Path, fold: Fold, context: BaselineContext, names: list[str]) -> _Result:
+    """The result of a fold. Raises TaskError unless it was made with these data and settings."""
+
+    def check(header: dict, described: dict[str, Tensor]) -> tuple[list[dict], Genotype]:
+        if header.get("made_with") != _made_with(context, names):
+            raise TaskError(
+                "found a fold of other data or settings; allowed: an empty folder as out"
+            )
+        sizes = {name: len(tensor) for name, tensor in described.items()}
+        if sizes != (allowed := {"predictions": len(fold.rows)}):
+            raise TaskError("samples of tensors", quoted(sizes), allowed)
+        for k, row in enumerate(as_type(header["scores"], list, "scores", TaskError)):
+            for name, kind in SCORE_TYPES.items():
+                as_type(row[name], kind, f"scores[{k}].{name}", TaskError)
+        return header["scores"], Genotype.from_json(header["genotype"], "genotype")
+
+    (scores, genotype), tensors = read_tensors(path, FORMAT, TaskError, "result of a fold", check)
+    return _Result(scores, genotype, tensors["predictions"])
 
 
 def _run(context: BaselineContext, names: list[str]) -> _Result:

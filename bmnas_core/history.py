@@ -14,8 +14,10 @@ import numpy as np
 import torch
 
 from .architecture import ArchitectureWeights
-from .errors import BmnasError, check_type
-from .genotype import OPERATIONS, Genotype
+from .cells import RELAXATIONS
+from .config import as_type
+from .errors import BmnasError, check_type, quoted
+from .genotype import LARGEST, OPERATIONS, Genotype, cell_predecessors, step_predecessors
 from .metrics import score_text
 from .search import Search, SearchState
 from .storage import atomic_write, read_tensors, write_tensors
@@ -23,6 +25,13 @@ from .storage import atomic_write, read_tensors, write_tensors
 FORMAT = "bmnas-history/3"
 #: What a history must say of its search.
 ABOUT = dict(task=str, rule=str | None, metric=str, seed=int, config=dict, features=list)
+#: What it may say besides.
+ADDED = dict(
+    protocol=str | None,
+    direction=str,
+    steps_per_epoch=int,
+    limits=tuple[float | None, float | None],
+)
 PHASES = ("start", "both", "weights", "architecture", "selection")
 #: The numbers of each state.
 COLUMNS = ("step", "epoch", "lr", "train_loss", "val_loss", "val_score")
@@ -245,14 +254,13 @@ class SearchHistory:
     @classmethod
     def load(cls, path: str | os.PathLike) -> SearchHistory:
         """Read a history. Raises HistoryError for a file that is missing or no whole history."""
-        header, tensors = read_tensors(path, FORMAT, HistoryError, "history")
+        (history, genotypes, shapes), tensors = read_tensors(
+            path, FORMAT, HistoryError, "history", cls._from_header
+        )
         try:
-            history = cls(header["about"], header["limit"])
-            history._read(header, tensors)
-        except (KeyError, IndexError) as error:
-            raise HistoryError(path, f"no {error}", "a whole history") from None
-        except (ValueError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
-            raise HistoryError(f"{path}: {error}; allowed: a whole history") from None
+            history._read(genotypes, shapes, {k: tensor.numpy() for k, tensor in tensors.items()})
+        except HistoryError as error:
+            raise HistoryError(f"{path}: {error}") from None
         return history
 
     def to_html(self, path: str | os.PathLike, *, frames: int = 200) -> Path:
@@ -280,32 +288,99 @@ class SearchHistory:
 
         return draw_curves(self).svg
 
-    def _read(self, header: dict, tensors: dict[str, torch.Tensor]) -> None:
-        """Add the states of a file. Raises ValueError, or whatever damage leads to."""
-        config = self.about["config"]
-        names = tuple(self.about["features"]), tuple(config["operations"]), config["relaxation"]
-        for name in names[1]:
+    @classmethod
+    def _from_header(
+        cls, header: dict, described: dict[str, torch.Tensor]
+    ) -> tuple[SearchHistory, list[Genotype], list[tuple[int, ...]]]:
+        """A history without its states, their genotypes, and the shapes of α, β and γ.
+
+        Raises HistoryError, by place, unless all of it fits together and the tensors of the file.
+        """
+        history = cls(as_type(header["about"], dict, "about", HistoryError), header["limit"])
+        for name, kind in (ABOUT | ADDED).items():
+            if name in history.about:
+                as_type(history.about[name], kind, f"about.{name}", HistoryError)
+        if not _is_finite(history.about):
+            raise HistoryError("about", "NaN or infinity", "finite numbers")
+        strides = as_type(header["strides"], tuple[int, int], "strides", HistoryError)
+        if min(strides) < 1:
+            raise HistoryError("strides", quoted(strides), "at least 1")
+        history._stride, history._epoch_stride = strides
+        found = as_type(header["genotypes"], tuple[dict, ...], "genotypes", HistoryError)
+        genotypes = [
+            Genotype.from_json(json.dumps(genotype), f"genotypes[{k}]")
+            for k, genotype in enumerate(found)
+        ]
+        kind = tuple[tuple[int, ...], ...]
+        shapes = list(as_type(header["shapes"], kind, "shapes", HistoryError))
+        if not genotypes or (fit := history._fitting(genotypes[0], shapes)) != shapes:
+            allowed = f"{quoted(fit)}, by features, operations and Cells" if genotypes else "none"
+            raise HistoryError("shapes", quoted(shapes), allowed)
+        for k, genotype in enumerate(genotypes):
+            if [*genotype.features] != history.about["features"]:
+                allowed = ", ".join(map(str, history.about["features"]))
+                raise HistoryError(f"genotypes[{k}]", quoted(genotype.features), allowed)
+            if len(genotype.cells) != len(genotypes[0].cells):
+                cells = f"{len(genotype.cells)} Cells"
+                raise HistoryError(f"genotypes[{k}]", cells, f"{len(genotypes[0].cells)}")
+        states = described["phase"].numel() if "phase" in described else 0
+        if not 1 <= states <= history.limit:
+            raise HistoryError("phase", f"{states} states", f"1 to the limit, {history.limit}")
+        wanted = {
+            "numbers": ((states, len(COLUMNS)), torch.float64),
+            "phase": ((states,), torch.int8),
+            "genotype": ((states,), torch.int32),
+            "weights": ((states, sum(map(math.prod, shapes))), torch.float32),
+        }
+        there = {name: (tuple(t.shape), t.dtype) for name, t in described.items()}
+        for name in {**wanted, **there}:
+            if there.get(name) != wanted.get(name):
+                allowed = quoted(wanted.get(name, f"only {', '.join(wanted)}"))
+                raise HistoryError(f"tensor {name!r}", quoted(there.get(name)), allowed)
+        return history, genotypes, shapes
+
+    def _fitting(self, genotype: Genotype, shapes: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+        """Shapes of α, β and γ with the features, operations and Cells of this history.
+
+        Each Cell has as many steps as its γ in ``shapes``, LARGEST at the most.
+        """
+        config, cells = self.about["config"], range(len(genotype.cells))
+        operations = as_type(config["operations"], tuple[str, ...], "operations", HistoryError)
+        for name in operations:
             OPERATIONS[name]  # raises for one that is not registered
-        check_type(config["selection"], str, "selection", HistoryError, "text")
-        self._stride, self._epoch_stride = header["strides"]
-        shapes = [tuple(shape) for shape in header["shapes"]]
-        genotypes = [Genotype.from_json(json.dumps(genotype)) for genotype in header["genotypes"]]
-        numbers, weights = tensors["numbers"].double().numpy(), tensors["weights"].numpy()
-        phases, kinds = tensors["phase"].tolist(), tensors["genotype"].tolist()
-        rise = len(numbers) and (np.diff(numbers[:, 0]) > 0).all() and numbers[-1, 0] <= 2**53
-        if not rise or np.isinf(numbers).any() or np.isnan(numbers[:, :3]).any():
-            raise ValueError("found steps that do not rise, or numbers that are not a state's")
-        if weights.ndim != 2 or weights.dtype != np.float32:
-            raise ValueError(f"found weights of shape {weights.shape} and type {weights.dtype}")
-        cells, ends = (len(shapes) - 1) // 2, np.cumsum([math.prod(shape) for shape in shapes])
-        if any(g.features != names[0] or len(g.cells) != cells for g in genotypes):
-            raise ValueError("found genotypes of other features or Cells than the weights")
-        parts = zip(np.split(weights, ends[:-1], axis=1), shapes, strict=True)
-        arrays = zip(*(part.reshape(-1, *shape) for part, shape in parts), strict=True)
-        rows = zip(numbers.tolist(), phases, kinds, arrays, strict=True)
+        RELAXATIONS[as_type(config["relaxation"], str, "relaxation", HistoryError)]
+        as_type(config["selection"], str, "selection", HistoryError)
+        steps = [min(shape[0], LARGEST) if shape else 0 for shape in shapes[1 + len(cells) :]]
+        edges = sum(len(cell_predecessors(genotype.features, i)) for i in cells)
+        beta = [(sum(len(step_predecessors(j)) for j in range(m)), 2) for m in steps]
+        return [(edges, 2), *beta, *((m, len(operations)) for m in steps)]
+
+    def _read(
+        self,
+        genotypes: list[Genotype],
+        shapes: list[tuple[int, ...]],
+        arrays: dict[str, np.ndarray],
+    ) -> None:
+        """Add the states of a file. Raises HistoryError for numbers that no state has."""
+        numbers, phases, kinds = arrays["numbers"], arrays["phase"], arrays["genotype"]
+        whole = numbers[:, :2]  # steps and epochs
+        if (whole != np.floor(whole)).any() or (abs(whole) > 2**53).any() or (whole < 0).any():
+            raise HistoryError("steps and epochs", "others", "whole numbers from 0")
+        if not (np.diff(numbers[:, 0]) > 0).all():
+            raise HistoryError("steps", "some that do not rise", "rising ones")
+        finite = np.isfinite(arrays["weights"]).all() and np.isfinite(numbers[:, 2]).all()
+        if not finite or np.isinf(numbers).any():
+            raise HistoryError("weights and losses", "NaN or infinity", "finite numbers")
+        for name, limit in {"phase": len(PHASES), "genotype": len(genotypes)}.items():
+            if not ((arrays[name] >= 0) & (arrays[name] < limit)).all():
+                raise HistoryError(f"tensor {name!r}", "others", f"numbers from 0 to {limit - 1}")
+        config, cells = self.about["config"], len(genotypes[0].cells)
+        names = genotypes[0].features, tuple(config["operations"]), config["relaxation"]
+        ends = np.cumsum([math.prod(shape) for shape in shapes])
+        parts = zip(np.split(arrays["weights"], ends[:-1], axis=1), shapes, strict=True)
+        each = zip(*(part.reshape(-1, *shape) for part, shape in parts), strict=True)
+        rows = zip(numbers.tolist(), phases.tolist(), kinds.tolist(), each, strict=True)
         for row, phase, kind, (alpha, *rest) in rows:
-            if not (0 <= phase < len(PHASES) and 0 <= kind < len(genotypes)):
-                raise ValueError("found a state without a phase or a genotype")
             found = ArchitectureWeights(alpha, tuple(rest[:cells]), tuple(rest[cells:]), *names)
             values = dict(zip(COLUMNS, (None if v != v else v for v in row), strict=True))
             values |= {name: int(values[name]) for name in ("step", "epoch")}
@@ -314,12 +389,6 @@ class SearchHistory:
             # A history knows the genotype even if the selection rule is not registered here.
             state.__dict__["genotype"] = genotypes[kind]
             self._add(state)
-        weights = self[0].weights
-        for i, gamma in enumerate(weights.gamma):
-            edges = [weights.cell_edges(i), *(weights.step_edges(i, j) for j in range(len(gamma)))]
-            fits = all(len(predecessors) == len(x) for predecessors, x, _ in edges)
-            if not fits or gamma.shape[1] != len(weights.operations):
-                raise ValueError("found weights that do not fit features and operations")
 
     def _some(self) -> None:
         if not self._states:
@@ -338,6 +407,13 @@ class SearchHistory:
             return
         if math.isnan(best) or (score < best if lower else score > best):
             self._best = state
+
+
+def _is_finite(value: object) -> bool:
+    """Whether all numbers in parsed JSON are finite."""
+    if isinstance(value, (dict, list)):
+        return all(map(_is_finite, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _arrays(state: SearchState) -> list[np.ndarray]:

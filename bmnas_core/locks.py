@@ -1,17 +1,23 @@
 """Locks between processes: only one at a time writes a run's folder, a table or a bank."""
 
 import getpass
+import hashlib
 import json
 import os
 import platform
 import sys
 import time
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from .errors import BmnasError, FileError
+from .progress import progress_bar
+
+#: Seconds between two looks at what other processes do.
+POLL = 0.1
 
 
 class BusyError(BmnasError):
@@ -26,7 +32,7 @@ def locked(path: str | os.PathLike, *, wait: float | None = 0.0):
             ...
 
     The system releases it when the process ends, however it ends. A folder's lock is a file in it,
-    a file's one beside it; both stay there, empty.
+    a file's one beside it; both stay there, empty. All links to a file have one lock.
 
     Args:
         wait: the most seconds to wait for another owner; None waits as long as it takes.
@@ -35,11 +41,10 @@ def locked(path: str | os.PathLike, *, wait: float | None = 0.0):
         BusyError: if another process or thread has the lock; with its command, number and age.
         FileError: if no lock can be made there.
     """
-    path = Path(path)
-    place = path / ".lock" if path.is_dir() else path.with_name(f".{path.name}.lock")
+    place = _place(path)
     owner, lock = place.with_suffix(".owner"), FileLock(place, thread_local=False)
     try:
-        lock.acquire(timeout=-1 if wait is None else wait, poll_interval=0.1)
+        lock.acquire(timeout=-1 if wait is None else wait, poll_interval=POLL)
     except Timeout:
         raise BusyError(path, _described(owner), "one process at a time") from None
     except (OSError, NotImplementedError) as error:
@@ -62,6 +67,81 @@ def is_locked(path: str | os.PathLike) -> bool:
             return False
     except BusyError:
         return True
+
+
+def share_work(
+    path: str | os.PathLike,
+    items: Iterable,
+    is_missing: Callable[[object], bool],
+    do: Callable[[object], object],
+    title: str,
+    *,
+    key: Callable[[object], object] = repr,
+    show: bool = True,
+) -> None:
+    """Call ``do(item)`` for each item that is missing in a file or folder, with other processes.
+
+    Processes that call this for one ``path`` share the work: an item that one is doing is left to
+    it and waited for at the end; if it ends without that item, such as killed, it is done here.
+
+    Args:
+        is_missing: reads the file or folder as it is now.
+        do: puts the item there.
+        title: of the progress bar, which ``show=False`` never shows.
+        key: what tells items apart, the same in all processes.
+
+    Raises FileError if no lock can be made there.
+    """
+    waiting = [item for item in items if is_missing(item)]
+    with progress_bar((), title, len(waiting), show=show) as bar:
+        while waiting:
+            busy = []
+            for item in waiting:
+                with _claimed(path, str(key(item))) as mine:
+                    if not mine:
+                        busy.append(item)
+                    elif is_missing(item):
+                        do(item)
+                bar.update(mine)
+            if len(busy) == len(waiting):
+                bar.set_postfix_str("waiting for another process")
+                time.sleep(POLL)
+            waiting = [item for item in busy if is_missing(item)]
+
+
+@contextmanager
+def _claimed(path: str | os.PathLike, key: str):
+    """Hold the claim on one item of ``path``; yields False if another process has it.
+
+    A claim is a lock whose file goes with it. It is made and given back under the lock of ``path``,
+    so that nobody makes it with a file that is about to go.
+    """
+    place = _place(path)
+    name = place.name.removeprefix(".").removesuffix("lock")
+    claim = place.with_name(name + hashlib.sha256(key.encode(errors="replace")).hexdigest()[:12])
+    with ExitStack() as held:
+        with locked(path, wait=None):
+            try:
+                held.enter_context(locked(claim))
+                mine = True
+            except BusyError:
+                mine = False
+        try:
+            yield mine
+        finally:
+            if mine and place.parent.is_dir():  # else it vanished, with all that was in it
+                with locked(path, wait=None):
+                    held.close()
+                    _place(claim).unlink(missing_ok=True)
+
+
+def _place(path: str | os.PathLike) -> Path:
+    """Where the lock of a file or folder lies. FileError for what is no path of either."""
+    try:
+        found = Path(os.path.realpath(path))
+        return found / ".lock" if found.is_dir() else found.with_name(f".{found.name}.lock")
+    except (OSError, TypeError, ValueError) as error:
+        raise FileError("path", f"{path!r} ({error})", "a file or folder") from None
 
 
 def _this_process() -> dict:

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from .errors import BmnasError, FileError, in_line, quoted
+from .locks import locked, share_work
 
 #: A part that nobody has written to for so long, in seconds, is not going to be finished.
 ABANDONED = 24 * 3600
@@ -325,14 +326,35 @@ def read_table(path: str | os.PathLike, columns: Sequence[str]):
 class ResumableTable:
     """Results in a CSV file; those that it holds already need not be computed again.
 
-    The file is rewritten at each addition, whole or not at all. Raises :class:`TableError` if it
-    exists and is not a table with these columns.
+    The file is rewritten at each addition, whole or not at all. Several processes may add to one
+    file: what others have added is read again. Raises :class:`TableError` if it exists and is not a
+    table with these columns.
     """
 
     def __init__(self, path: str | os.PathLike, columns: Sequence[str]):
         self.path, self.columns, self.rows = Path(path), columns, []
-        if self.path.exists():
-            self.rows = read_table(path, self.columns).to_dict("records")
+        self._read: tuple | None = None
+        if self.path.exists() and not self.path.is_file():
+            raise TableError(path, "no file", "a CSV file, or none yet")
+        self._refresh()
+
+    def fill(
+        self,
+        runs: Iterable[dict],
+        compute: Callable[[dict], Iterable[dict]],
+        title: str,
+    ) -> None:
+        """Add the rows that ``compute(run)`` gives for each run whose cells no row has.
+
+        Other processes that fill the file do a part of them (:func:`~bmnas_core.locks.share_work`).
+        """
+        share_work(
+            self.path,
+            runs,
+            lambda run: not self.holds(**run),
+            lambda run: self.add(compute(run)),
+            title,
+        )
 
     def holds(self, **cells: object) -> bool:
         """Whether some row has these values in these columns; None is an empty cell."""
@@ -341,20 +363,44 @@ class ResumableTable:
             empty = found is None or found != found
             return empty if value is None else found == value
 
+        self._refresh()
         return any(all(equal(row[k], value) for k, value in cells.items()) for row in self.rows)
 
     def add(self, rows: Iterable[dict]) -> None:
         """Append rows and write the file. Columns that a row lacks are empty, others left out."""
-        for row in rows:  # with the digits that the file has, so that a second run says the same
-            self.rows.append({k: _rounded(row[k]) for k in self.columns if k in row})
-        with atomic_write(self.path) as beside:
-            self.frame().to_csv(beside, index=False, float_format="%.6g")
+        # With the digits that the file has, so that a second run says the same.
+        rows = [{k: _rounded(row[k]) for k in self.columns if k in row} for row in rows]
+        with locked(self.path, wait=None):
+            self._refresh()
+            self.rows += rows
+            with atomic_write(self.path) as beside:
+                self._frame().to_csv(beside, index=False, float_format="%.6g")
+            self._read = file_version(self.path)
 
     def frame(self):
         """All rows as a pandas DataFrame."""
+        self._refresh()
+        return self._frame()
+
+    def _frame(self):
         import pandas as pd
 
         return pd.DataFrame(self.rows, columns=self.columns)
+
+    def _refresh(self) -> None:
+        """Read the file if it is not as it was when it was last read or written."""
+        if (version := file_version(self.path)) not in (None, self._read):
+            self.rows = read_table(self.path, self.columns).to_dict("records")
+            self._read = version
+
+
+def file_version(path: str | os.PathLike) -> tuple | None:
+    """What differs once a file has been written anew; None if there is no file."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _rounded(cell: object) -> object:

@@ -17,8 +17,8 @@ import torch
 
 from ..config import Config
 from ..errors import check_type, quoted
+from ..locks import share_work
 from ..metrics import METRICS
-from ..progress import progress_bar
 from ..runtime import device_name, resolve_device
 from ..storage import ResumableTable, read_table
 from ..tasks.task import TASKS, Task, load_task
@@ -58,7 +58,8 @@ def run_baselines(
     another such table. ``options`` are the task's, such as ``{"backbone_seed": 1}``.
 
     Results that the file already has are not computed again, even if settings or data have changed
-    since; begin a new file then. ``seconds`` is search and training together. Raises BaselineError
+    since; begin a new file then. Processes that write one file share the work, by rules, seeds and
+    settings. ``seconds`` is search and training together. Raises BaselineError
     for an unknown name, and TableError if ``out`` exists and is not such a table.
     """
     names, rules = list(BASELINES if names is None else names), list(rules)
@@ -74,24 +75,37 @@ def run_baselines(
         settings = list(settings)
         tried = try_settings(task, rules, tried_path(out), settings, **how) if settings else None
     chosen = {} if tried is None else best_settings(tried)
-    for seed, rule in progress_bar([*product(seeds, rules)], "rules and seeds"):
-        run = {"task": task_name, "rule": rule, "options": _as_text(options), "seed": seed}
-        for config, wanted in _by_settings(names, chosen, rule or ""):
+    groups = [
+        ({"task": task_name, "rule": rule, "options": _as_text(options), "seed": seed}, *group)
+        for seed, rule in product(seeds, rules)
+        for group in _by_settings(names, chosen, rule or "")
+    ]
 
-            def held(name: str, run=run, wanted=wanted) -> bool:
-                networks = [{"network": label} for label in wanted[name]] or [{}]
-                return all(table.holds(**run, baseline=name, **network) for network in networks)
+    def missing(group: tuple[dict, TrainConfig, dict[str, list[str]]]) -> list[str]:
+        run, _, wanted = group
+        return [
+            name
+            for name, labels in wanted.items()
+            if not all(
+                table.holds(**run, baseline=name, **network)
+                for network in [{"network": label} for label in labels] or [{}]
+            )
+        ]
 
-            def add(name: str, found: dict, run=run, config=config, wanted=wanted) -> None:
-                same = {**run, "baseline": name, "device": device_name(device)}
-                same |= {"metric": load(run["rule"]).metric}
-                same |= _used(name, config.with_defaults(load(run["rule"]).config))
-                kept = {label: found[label] for label in wanted[name] or found}
-                table.add({**same, "network": label, **entry} for label, entry in kept.items())
+    def compute(group: tuple[dict, TrainConfig, dict[str, list[str]]]) -> None:
+        run, config, wanted = group
 
-            if missing := [name for name in wanted if not held(name)]:
-                how = {"splits": ("validation", "test"), "device": device, "on_baseline": add}
-                compare(load(rule), missing, config=config, seed=seed, **how)
+        def add(name: str, found: dict) -> None:
+            same = {**run, "baseline": name, "device": device_name(device)}
+            same |= {"metric": load(run["rule"]).metric}
+            same |= _used(name, config.with_defaults(load(run["rule"]).config))
+            kept = {label: found[label] for label in wanted[name] or found}
+            table.add({**same, "network": label, **entry} for label, entry in kept.items())
+
+        how = {"splits": ("validation", "test"), "device": device, "on_baseline": add}
+        compare(load(run["rule"]), missing(group), config=config, seed=run["seed"], **how)
+
+    share_work(out, groups, missing, compute, "rules and seeds", key=lambda group: group[:2])
     return _with_texts(table.frame())
 
 
@@ -124,15 +138,20 @@ def try_settings(
     same = {"task": task_name, "options": _as_text(options)}
     settings = [_as_setting(config) for config in settings]
     names = list(dict.fromkeys(BASELINES[name].like or name for name in names or BASELINES))
-    runs = [*product(rules, settings, names)]
-    for rule, config, name in progress_bar(runs, "rules, settings and baselines"):
+    runs = {}  # cells of a row → settings; those that differ in nothing that counts are one
+    for rule, config, name in product(rules, settings, names):
         run = {**same, "rule": rule, "seed": SETTINGS_SEED, "baseline": name}
         run |= _used(name, config.with_defaults(load(rule).config))
-        if not table.holds(**run):
-            how = {"seed": SETTINGS_SEED, "device": device, "splits": ("validation",)}
-            found = compare(load(rule), [name], config=config, progress=False, **how)
-            shared = {**run, "metric": load(rule).metric, "device": device_name(device)}
-            table.add({**shared, "network": label, **entry} for label, entry in found.items())
+        runs.setdefault(tuple(run.items()), config)
+
+    def compute(run: dict) -> Iterator[dict]:
+        task, config = load(run["rule"]), runs[tuple(run.items())]
+        how = {"seed": SETTINGS_SEED, "device": device, "splits": ("validation",)}
+        found = compare(task, [run["baseline"]], config=config, progress=False, **how)
+        shared = {**run, "metric": task.metric, "device": device_name(device)}
+        return ({**shared, "network": label, **entry} for label, entry in found.items())
+
+    table.fill(map(dict, runs), compute, "rules, settings and baselines")
     tried = _with_texts(table.frame())
     return tried[tried["options"] == (same["options"] or "")]
 

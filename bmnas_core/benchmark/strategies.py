@@ -21,7 +21,6 @@ from ..baselines.architectures import random_genotype
 from ..baselines.searches import BUDGET, SHORT_EPOCHS, evolve, sample_best, second_look
 from ..errors import BmnasError
 from ..genotype import Genotype
-from ..progress import progress_bar
 from ..registry import Registry, takes
 from ..runtime import as_seed, device_name, generator, resolve_device
 from ..search import Search, SearchConfig
@@ -229,7 +228,8 @@ def run_benchmark(
     """Run strategies, all by default, for each rule and seed; write every result to a CSV file.
 
     Results that the file already has are not computed again, even if settings have changed since;
-    begin a new file then. Returns what :func:`read_benchmark` reads from the file. Raises
+    begin a new file then. Processes that write one file share the work. Returns what
+    :func:`read_benchmark` reads from the file. Raises
     StrategyError for an unknown name, BenchmarkError for a strategy that a sample of architectures
     cannot simulate, and TableError if ``out`` exists and is not such a table.
     """
@@ -244,12 +244,15 @@ def run_benchmark(
     missing = [run for run in runs if not table.holds(**run)]
     for run in missing:
         build(run["strategy"], run["rule"])  # one that cannot be run is refused before all others
-    for run in progress_bar(missing, "strategies, rules and seeds"):
+
+    def compute(run: dict) -> list[dict]:
         _, benchmark = load(run["rule"])
         strategy = build(run["strategy"], run["rule"])
         (row,) = run_strategy(strategy, benchmark, [run["seed"]]).to_dict("records")
         text = json.dumps(json.loads(row["genotype"].to_json()))  # in one line
-        table.add([{**row, **run, "device": device_name(device), "genotype": text}])
+        return [{**row, **run, "device": device_name(device), "genotype": text}]
+
+    table.fill(missing, compute, "strategies, rules and seeds")
     return read_benchmark(out)
 
 

@@ -26,14 +26,15 @@ from torch import nn
 
 from .. import genotype as grammar
 from ..baselines.architectures import random_genotype
-from ..errors import BmnasError, check_type, quoted
+from ..config import as_type
+from ..errors import BmnasError, check_type, in_line, quoted
 from ..features import FeatureBank
 from ..genotype import DEFAULT_OPERATIONS, OPERATIONS, CellGenotype, Genotype, StepGenotype
+from ..locks import locked, share_work
 from ..metrics import METRICS
 from ..networks import count_parameters
-from ..progress import progress_bar
 from ..runtime import as_seed, device_name, generator, resolve_device, seeded
-from ..storage import atomic_write, tensor_hash
+from ..storage import atomic_write, file_version, parse_json, tensor_hash
 from ..tasks.files import asset, cache_folder
 from ..tasks.task import Task, as_task, load_task
 from ..train import TrainConfig, cosine_ends, fit_by_epoch, fusion_network, score, scores
@@ -290,7 +291,8 @@ def tabulate(
     """Train every architecture of a task's space and write the table, a Parquet file.
 
     Networks of one shape are trained together, for ``together`` seeds at once, and the table is
-    written after each such ensemble. Networks that ``out`` has already are not trained again.
+    written after each such ensemble. Networks that ``out`` has already are not trained again, and
+    processes that write one file share the work.
 
     Args:
         operations: of the steps; they may include your own registered ones.
@@ -308,7 +310,7 @@ def tabulate(
     Raises BenchmarkError if ``out`` is a table of another task, recipe, data or backbones, or with
     other operations, and for a space of several Cells without ``sample``.
     """
-    device, out, rows = resolve_device(device), Path(out), []
+    device, out = resolve_device(device), Path(out)
     if task.gaps:
         raise BenchmarkError(f"task {task.name!r}", "samples that lack modalities", "whole ones")
     config = TrainConfig(data="train").with_defaults(as_task(task).config)
@@ -316,13 +318,7 @@ def tabulate(
     if config.N > 1 and not (sampled or (out.exists() and top)):
         raise BenchmarkError("N", f"{config.N} Cells", "1, or a sample of architectures")
     bank = FeatureBank.shared(task, config.L, device)
-    recipe = _recipe(task, config, operations, sampled=sampled or config.N > 1)
-    if out.exists():
-        recipe_before, table = _read(out)
-        if recipe_before != recipe:
-            found = "a table of another task, recipe, data or backbones, or with other operations"
-            raise BenchmarkError(out, found, "one of the same")
-        rows = table.to_dict("records")
+    table = _Rows(out, _recipe(task, config, operations, sampled=sampled or config.N > 1))
     if genotypes is not None:
         genotypes = [genotype.canonical() for genotype in genotypes]
     elif sample is not None:
@@ -331,18 +327,22 @@ def tabulate(
     elif top is None:
         genotypes = enumerate_architectures(task.features, config.M, operations)
     else:
-        table = TabularBenchmark(path=out).table
-        merit = table[[*SPLITS]] * METRICS[task.metric].sign
-        best = pd.concat([table.loc[merit.nlargest(top, s).index, "genotype"] for s in SPLITS])
+        means = TabularBenchmark(path=out).table
+        merit = means[[*SPLITS]] * METRICS[task.metric].sign
+        best = pd.concat([means.loc[merit.nlargest(top, s).index, "genotype"] for s in SPLITS])
         genotypes = sorted(set(best), key=repr)
     shapes, ensembles = defaultdict(list), defaultdict(list)
     for genotype in genotypes:
         shapes[shape_of(genotype)].append(genotype)
-    done = {(row["genotype"], row["seed"]) for row in rows}
     for (k, seed), alike in product(enumerate(map(as_seed, seeds)), shapes.values()):
-        if missing := tuple(g for g in alike if (g.to_json(), seed) not in done):
-            ensembles[k // together, missing].append(seed)
-    for (_, genotypes), among in progress_bar(ensembles.items(), "architectures", show=progress):
+        if lacking := tuple(g for g in alike if not table.holds(g, seed)):
+            ensembles[k // together, lacking].append(seed)
+
+    def missing(ensemble: tuple[tuple[Genotype, ...], list[int]]) -> bool:
+        return not all(starmap(table.holds, product(*ensemble)))
+
+    def compute(ensemble: tuple[tuple[Genotype, ...], list[int]]) -> None:
+        genotypes, among = ensemble
         start, curves = time.perf_counter(), []
         if len(genotypes) == len(among) == 1:  # alone it is faster without the ensemble's program
             with seeded(among[0], "initial weights"):
@@ -358,11 +358,58 @@ def tabulate(
         tests = _scores(trained, task, bank, "test")
         cost = (time.perf_counter() - start) / len(tests), device_name(device)
         of_each = product(among, genotypes), nets, tests, zip(*curves, strict=True)
-        for (seed, genotype), net, test, curve in zip(*of_each, strict=True):
-            row = genotype.to_json(), seed, curve[-1], test, curve, count_parameters(net), *cost
-            rows.append(dict(zip(COLUMNS, row, strict=True)))
-        _write(out, recipe, rows)
-    return pd.DataFrame(rows, columns=COLUMNS)
+        rows = [
+            (genotype.to_json(), seed, curve[-1], test, curve, count_parameters(net), *cost)
+            for (seed, genotype), net, test, curve in zip(*of_each, strict=True)
+        ]
+        table.add(dict(zip(COLUMNS, row, strict=True)) for row in rows)
+
+    work = [(genotypes, among) for (_, genotypes), among in ensembles.items()]
+    share_work(out, work, missing, compute, "architectures", show=progress)
+    return pd.DataFrame(table.rows, columns=COLUMNS)
+
+
+class _Rows:
+    """The rows of a table's file, a dict for each network; other processes may add to it.
+
+    Raises BenchmarkError if the file is of another recipe.
+    """
+
+    def __init__(self, path: Path, recipe: dict):
+        self.path, self.recipe, self.rows = path, recipe, []
+        self._there: set[tuple[str, int]] = set()
+        self._read: tuple | None = None
+        self._refresh()
+
+    def holds(self, genotype: Genotype, seed: int) -> bool:
+        self._refresh()
+        return (genotype.to_json(), seed) in self._there
+
+    def add(self, rows: Iterable[dict]) -> None:
+        """Write these networks' rows too, but for those that the file has by now."""
+        with locked(self.path, wait=None):
+            self._refresh()
+            self._keep([row for row in rows if _network(row) not in self._there])
+            _write(self.path, self.recipe, self.rows)
+            self._read = file_version(self.path)
+
+    def _refresh(self) -> None:
+        """Read the file if it is not as it was when it was last read or written."""
+        if (version := file_version(self.path)) not in (None, self._read):
+            recipe, table = _read(self.path)
+            if recipe != self.recipe:
+                others = "task, recipe, data or backbones, or with other operations"
+                raise BenchmarkError(self.path, f"a table of another {others}", "one of the same")
+            self.rows, self._read = [], version
+            self._keep(table.to_dict("records"))
+
+    def _keep(self, rows: list[dict]) -> None:
+        self.rows += rows
+        self._there.update(map(_network, rows))
+
+
+def _network(row: dict) -> tuple[str, int]:
+    return row["genotype"], row["seed"]
 
 
 def _scores(trained: nn.Module, task: Task, bank: FeatureBank, split: str) -> list[float]:
@@ -425,12 +472,16 @@ def _read(path: Path) -> tuple[dict, pd.DataFrame]:
     """The recipe, and one row per network."""
     try:
         table = parquet.read_table(path)
-        header = json.loads((table.schema.metadata or {}).get(b"bmnas", b"{}"))
+        text = (table.schema.metadata or {}).get(b"bmnas", b"{}").decode()
     except (OSError, ValueError) as error:
-        raise BenchmarkError(f"{path}: found no tabular benchmark ({error})") from None
+        raise BenchmarkError(f"{path}: found no tabular benchmark ({in_line(error)})") from None
+    header = check_type(parse_json(text, BenchmarkError, path), dict, path, BenchmarkError)
     if header.get("format") != FORMAT or table.column_names != list(COLUMNS):
         raise BenchmarkError(path, f"format {quoted(header.get('format'))}", repr(FORMAT))
-    recipe = header["recipe"]
+    kinds = {"operations": tuple[str, ...], "config": dict, "metric": str, "task": str}
+    recipe = as_type(header.get("recipe"), dict, f"{path}: recipe", BenchmarkError)
+    for name, kind in kinds.items():
+        as_type(recipe.get(name), kind, f"{path}: recipe.{name}", BenchmarkError)
     if unknown := [op for op in recipe["operations"] if op not in OPERATIONS]:
         found = f"operation {unknown[0]!r}, which is not registered"
         raise BenchmarkError(path, found, OPERATIONS.names)

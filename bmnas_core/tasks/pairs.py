@@ -14,22 +14,21 @@ from numbers import Integral
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..backbones.backbone import TRAINED_HERE, ConvBackbone
 from ..backbones.item_training import SHIFT, train_on_items
 from ..config import SearchSettings, Settings
-from ..errors import quoted
+from ..errors import in_line, quoted
 from ..runtime import as_seed, generator
-from ..storage import write_tensors
+from ..storage import read_tensors, write_tensors
 from .audio import add_noise, log_mel
 from .files import asset, cache_folder
 from .inputs import DataError
 from .rules import RULES, DigitPair
 from .task import SPLITS, Modality, Split, Task, TaskError
 
+FORMAT = "bmnas-backbones/1"
 #: How each backbone is trained alone.
 PRETRAINING = Settings(epochs=12, batch_size=64, max_lr=3e-3, weight_decay=1e-2)
 
@@ -231,20 +230,22 @@ def load_backbones(task: Task, path: str | os.PathLike) -> bool:
 
     Raises DataError for a file that is damaged or holds other weights.
     """
+    wanted, what = _header(task), "weights of this task's backbones"
     try:
-        with safe_open(path, "pt") as file:
-            if (file.metadata() or {}).get("bmnas") != _header(task):
-                return False
-        _backbones(task).load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError, OSError) as error:
-        found, remedy = f"no weights of this task's backbones ({error})", "delete the file to have"
-        raise DataError(f"{path}: found {found}; {remedy} them trained again") from None
-    return True
+        same, tensors = read_tensors(
+            path, FORMAT, DataError, what, lambda header, _: header == wanted
+        )
+        if same:
+            _backbones(task).load_state_dict(tensors)
+    except (DataError, RuntimeError) as error:
+        why = str(error) if isinstance(error, DataError) else f"{path}: {in_line(error)}"
+        raise DataError(f"{why}; delete the file to have them trained again") from None
+    return same
 
 
 def _load_or_train(task: Task) -> None:
     """Take weights from the kit's assets or the cache, or train them now and cache them."""
-    key = hashlib.sha256(_header(task).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps(_header(task), sort_keys=True).encode()).hexdigest()[:16]
     cached = cache_folder() / "backbones" / f"{key}.safetensors"
     for path in (backbones_file(task), cached):
         if path.exists() and load_backbones(task, path):
@@ -262,9 +263,9 @@ def _backbones(task: Task) -> nn.ModuleDict:
     return nn.ModuleDict({modality.name: modality.backbone for modality in task.modalities})
 
 
-def _header(task: Task) -> str:
-    """What determines the weights, as JSON."""
+def _header(task: Task) -> dict[str, object]:
+    """What determines the weights, as it is read from JSON."""
     notes = dict(task.notes)
     recipe = {"epochs": task.backbone_config["Image"].epochs, "shift": SHIFT}
     described = {"task": task.name, "rule": notes.pop("backbones"), **notes, "pretraining": recipe}
-    return json.dumps(described, sort_keys=True)
+    return json.loads(json.dumps({"format": FORMAT, **described}))

@@ -1,18 +1,20 @@
 """Backbones' weights in files: published ones, ImageNet's and our own."""
 
-import json
 import os
 import re
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ...errors import BmnasError, check_type
-from ...storage import atomic_write, write_tensors
+from ...storage import atomic_write, read_tensors, write_tensors
 
+FORMAT = "bmnas-backbone/1"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".tar", ".checkpoint")
 SHOWN = 3
 Tensors = dict[str, Tensor]
@@ -27,7 +29,7 @@ def load_checkpoint(
 ) -> list[str]:
     """Read weights into a backbone, any torch module: all of them, or none.
 
-    The file is in safetensors format, or ``torch.save`` wrote it: a dictionary of tensors, or one
+    The file is in safetensors format (one of :func:`save_checkpoint` with its checksums), or ``torch.save`` wrote it: a dictionary of tensors, or one
     with such a dictionary under ``"state_dict"`` or ``"model"``. Names may begin with ``module.``.
     No code in the file is run. Two kinds of weights fit:
 
@@ -68,8 +70,8 @@ def save_checkpoint(backbone: nn.Module, path: str | os.PathLike) -> None:
     cannot be written.
     """
     check_target(path)
-    header = {"format": "bmnas-backbone/1", "backbone": type(backbone).__name__}
-    write_tensors(path, backbone.state_dict(), json.dumps(header))
+    header = {"format": FORMAT, "backbone": type(backbone).__name__}
+    write_tensors(path, backbone.state_dict(), header)
 
 
 def check_target(path: str | os.PathLike) -> None:
@@ -127,9 +129,14 @@ def _read(path: str | os.PathLike) -> Tensors:
         raise CheckpointError(path, f"suffix {path.suffix!r}", ", ".join(SUFFIXES))
     try:
         if path.suffix.lower() == ".safetensors":
-            tensors = load_file(path)
+            with safe_open(path, "pt") as file:
+                ours = "sha256" in (file.metadata() or {})
+            read = partial(read_tensors, format=FORMAT, refused=CheckpointError, what="weights")
+            tensors = read(path)[1] if ours else load_file(path)
         else:
             tensors = torch.load(path, weights_only=True, map_location="cpu")
+    except CheckpointError:
+        raise
     except Exception as error:  # a damaged pickle can raise anything
         code = re.search(r"GLOBAL (\S+)", str(error))
         what = f"more than tensors ({code[1]})" if code else "no checkpoint, or a damaged one"
