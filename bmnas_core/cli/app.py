@@ -1,9 +1,11 @@
 """The ``bmnas`` command: run notebooks, draw genotypes, compare searches, check data sets.
 
 A user's mistake is one ``error: …`` line on stderr and exit code 2; a notebook that fails or data
-that are not right give 1; Ctrl-C gives 130.
+that are not right give 1; Ctrl-C gives 130, another signal 128 plus its number.
 """
 
+import signal
+from contextlib import suppress
 from typing import Annotated, NoReturn
 
 import typer
@@ -22,8 +24,11 @@ class _Commands(TyperGroup):
     def invoke(self, ctx):
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            _fail("interrupted", 130)
+        except KeyboardInterrupt as error:
+            code = 128 + getattr(error, "signal", signal.SIGINT)
+            with suppress(OSError):  # the terminal may be gone
+                _fail(str(error) or "interrupted", code)
+            raise typer.Exit(code) from None
         except BrokenPipeError:
             raise
         except (BmnasError, OSError) as error:

@@ -1,5 +1,6 @@
 """Commands on notebooks, their results and the genotypes that they find."""
 
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -25,16 +26,26 @@ def run(
     timeout: Annotated[
         int | None, Option(metavar="SECONDS", min=1, help="The most one cell may take.")
     ] = None,
+    time_limit: Annotated[
+        int | None, Option(metavar="SECONDS", min=1, help="The most the whole run may take.")
+    ] = None,
+    resume: Annotated[
+        bool, Option("--resume", help="Go on with the run in DIR that failed or was killed.")
+    ] = False,
     quiet: Annotated[bool, Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
     """Run a notebook with parameters and keep what it finds.
 
     Writes the executed notebook, the same as HTML and its result to DIR (runs/NAME by default). It
-    runs on one thread unless OMP_NUM_THREADS says otherwise.
+    runs on one thread unless OMP_NUM_THREADS says otherwise. An earlier result in DIR is kept until
+    the new one is whole.
     `bmnas parameters NOTEBOOK` lists what can be set.
     """
     values = experiments.parse_parameters(notebook, pairs(parameters))
-    folder = experiments.run(notebook, values, out, progress=not quiet, timeout=timeout)
+    limits = {"timeout": timeout, "time_limit": time_limit}
+    with warnings.catch_warnings(record=True) as caught:
+        how = {"progress": not quiet, "resume": resume, **limits}
+        folder = experiments.run(notebook, values, out, **how)
     page = f"{notebook.stem}.html"
     for name in (notebook.name, page, *reversed(experiments.RESULT_FILES)):
         if (folder / name).exists():
@@ -48,6 +59,8 @@ def run(
         head = ("", f"test {result['metric']}", "parameters", "seconds")
         title = f"{experiments.run_title(result)}, {result['device']}"
         typer.echo(f"\n{title}\n{table(rows, head, numbers=3)}")
+    for warning in caught:
+        typer.echo(f"warning: {' '.join(str(warning.message).split())}", err=True)
 
 
 def parameters(notebook: Notebook) -> None:

@@ -1,5 +1,6 @@
 """Notebooks as experiments: set their parameters, run them unattended, keep what they found."""
 
+from .folder import ResumeError
 from .parameters import (
     NotebookError,
     Parameter,
@@ -19,4 +20,4 @@ from .results import (
     run_title,
     save_run,
 )
-from .run import RunError, run
+from .run import RunError, RunInterrupted, RunWarning, run

@@ -1,10 +1,14 @@
 """An executed notebook as one page of HTML that needs no kernel and no network."""
 
+import base64
 import html
 import logging
 import re
+import secrets
 from pathlib import Path
+from urllib.parse import unquote
 
+from ..errors import in_line, quoted
 from ..storage import atomic_write
 
 #: nbconvert's own template, without its scripts for widgets and diagrams, and with pictures no
@@ -23,53 +27,104 @@ ASIDE = re.compile(
     r"|(</?(?:details|summary)>)",
     re.DOTALL,
 )
+#: The most characters of one text that a page shows.
+LONGEST = 1_000_000
+#: What stands for a picture that is not there.
+NO_PICTURE = (
+    '<svg xmlns="http://www.w3.org/2000/svg" width="120" height="24">'
+    '<rect width="120" height="24" fill="#eee"/><text x="8" y="17">no picture</text></svg>'
+)
 WIDGET, TEXT = "application/vnd.jupyter.widget-view+json", "text/plain"
 
 
-def write_page(executed: Path, folder: Path) -> None:
-    """Write a notebook as one HTML file beside it.
+def write_page(nb, path: Path, folder: Path) -> str:
+    """Write an executed notebook as one HTML file. Changes ``nb``.
 
     Pictures are inside, code is visible and equations are MathML. Widgets that left no picture
-    are left out.
+    are left out; texts of more than :data:`LONGEST` characters are cut.
 
     Args:
         folder: of the original notebook, where relative links to pictures lead.
+
+    Returns what the page lacks, in a line; nothing if it is whole.
     """
-    import nbformat
     from jinja2 import DictLoader
     from nbconvert import HTMLExporter
 
-    nb = nbformat.read(executed, as_version=4)
     nb.metadata.pop("widgets", None)
     kept: list[str] = []
+    mark = secrets.token_hex(8)  # so that no text of the notebook is taken for a placeholder
 
     def set_aside(found: re.Match) -> str:
         """A placeholder for a tag or an equation, which Markdown and nbconvert would mangle."""
         if found[1]:
             return found[1]
         kept.append(found[4] or _mathml(found))
-        return f"\ue000{len(kept) - 1}\ue001"
+        return f"\ue000{mark}-{len(kept) - 1}\ue001"
 
+    missing: list[str] = []
     for cell in nb.cells:
         if cell.cell_type == "markdown":
             cell.source = ASIDE.sub(set_aside, cell.source)
+            cell.attachments = _Attachments(cell.get("attachments", {}), missing)
         if cell.cell_type == "code":
-            cell.outputs = [
-                output
-                for output in cell.outputs
-                if output.get("data", {}).pop(WIDGET, None) is None or set(output.data) - {TEXT}
-            ]
+            cell.outputs = [_shown(output) for output in cell.outputs if not _is_widget(output)]
     exporter = HTMLExporter(
-        embed_images=True,
         extra_loaders=[DictLoader({"page.html.j2": TEMPLATE})],
         template_file="page.html.j2",
     )
     exporter.log = logging.Logger("bmnas.page", logging.CRITICAL)  # what matters raises an error
-    origin = {"name": executed.stem, "path": str(folder)}
-    page, _ = exporter.from_notebook_node(nb, {"metadata": origin})
-    page = re.sub("\ue000(\\d+)\ue001", lambda found: kept[int(found[1])], page)
-    with atomic_write(executed.with_suffix(".html")) as beside:
-        beside.write_text(page, encoding="utf-8")
+    origin = {"metadata": {"name": path.stem, "path": str(folder)}}
+    lacks = ""
+    try:
+        exporter.embed_images = True
+        page, _ = exporter.from_notebook_node(nb, origin)
+    except Exception as error:  # such as a link to a folder or to a file that cannot be read
+        exporter.embed_images = False
+        page, _ = exporter.from_notebook_node(nb, origin)
+        lacks = f"{path}: without its linked pictures: {in_line(error)}"
+    page = re.sub(f"\ue000{mark}-(\\d+)\ue001", lambda found: kept[int(found[1])], page)
+    with atomic_write(path) as beside:
+        beside.write_text(page, encoding="utf-8", errors="replace")
+    if missing and not lacks:
+        lacks = f"{path}: without {quoted(missing[0])}, which is attached to no cell"
+    return lacks
+
+
+class _Attachments(dict):
+    """A cell's attachments, found by their names as links write them. Notes what is ``missing``."""
+
+    def __init__(self, attachments: dict, missing: list[str]):
+        super().__init__(attachments)
+        self.missing = missing
+
+    def __deepcopy__(self, memo: dict) -> "_Attachments":
+        return self
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __getitem__(self, name: str) -> dict:
+        for spelled in (name, unquote(name), html.unescape(unquote(name))):
+            if self.get(spelled):
+                return self.get(spelled)
+        self.missing.append(unquote(name))
+        return {"image/svg+xml": base64.b64encode(NO_PICTURE.encode()).decode()}
+
+
+def _is_widget(output) -> bool:
+    """Whether an output is a widget that left nothing but its name."""
+    data = output.get("data", {})
+    return data.pop(WIDGET, None) is not None and not set(data) - {TEXT}
+
+
+def _shown(output):
+    """An output with its text cut to what a page can show."""
+    for place, name in ((output, "text"), (output.get("data", {}), TEXT)):
+        if len(place.get(name) or "") > LONGEST:
+            left = f"{len(place[name]) - LONGEST:,} characters are only in the notebook"
+            place[name] = f"{place[name][:LONGEST]}\n… {left}"
+    return output
 
 
 def _mathml(found: re.Match) -> str:

@@ -4,13 +4,18 @@ They stand in the cell tagged ``parameters``. New values are checked against the
 """
 
 import ast
+import hashlib
+import io
 import json
 import logging
 import os
+import re
+import tokenize
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ..errors import BmnasError, near_miss, quoted, shortened
@@ -74,39 +79,83 @@ class Parameter:
 def notebook_parameters(notebook: str | os.PathLike) -> dict[str, Parameter]:
     """The parameters of a notebook by name, in the order of its ``parameters`` cell.
 
-    Raises :class:`NotebookError` for a file that is missing or not a notebook, a notebook without
-    that cell, and a default that is not a plain value (a number, string, list, dict, …).
+    Raises :class:`NotebookError` for a file that is missing or not a notebook in Python, a notebook
+    without that cell or with two, a name that stands there twice, and a default that is not a plain
+    value (a number, string, list, dict, …).
     """
-    path = Path(notebook)
-    nb = _read_notebook(path)
-    tagged = (cell.source for cell in nb.cells if "parameters" in cell.metadata.get("tags", ()))
-    if (source := next(tagged, None)) is None:
-        allowed = "one with 'name = value  # help' to a line"
-        raise NotebookError(path, "no cell tagged 'parameters'", allowed)
-    try:
-        lines = ast.parse(source).body
-    except SyntaxError as error:
-        place = f"{path}: parameters cell, line {error.lineno}"
-        raise NotebookError(place, quoted(error.text or ""), "Python") from None
-    import papermill
+    return parameters_of(read_notebook(notebook), notebook)
 
-    nb.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
-    nb.metadata.language_info = {"name": "python"}
-    with silenced("papermill"):
-        seen = papermill.inspect_notebook(nb)
-    parameters = {}
-    for line in lines:
+
+def parameters_of(nb, path: str | os.PathLike) -> dict[str, Parameter]:
+    """The parameters of a notebook that :func:`read_notebook` returned."""
+    sources = [
+        cell.source
+        for cell in nb.cells
+        if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", ())
+    ]
+    if len(sources) != 1:
+        allowed = "one with 'name = value  # help' to a line"
+        found = f"{len(sources) or 'no'} cell{'s' * (len(sources) > 1)} tagged 'parameters'"
+        raise NotebookError(path, found, allowed)
+    source = re.sub("\r\n?", "\n", sources[0])
+    parameters: dict[str, Parameter] = {}
+    for line in _statements(source, path):
         if not isinstance(line, (ast.Assign, ast.AnnAssign)) or line.value is None:
             continue
-        try:  # papermill skips lines that it cannot read; here that is an error
+        place = f"{path}: parameters cell, line {line.lineno}"
+        try:
             (target,) = line.targets if isinstance(line, ast.Assign) else [line.target]
-            default = as_json(ast.literal_eval(line.value))
-            parameters[target.id] = Parameter(target.id, default, seen[target.id]["help"])
-        except (AttributeError, KeyError, TypeError, ValueError):
-            place = f"{path}: parameters cell, line {line.lineno}"
-            allowed = "'name = value  # help' with a plain value and no other '='"
-            raise NotebookError(place, quoted(ast.unparse(line)), allowed) from None
+            name, default = target.id, as_json(_plain(line.value))
+        except (AttributeError, TypeError, ValueError, RecursionError):
+            allowed = "'name = value  # help' with a plain value"
+            raise NotebookError(place, quoted(_text(line, source)), allowed) from None
+        if name in parameters:
+            raise NotebookError(place, f"{name} twice", "each name once")
+        parameters[name] = Parameter(name, default, _help(line, source))
     return parameters
+
+
+def _statements(source: str, path: str | os.PathLike) -> list[ast.stmt]:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of an escape such as "\\d"
+            return ast.parse(source).body
+    except SyntaxError as error:
+        place, found = f"{path}: parameters cell, line {error.lineno}", error.text or ""
+    except (ValueError, RecursionError, MemoryError) as error:
+        place, found = f"{path}: parameters cell", str(error)
+    raise NotebookError(place, quoted(found), "Python")
+
+
+def _text(line: ast.stmt, source: str) -> str:
+    return ast.get_source_segment(source, line) or ""
+
+
+def _plain(node: ast.expr) -> object:
+    """The value of a literal. Raises ``ValueError`` for other code and for a key given twice."""
+    value = ast.literal_eval(node)
+    for part in ast.walk(node):
+        if isinstance(part, ast.Dict) and len(ast.literal_eval(part)) < len(part.keys):
+            raise ValueError("a key twice")
+    return value
+
+
+#: A type in a comment: ``# type: list[int]``, before the help itself.
+TYPE_COMMENT = re.compile(
+    r"type:\s*{0}(?:\s*\|\s*{0})*(?=[\s#]|$)[\s#]*".format(
+        r"(?:ignore|bool|int|float|str|list|dict|tuple|(?:typing\.)?[A-Z]\w*)(?:\[[^#]*\])?"
+    )
+)
+
+
+def _help(line: ast.stmt, source: str) -> str:
+    """The comment at the end of a statement, or of its first line, without a type comment."""
+    comments: dict[int, str] = {}
+    with suppress(tokenize.TokenError, SyntaxError):
+        for token in tokenize.generate_tokens(io.StringIO(source).readline):
+            if token.type == tokenize.COMMENT:
+                comments[token.start[0]] = token.string.lstrip("#").strip()
+    text = comments.get(line.end_lineno) or comments.get(line.lineno) or ""
+    return "".join(c if c.isprintable() else " " for c in TYPE_COMMENT.sub("", text, count=1))
 
 
 def parse_parameters(
@@ -138,23 +187,61 @@ def parameter_named(
     return known[name]
 
 
-def _read_notebook(path: Path):
-    allowed = "an .ipynb notebook"
-    if path.suffix != ".ipynb" or not path.is_file():
+def read_notebook(notebook: str | os.PathLike):
+    """A notebook of any format as an nbformat 4 node, with its cells' ids in order.
+
+    Raises :class:`NotebookError` for a file that is missing, no notebook, or not one in Python.
+    """
+    path, allowed = Path(notebook), "an .ipynb notebook"
+    if path.suffix.lower() != ".ipynb" or not path.is_file():
         found = "a folder" if path.is_dir() else "a file" if path.exists() else "nothing there"
         raise NotebookError(path, found, allowed)
     import nbformat
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            nb = nbformat.convert(nbformat.reader.reads(path.read_text(encoding="utf-8")), 4)
+        with warnings.catch_warnings(action="ignore"), silenced("traitlets"):
+            text = path.read_text(encoding="utf-8-sig")
+            language = _other_language(json.loads(text, object_pairs_hook=_unique))
+            nb = nbformat.v4.upgrade(nbformat.convert(nbformat.reader.reads(text), 4))
+            spec = nb.metadata.get("kernelspec", {})
+            spec.setdefault("name", "python3")
+            nb.metadata["kernelspec"] = {"display_name": spec["name"], **spec}
+            _, nb = nbformat.validator.normalize(nb)  # cell ids that are missing or twice there
             nbformat.validate(nb)
     except Exception as error:
         why = getattr(error, "strerror", None) or f"{type(error).__name__}: {str(error).strip()}"
         why = "no UTF-8" if isinstance(error, UnicodeDecodeError) else why.splitlines()[0]
         raise NotebookError(path, f"no notebook ({shortened(why, 120)})", allowed) from None
+    if language:
+        raise NotebookError(path, f"a notebook in {quoted(language)}", "one in Python")
     return nb
+
+
+def notebook_hash(nb) -> str:
+    """The SHA-256 of a notebook's cells: their kinds and sources, not what they showed."""
+    cells = json.dumps([(cell.cell_type, cell.source) for cell in nb.cells])
+    return hashlib.sha256(cells.encode()).hexdigest()
+
+
+def _other_language(raw: dict) -> str | None:
+    """The language of a notebook's JSON if that is not Python; None also if it says nothing."""
+    meta = raw.get("metadata", {})
+    spec, info = meta.get("kernelspec", {}), meta.get("language_info", {})
+    cells = (cell for sheet in raw.get("worksheets", ()) for cell in sheet["cells"])
+    named = [spec.get("language"), info.get("name"), *(cell.get("language") for cell in cells)]
+    if not any(named[:2]) and re.match(r"ir$|julia", spec.get("name", "")):
+        named.append(spec["name"])
+    return next((name for name in named if name and not re.match("i?python", name, re.I)), None)
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict:
+    """A JSON object. Raises ``ValueError`` for a key that stands there twice."""
+    found: dict[str, object] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"key {quoted(key)} twice")
+        found[key] = value
+    return found
 
 
 @contextmanager
@@ -171,7 +258,13 @@ def silenced(logger: str):
 
 def _literal(text: str) -> object:
     """The value of ``text`` as JSON or as a Python literal; the text itself if it is neither."""
-    for read in (json.loads, ast.literal_eval):
+    readers = partial(json.loads, object_pairs_hook=_unique), _python_literal
+    for read in readers:
         with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             return read(text.strip())
     return text
+
+
+def _python_literal(text: str) -> object:
+    with warnings.catch_warnings(action="ignore"):
+        return _plain(ast.parse(text, mode="eval").body)

@@ -1,20 +1,47 @@
 """Run a notebook with other parameters, unattended."""
 
 import os
-import sys
-from collections.abc import Mapping
-from contextlib import suppress
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
-from ..errors import BmnasError, quoted, shortened
-from ..progress import UNATTENDED, is_interactive
+from ..errors import BmnasError, FileError, in_line, quoted, shortened
+from ..locks import locked
+from ..progress import is_interactive
+from ..storage import atomic_write
+from .folder import RunFolder
+from .kernel import how_it_ended, kernel_manager
 from .page import write_page
-from .parameters import notebook_parameters, parameter_named, silenced
-from .results import RESULT_FILES, writable_folder
+from .parameters import notebook_hash, parameter_named, parameters_of, read_notebook, silenced
+from .results import writable_folder
+
+#: Environment variable of a run's kernel: the folder where searches keep what they need to go on.
+STATE = "BMNAS_STATE"
+#: Tags of cells that :func:`run` and papermill add.
+ADDED = {"injected-parameters", "papermill-error-cell-tag"}
+#: The most seconds to wait for what a cell has shown after it has ended.
+OUTPUT_TIMEOUT = 60
 
 
 class RunError(BmnasError):
     """A notebook that failed: says in which cell, why, and where the executed part is."""
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """A run that Ctrl-C or a signal ended, with the signal's number; says in which cell it was."""
+
+    def __init__(self, number: int, message: str = ""):
+        super().__init__(message)
+        self.signal = number
+
+
+class RunWarning(UserWarning):
+    """A run that is done, but lacks what only decorates it, such as its page."""
 
 
 def run(
@@ -23,14 +50,19 @@ def run(
     out: str | os.PathLike | None = None,
     *,
     progress: bool = True,
-    timeout: int | None = None,
+    timeout: float | None = None,
+    resume: bool = False,
+    time_limit: float | None = None,
 ) -> Path:
     """Execute a notebook with other parameters, by papermill in this environment's Python.
 
-    Returns the folder with the executed notebook, the same as a page of HTML and, if the notebook
-    has a parameter ``out``, which is set to the folder, what it saves there
-    (:func:`~bmnas_core.experiments.save_run`). The working directory is the current one. What an
-    earlier run left in the folder is removed first.
+    Returns the folder with the executed notebook, the same as a page of HTML, ``run.json``, which
+    says what ran and how it ended (see :class:`~bmnas_core.experiments.folder.RunFolder`), and, if
+    the notebook has a parameter ``out``, which is set to the folder, what it saves there
+    (:func:`~bmnas_core.experiments.save_run`). The working directory is the current one.
+
+    The result of an earlier run in the folder is kept in ``earlier`` there until this run is done.
+    Other files that a notebook writes are neither kept nor removed.
 
     Args:
         notebook: an ``.ipynb`` file.
@@ -38,127 +70,226 @@ def run(
         out: the folder, made if need be; ``runs/NAME`` by default.
         progress: show a bar of cells in a terminal or a notebook.
         timeout: the most seconds that one cell may take; unlimited by default.
+        resume: go on with a run that failed or was killed in this folder. Its cells run again from
+            the top and find in ``state`` what searches kept there. A run that is done is left as
+            it is; where there is none, one starts.
+        time_limit: the most seconds that the whole run may take; unlimited by default.
 
     Raises:
         NotebookError, ParameterError: for a file that is not a notebook with parameters, unknown
             parameters and values of the wrong type, before anything starts.
         BmnasError: for a folder that cannot be made or is the notebook's own, likewise.
-        RunError: when a cell fails. The notebook up to that cell stays in the folder.
+        BusyError: for a folder that another run uses.
+        ResumeError: for a run to resume with another notebook, parameters or version of the kit.
+        RunError: when a cell fails or time is up. The notebook up to that cell stays in the folder.
+        RunInterrupted: on Ctrl-C, SIGTERM and SIGHUP, likewise.
+        FileError: if the folder cannot be written to, or vanishes.
+
+    Warns with :class:`RunWarning` if the page lacks something.
     """
+    deadline = None if time_limit is None else time.monotonic() + time_limit
     notebook = Path(notebook)
-    known = notebook_parameters(notebook)
+    nb = read_notebook(notebook)
+    known = parameters_of(nb, notebook)
     values = {
         name: parameter_named(name, known, notebook).check(value)
         for name, value in (parameters or {}).items()
     }
-    out = _prepared(notebook, Path(out) if out is not None else Path("runs") / notebook.stem)
+    every = {name: values.get(name, p.default) for name, p in known.items() if name != "out"}
+    out = _writable(notebook, Path(out) if out is not None else Path("runs") / notebook.stem)
+    folder = RunFolder(out, notebook.name, notebook_hash(nb), every)
     if "out" in known:
         values["out"] = str(out)
+    executed, error = out / notebook.name, None
+    with _signals() as signals, locked(out):
+        if not folder.begin(resume=resume):
+            return out
+        nb = _with_values(nb, values, notebook, executed)
+        try:
+            with kernel_manager({STATE: str(folder.state.absolute())}) as kernel:
+                _execute(nb, executed, kernel, progress, _cell_timeout(timeout, deadline))
+        except (Exception, KeyboardInterrupt) as caught:
+            error = caught
+        signals.held = True  # what follows is quick
+        if error is None:
+            folder.check()
+            _write_notebook(nb, executed)
+            folder.end("done")
+            signals.held = False
+            if missing := _decorated(nb, executed, notebook):
+                warnings.warn(missing, RunWarning, stacklevel=2)
+            return out
+        late = deadline is not None and time.monotonic() >= deadline
+        status, how = _ending(error, kernel.status, timeout, time_limit if late else None)
+        line = f"{notebook} {how[0]} {_place(nb)}{how[1]}"
+        notes = [line]
+        try:
+            folder.end(status, line)
+            _write_notebook(nb, executed)
+            notes.append(f"executed notebook: {executed}")
+        except FileError as unwritten:
+            notes.append(str(unwritten))
+        if folder.earlier.exists():
+            notes.append(f"the result of the run before: {folder.earlier}")
+        signals.held = False
+        with suppress(KeyboardInterrupt):
+            notes.append(_decorated(nb, executed, notebook))
+        message = "; ".join(filter(None, notes))
+        if isinstance(error, KeyboardInterrupt):
+            raise RunInterrupted(getattr(error, "signal", signal.SIGINT), message) from None
+        raise RunError(message) from None
 
-    import papermill
 
-    executed = out / notebook.name
-    try:
-        with silenced("papermill"):
-            papermill.execute_notebook(
-                _unformatted(notebook),
-                _unformatted(executed),
-                values,
-                kernel_name="python3",
-                language="python",
-                progress_bar={"desc": notebook.stem} if progress and is_interactive() else False,
-                execution_timeout=timeout,
-                store_widget_state=False,
-                kernel_manager_class=_kernel_of_this_environment(),
-            )
-    except (papermill.PapermillExecutionError, RuntimeError, TimeoutError) as error:
-        write_page(executed, notebook.parent)
-        raise _run_error(notebook, executed, error, timeout) from None
-    write_page(executed, notebook.parent)
-    return out
-
-
-def _prepared(notebook: Path, out: Path) -> Path:
-    """The folder ``out``, without what an earlier run of this notebook left in it."""
+def _writable(notebook: Path, out: Path) -> Path:
+    """The folder ``out``, which must not be that of the notebook."""
     taken = (out / notebook.name).exists() and (out / notebook.name).samefile(notebook)
     if taken or out.resolve() == notebook.resolve().parent:
         raise BmnasError("out", f"{out}, the notebook's own folder", "another folder")
-    writable_folder(out)
-    for name in (*RESULT_FILES, notebook.name, f"{notebook.stem}.html"):
-        (out / name).unlink(missing_ok=True)
-    return out
+    return writable_folder(out)
 
 
-def _unformatted(path: Path) -> str:
-    """``path`` for papermill, which fills braces in paths with parameters."""
-    return str(path).replace("{", "{{").replace("}", "}}")
+@contextmanager
+def _signals():
+    """Let SIGTERM and SIGHUP, as Ctrl-C, raise :class:`RunInterrupted`, unless they are ``held``.
 
-
-def _kernel_of_this_environment() -> type:
-    """A kernel manager that starts this very Python, encrypts, and leaves Ctrl-C to us.
-
-    Otherwise a user's own kernel named ``python3`` would come first, and nbclient would answer
-    Ctrl-C by ending the kernel and reporting that it died.
+    A signal that is ignored (as by nohup) or that a program handles by itself stays as it is.
     """
-    import asyncio
-    import signal
+    state = SimpleNamespace(held=False)
 
-    import zmq
-    from jupyter_client import AsyncKernelManager
-    from jupyter_client.kernelspec import KernelSpecManager
-    from traitlets import default
+    def interrupt(number: int, frame: object) -> None:
+        if not state.held:
+            raise RunInterrupted(number)
 
-    class Kernel(AsyncKernelManager):
-        @default("kernel_spec_manager")
-        def _only_this_environment(self):
-            return KernelSpecManager(kernel_dirs=[])
-
-        @default("transport_encryption")
-        def _encrypted_where_possible(self):
-            return "auto" if zmq.has("curve") else "disabled"
-
-        async def _async_interrupt_kernel(self):
-            # jupyter_client interrupts before each shutdown, and an idle kernel complains of it.
-            if not self.shutting_down:
-                await super()._async_interrupt_kernel()
-
-        async def start_kernel(self, **options):
-            with suppress(NotImplementedError, RuntimeError):
-                asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
-            # For small networks one thread is as fast as many, and many give other numbers.
-            usual = {"OMP_NUM_THREADS": "1"}
-            options["env"] = {**usual, **options.get("env", os.environ), UNATTENDED: "1"}
-            await super().start_kernel(**options)
-
-        async def shutdown_kernel(self, now=False, restart=False):
-            if sys.exc_info()[0] is not None:  # interrupted inside a cell: do not wait for it
-                now = True
-                for task in asyncio.all_tasks() - {asyncio.current_task()}:
-                    task.add_done_callback(lambda task: task.cancelled() or task.exception())
-            await super().shutdown_kernel(now, restart)
-
-    return Kernel
+    usual = (signal.SIG_DFL, signal.default_int_handler)
+    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) in usual}
+    for number in before:
+        signal.signal(number, interrupt)
+    try:
+        yield state
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _run_error(notebook: Path, executed: Path, error: Exception, timeout: int | None) -> RunError:
-    """``error`` in one line, with the number of its cell as the notebook's author counts cells."""
+def _with_values(nb, values: Mapping[str, object], notebook: Path, executed: Path):
+    """A notebook for papermill, with a cell that sets ``values`` after that of the defaults."""
+    import nbformat
+    from papermill.iorw import load_notebook_node
+
+    nb.cells = [cell for cell in nb.cells if not ADDED & set(cell.metadata.get("tags", ()))]
+    nb.metadata.pop("papermill", None)
+    nb = load_notebook_node(nb)
+    paths = {"input_path": str(notebook), "output_path": str(executed)}
+    nb.metadata.papermill.update(paths, parameters=dict(values))
+    if values:
+        lines = ["# Parameters", *(f"{name} = {value!r}" for name, value in values.items())]
+        cell = nbformat.v4.new_code_cell("\n".join(lines))
+        cell.metadata.update(tags=["injected-parameters"], papermill={})
+        tagged = [i for i, c in enumerate(nb.cells) if "parameters" in c.metadata.tags]
+        nb.cells.insert(tagged[0] + 1, cell)
+    return nb
+
+
+def _cell_timeout(timeout: float | None, deadline: float | None) -> Callable:
+    """The most seconds that a cell may take, or None, when it starts."""
+
+    def left(cell: object) -> float | None:
+        until = None if deadline is None else max(deadline - time.monotonic(), 0.001)
+        return min((s for s in (timeout, until) if s is not None), default=None)
+
+    return left
+
+
+def _execute(nb, executed: Path, kernel: type, progress: bool, cell_timeout: Callable) -> None:
+    """Execute a notebook in place, with a copy of it on disk after each cell.
+
+    Raises what papermill raises for a cell that fails, a cell that takes too long, and a kernel
+    that dies.
+    """
+    from papermill.engines import NBClientEngine
+    from papermill.execute import raise_for_execution_errors
+
+    class Engine(NBClientEngine):
+        @classmethod
+        def execute_managed_notebook(cls, manager, kernel_name, **options):
+            def save(**_):
+                with suppress(FileError):  # only so that others see how far it is
+                    _write_notebook(nb, executed)
+                manager.last_save_time = manager.now()
+
+            manager.save = save
+            super().execute_managed_notebook(manager, kernel_name, **options)
+
+    with silenced("papermill"):
+        Engine.execute_notebook(
+            nb,
+            "python3",
+            progress_bar={"desc": executed.stem} if progress and is_interactive() else False,
+            timeout_func=cell_timeout,
+            iopub_timeout=OUTPUT_TIMEOUT,
+            raise_on_iopub_timeout=False,
+            store_widget_state=False,
+            kernel_manager_class=kernel,
+        )
+        raise_for_execution_errors(nb, None)
+
+
+def _write_notebook(nb, path: Path) -> None:
+    """Write a notebook, whole or not at all, with a question mark for what is not Unicode."""
     import nbformat
 
-    added = {"injected-parameters", "papermill-error-cell-tag"}
-    cells = nbformat.read(executed, as_version=4).cells
-    own = [cell for cell in cells if not added & set(cell.metadata.get("tags", ()))]
+    with silenced("traitlets"):
+        text = nbformat.writes(nb) + "\n"
+    with atomic_write(path) as beside:
+        beside.write_text(text, encoding="utf-8", errors="replace")
+
+
+def _decorated(nb, executed: Path, notebook: Path) -> str:
+    """Write a run's page. What it lacks, in a line: nothing of it may undo or hide a run."""
+    page = executed.with_suffix(".html")
+    try:
+        return write_page(nb, page, notebook.parent)
+    except Exception as error:
+        return f"{page}: not written: {in_line(error) or type(error).__name__}"
+
+
+def _ending(
+    error: BaseException, status: int | None, timeout: float | None, limit: float | None
+) -> tuple[str, tuple[str, str]]:
+    """The status of a run that ``error`` ended, and what to say before and after the place.
+
+    Args:
+        status: the kernel's exit status, if it ended by itself.
+        limit: the seconds that the run might take, if they are over.
+    """
+    from nbclient.exceptions import DeadKernelError
+
+    if isinstance(error, KeyboardInterrupt):
+        name = signal.Signals(getattr(error, "signal", signal.SIGINT)).name
+        return "interrupted", (f"was interrupted by {name}", "")
+    if isinstance(error, TimeoutError) and limit is not None:
+        return "out of time", (f"ran out of time ({limit:g} s)", "")
+    if hasattr(error, "ename"):
+        what = ": ".join(part for part in (error.ename, error.evalue) if part)
+    elif isinstance(error, TimeoutError):
+        what = f"took longer than {timeout:g} s"
+    elif isinstance(error, DeadKernelError):
+        what = f"its kernel died{how_it_ended(status)}"
+    else:
+        what = f"{type(error).__name__}: {error}"
+    return "failed", ("failed", f": {shortened(' '.join(what.split()), 500)}")
+
+
+def _place(nb) -> str:
+    """The last cell that started, by its number as the notebook's author counts cells."""
     where = "before its first cell"
+    own = (cell for cell in nb.cells if not ADDED & set(cell.metadata.get("tags", ())))
     for number, cell in enumerate(own, 1):
         if cell.metadata.get("papermill", {}).get("start_time"):
             first = (cell.source.strip().splitlines() or [""])[0]
             where = f"in cell {number} ({quoted(first)})"
-    if hasattr(error, "ename"):
-        what = ": ".join(part for part in (error.ename, error.evalue) if part)
-    elif isinstance(error, TimeoutError):
-        what = f"took longer than {timeout} s"
-    else:
-        what = f"{type(error).__name__}: {error}"
-    return RunError(
-        f"{notebook} failed {where}: {shortened(' '.join(what.split()), 500)}; "
-        f"executed notebook: {executed}"
-    )
+    return where
