@@ -155,14 +155,12 @@ def _script_hidden(sent: object):
     Only where they are forked from this process, or need a class of the script, do they have it.
     Raises _NoWorkersError if they would need it and cannot have it.
     """
-    main, finder = sys.modules["__main__"], _MainFinder()
+    main = sys.modules["__main__"]
     if multiprocessing.get_start_method() == "fork":
         yield
-    elif name := finder.find(sent):
-        why = _unimportable(main)
-        if why:
-            allowed = f"allowed: that line around what the script does, or {name} in a module"
-            raise _NoWorkersError(f"found {name} in {why}; {allowed}")
+    elif name := _MainFinder().find(sent):
+        if why := _unimportable(main):
+            raise _NoWorkersError(f"found {name} in {why}{name} in a module of its own")
         yield
     else:
         sys.modules["__main__"] = ModuleType("__main__")
@@ -179,11 +177,10 @@ def _unimportable(main: ModuleType) -> str:
     """Why workers that do not start as a fork cannot import the main script, or ""."""
     try:
         source = Path(main.__file__).read_text(encoding="utf-8", errors="replace")
-    except (AttributeError, OSError):  # a notebook, or a script from standard input
-        return "a notebook, or a script without a file"
-    if "__main__" in source:
-        return ""
-    return f"{main.__file__}, which has no {GUARD}"
+    except (AttributeError, OSError):
+        return "a notebook, or a script without a file; allowed: "
+    guarded = "__main__" in source
+    return "" if guarded else f"{main.__file__}, which has no {GUARD}; allowed: that line, or "
 
 
 class _MainFinder(pickle.Pickler):
