@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .errors import BmnasError, DataError, in_line
+from .errors import BmnasError, DataError, in_line, quoted
 from .feature_files import Extract, Part
 from .networks import FeatureError
 from .progress import progress_bar
@@ -36,9 +36,8 @@ def on_cluster(client: Client, extract: Extract, progress: bool = True) -> Extra
         raise FeatureError(
             "client", "no dask.distributed", "pip install 'bmnas[cluster]'"
         ) from None
-    if not isinstance(client, Client) or client.asynchronous:
-        kind = f"an asynchronous {type(client).__name__}" * isinstance(client, Client)
-        raise FeatureError("client", kind or type(client).__name__, "a distributed.Client")
+    if not isinstance(client, Client) or client.asynchronous or client.status != "running":
+        raise FeatureError("client", quoted(client), "a distributed.Client with a connection")
 
     def extracted(modality: Modality, ranges: Sequence[range]) -> Iterator[Part]:
         parts = _parts(client, extract, modality, ranges)
@@ -53,6 +52,7 @@ def _parts(
     from concurrent.futures import CancelledError
 
     from distributed import KilledWorker, as_completed
+    from distributed.client import ClosedClientError
 
     threads = sum(client.nthreads().values())
     # A task of its own, so that the scheduler sends it again when workers have ended.
@@ -64,13 +64,15 @@ def _parts(
             while left and ahead.count() < AHEAD * max(1, threads):
                 ahead.add(client.submit(_extract_range, extract, sent, left.pop(0), pure=False))
             yield next(ahead).result()
-    except (KilledWorker, CancelledError, OSError, TimeoutError) as error:
+    except (KilledWorker, CancelledError, OSError, ClosedClientError, StopIteration) as error:
         if isinstance(error, BmnasError):
             raise
         kept = "what was extracted before is kept, and the next call goes on from there"
-        raise DataError(f"cluster: found it ended ({in_line(error)}); {kept}") from None
+        why = in_line(error) or type(error).__name__
+        raise DataError(f"cluster: found it ended ({why}); {kept}") from None
     finally:
-        client.cancel(list(ahead.futures))
+        if client.status == "running":
+            client.cancel(list(ahead.futures))
 
 
 def _itself(modality: Modality) -> Modality:
