@@ -216,6 +216,8 @@ def first_readable(inputs: Inputs) -> Tensor | list[Tensor]:
 def move(inputs: Tensor | list[Tensor], device: torch.device | str) -> Tensor | list[Tensor]:
     """A batch of inputs, or of each feature, on a device."""
     if isinstance(inputs, Tensor):
+        if torch.device(device).type == "mps" and inputs.dtype == torch.float64:
+            inputs = inputs.float()  # Apple's GPUs know no float64
         return inputs.to(device)
     return [feature.to(device) for feature in inputs]
 
