@@ -19,6 +19,14 @@ class TaskError(BmnasError):
     """A task that does not exist or does not hold together."""
 
 
+class DataError(BmnasError):
+    """Data files that are missing or damaged."""
+
+
+class DataWarning(UserWarning):
+    """Data that can be used but have a flaw, such as samples left out for unreadable files."""
+
+
 class SourceError(BmnasError):
     """A network that cannot be written as a module of its own."""
 

@@ -13,7 +13,8 @@ import os
 import warnings
 import weakref
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +22,16 @@ from torch import Tensor, nn
 from .backbones.backbone import INITIAL
 from .backbones.tap import evaluating
 from .errors import quoted
+from .feature_cluster import on_cluster
 from .feature_files import DiskFeatures, Extract, Part, cache_key
 from .networks import FeatureError, pool
 from .progress import progress_bar
 from .runtime import resolve_device
 from .tasks.inputs import AT_HAND, DataError, Inputs, first_readable, load, move, warn_skipped
 from .tasks.task import SPLITS, Modality, Task, TaskError, as_task, tensor_hash
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 #: Features or inputs of N samples by name, each (N, …), and the labels (N, …).
 Batch = tuple[dict[str, Tensor], Tensor]
@@ -51,6 +56,52 @@ def extract(
             raise FeatureError(f"feature {name!r}", f"shape {shape}", f"({n}, {channels}, …)")
         features[name] = pool(output.float(), L, modality.pooling)
     return features
+
+
+def extract_items(
+    modality: Modality,
+    ranges: Sequence[range],
+    *,
+    L: int,
+    device: torch.device | str,
+    precision: torch.dtype,
+    workers: int | None,
+    progress: bool,
+) -> Iterator[Part]:
+    """Features of ranges of a modality's items, range by range, each in batches.
+
+    Raises FeatureError also for values that are not finite in ``precision``.
+    """
+    inputs, backbone, device = modality.inputs, modality.backbone, resolve_device(device)
+    each = _file_values([inputs])
+    size = min(512, max(1, MAX_VALUES_PER_FORWARD // each)) if each else 512
+    split = [part for items in ranges for part in torch.arange(items.start, items.stop).split(size)]
+    batches = [(items, items[:, None]) for items in split]
+    loaded = load([inputs], batches, workers=workers, values=size * each)
+    parts, name = zip(split, loaded, strict=True), f"{modality.name} features"
+    shown = progress_bar(parts, name, len(split), show=bool(each) and progress)
+    before = next(iter(backbone.parameters()), torch.empty(0)).device
+    backbone.to(device)
+
+    def extracted(batch: Tensor | list[Tensor]) -> dict[str, Tensor]:
+        with torch.no_grad(), evaluating(backbone):
+            return extract(modality, backbone, move(batch, device), L)
+
+    empty: dict[str, Tensor] = {}  # (1, C_i, L) each
+    try:
+        for items, batch in shown:
+            found = extracted(batch.inputs[0]) if batch.inputs else {}
+            if not empty:
+                one = found or extracted(first_readable(inputs)[None])
+                empty = {name: torch.zeros_like(values[:1]) for name, values in one.items()}
+            features = {k: zero.repeat(len(items), 1, 1) for k, zero in empty.items()}
+            for name, values in found.items():
+                _check_range(name, values, items[batch.kept], precision)
+                features[name][batch.kept.to(device)] = values
+            start, skipped = int(items[0]), {k: why for (_, k), why in batch.failures.items()}
+            yield Part(start, start + len(items), features, skipped)
+    finally:
+        backbone.to(before)
 
 
 class Source:
@@ -92,9 +143,12 @@ class FeatureBank(Source):
             of other backbones, data, L or pooling; see :mod:`~bmnas_core.feature_files`.
         workers: processes that read files, see :func:`~bmnas_core.tasks.inputs.load`.
         progress: show a progress bar while files are read.
+        client: a ``distributed.Client``; with ``folder``, the workers of its dask cluster extract
+            the features, each on the device that ``device`` names there. They read the data from
+            the same paths.
 
     Attributes:
-        features: feature name → (items, C_i, L); (items, C_i, 1) for one without positions.
+        shapes: feature name → (C_i, L), or (C_i, 1) for one without positions.
         skipped: modality name → item → why it cannot be read.
         source_hash: of all that produced the features, their precision, the splits and labels.
         content_hash: of that and of which items are left out.
@@ -114,6 +168,7 @@ class FeatureBank(Source):
         folder: str | os.PathLike | None = None,
         workers: int | None = None,
         progress: bool = True,
+        client: Client | None = None,
     ):
         self.L = as_task(task).config.L if L is None else L
         if type(self.L) is not int or self.L < 1:
@@ -126,15 +181,26 @@ class FeatureBank(Source):
                 text = "features say more after train_backbone or load_checkpoint"
                 place = f"backbone of {modality.name!r}"
                 warnings.warn(f"{place}: found {INITIAL}; {text}", stacklevel=3)
-        self._workers, self._progress = workers, progress
+        how = {"L": self.L, "precision": self.precision, "progress": progress}
+        extractor = partial(extract_items, **how, device=self.device, workers=workers)
+        if client is not None:
+            if folder is None:
+                raise FeatureError("client", "no folder", "a folder for features from a cluster")
+            there = partial(extract_items, **how, device=str(device), workers=0)
+            extractor = on_cluster(client, there, progress)
         columns = enumerate(task.modalities)
         self._column = {name: m for m, modality in columns for name in modality.channels}
         if folder is None:
-            self._store = _MemoryFeatures(task.modalities, self._extract)
+            self._store = _MemoryFeatures(task.modalities, extractor)
         else:
-            self._store = DiskFeatures(folder, task.modalities, self.L, self.device, self._extract)
-        self.features, self.skipped = self._store.features, self._store.skipped
+            self._store = DiskFeatures(folder, task.modalities, self.L, self.device, extractor)
+        self.shapes, self.skipped = self._store.shapes, self._store.skipped
         self._take_splits(task)
+
+    @property
+    def features(self) -> dict[str, Tensor]:
+        """Feature name → (items, C_i, L), all items; those of a bank on disk are checked first."""
+        return self._store.features
 
     @classmethod
     def shared(
@@ -214,39 +280,6 @@ class FeatureBank(Source):
                 counts[name] = counts[name] + there.sum(0)
         return {name: total / counts[name] for name, total in sums.items()}
 
-    def _extract(self, modality: Modality, first: int) -> Iterator[Part]:
-        """Features of a modality's items from ``first`` on."""
-        inputs, backbone, name = modality.inputs, modality.backbone, f"{modality.name} features"
-        each = _file_values([inputs])
-        size = min(512, max(1, MAX_VALUES_PER_FORWARD // each)) if each else 512
-        ranges = torch.arange(first, len(inputs)).split(size)
-        batches = [(items, items[:, None]) for items in ranges]
-        loaded = load([inputs], batches, workers=self._workers, values=size * each)
-        parts = zip(ranges, loaded, strict=True)
-        shown = progress_bar(parts, name, len(ranges), show=bool(each) and self._progress)
-        before = next(iter(backbone.parameters()), torch.empty(0)).device
-        backbone.to(self.device)
-
-        def extracted(batch: Tensor | list[Tensor]) -> dict[str, Tensor]:
-            with torch.no_grad(), evaluating(backbone):
-                return extract(modality, backbone, move(batch, self.device), self.L)
-
-        empty: dict[str, Tensor] = {}  # (1, C_i, L) each
-        try:
-            for items, batch in shown:
-                found = extracted(batch.inputs[0]) if batch.inputs else {}
-                if not empty:
-                    one = found or extracted(first_readable(inputs)[None])
-                    empty = {name: torch.zeros_like(values[:1]) for name, values in one.items()}
-                features = {k: zero.repeat(len(items), 1, 1) for k, zero in empty.items()}
-                for name, values in found.items():
-                    _check_range(name, values, items[batch.kept], self.precision)
-                    features[name][batch.kept.to(self.device)] = values
-                start, skipped = int(items[0]), {k: why for (_, k), why in batch.failures.items()}
-                yield Part(start, start + len(items), features, skipped)
-        finally:
-            backbone.to(before)
-
     def _take_splits(self, task: Task) -> None:
         """Leave out samples that cannot be read, and set the hashes."""
         self.source_hash = _source_hash(task, self._features_hash, self.precision)
@@ -279,11 +312,12 @@ class _MemoryFeatures:
     def __init__(self, modalities: Sequence[Modality], extract: Extract):
         self.features, self.skipped, self._column = {}, {}, {}
         for m, modality in enumerate(modalities):
-            parts = list(extract(modality, 0))
+            parts = list(extract(modality, [range(len(modality.inputs))]))
             self.skipped[modality.name] = {k: v for part in parts for k, v in part.skipped.items()}
             for name in modality.channels:
                 self.features[name] = torch.cat([part.features.pop(name) for part in parts])
                 self._column[name] = m
+        self.shapes = {name: tuple(values.shape[1:]) for name, values in self.features.items()}
 
     def read(self, index: Tensor, rows: Tensor, next_rows: Tensor | None) -> dict[str, Tensor]:
         items = index[rows]

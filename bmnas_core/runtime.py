@@ -2,8 +2,9 @@
 
 import hashlib
 import operator
+import subprocess
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 
 import torch
 
@@ -18,21 +19,24 @@ class DeviceError(BmnasError):
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
     """A device of this machine; ``"auto"`` is the first GPU, or the CPU if there is none.
 
-    Raises :class:`DeviceError` for an unknown name, or a device that this machine lacks.
+    A GPU is ``"cuda"``, or Apple's ``"mps"``. Raises :class:`DeviceError` for an unknown name, or
+    a device that this machine lacks.
     """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    counts = {"cuda": gpus, "mps": int(torch.backends.mps.is_available()), "cpu": 1}
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = next(name for name, count in counts.items() if count)
     try:
         found = torch.device(device)
     except (RuntimeError, TypeError):
         found = None
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    counts = {"cpu": 1, "cuda": gpus, "mps": int(torch.backends.mps.is_available())}
     if found is None or found.type not in counts:
-        raise DeviceError("device", repr(device), "'auto', 'cpu', 'cuda', 'cuda:0', …")
+        raise DeviceError("device", repr(device), "'auto', 'cpu', 'cuda', 'cuda:0', …, 'mps'")
     count = counts[found.type]
     if found.type == "cuda" and found.index is None and count:
         found = torch.device("cuda", torch.cuda.current_device())
+    elif found.type == "mps":
+        found = torch.device("mps", found.index or 0)  # as tensors there say
     if not 0 <= (found.index or 0) < count:
         there = f"{str(device)!r}, but this machine has {count} {found.type} device(s)"
         raise DeviceError("device", there, "'auto' or 'cpu'")
@@ -40,7 +44,11 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """What results call a device: ``"cpu"``, or the name of the GPU."""
+    """What results call a device: ``"cpu"``, or the name of the GPU, such as ``"Apple M2"``."""
+    if device.type == "mps":
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        with suppress(OSError):
+            return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "mps"
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
@@ -70,13 +78,25 @@ def seeded(seed: int, *stream: str | int, device: torch.device | None = None):
     without stored generator states, and two searches do not disturb each other, even in threads.
     """
     number = generator(seed, *stream).initial_seed()
-    gpus = [device] if device is not None and device.type == "cuda" else []
+    kind = "cpu" if device is None else device.type
+    gpus = [device] if kind == "cuda" else []
     with RNG_LOCK, torch.random.fork_rng(devices=gpus):
         torch.random.default_generator.manual_seed(number)
         for gpu in gpus:
             with torch.cuda.device(gpu):
                 torch.cuda.manual_seed(number)
+        with _forked_mps(number) if kind == "mps" else nullcontext():
+            yield
+
+
+@contextmanager
+def _forked_mps(number: int):
+    before = torch.mps.get_rng_state()
+    try:
+        torch.mps.manual_seed(number)
         yield
+    finally:
+        torch.mps.set_rng_state(before)
 
 
 def epoch_batches(

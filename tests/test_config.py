@@ -106,6 +106,22 @@ def test_cuda_without_one_is_refused_and_auto_is_the_cpu():
     assert resolve_device() == resolve_device("auto") == torch.device("cpu")
 
 
+@pytest.mark.parametrize(
+    "cuda, mps, found", [(2, True, "cuda:0"), (0, True, "mps:0"), (0, False, "cpu")]
+)
+def test_auto_is_cuda_then_apples_mps_then_the_cpu(monkeypatch, cuda, mps, found):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(cuda))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert resolve_device() == resolve_device("auto") == torch.device(found)
+    if mps:  # a tensor there says "mps:0"
+        assert resolve_device("mps") == resolve_device("mps:0") == torch.device("mps:0")
+    else:
+        with pytest.raises(DeviceError, match="'mps', but this machine has 0 mps device"):
+            resolve_device("mps")
+
+
 def test_atomic_write_leaves_the_old_file_when_it_breaks_off(tmp_path):
     path = tmp_path / "new" / "file.txt"
     with atomic_write(path) as beside:

@@ -102,7 +102,7 @@ class BaselineContext:
     def shapes(self, names: Iterable[str]) -> Shapes:
         """The shapes of named features."""
         bank = FeatureBank.shared(self.task, self.config.L, self.device, self.bank)
-        return {name: tuple(bank.features[name].shape[1:]) for name in names}
+        return {name: bank.shapes[name] for name in names}
 
     def samples(self) -> tuple[dict[str, Tensor], Tensor]:
         """All that the recipe trains on: features by name, each (n, C_i, L), and labels.

@@ -3,7 +3,6 @@
 import hashlib
 import math
 import os
-import pickle
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,16 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import BmnasError, TaskError, in_line
+from ..errors import DataError, DataWarning, TaskError
 from ..runtime import generator
-
-
-class DataError(BmnasError):
-    """Data files that are missing or damaged."""
-
-
-class DataWarning(UserWarning):
-    """Data that can be used but have a flaw, such as samples left out for unreadable files."""
+from .workers import read_ahead
 
 
 class OnDemandInputs:
@@ -143,6 +135,9 @@ def load(
 ) -> Iterator[Loaded]:
     """Batches of inputs, in order, decoded ahead in worker processes.
 
+    Where there can be no workers, as without shared memory for their locks, this process reads,
+    after a DataWarning that says why.
+
     Args:
         columns: the inputs of each modality.
         batches: for each batch the samples' numbers (n,) and their items, (n, modalities).
@@ -153,7 +148,8 @@ def load(
         values: numbers in the largest batch.
 
     Raises DataError for ``workers`` out of range, inputs that cannot be sent to workers, or a
-    worker that the system ended; TaskError for an item of a data set that does not fit.
+    worker that the system ended or that blocks; TaskError for an item of a data set that does not
+    fit.
     """
     if workers is not None and (type(workers) is not int or workers < 0):
         raise DataError("workers", repr(workers), "an integer of 0 or more")
@@ -166,31 +162,14 @@ def load(
         affinity = getattr(os, "sched_getaffinity", None)
         cores = len(affinity(0)) if affinity else os.cpu_count() or 1  # that this process may use
         workers = max(1, min(cores, 8, MAX_PREFETCH_BYTES // max(1, 8 * values)))
-    samples = [row for batch in batches for row in zip(*map(Tensor.tolist, batch), strict=True)]
-    loader = torch.utils.data.DataLoader(
-        samples,
-        batch_sampler=torch.arange(len(samples)).split([len(numbers) for numbers, _ in batches]),
-        num_workers=min(workers, len(samples)),
-        collate_fn=partial(_read, columns, random),
-        generator=torch.Generator(),  # by default it draws from the one that training uses
-    )
-    try:
-        parts = iter(loader)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        found = f"inputs that cannot be pickled for worker processes ({in_line(error)})"
-        allowed = "classes and functions of modules; or workers=0, for a data set with a version"
-        raise DataError("inputs", found, allowed) from None
+    samples = [list(zip(*map(Tensor.tolist, batch), strict=True)) for batch in batches]
+    read = partial(_read, columns, random)
+    parts = read_ahead(read, samples, workers) if workers and samples else map(read, samples)
     unfit = None
-    try:
-        for part in parts:
-            if unfit := part.error:
-                break
-            yield part
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        allowed = "as many as fit in memory and in shared memory (/dev/shm), or workers=0"
-        raise DataError(f"{workers} worker processes: {error}; allowed: {allowed}") from None
+    for part in parts:
+        if unfit := part.error:
+            break
+        yield part
     del parts  # ends the workers; an error would keep them alive with this frame
     if unfit:
         raise unfit
@@ -237,6 +216,8 @@ def first_readable(inputs: Inputs) -> Tensor | list[Tensor]:
 def move(inputs: Tensor | list[Tensor], device: torch.device | str) -> Tensor | list[Tensor]:
     """A batch of inputs, or of each feature, on a device."""
     if isinstance(inputs, Tensor):
+        if torch.device(device).type == "mps" and inputs.dtype == torch.float64:
+            inputs = inputs.float()  # Apple's GPUs know no float64
         return inputs.to(device)
     return [feature.to(device) for feature in inputs]
 
