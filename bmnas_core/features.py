@@ -14,11 +14,13 @@ import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from .autosave import QUICK, is_kept, kept
 from .backbones.backbone import INITIAL
 from .backbones.tap import evaluating
 from .errors import quoted
@@ -27,6 +29,7 @@ from .feature_files import DiskFeatures, Extract, Part, cache_key
 from .networks import FeatureError, pool
 from .progress import progress_bar
 from .runtime import resolve_device
+from .storage import read_tensors
 from .tasks.inputs import AT_HAND, DataError, Inputs, first_readable, load, move, warn_skipped
 from .tasks.task import SPLITS, Modality, Task, TaskError, as_task, tensor_hash
 
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 
 #: Features or inputs of N samples by name, each (N, …), and the labels (N, …).
 Batch = tuple[dict[str, Tensor], Tensor]
+
+KEPT_FORMAT = "bmnas-kept-features/1"
 
 #: Raw inputs from files go through a backbone in batches of at most this many values.
 MAX_VALUES_PER_FORWARD = 1 << 24
@@ -191,7 +196,7 @@ class FeatureBank(Source):
         columns = enumerate(task.modalities)
         self._column = {name: m for m, modality in columns for name in modality.channels}
         if folder is None:
-            self._store = _MemoryFeatures(task.modalities, extractor)
+            self._store = _MemoryFeatures(task.modalities, self.L, self.device, extractor)
         else:
             self._store = DiskFeatures(folder, task.modalities, self.L, self.device, extractor)
         self.shapes, self.skipped = self._store.shapes, self._store.skipped
@@ -307,21 +312,56 @@ _BANKS: weakref.WeakKeyDictionary[Task, dict[tuple, FeatureBank]] = weakref.Weak
 
 
 class _MemoryFeatures:
-    """Features of all modalities in memory, in float32, with the interface of DiskFeatures."""
+    """Features of all modalities in memory, in float32, with the interface of DiskFeatures.
 
-    def __init__(self, modalities: Sequence[Modality], extract: Extract):
+    A run keeps those of a modality that took long (:mod:`~bmnas_core.autosave`).
+    """
+
+    def __init__(
+        self, modalities: Sequence[Modality], L: int, device: torch.device, extract: Extract
+    ):
         self.features, self.skipped, self._column = {}, {}, {}
         for m, modality in enumerate(modalities):
-            parts = list(extract(modality, [range(len(modality.inputs))]))
-            self.skipped[modality.name] = {k: v for part in parts for k, v in part.skipped.items()}
-            for name in modality.channels:
-                self.features[name] = torch.cat([part.features.pop(name) for part in parts])
-                self._column[name] = m
+            autosave, found = None, None
+            if is_kept():
+                autosave = kept("features", modality.fingerprint(), L, device.type)
+                found = autosave.read(partial(_read_features, modality, device))
+            features, skipped = found or self._extracted(modality, extract)
+            if autosave and not found and autosave.seconds >= QUICK:
+                skips = {str(item): why for item, why in skipped.items()}
+                header = {"format": KEPT_FORMAT, "skipped": skips}
+                autosave.save(lambda saved=(features, header): saved)
+            self.skipped[modality.name] = skipped
+            self.features |= features
+            self._column |= dict.fromkeys(features, m)
         self.shapes = {name: tuple(values.shape[1:]) for name, values in self.features.items()}
+
+    @staticmethod
+    def _extracted(modality: Modality, extract: Extract) -> tuple[dict[str, Tensor], dict]:
+        parts = list(extract(modality, [range(len(modality.inputs))]))
+        skipped = {item: why for part in parts for item, why in part.skipped.items()}
+        names = modality.channels
+        features = {n: torch.cat([part.features.pop(n) for part in parts]) for n in names}
+        return features, skipped
 
     def read(self, index: Tensor, rows: Tensor, next_rows: Tensor | None) -> dict[str, Tensor]:
         items = index[rows]
         return {name: self.features[name][items[..., m]] for name, m in self._column.items()}
+
+
+def _read_features(modality: Modality, device: torch.device, path: Path) -> tuple[dict, dict]:
+    """Features and skipped items of a modality as a run kept them, or FeatureError."""
+    items = len(modality.inputs)
+
+    def check(header: dict, described: dict[str, Tensor]) -> dict[int, str]:
+        found = {name: tuple(values.shape[:2]) for name, values in described.items()}
+        allowed = {name: (items, channels) for name, channels in modality.channels.items()}
+        if found != allowed:
+            raise FeatureError("features", quoted(found), quoted(allowed))
+        return {int(item): str(why) for item, why in header["skipped"].items()}
+
+    skipped, tensors = read_tensors(path, KEPT_FORMAT, FeatureError, "features", check)
+    return {name: tensors[name].to(device) for name in modality.channels}, skipped
 
 
 class RawInputs(Source):

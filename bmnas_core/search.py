@@ -544,7 +544,7 @@ class Search(Iterator[SearchState]):
         record = self._record
         if not (record and record.replaying):
             return
-        with RNG_LOCK:
+        with RNG_LOCK, torch.inference_mode(False), torch.enable_grad():
             self.step, self.best_score, self.best_genotype = record.begin
             for _ in range(record.leave()):
                 record.append(self._make_step())

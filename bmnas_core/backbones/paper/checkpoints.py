@@ -29,8 +29,9 @@ def load_checkpoint(
 ) -> list[str]:
     """Read weights into a backbone, any torch module: all of them, or none.
 
-    The file is in safetensors format (one of :func:`save_checkpoint` with its checksums), or ``torch.save`` wrote it: a dictionary of tensors, or one
-    with such a dictionary under ``"state_dict"`` or ``"model"``. Names may begin with ``module.``.
+    The file is in safetensors format (one of :func:`save_checkpoint` with its checksums), or
+    ``torch.save`` wrote it: a dictionary of tensors, or one with such a dictionary under
+    ``"state_dict"`` or ``"model"``. Names may begin with ``module.``.
     No code in the file is run. Two kinds of weights fit:
 
     - weights under its own names, which for the paper's backbones are the published ones;
