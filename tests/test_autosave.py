@@ -11,7 +11,7 @@ import torch
 from tiny import TinyClassifier, tiny_task
 
 import bmnas_core as bm
-from bmnas_core import autosave, train
+from bmnas_core import autosave
 from bmnas_core.autosave import Autosave, AutosaveWarning
 from bmnas_core.backbones.backbone import ConvBackbone
 from bmnas_core.features import FeatureBank
@@ -224,7 +224,8 @@ def test_a_finished_training_is_read_and_its_epochs_are_told_again(process, monk
     process()
     told = []
     genotype = searched(SearchConfig(epochs=1, selection="argmax"))[1]
-    monkeypatch.setattr(train, "epoch_batches", lambda *given: pytest.fail("trained again"))
+    module = sys.modules["bmnas_core.train"]
+    monkeypatch.setattr(module, "epoch_batches", lambda *given: pytest.fail("trained again"))
     config = bm.TrainConfig(epochs=4)
     net, records = bm.train(genotype, tiny_task(), config, device="cpu", on_epoch=told.append)
     assert same_training((records, net.state_dict()), expected) and told == records

@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -66,7 +67,9 @@ def train_on_items(
         if history:
             torch.set_rng_state(random)
             schedule.last_epoch = steps // config.epochs * len(history) - 1
-            schedule.step()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # it misses the steps that the optimiser made before
+                schedule.step()
         epochs = range(len(history), config.epochs)
         for epoch in progress_bar(epochs, f"{modality.name} alone", show=progress):
             start, losses = time.perf_counter(), []
