@@ -68,7 +68,7 @@ def train_on_items(
             torch.set_rng_state(random)
             schedule.last_epoch = steps // config.epochs * len(history) - 1
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # it misses the steps that the optimiser made before
+                warnings.simplefilter("ignore")  # it misses the optimiser's earlier steps
                 schedule.step()
         epochs = range(len(history), config.epochs)
         for epoch in progress_bar(epochs, f"{modality.name} alone", show=progress):
