@@ -49,7 +49,7 @@ def locked(path: str | os.PathLike, *, wait: float | None = 0.0):
         raise BusyError(path, _described(owner), "one process at a time") from None
     except (OSError, NotImplementedError) as error:
         why = getattr(error, "strerror", None) or error
-        raise FileError(f"{place}: not written: {why}") from None
+        raise FileError(f"{path}: not written: {why}") from None
     try:
         with suppress(OSError):  # only what others are told
             owner.write_text(json.dumps(_this_process()), encoding="utf-8")
