@@ -45,7 +45,7 @@ def locked(path: str | os.PathLike, *, wait: float | None = 0.0):
     owner, lock = place.with_suffix(".owner"), FileLock(place, thread_local=False)
     try:
         lock.acquire(timeout=-1 if wait is None else wait, poll_interval=POLL)
-    except Timeout:
+    except (Timeout, RuntimeError):  # the latter if this thread would wait for itself
         raise BusyError(path, _described(owner), "one process at a time") from None
     except (OSError, NotImplementedError) as error:
         why = getattr(error, "strerror", None) or error
