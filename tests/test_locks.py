@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -115,21 +114,27 @@ def test_the_lock_of_a_link_is_that_of_its_file(tmp_path):
 
 
 def test_who_waits_gets_the_lock_once_it_is_free(tmp_path):
-    with ExitStack() as held:
-        held.enter_context(locked(tmp_path))
-        threading.Timer(0.3, held.pop_all().close).start()
-        start = time.monotonic()
-        with locked(tmp_path, wait=None):
-            assert time.monotonic() - start > 0.2
+    held = threading.Event()
+
+    def hold():
+        with locked(tmp_path):
+            held.set()
+            time.sleep(0.4)
+
+    threading.Thread(target=hold).start()
+    held.wait(10)
+    start = time.monotonic()
+    with locked(tmp_path, wait=None):
+        assert time.monotonic() - start > 0.2
 
 
 @pytest.mark.parametrize("place", ["file/below", "a\0b", "n" * 300, None])
 def test_where_no_lock_can_be_made_is_said_in_one_line(tmp_path, place):
     (tmp_path / "file").write_text("a file")
     path = place and tmp_path / place
-    with pytest.raises(FileError, match="^(path: found |/).*(null|None|long|exists)") as error:
-        with locked(path):
-            raise AssertionError("never reached")
+    message = "^(path: found |/).*(null|None|long|exists)"
+    with pytest.raises(FileError, match=message) as error, locked(path):
+        raise AssertionError("never reached")
     assert "\n" not in str(error.value)
 
 

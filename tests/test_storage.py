@@ -114,6 +114,7 @@ def test_a_socket_is_never_replaced(tmp_path, monkeypatch):
 
 
 @posix
+@pytest.mark.slow
 def test_dev_stdout_is_the_standard_output_wherever_that_goes(tmp_path):
     code = """
 import sys
@@ -165,6 +166,20 @@ def test_each_thread_has_a_part_of_its_own(tmp_path):
 
 
 @posix
+def test_parts_of_processes_that_are_gone_are_swept_and_those_of_this_one_are_not(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    with atomic_write(tmp_path / "file") as beside:
+        beside.write_text("whole")
+        half = beside.with_name(beside.name.replace(f"-{os.getpid()}-", f"-{gone.pid}-"))
+        half.write_text("half")
+        write(tmp_path / "other")
+        assert not half.exists() and beside.exists()
+    assert (tmp_path / "file").read_text() == "whole"
+
+
+@posix
+@pytest.mark.slow
 def test_parts_of_killed_processes_are_swept_and_those_of_running_ones_are_not(tmp_path):
     code = """
 import sys, threading
@@ -215,14 +230,15 @@ def test_a_name_may_be_as_long_as_the_system_allows(tmp_path, name):
 
 def test_a_folder_that_vanishes_meanwhile_is_said_in_one_line(tmp_path):
     path = tmp_path / "folder" / "file"
-    with pytest.raises(FileError, match=f"^{path}: not written: No such file or directory$"):
-        with atomic_write(path) as beside:
-            beside.write_text("half")
-            shutil.rmtree(path.parent)
+    message = f"^{path}: not written: No such file or directory$"
+    with pytest.raises(FileError, match=message), atomic_write(path) as beside:
+        beside.write_text("half")
+        shutil.rmtree(path.parent)
     assert os.listdir(tmp_path) == []
 
 
 @posix
+@pytest.mark.slow
 def test_a_file_that_grows_beyond_its_limit_is_said_in_one_line(tmp_path):
     code = """
 import resource, sys, torch
