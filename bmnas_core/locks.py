@@ -18,6 +18,7 @@ from .progress import progress_bar
 
 #: Seconds between two looks at what other processes do.
 POLL = 0.1
+FOREVER = 1e9  # in seconds; filelock's own, -1, does not wait for another thread
 
 
 class BusyError(BmnasError):
@@ -44,12 +45,12 @@ def locked(path: str | os.PathLike, *, wait: float | None = 0.0):
     place = _place(path)
     owner, lock = place.with_suffix(".owner"), FileLock(place, thread_local=False)
     try:
-        lock.acquire(timeout=-1 if wait is None else wait, poll_interval=POLL)
+        lock.acquire(timeout=FOREVER if wait is None else wait, poll_interval=POLL)
     except Timeout:
         raise BusyError(path, _described(owner), "one process at a time") from None
     except (OSError, NotImplementedError) as error:
         why = getattr(error, "strerror", None) or error
-        raise FileError(f"{place}: not written: {why}") from None
+        raise FileError(f"{path}: not written: {why}") from None
     try:
         with suppress(OSError):  # only what others are told
             owner.write_text(json.dumps(_this_process()), encoding="utf-8")

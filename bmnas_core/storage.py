@@ -77,6 +77,21 @@ def atomic_write(path: str | os.PathLike):
             beside.unlink(missing_ok=True)
 
 
+def check_writable(path: str | os.PathLike) -> None:
+    """Raise now what :func:`atomic_write` would raise for this path, before long work."""
+    with suppress(_TriedError), atomic_write(path):
+        raise _TriedError
+
+
+class _TriedError(Exception):
+    """Ends a write that was only tried."""
+
+
+def is_stream(path: str | os.PathLike) -> bool:
+    """Whether :func:`atomic_write` takes ``path`` for a stream, such as /dev/stdout."""
+    return _target(path)[1]
+
+
 def _target(path: str | os.PathLike) -> tuple[Path, bool]:
     """The file or stream that a path leads to, and whether it is a stream.
 
@@ -159,7 +174,9 @@ def _copy_to_stream(source: Path, stream: Path) -> None:
 
 
 def _why(error: BaseException) -> str:
-    return in_line(getattr(error, "strerror", None) or error)
+    """The system's words for an error, if it is one of the system's."""
+    number = getattr(error, "errno", None)
+    return os.strerror(number) if number else in_line(error)
 
 
 def write_tensors(
@@ -201,6 +218,7 @@ def read_tensors(
     Raises ``refused`` for a file that is missing, damaged, changed or no ``what``.
     """
     try:
+        refuse_streams(path)
         with safe_open(path, "pt") as file:
             header, checksums = _read_header(path, file.metadata() or {}, format, refused)
             described = {name: _described(file.get_slice(name)) for name in checksums}
@@ -220,6 +238,13 @@ def read_tensors(
     except (OSError, SafetensorError, TypeError, ValueError, RuntimeError) as error:
         raise refused(f"{path}: found no {what} ({in_line(error)})") from None
     return (header if found is None else found), tensors
+
+
+def refuse_streams(path: str | os.PathLike) -> None:
+    """Raise OSError for a device, a pipe or a socket: reading it might never end."""
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError("no file, but a device, a pipe or a socket")
 
 
 def _read_header(
@@ -315,6 +340,7 @@ def read_table(path: str | os.PathLike, columns: Sequence[str]):
     import pandas as pd
 
     try:
+        refuse_streams(path)
         table = pd.read_csv(path)
     except (OSError, ValueError) as error:
         raise TableError(f"{path}: found no table ({error})") from None
@@ -334,8 +360,6 @@ class ResumableTable:
     def __init__(self, path: str | os.PathLike, columns: Sequence[str]):
         self.path, self.columns, self.rows = Path(path), columns, []
         self._read: tuple | None = None
-        if self.path.exists() and not self.path.is_file():
-            raise TableError(path, "no file", "a CSV file, or none yet")
         self._refresh()
 
     def fill(

@@ -34,7 +34,7 @@ from ..locks import locked, share_work
 from ..metrics import METRICS
 from ..networks import count_parameters
 from ..runtime import as_seed, device_name, generator, resolve_device, seeded
-from ..storage import atomic_write, file_version, parse_json, tensor_hash
+from ..storage import atomic_write, file_version, parse_json, refuse_streams, tensor_hash
 from ..tasks.files import asset, cache_folder
 from ..tasks.task import Task, as_task, load_task
 from ..train import TrainConfig, cosine_ends, fit_by_epoch, fusion_network, score, scores
@@ -471,6 +471,7 @@ def _write(path: Path, recipe: dict, rows: list[dict]) -> None:
 def _read(path: Path) -> tuple[dict, pd.DataFrame]:
     """The recipe, and one row per network."""
     try:
+        refuse_streams(path)
         table = parquet.read_table(path)
         text = (table.schema.metadata or {}).get(b"bmnas", b"{}").decode()
     except (OSError, ValueError) as error:

@@ -11,7 +11,7 @@ from ..export import export_program
 from ..genotype import Genotype
 from ..network_files import load_network
 from ..source import network_source
-from ..storage import atomic_write
+from ..storage import atomic_write, is_stream
 from ..tasks import load_task
 from .common import out_option, pairs, repeated
 from .tasks import _task_options
@@ -44,6 +44,7 @@ def export(
         raise BmnasError("bmnas export", "both or neither", "one of --source, --torch-export")
     if out.exists() and network.exists() and out.samefile(network):
         raise BmnasError("-o", f"{out}, the network's own file", "another one")
+    stream = is_stream(out)  # then nothing else goes there
     loaded = None if task is None else load_task(task, **_task_options(task, pairs(options)))
     trained = network.suffix == ".safetensors"
     found = load_network(network, loaded) if trained else Genotype.load(network)
@@ -54,9 +55,9 @@ def export(
     if torch_export:
         (example,), _ = export_program(found, out).example_inputs
         for name, part in sorted(example.items()):
-            typer.echo(f"input {name}: (n, {', '.join(map(str, part.shape[1:]))})")
+            typer.echo(f"input {name}: (n, {', '.join(map(str, part.shape[1:]))})", err=stream)
     else:
         text = network_source(found) if trained else found.to_source(loaded)
         with atomic_write(out) as beside:
             beside.write_text(text, encoding="utf-8")
-    typer.echo(out)
+    typer.echo(out, err=stream)

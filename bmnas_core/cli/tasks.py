@@ -12,7 +12,7 @@ from typer import Argument, Option
 from .. import tasks
 from ..draw import draw_frontiers, draw_results
 from ..experiments import Parameter
-from ..storage import atomic_write
+from ..storage import atomic_write, check_writable, is_stream
 from ..tasks.files import asset, kit_file
 from ..train import TrainConfig, train_backbone
 from .common import Device, mean_and_std, out_option, pairs, repeated, table
@@ -309,13 +309,14 @@ def cross_validate(
 
     path = out or Path("assets/results") / f"{task}_cross_validated.csv"
     loaded = tasks.load_task(task, **_task_options(task, pairs(options)))
+    check_writable(path)
     how = {"baselines": names, "seed": seed, "device": device, "out": keep}
     found = cross_validate(loaded, folds, None, repeats, **how)
     run = {"task": task, "metric": loaded.metric, "folds": folds, "repeats": repeats}
     rows = found.table.assign(**run)[[*run, *found.table]]
     with atomic_write(path) as beside:
         rows.to_csv(beside, index=False, float_format="%.6g")
-    typer.echo(f"{path}\n\n{found}")
+    typer.echo(f"{path}\n\n{found}", err=is_stream(path))
 
 
 def _save_chart(path: Path, draw: Callable) -> None:
