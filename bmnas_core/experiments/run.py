@@ -25,7 +25,7 @@ STATE = "BMNAS_STATE"
 #: Tags of cells that :func:`run` and papermill add.
 ADDED = {"injected-parameters", "papermill-error-cell-tag"}
 #: The most seconds to wait for what a cell has shown after it has ended.
-OUTPUT_TIMEOUT = 60
+OUTPUT_TIMEOUT = 600
 
 
 class RunError(BmnasError):
