@@ -59,8 +59,12 @@ def run(
         head = ("", f"test {result['metric']}", "parameters", "seconds")
         title = f"{experiments.run_title(result)}, {result['device']}"
         typer.echo(f"\n{title}\n{table(rows, head, numbers=3)}")
+    whole = (folder / page).exists()
     for warning in caught:
-        typer.echo(f"warning: {' '.join(str(warning.message).split())}", err=True)
+        line = " ".join(str(warning.message).split())
+        typer.echo(f"{'warning' if whole else 'error'}: {line}", err=True)
+    if not whole:
+        raise typer.Exit(1)
 
 
 def parameters(notebook: Notebook) -> None:

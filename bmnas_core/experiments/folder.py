@@ -98,21 +98,23 @@ class RunFolder:
         discard(self.earlier)
 
     def _check_same(self, before: dict) -> None:
-        found = ""
+        if found := self._difference(before):
+            allowed = "the notebook, parameters and version of the run there, or no --resume"
+            raise ResumeError(f"{self.path}: to be resumed", found, allowed)
+
+    def _difference(self, before: dict) -> str:
+        if before["status"] == DAMAGED:
+            return f"an {DAMAGED} run.json"
         for name in SAME:
             mine, other = self.about[name], before.get(name)
             if as_text(mine) == as_text(other):
                 continue
             if name == "parameters":
-                found = parameters_that_differ(mine, other)
-            elif name == "notebook_sha256":
-                found = "a notebook with other cells"
-            else:
-                found = f"{name} {quoted(mine)}, not {quoted(other)}"
-            break
-        if found:
-            allowed = "the notebook, parameters and version of the run there, or no --resume"
-            raise ResumeError(f"{self.path}: to be resumed", found, allowed)
+                return parameters_that_differ(mine, other)
+            if name == "notebook_sha256":
+                return "a notebook with other cells"
+            return f"{name} {quoted(mine)}, not {quoted(other)}"
+        return ""
 
     def _take_back(self) -> None:
         moving = self.path / ".earlier"

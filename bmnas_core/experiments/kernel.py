@@ -15,7 +15,29 @@ from ..progress import UNATTENDED
 
 #: The shell of a guard: as soon as the process that started it is gone, however it went, this
 #: ends the kernel, whatever it is busy with, and all that it started, and clears the sockets away.
-GUARD = 'read -r _; kill -9 -- "-$1"; rm -rf -- "$2"'
+GUARD = 'read -r _; kill -9 "-$1"; rm -rf -- "$2"'
+#: What each kernel does first. From then on it sends what is not Unicode as an escape, where
+#: Jupyter would lose the message, even an error's, and drops none when many come at once.
+STARTUP = """
+def _start():
+    import json, zmq
+    from jupyter_client.jsonutil import json_default
+
+    kernel = get_ipython().kernel
+    usual, outputs = kernel.session.pack, kernel.iopub_thread
+
+    def pack(message):
+        try:
+            return usual(message)
+        except UnicodeEncodeError:
+            return json.dumps(message, default=json_default).encode()
+
+    kernel.session.pack = pack
+    outputs.schedule(lambda: outputs.socket.setsockopt(zmq.SNDHWM, 0))
+
+_start()
+del _start
+"""
 #: The seconds that a kernel has to end by itself when its notebook is interrupted.
 GRACE = 2.0
 
@@ -62,6 +84,11 @@ def kernel_manager(environment: Mapping[str, str]):
             if not self.shutting_down:
                 await super()._async_interrupt_kernel()
 
+        def client(self, **options):
+            client = super().client(**options)
+            client.context.setsockopt(zmq.RCVHWM, 0)  # as in STARTUP
+            return client
+
         async def start_kernel(self, **options):
             with suppress(NotImplementedError, RuntimeError):
                 asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)  # Ctrl-C is ours
@@ -69,7 +96,8 @@ def kernel_manager(environment: Mapping[str, str]):
             usual = {"OMP_NUM_THREADS": "1"}
             ours = {UNATTENDED: "1", **environment}
             options["env"] = {**usual, **options.get("env", os.environ), **ours}
-            await super().start_kernel(**options)
+            words = [*options.get("extra_arguments", ()), f"--IPKernelApp.code_to_run={STARTUP}"]
+            await super().start_kernel(**options | {"extra_arguments": words})
             if guard := start_guard(self.provisioner.pid, folder):
                 guards.append(guard)
 

@@ -48,7 +48,7 @@ def write_page(nb, path: Path, folder: Path) -> str:
 
     Returns what the page lacks, in a line; nothing if it is whole.
     """
-    from jinja2 import DictLoader
+    from jinja2 import DictLoader, pass_context
     from nbconvert import HTMLExporter
 
     nb.metadata.pop("widgets", None)
@@ -66,10 +66,17 @@ def write_page(nb, path: Path, folder: Path) -> str:
     for cell in nb.cells:
         if cell.cell_type == "markdown":
             cell.source = ASIDE.sub(set_aside, cell.source)
-            cell.attachments = _Attachments(cell.get("attachments", {}), missing)
         if cell.cell_type == "code":
             cell.outputs = [_shown(output) for output in cell.outputs if not _is_widget(output)]
-    exporter = HTMLExporter(
+
+    class Exporter(HTMLExporter):
+        @pass_context
+        def markdown2html(self, context, source):
+            attachments = _Attachments(context["cell"].get("attachments", {}), missing)
+            context = {"cell": {"attachments": attachments}, "resources": context["resources"]}
+            return super().markdown2html(context, source)
+
+    exporter = Exporter(
         extra_loaders=[DictLoader({"page.html.j2": TEMPLATE})],
         template_file="page.html.j2",
     )
@@ -91,23 +98,19 @@ def write_page(nb, path: Path, folder: Path) -> str:
     return lacks
 
 
-class _Attachments(dict):
+class _Attachments:
     """A cell's attachments, found by their names as links write them. Notes what is ``missing``."""
 
     def __init__(self, attachments: dict, missing: list[str]):
-        super().__init__(attachments)
-        self.missing = missing
+        self.attachments, self.missing = attachments, missing
 
-    def __deepcopy__(self, memo: dict) -> "_Attachments":
-        return self
-
-    def __contains__(self, name: object) -> bool:
+    def __contains__(self, name: str) -> bool:
         return True
 
     def __getitem__(self, name: str) -> dict:
         for spelled in (name, unquote(name), html.unescape(unquote(name))):
-            if self.get(spelled):
-                return self.get(spelled)
+            if self.attachments.get(spelled):
+                return self.attachments[spelled]
         self.missing.append(unquote(name))
         return {"image/svg+xml": base64.b64encode(NO_PICTURE.encode()).decode()}
 

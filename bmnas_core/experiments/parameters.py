@@ -207,7 +207,7 @@ def read_notebook(notebook: str | os.PathLike):
             spec.setdefault("name", "python3")
             nb.metadata["kernelspec"] = {"display_name": spec["name"], **spec}
             _, nb = nbformat.validator.normalize(nb)  # cell ids that are missing or twice there
-            nbformat.validate(nb)
+            nbformat.validate(nb := nbformat.from_dict(nb))
     except Exception as error:
         why = getattr(error, "strerror", None) or f"{type(error).__name__}: {str(error).strip()}"
         why = "no UTF-8" if isinstance(error, UnicodeDecodeError) else why.splitlines()[0]

@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +25,7 @@ STATE = "BMNAS_STATE"
 #: Tags of cells that :func:`run` and papermill add.
 ADDED = {"injected-parameters", "papermill-error-cell-tag"}
 #: The most seconds to wait for what a cell has shown after it has ended.
-OUTPUT_TIMEOUT = 60
+OUTPUT_TIMEOUT = 600
 
 
 class RunError(BmnasError):
@@ -103,37 +103,31 @@ def run(
     executed, error = out / notebook.name, None
     with _signals() as signals, locked(out):
         if not folder.begin(resume=resume):
+            if executed.exists() and not executed.with_suffix(".html").exists():
+                _decorate(read_notebook(executed), executed, notebook)
             return out
         nb = _with_values(nb, values, notebook, executed)
         try:
             with kernel_manager({STATE: str(folder.state.absolute())}) as kernel:
                 _execute(nb, executed, kernel, progress, _cell_timeout(timeout, deadline))
-        except (Exception, KeyboardInterrupt) as caught:
-            error = caught
-        signals.held = True  # what follows is quick
-        if error is None:
+            signals.held = True  # what follows is quick
             folder.check()
             _write_notebook(nb, executed)
             folder.end("done")
+        except (Exception, KeyboardInterrupt) as caught:
+            error = caught
+        if error is None:
             signals.held = False
-            if missing := _decorated(nb, executed, notebook):
-                warnings.warn(missing, RunWarning, stacklevel=2)
+            _decorate(nb, executed, notebook)
             return out
+        signals.held = True
         late = deadline is not None and time.monotonic() >= deadline
-        status, how = _ending(error, kernel.status, timeout, time_limit if late else None)
-        line = f"{notebook} {how[0]} {_place(nb)}{how[1]}"
-        notes = [line]
-        try:
-            folder.end(status, line)
-            _write_notebook(nb, executed)
-            notes.append(f"executed notebook: {executed}")
-        except FileError as unwritten:
-            notes.append(str(unwritten))
-        if folder.earlier.exists():
-            notes.append(f"the result of the run before: {folder.earlier}")
+        limits = timeout, time_limit if late else None
+        status, line = _ending(error, notebook, nb, kernel.status, *limits)
+        notes = [line, *_kept(folder, nb, executed, status, line)]
         signals.held = False
         with suppress(KeyboardInterrupt):
-            notes.append(_decorated(nb, executed, notebook))
+            notes.append(_page(nb, executed, notebook))
         message = "; ".join(filter(None, notes))
         if isinstance(error, KeyboardInterrupt):
             raise RunInterrupted(getattr(error, "signal", signal.SIGINT), message) from None
@@ -218,7 +212,8 @@ def _execute(nb, executed: Path, kernel: type, progress: bool, cell_timeout: Cal
         def execute_managed_notebook(cls, manager, kernel_name, **options):
             def save(**_):
                 with suppress(FileError):  # only so that others see how far it is
-                    _write_notebook(nb, executed)
+                    if executed.parent.is_dir():
+                        _write_notebook(nb, executed)
                 manager.last_save_time = manager.now()
 
             manager.save = save
@@ -248,40 +243,76 @@ def _write_notebook(nb, path: Path) -> None:
         beside.write_text(text, encoding="utf-8", errors="replace")
 
 
-def _decorated(nb, executed: Path, notebook: Path) -> str:
+def _kept(folder: RunFolder, nb, executed: Path, status: str, line: str) -> Iterator[str]:
+    """Keep what is there of a run that did not end well, and say where."""
+    try:
+        folder.end(status, line)
+        _write_notebook(nb, executed)
+        yield f"executed notebook: {executed}"
+    except FileError as error:
+        if str(error) != line:
+            yield str(error)
+    if folder.earlier.exists():
+        yield f"the result of the run before: {folder.earlier}"
+
+
+def _decorate(nb, executed: Path, notebook: Path) -> None:
+    """Write the page of a run that is done. Warns with :class:`RunWarning` of what it lacks."""
+    try:
+        missing = _page(nb, executed, notebook)
+    except RunInterrupted as error:
+        line = f"{notebook} is done, but was interrupted while its page was written"
+        raise RunInterrupted(error.signal, line) from None
+    if missing:
+        warnings.warn(missing, RunWarning, stacklevel=3)
+
+
+def _page(nb, executed: Path, notebook: Path) -> str:
     """Write a run's page. What it lacks, in a line: nothing of it may undo or hide a run."""
     page = executed.with_suffix(".html")
+    if not page.parent.is_dir():  # it vanished
+        return ""
     try:
         return write_page(nb, page, notebook.parent)
+    except FileError as error:
+        return str(error)
     except Exception as error:
         return f"{page}: not written: {in_line(error) or type(error).__name__}"
 
 
 def _ending(
-    error: BaseException, status: int | None, timeout: float | None, limit: float | None
-) -> tuple[str, tuple[str, str]]:
-    """The status of a run that ``error`` ended, and what to say before and after the place.
+    error: BaseException,
+    notebook: Path,
+    nb,
+    kernel: int | None,
+    timeout: float | None,
+    time_limit: float | None,
+) -> tuple[str, str]:
+    """The status of a run that ``error`` ended, and a line that says in which cell and why.
 
     Args:
-        status: the kernel's exit status, if it ended by itself.
-        limit: the seconds that the run might take, if they are over.
+        kernel: the exit status of the kernel, if it ended by itself.
+        time_limit: the seconds that the run might take, if they are over.
     """
     from nbclient.exceptions import DeadKernelError
 
+    place = _place(nb)
+    if isinstance(error, FileError):
+        return "failed", str(error)
     if isinstance(error, KeyboardInterrupt):
         name = signal.Signals(getattr(error, "signal", signal.SIGINT)).name
-        return "interrupted", (f"was interrupted by {name}", "")
-    if isinstance(error, TimeoutError) and limit is not None:
-        return "out of time", (f"ran out of time ({limit:g} s)", "")
+        return "interrupted", f"{notebook} was interrupted by {name} {place}"
+    if isinstance(error, TimeoutError) and time_limit is not None:
+        return "out of time", f"{notebook} ran out of time ({time_limit:g} s) {place}"
     if hasattr(error, "ename"):
         what = ": ".join(part for part in (error.ename, error.evalue) if part)
-    elif isinstance(error, TimeoutError):
+    elif isinstance(error, TimeoutError) and timeout is not None:
         what = f"took longer than {timeout:g} s"
     elif isinstance(error, DeadKernelError):
-        what = f"its kernel died{how_it_ended(status)}"
+        what = f"its kernel died{how_it_ended(kernel)}"
     else:
         what = f"{type(error).__name__}: {error}"
-    return "failed", ("failed", f": {shortened(' '.join(what.split()), 500)}")
+    return "failed", f"{notebook} failed {place}: {shortened(' '.join(what.split()), 500)}"
 
 
 def _place(nb) -> str:
