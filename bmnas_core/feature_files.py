@@ -15,6 +15,7 @@ import shutil
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -216,7 +217,7 @@ class MemmapFeatures:
 
     def _make(self, extract: Extract) -> None:
         """Write the folder beside its place, from where an earlier extraction stopped."""
-        beside = self.folder.parent / f".{self.folder.name}.part"
+        beside, refused = self.folder.parent / f".{self.folder.name}.part", None
         try:
             beside.mkdir(exist_ok=True)
             self._write(beside, extract)
@@ -224,13 +225,15 @@ class MemmapFeatures:
             (beside / "progress.json").unlink(missing_ok=True)
             shutil.rmtree(self.folder, ignore_errors=True)
             beside.rename(self.folder)
-        except FeatureError:
-            shutil.rmtree(beside, ignore_errors=True)
-            raise
+        except FeatureError as error:
+            refused = error.with_traceback(None)
         except OSError as error:
             what = f"{error.filename or beside}: {error.strerror or error}"
             kept = "what was extracted before is kept, and the next call goes on from there"
             raise FeatureError(f"{what}; {kept}") from None
+        if refused:  # here nothing maps the file any more, which Windows could not delete
+            shutil.rmtree(beside, ignore_errors=True)
+            raise refused
 
     def _write(self, beside: Path, extract: Extract) -> None:
         left, path, rows = self._resume(beside), beside / "features.npy", None
@@ -264,7 +267,7 @@ class MemmapFeatures:
         while self._shard > 1 and self._shard * rows[0].nbytes > SHARD_BYTES:
             self._shard //= 2
         self._sums = [None] * -(-self._items // self._shard)
-        self._header = _header_checksum(path, rows)
+        self._header = _header_of(path, rows.offset)
 
     @property
     def _ranges(self) -> list[range]:
@@ -280,16 +283,14 @@ class MemmapFeatures:
 
         A range with a damaged shard is one of them.
         """
-        try:
+        values, left = None, []
+        with suppress(*_DAMAGE):
             values = self._open(beside, "progress.json")
-            if FLUSH_EVERY % self._shard:
-                raise ValueError("flushed at other items")
-        except _DAMAGE:
+        if values is None or FLUSH_EVERY % self._shard:
+            values, self.skipped = None, {}
             shutil.rmtree(beside, ignore_errors=True)
             beside.mkdir()
-            self.skipped = {}
             return self._ranges
-        left = []
         for items in self._ranges:
             shards = self._shards(items)
             if any(self._sums[k] != self._checksum(values, k) for k in shards):
@@ -303,7 +304,8 @@ class MemmapFeatures:
         return self._items, sum(map(math.prod, self.shapes.values()))
 
     def _write_meta(self, path: Path) -> None:
-        found = {"shapes": self.shapes, "skipped": self.skipped, "header": self._header}
+        skipped = dict(sorted(self.skipped.items()))
+        found = {"shapes": self.shapes, "skipped": skipped, "header": self._header}
         meta = self._meta | found | {"shard": self._shard, "sums": self._sums}
         with atomic_write(path) as part:
             part.write_text(_with_checksum(meta), encoding="utf-8", newline="\n")
@@ -326,13 +328,10 @@ class MemmapFeatures:
             self.skipped = {int(item): str(why) for item, why in meta["skipped"].items()}
             self._shard, self._sums, self._header = (meta[k] for k in ("shard", "sums", "header"))
             path = folder / "features.npy"
+            if self._header != _header_of(path, self._header[0]):
+                raise ValueError("found its header changed since it was written")
             # Private pages, since PyTorch has no read-only arrays; none is written to.
             values = np.lib.format.open_memmap(path, "c")
-            if (values.shape, values.dtype) != (self._file_shape, np.float16):
-                found = f"shape {list(values.shape)} of {values.dtype}"
-                raise ValueError(f"found {found}; allowed: {list(self._file_shape)} of float16")
-            if _header_checksum(path, values) != self._header:
-                raise ValueError("found its header changed since it was written")
         except _DAMAGE as error:
             found = f"found no features of {self.modality.name!r} ({error})"
             raise FeatureError(f"{path}: {found}; {self._again}") from None
@@ -345,9 +344,10 @@ def _with_checksum(meta: dict) -> str:
     return json.dumps(meta | {"checksum": checksum}, indent=1)
 
 
-def _header_checksum(path: Path, values: np.memmap) -> int:
+def _header_of(path: Path, size: int) -> list[int]:
+    """The size of the header of a file of features, and its checksum."""
     with open(path, "rb") as file:
-        return zlib.crc32(file.read(values.offset))
+        return [size, zlib.crc32(file.read(size))]
 
 
 def _create(path: Path, shape: tuple[int, int]) -> None:
@@ -369,5 +369,6 @@ def _create(path: Path, shape: tuple[int, int]) -> None:
                 file.seek(values.offset)
                 file.writelines(bytes(values[0].nbytes) for _ in values)
     except OSError:
+        values = None  # Windows deletes no file that is mapped
         path.unlink(missing_ok=True)
         raise

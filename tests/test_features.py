@@ -5,8 +5,11 @@ import gc
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +20,16 @@ import pytest
 import torch
 from tiny import ReadNpy, TinyBackbone, in_files, tiny_task
 
-from bmnas_core import DataError, FeatureBank, FeatureError, Modality, Task, TaskError, pool
+from bmnas_core import (
+    DataError,
+    FeatureBank,
+    FeatureError,
+    Modality,
+    Task,
+    TaskError,
+    load_task,
+    pool,
+)  # fmt: skip
 from bmnas_core.backbones.backbone import INITIAL
 from bmnas_core.features import RawInputs
 from bmnas_core.tasks import DataWarning
@@ -234,7 +246,7 @@ def change_meta(**changed):
         (truncate, "features.npy: found no .* 'Audio' .*; delete .* to have it made again"),
         (
             reshape,
-            r"features.npy: found no .* 'Audio' \(found shape \[3, 4\] of float64; allowed: ",
+            r"features.npy: found no .* 'Audio' \(found its header changed since it was .*; del",
         ),
         (
             lambda folder: (folder / "features.npy").write_bytes(b""),
@@ -252,6 +264,62 @@ def change_meta(**changed):
 def test_a_damaged_bank_is_refused_with_the_remedy(tmp_path, damage, message):
     with pytest.raises(FeatureError, match=message):
         damaged(tmp_path, damage)
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    """Shards of four items, which have 88 bytes each."""
+    monkeypatch.setattr("bmnas_core.feature_files.SHARD_BYTES", 400)
+
+
+def flip(path, bit):
+    content = bytearray(path.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
+def all_rows(bank):
+    split = "train+validation+test"
+    return bank.batch(split, torch.arange(bank.size(split)))
+
+
+def test_a_flipped_bit_of_a_bank_is_noticed_and_named(tmp_path, small_shards):
+    task, random = tiny_task(), np.random.default_rng(0)
+    whole = all_rows(FeatureBank(task, folder=tmp_path))
+    folder = table_of(tmp_path, "Audio")
+    header = np.lib.format.open_memmap(folder / "features.npy", "r").offset
+    size = {path.name: path.stat().st_size for path in folder.iterdir()}
+    places = [("features.npy", byte) for byte in random.integers(header, size["features.npy"], 25)]
+    places += [("features.npy", byte) for byte in random.integers(0, header, 10)]
+    places += [("bank.json", byte) for byte in random.integers(0, size["bank.json"], 15)]
+    for name, byte in places:
+        content, bit = (folder / name).read_bytes(), 8 * int(byte) + int(random.integers(8))
+        flip(folder / name, bit)
+        with pytest.raises(FeatureError) as error:
+            all_rows(FeatureBank(task, folder=tmp_path))
+        said = str(error.value)
+        assert said.startswith(f"{folder / name}: ") and "\n" not in said
+        assert said.endswith(f"; delete {folder} to have it made again")
+        if byte >= header and name == "features.npy":
+            shard = (byte - header) // 352
+            which = f"items {4 * shard} … {4 * shard + 3} of 'Audio' changed"
+            assert f"shard {shard}: found {which} since they were written" in said
+        (folder / name).write_bytes(content)
+    again = all_rows(FeatureBank(task, folder=tmp_path))
+    assert all(torch.equal(again[0][name], values) for name, values in whole[0].items())
+
+
+def test_a_shard_is_checked_when_it_is_first_read(tmp_path, small_shards):
+    FeatureBank(tiny_task(), folder=tmp_path)
+    path = table_of(tmp_path, "Audio") / "features.npy"
+    flip(path, 8 * path.stat().st_size - 1)  # of item 95, the last of test
+    bank = FeatureBank(tiny_task(), folder=tmp_path)
+    assert bank.shapes["Audio_1"] == (5, 4)
+    bank.batch("train", torch.arange(48), next_rows=torch.arange(4))
+    bank.batch("test", torch.arange(20))
+    for read in (lambda: bank.batch("test", torch.tensor([20])), lambda: bank.features):
+        with pytest.raises(FeatureError, match="shard 23: found items 92 … 95 of 'Audio' changed"):
+            read()
 
 
 def test_an_unfinished_bank_is_made_again(tmp_path):
@@ -333,6 +401,64 @@ def test_an_extraction_whose_progress_is_damaged_starts_again(
             (part / "features.npy").write_bytes(values[:damage])
         assert equal(FeatureBank(task, folder=tmp_path / "banks", workers=0), whole)
         shutil.rmtree(tmp_path / "banks")
+
+
+def test_a_resumed_extraction_checks_what_it_keeps(tmp_path, monkeypatch, frequent_flushes):
+    task = in_files(tiny_task(), tmp_path / "data")
+    whole = FeatureBank(task, folder=tmp_path / "unbroken", workers=0)
+    with monkeypatch.context() as patch:
+        killed_after(patch, 40)
+        with pytest.raises(Killed):
+            FeatureBank(task, folder=tmp_path / "banks", workers=0)
+    (part,) = (tmp_path / "banks").glob(".*.part")
+    flip(part / "features.npy", 8 * (128 + 88 * 10 + 3))
+    read, original = [], ReadNpy.__call__
+    with monkeypatch.context() as patch:
+        patch.setattr(ReadNpy, "__call__", lambda *a: read.append(a[1]) or original(*a))
+        bank = FeatureBank(task, folder=tmp_path / "banks", workers=0)
+    # First the one that tells the shape of an input; then of Image what was damaged or is left.
+    assert read[: 1 + 8 + 96 - 32] == [0, *range(8, 16), *range(32, 96)]
+    assert equal(bank, whole)
+    name = table_of(tmp_path / "banks", "Image").name
+    files = [tmp_path / folder / name / "bank.json" for folder in ("unbroken", "banks")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+SLOW_BANK = """
+import sys, time
+from pathlib import Path
+from bmnas_core import FeatureBank
+from tiny import ReadNpy, in_files, tiny_task
+read, place = ReadNpy.__call__, Path(sys.argv[1])
+
+def reading(self, item, random):
+    with open(place / "log", "a") as log:
+        log.write(f"{self.folder.name} {item}\\n")
+    time.sleep(0.01)
+    return read(self, item, random)
+
+ReadNpy.__call__ = reading
+bank = FeatureBank(in_files(tiny_task(), place / "data"), folder=place / "banks", workers=0)
+print(float(bank.batch("train", bank.splits["train"][0][:, 0])[0]["Image_1"].sum()))
+"""
+
+
+@pytest.mark.slow
+def test_a_second_process_waits_for_the_first_and_a_killed_one_blocks_nobody(tmp_path):
+    in_files(tiny_task(), tmp_path / "data")
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    command = [sys.executable, "-W", "ignore", "-c", SLOW_BANK, tmp_path]
+    pipes, log = {"stdout": subprocess.PIPE, "text": True, "env": env}, tmp_path / "log"
+    killed = subprocess.Popen(command, **pipes)
+    others = [subprocess.Popen(command, **pipes) for _ in range(2)]
+    while not (log.exists() and "Image 40" in log.read_text(encoding="utf-8")):
+        time.sleep(0.01)
+    killed.kill()
+    said = {process.communicate(timeout=60)[0] for process in others}
+    assert len(said) == 1 and all(process.returncode == 0 for process in others)
+    read = log.read_text(encoding="utf-8").splitlines()
+    assert len(set(read)) == 2 * 96
+    assert len(read) < 3 * 96  # once but for what was lost, and for the shapes of inputs
 
 
 def full(*_):
@@ -455,6 +581,88 @@ def test_a_disk_that_is_gone_is_not_mistaken_for_damaged_files(
     with pytest.warns(DataWarning, match="7 left out"):  # those before the run
         bank = FeatureBank(task, folder=tmp_path / "banks", workers=0)
     assert bank.size("train") == whole.size("train") - 7
+
+
+@pytest.fixture
+def in_process_cluster():
+    distributed = pytest.importorskip("distributed")
+    how = {"processes": False, "n_workers": 2, "threads_per_worker": 2}
+    with (
+        distributed.LocalCluster(**how, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
+
+
+@pytest.mark.slow
+def test_a_cluster_resumes_an_extraction_and_keeps_it_if_it_ends(
+    tmp_path, monkeypatch, frequent_flushes, in_process_cluster
+):
+    task, read = in_files(tiny_task(), tmp_path / "data"), ReadNpy.__call__
+    (tmp_path / "data" / "Audio" / "5.npy").write_bytes(b"no array")
+    how = {"folder": tmp_path / "banks", "client": in_process_cluster, "device": "cpu"}
+    with pytest.warns(DataWarning, match="5.npy"):
+        whole = FeatureBank(task, folder=tmp_path / "unbroken", workers=0)
+
+    def reading(self, item, random):
+        if item == 50:
+            threading.Thread(target=in_process_cluster.close).start()
+        return read(self, item, random)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ReadNpy, "__call__", reading)
+        with pytest.raises(DataError, match="^cluster: found it ended .*; what was extracted befo"):
+            FeatureBank(task, **how)
+    (progress,) = (tmp_path / "banks").glob(".*.part/progress.json")
+    sums = json.loads(progress.read_text(encoding="utf-8"))["sums"]
+    kept = [8 * k + i for k, value in enumerate(sums) if value is not None for i in range(8)]
+    assert 0 < len(kept) < 96
+    items = []
+    monkeypatch.setattr(ReadNpy, "__call__", lambda *a: items.append(a[1]) or read(*a))
+    with pytest.raises(FeatureError, match="client: found <Client.*; allowed: a distributed.Cli"):
+        FeatureBank(task, **how)
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+        pytest.warns(DataWarning, match="5.npy"),
+    ):
+        bank = FeatureBank(task, **how | {"client": client})
+    assert not set(kept) - {0} & set(items[: 96 - len(kept)])
+    assert equal(bank, whole) and bank.content_hash == whole.content_hash
+
+
+@pytest.mark.slow
+def test_a_cluster_extracts_the_same_even_if_a_worker_is_killed(tmp_path, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr("bmnas_core.feature_files.FLUSH_EVERY", 32)
+    task = load_task("mmimdb", sample=True)
+    alone = FeatureBank(task, folder=tmp_path / "alone", device="cpu", workers=0)
+    how = {"n_workers": 2, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
+    with distributed.LocalCluster(**how) as cluster, distributed.Client(cluster) as client:
+        worker = next(iter(client.run(os.getpid).values()))
+
+        def kill():
+            while not list((tmp_path / "banks").glob(".*.part/progress.json")):
+                time.sleep(0.01)
+            os.kill(worker, signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+
+        thread = threading.Thread(target=kill, daemon=True)
+        thread.start()
+        bank = FeatureBank(task, folder=tmp_path / "banks", device="cpu", client=client)
+        assert worker not in client.run(os.getpid).values()
+    assert bank.content_hash == alone.content_hash
+    for path in (tmp_path / "alone").glob("*/*"):
+        assert path.read_bytes() == (tmp_path / "banks" / path.parent.name / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("client, found", [(3, "3"), ("tcp://127.0.0.1:1", "'tcp:.*'")])
+def test_a_client_that_is_none_is_refused(tmp_path, client, found):
+    pytest.importorskip("distributed")
+    with pytest.raises(FeatureError, match=f"client: found {found}; allowed: a distributed.Client"):
+        FeatureBank(tiny_task(), folder=tmp_path, client=client)
+    with pytest.raises(FeatureError, match="client: found no folder; allowed: a folder for feat"):
+        FeatureBank(tiny_task(), client=client)
 
 
 @pytest.mark.parametrize("folder", ["file", 5])

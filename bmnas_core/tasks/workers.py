@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing.connection import wait
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from types import ModuleType
@@ -52,11 +53,10 @@ def read_ahead(read: Callable[[Any], Any], batches: Sequence, workers: int) -> I
     try:
         parts = _start(loader)
         while done < len(batches):
-            packed, short = _next(parts, loader.num_workers)
+            found, short = _next(parts, loader.num_workers)
             if short and not why:
                 why = f"found too little shared memory ({short}); allowed: more, in Docker"
                 _warn(f"{why} with --shm-size=2g; until then batches go through files")
-            found = _unpacked(packed)
             done += 1
             yield found
     except _NoWorkersError as error:
@@ -106,8 +106,8 @@ def _unpacked(packed: bytes) -> Any:
             with open(found, "rb") as file:
                 found, path = pickle.load(file), found
             path.unlink()
-    except (OSError, EOFError, RuntimeError) as error:  # such as too many open files
-        why = f"found a batch that cannot be handed over ({in_line(error)})"
+    except (OSError, EOFError, RuntimeError) as error:  # open files, or the worker has ended
+        why = f"found a batch not handed over ({type(error).__name__} {in_line(error)})"
         raise _NoWorkersError(why) from None
     if isinstance(found, _NoWorkersError):
         raise found
@@ -201,24 +201,37 @@ class _MainFinder(pickle.Pickler):
         return "array" if isinstance(part, (Tensor, np.ndarray)) else None  # not copied
 
 
-def _next(parts: Iterator, workers: int) -> tuple[bytes, str]:
-    """The next batch. Raises DataError if a worker has ended, or for ``MAX_WAIT`` s none came."""
+def _next(parts: Iterator, workers: int) -> tuple[Any, str]:
+    """The next batch, and why not in shared memory.
+
+    Raises DataError if a worker has ended, or for ``MAX_WAIT`` s none came; or _NoWorkersError.
+    """
     start, wrong = time.monotonic(), ""
+    processes = getattr(parts, "_workers", ())
     while not wrong:
         try:
-            return next(parts)
+            packed, why = next(parts)
+            return _unpacked(packed), why
+        except _NoWorkersError:
+            if not wait([process.sentinel for process in processes], 1.0):
+                raise
+            wrong = "one that ended"
         except RuntimeError as error:
             waited = time.monotonic() - start
-            if "DataLoader timed out" not in str(error):
-                if "DataLoader worker (pid" not in str(error):
-                    raise
-                wrong = f"{in_line(error)}"
+            if "DataLoader worker (pid" in str(error):
+                wrong = "one that ended"
+            elif "DataLoader timed out" not in str(error):
+                raise
             elif waited > MAX_WAIT:
                 wrong = f"no batch for {waited:.0f} s"
-    for worker in getattr(parts, "_workers", ()):
-        worker.kill()
+    for process in processes:
+        process.join(0.2)
+    codes = [process.exitcode for process in processes if process.exitcode is not None]
+    for process in processes:
+        process.kill()
+    found = f"{wrong} (exit code {codes[0]})" if codes else wrong
     allowed = f"as many as fit in memory, in a script with {GUARD}; or workers=0"
-    raise DataError(f"{workers} worker processes", wrong, allowed)
+    raise DataError(f"{workers} worker processes", found, allowed)
 
 
 def _warn(what: str) -> None:

@@ -153,7 +153,7 @@ def _samples(root: Path) -> tuple[dict[str, tuple[str, str]], dict[str, int]]:
             f"{root}: found {counts} in or below this folder; allowed: both, as NTU RGB+D is "
             "distributed. Set data_root to their folder, or BMNAS_DATA to one that holds 'ntu'"
         )
-    missing = set(asset("ntu/missing_skeletons.txt").read_text().split())
+    missing = set(asset("ntu/missing_skeletons.txt").read_text("utf-8").split())
     notes = {"missing_skeletons": len({*videos, *skeletons} & missing)}
     names = sorted({*videos, *skeletons} - missing)
     pairs = {name: (videos.get(name), skeletons.get(name)) for name in names}

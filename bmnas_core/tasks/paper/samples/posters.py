@@ -126,8 +126,10 @@ def make(folder: Path) -> None:
         ]
         file.attrs["split"] = np.array(rows, kinds)  # as Fuel stores it
     split = {split: ids[start:stop] for split, (start, stop) in places.items()}
-    (folder / "split.json").write_text(json.dumps(split))
-    (folder / "plots.json").write_text(json.dumps(dict(zip(ids, plots, strict=True)), indent=1))
+    (folder / "split.json").write_text(json.dumps(split), "utf-8")
+    (folder / "plots.json").write_text(
+        json.dumps(dict(zip(ids, plots, strict=True)), indent=1), "utf-8"
+    )
 
 
 def _draw_genres(random: np.random.Generator) -> np.ndarray:
