@@ -8,7 +8,7 @@ from typer import Argument, Option
 
 from .. import experiments
 from ..experiments.collect import PAGES, TABLES, checked_suffix
-from ..experiments.report import Cells, comparison_cells, failed_cells, summary_cells
+from ..experiments.report import Cells, comparison_cells, failed_cells, rows_where, summary_cells
 from .common import out_option, table
 
 
@@ -38,9 +38,12 @@ def collect(
         found.save(out)
     if report is not None:
         found.report(report)
+    of_networks = list(found.comparisons["compared"] == "network")
+    differences = comparison_cells(found)
     parts = {
         "": summary_cells(found),
-        "Differences on the same seeds": comparison_cells(found),
+        "Settings, on the same seeds": rows_where(differences, [not one for one in of_networks]),
+        "Networks, on the same seeds": rows_where(differences, of_networks),
         "Runs without a result": failed_cells(found),
     }
     texts = [_part(title, cells) for title, cells in parts.items() if cells.rows]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import cycle, product
+from textwrap import fill
 
 import numpy as np
 
@@ -21,6 +22,7 @@ DIFFERENCES = ("panel", "name", "difference", "low", "high")
 TRIED = ("task", "rule", "network", "C", "L", "validation", "params", "seconds")
 LETTERS = {"alpha": "α", "beta": "β", "gamma": "γ"}
 SMALL = 8.5  # points of names and numbers
+TITLE = 70  # characters in a line of a panel's title
 NAMED = 12  # lines of a panel that have their names beside it, at most
 #: Scores that an axis may mark, and the least error that it shows.
 MARKS, LEAST_ERROR = (0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999), 0.001
@@ -52,7 +54,7 @@ def draw_results(table, *, highlight: str = "BM-NAS", ax=None):
     size = width, sum(1.1 + 0.2 * n for n in lengths)
     with _axes(ax, len(panels), nrows=len(panels), height_ratios=lengths, figsize=size) as axes:
         for panel, (title, rows) in zip(axes, panels, strict=True):
-            panel.set_title(printable(title), parse_math=False)
+            panel.set_title(fill(printable(title), TITLE), parse_math=False)
             _draw_panel(panel, rows, highlight)
     return axes if len(axes) > 1 else axes[0]
 
@@ -77,7 +79,7 @@ def draw_differences(table, *, ax=None):
     size = 8 + 0.075 * max(map(len, table["name"])), sum(0.8 + 0.22 * n for n in lengths)
     with _axes(ax, len(panels), nrows=len(panels), height_ratios=lengths, figsize=size) as axes:
         for panel, (title, rows) in zip(axes, panels, strict=True):
-            panel.set_title(printable(title), parse_math=False)
+            panel.set_title(fill(printable(title), TITLE), parse_math=False)
             _draw_differences(panel, rows)
     return axes if len(axes) > 1 else axes[0]
 

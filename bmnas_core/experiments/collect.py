@@ -252,7 +252,8 @@ def collect(*folders: str | os.PathLike) -> Collection:
         if not runs:
             allowed = "a folder with a result.json, or one that holds such folders"
             raise ResultError(place, "no run", allowed)
-        found = {run.folder.resolve(): run for run in runs} | found
+        for run in runs:
+            found.setdefault(run.folder.resolve(), run)
     if not found:
         raise ResultError("found no runs; allowed: at least one folder with a result.json")
     done = [run for run in found.values() if run.status == "done"]
@@ -315,7 +316,7 @@ def origin_of(result: dict, record: dict | None = None) -> dict[str, str]:
             )
     for name in ("notebook", "notebook_sha256"):
         if record and record[name]:
-            whole[name] = record[name][:40]
+            whole[name.replace("_", " ")] = record[name][:40]
     return {name: printable(as_text(value)) for name, value in whole.items() if value is not None}
 
 
@@ -382,7 +383,10 @@ def _settings(runs: list[Run]) -> dict[str, pd.Series]:
     found = {}
     for name, values in columns.items():
         texts = [as_text(value) for value in values]
-        if len(set(texts)) > 1 and texts not in known.values():
+        repeats = (
+            all(t in ("–", k) for t, k in zip(texts, of, strict=True)) for of in known.values()
+        )
+        if len(set(texts)) > 1 and not any(repeats):
             found[f"{name}_" if name in taken else name] = _as_column(values)
     return found
 

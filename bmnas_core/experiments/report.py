@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -37,13 +38,6 @@ class Cells(NamedTuple):
     head: tuple[str, ...]
     rows: list[tuple[str, ...]]
     numbers: int
-
-
-class Figure(NamedTuple):
-    """A picture with its caption, as text and as SVG."""
-
-    caption: str
-    svg: str
 
 
 def summary_cells(found: Collection) -> Cells:
@@ -105,16 +99,17 @@ def write_report(found: Collection, path: str | os.PathLike) -> Path:
     pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     pages.globals |= {"bold": LEARNED}
     summary, comparisons = found.summary, found.comparisons
-    learned = found.summary["network"] == LEARNED
+    learned = rows_where(summary_cells(found), summary["network"] == LEARNED)
+    differences, of_networks = comparison_cells(found), comparisons["compared"] == "network"
     text = pages.get_template("report.html.j2").render(
         title=_title(found),
         facts=_facts(found),
         made=f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}, bmnas {__version__}",
         failed=failed_cells(found),
-        learned=_only(summary_cells(found), learned),
+        learned=_brief(learned),
         summary=summary_cells(found),
-        of_settings=_only(comparison_cells(found), comparisons["compared"] != "network"),
-        of_networks=_only(comparison_cells(found), comparisons["compared"] == "network"),
+        of_settings=_brief(rows_where(differences, ~of_networks)),
+        of_networks=rows_where(differences, of_networks),
         settings_figures=list(_settings_figures(found)),
         group_figures=list(_group_figures(found)),
         left_out=max(0, len(list(_groups(found, summary))) - MAX_CHARTS),
@@ -130,7 +125,7 @@ def write_report(found: Collection, path: str | os.PathLike) -> Path:
 
 def _title(found: Collection) -> str:
     tasks = ", ".join(dict.fromkeys(found.runs["task"])) or "no results"
-    return f"{tasks}: {len(found.done)} runs"
+    return f"{tasks}: {len(found.done)} run{'' if len(found.done) == 1 else 's'}"
 
 
 def _facts(found: Collection) -> list[tuple[str, str]]:
@@ -173,12 +168,24 @@ def _groups(found: Collection, table) -> Iterator[tuple[str, pd.DataFrame]]:
         yield _group_title(found, rows.iloc[0]), rows
 
 
-def _only(cells: Cells, wanted) -> Cells:
+def rows_where(cells: Cells, wanted: Iterable[bool]) -> Cells:
+    """The rows that are wanted."""
     rows = [row for row, keep in zip(cells.rows, wanted, strict=True) if keep]
     return cells._replace(rows=rows)
 
 
-def _group_figures(found: Collection) -> Iterator[Figure]:
+def _brief(cells: Cells) -> Cells:
+    """Without the columns of text in which all rows agree, if there are several rows."""
+    columns = list(zip(*cells.rows, strict=True))
+    texts = len(cells.head) - cells.numbers
+    kept = [i for i, column in enumerate(columns) if i >= texts or len(set(column)) > 1]
+    if len(cells.rows) < 2:
+        return cells
+    rows = [tuple(row[i] for i in kept) for row in cells.rows]
+    return cells._replace(head=tuple(cells.head[i] for i in kept), rows=rows)
+
+
+def _group_figures(found: Collection) -> Iterator[str]:
     """Charts of the first groups: their networks side by side."""
     for k, (title, rows) in enumerate(_groups(found, found.summary)):
         if k == MAX_CHARTS:
@@ -193,10 +200,10 @@ def _group_figures(found: Collection) -> Iterator[Figure]:
         )
         with _as_svg() as svg:
             axes = draw_results(rows, highlight=LEARNED)
-            yield Figure(title, svg(axes, f"results-{k}", f"Scores of networks: {title}"))
+            yield svg(axes, f"results-{k}", f"Scores of networks: {title}")
 
 
-def _settings_figures(found: Collection) -> Iterator[Figure]:
+def _settings_figures(found: Collection) -> Iterator[str]:
     """A chart for each setting that is compared: its differences in all groups."""
     table = found.comparisons[found.comparisons["compared"] != "network"]
     for k, (setting, rows) in enumerate(table.groupby("compared", sort=False)):
@@ -207,8 +214,7 @@ def _settings_figures(found: Collection) -> Iterator[Figure]:
         ]
         with _as_svg() as svg:
             axes = draw_differences(_frame(named))
-            title = f"Paired differences between values of {setting}"
-            yield Figure(title, svg(axes, f"setting-{k}", title))
+            yield svg(axes, f"setting-{k}", f"Paired differences between values of {setting}")
 
 
 def _difference_name(found: Collection, row: Mapping) -> str:
@@ -255,10 +261,11 @@ def _interactive(runs) -> str:
     from itables import options, to_html_datatable
     from itables.javascript import generate_init_offline_itables_html
 
-    shown = runs.dropna(axis="columns", how="all").rename(columns={"params": "parameters"})
-    heads = {name: name.replace("_", " ") for name in ("search_seconds", "train_seconds")}
+    named = ("task", "rule", "protocol", "metric", "direction", "device", "notebook")
+    alike = [name for name in named if name in runs and runs[name].nunique(dropna=False) < 2]
+    heads = {"params": "parameters", "search_seconds": "search, s", "train_seconds": "training, s"}
     table = to_html_datatable(
-        shown.rename(columns=heads),
+        runs.drop(columns=alike).rename(columns=heads),
         connected=False,
         allow_html=False,  # whatever a user's own itables.toml says
         table_id="all-runs-table",
@@ -270,11 +277,13 @@ def _interactive(runs) -> str:
         pageLength=PAGE_ROWS,
         lengthMenu=[10, PAGE_ROWS, 100, -1],
         scrollX=True,
+        text_in_header_can_be_selected=False,  # a click there sorts
         display_logo_when_loading=False,
         layout={"topStart": "pageLength", "topEnd": "search", "bottomStart": "info",
                 "bottomEnd": "paging"},
     )  # fmt: skip
-    return generate_init_offline_itables_html(options.dt_bundle) + table
+    scripts, end, _ = generate_init_offline_itables_html(options.dt_bundle).rpartition("</script>")
+    return scripts + end + table  # without what it says to notebooks
 
 
 @contextmanager
@@ -288,7 +297,8 @@ def _as_svg():
     def svg(axes, prefix: str, title: str) -> str:
         figure = np.ravel(axes)[0].figure
         figures.append(figure)
-        with plt.style.context("bmnas_core.figures"):
+        with plt.style.context("bmnas_core.figures"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # names that leave no room for the axes
             buffer = io.BytesIO()
             nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
             figure.savefig(buffer, format="svg", bbox_inches="tight", metadata=nothing)

@@ -36,7 +36,7 @@ class Number:
     @property
     def equal(self) -> bool:
         """To the bit."""
-        return type(self.before) is type(self.after) and self.before == self.after
+        return repr(self.before) == repr(self.after)
 
     @property
     def difference(self) -> float:
