@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from .collect import Collection, Run
 
-#: Groups of runs that have charts of their own, and rows of a page of the table.
-MAX_CHARTS, PAGE_ROWS = 24, 25
+#: Groups of runs that have charts of their own, differences in a chart, rows of a page of the table.
+MAX_CHARTS, MAX_ROWS, PAGE_ROWS = 24, 60, 25
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 
 
@@ -207,23 +207,28 @@ def _settings_figures(found: Collection) -> Iterator[str]:
     """A chart for each setting that is compared: its differences in all groups."""
     table = found.comparisons[found.comparisons["compared"] != "network"]
     for k, (setting, rows) in enumerate(table.groupby("compared", sort=False)):
-        records = rows.to_dict("records")[:60]
+        more = f" (the first {MAX_ROWS} of {len(rows)})" if len(rows) > MAX_ROWS else ""
         named = [
-            row | {"panel": f"{row['metric']}: {setting}", "name": _difference_name(found, row)}
-            for row in records
+            {**row, "panel": f"{row['metric']}: {setting}{more}", "name": _name(found, row)}
+            for row in rows.head(MAX_ROWS).to_dict("records")
         ]
         with _as_svg() as svg:
             axes = draw_differences(_frame(named))
             yield svg(axes, f"setting-{k}", f"Paired differences between values of {setting}")
 
 
-def _difference_name(found: Collection, row: Mapping) -> str:
+def _name(found: Collection, row: Mapping) -> str:
     rest = {**row, row["compared"]: None, "metric": None}
     return f"{_group_title(found, rest)}: {row['other']} − {row['base']}"
 
 
 def _genotypes(found: Collection) -> Iterator[dict]:
     """Each learned architecture once, the most frequent first, with the runs that found it."""
+    table = found.runs[found.runs["network"] == LEARNED].to_dict("records")
+    scores = {
+        run.folder: (_group_title(found, row), f"{row['seed']} ({row['test']:.4f})")
+        for run, row in zip(found.done, table, strict=True)
+    }
     finders: dict[str, list[Run]] = {}
     problems: dict[str, list[Run]] = {}
     for run in found.done:
@@ -239,20 +244,17 @@ def _genotypes(found: Collection) -> Iterator[dict]:
         first = Genotype.from_json(json.dumps(runs[0].result["genotype"]))
         title = f"Architecture {k + 1}"
         svg = _with_own_ids(ElementTree.fromstring(draw(first).svg), f"genotype-{k}", title)
-        yield {"title": title, "svg": svg, "found": _finders(found, runs)}
+        yield {"title": title, "svg": svg, "found": _finders(runs, scores)}
     for why, runs in problems.items():
-        yield {"title": f"Not drawn: {why}", "svg": "", "found": _finders(found, runs)}
+        yield {"title": f"Not drawn: {why}", "svg": "", "found": _finders(runs, scores)}
 
 
-def _finders(found: Collection, runs: list[Run]) -> list[str]:
-    """The runs by group: ``"digits, rule sum, accuracy: seeds 0 (0.931), 2 (0.922)"``."""
+def _finders(runs: list[Run], scores: dict[Path, tuple[str, str]]) -> list[str]:
+    """The runs by group: ``"digits, rule sum, accuracy: seed 0 (0.9310), 2 (0.9220)"``."""
     by_group: dict[str, list[str]] = {}
-    folders = {str(run.folder) for run in runs}
-    table = found.runs[found.runs["network"] == LEARNED]
-    for run, (_, row) in zip(found.done, table.iterrows(), strict=True):
-        if str(run.folder) in folders:
-            seed = f"{row['seed']} ({row['test']:.4f})"
-            by_group.setdefault(_group_title(found, row), []).append(seed)
+    for run in runs:
+        title, seed = scores[run.folder]
+        by_group.setdefault(title, []).append(seed)
     return [f"{title}: seed {', '.join(seeds)}" for title, seeds in by_group.items()]
 
 
