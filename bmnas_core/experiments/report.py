@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from .collect import Collection, Run
 
-#: Groups of runs that have charts of their own, differences in a chart, rows of a page of the table.
+#: Groups of runs that have charts of their own, differences in a chart, rows of a page.
 MAX_CHARTS, MAX_ROWS, PAGE_ROWS = 24, 60, 25
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 
