@@ -12,14 +12,13 @@ from pathlib import Path
 
 from ..errors import BmnasError, quoted
 from .collect import origin_of
-from .parameters import NotebookError, notebook_parameters
+from .parameters import NotebookError, parameters_of, read_notebook
 from .results import ResultError, load_result, load_run
+from .run import ADDED
 from .run import run as run_notebook
 
 #: Fields that say how long something took or of what origin a result is.
 LEFT_OUT = ("seconds", "provenance", "versions")
-#: Tags of cells that papermill adds to a notebook.
-ADDED = {"injected-parameters", "papermill-error-cell-tag"}
 
 
 @dataclass(frozen=True)
@@ -126,17 +125,15 @@ def reproduce(
     out = Path(out)
     if out.resolve() == folder.resolve():
         raise BmnasError("out", f"{out}, the run's own folder", "another folder")
-    notebook_parameters(notebook)  # refuses what is no notebook
-    import nbformat
-
-    nb = nbformat.read(notebook, as_version=4)
+    nb = read_notebook(notebook)
+    parameters_of(nb, notebook)  # refuses what is no notebook with parameters
     parameters = _parameters(before, record, nb)
     with tempfile.TemporaryDirectory() as beside, _threads_of(before):
         copy = Path(beside) / notebook.name
         _write_clean(nb, copy)
         out = run_notebook(copy, parameters, out, progress=progress, timeout=timeout)
     after = load_result(out)
-    origins = origin_of(before), origin_of(after)
+    origins = origin_of(before, record), origin_of(after, load_run(out))
     names = dict.fromkeys([*origins[0], *origins[1]])
     pairs = {name: tuple(origin.get(name, "–") for origin in origins) for name in names}
     differing = {name: pair for name, pair in pairs.items() if len(set(pair)) > 1}

@@ -3,10 +3,8 @@
 import json
 import math
 import os
-from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 from ..config import as_type
@@ -14,7 +12,7 @@ from ..errors import BmnasError, quoted, shortened
 from ..genotype import Genotype
 from ..locks import is_locked
 from ..metrics import DIRECTIONS, METRICS, Metric
-from ..storage import atomic_write
+from ..storage import atomic_write, parse_json
 from . import provenance as origin
 
 #: Fields that a result and each of its baselines must have, and of what type all fields are.
@@ -228,27 +226,17 @@ def _is_text(value: object) -> bool:
 
 def _read_json(path: Path, what: str) -> object:
     """What a file of JSON holds. Raises :class:`ResultError`, by path, if it is not ``what``."""
+    if path.exists() and not path.is_file():
+        raise ResultError(path, "no regular file", what)
     try:
-        if path.exists() and not path.is_file():
-            raise ResultError(path, "no regular file", what)
-        if (size := path.stat().st_size) > MAX_BYTES:
-            raise ResultError(path, f"{size:,} bytes", f"at most {MAX_BYTES:,}")
-        text = path.read_text(encoding="utf-8")
-        return json.loads(text, object_pairs_hook=partial(_no_repeats, path))
-    except ResultError:
-        raise
-    except RecursionError:
-        raise ResultError(path, "very deep nesting", what) from None
+        size, text = path.stat().st_size, None
+        if size <= MAX_BYTES:
+            text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise ResultError(path, why, what) from None
-
-
-def _no_repeats(path: Path, pairs: list[tuple[str, object]]) -> dict:
-    for name, times in Counter(name for name, _ in pairs).items():
-        if times > 1:
-            raise ResultError(path, f"field {quoted(name)} twice", "each field once")
-    return dict(pairs)
+        raise ResultError(path, getattr(error, "strerror", None) or error, what) from None
+    if text is None:
+        raise ResultError(path, f"{size:,} bytes", f"at most {MAX_BYTES:,}")
+    return parse_json(text, ResultError, path)
 
 
 def _checked(result: object, place: str) -> dict:
