@@ -26,13 +26,14 @@ from .draw import (
     draw,
     draw_comparison,
     draw_curves,
+    draw_differences,
     draw_frontiers,
     draw_heatmaps,
     draw_results,
     draw_trajectories,
 )
 from .errors import BmnasError, SourceError
-from .experiments import load_result, save_run
+from .experiments import collect, load_result, save_run
 from .features import FeatureBank
 from .genotype import (
     DEFAULT_OPERATIONS,

@@ -189,57 +189,6 @@ def write_run(folder, **changes):
     Path(folder, "result.json").write_text(json.dumps({**RESULT, **changes}))
 
 
-def test_collect_puts_seeds_into_one_table_best_first():
-    write_run("a", seed=0, test=0.90)
-    write_run("b", seed=1, test=0.94)
-    write_run("c", seed=0, rule="same", test=0.5)
-    done = bmnas("collect", "a", "b", "c", "-o", "table.csv")
-    assert done.stdout.splitlines() == [
-        "task    rule  metric    network            runs             test  parameters  seconds",
-        "digits  same  accuracy  oracle                1           1.0000           0      0.0",
-        "digits  same  accuracy  learned by BM-NAS     1           0.5000      12,345     30.0",
-        "digits  same  accuracy  late fusion           1           0.3300          20      1.5",
-        "digits  sum   accuracy  oracle                2  1.0000 ± 0.0000           0      0.0",
-        "digits  sum   accuracy  learned by BM-NAS     2  0.9200 ± 0.0283      12,345     30.0",
-        "digits  sum   accuracy  late fusion           2  0.3300 ± 0.0000          20      1.5",
-    ]
-    lines = Path("table.csv").read_text().splitlines()
-    assert lines[0] == "task,rule,protocol,metric,network,runs,test,std,params,seconds"
-    assert lines[5] == "digits,sum,,accuracy,learned by BM-NAS,2,0.92,0.0282843,12345,30"
-
-
-def test_collect_puts_the_lowest_error_first_by_what_the_run_says_of_its_metric():
-    errors = {"oracle": {"test": 1.5, "params": 0, "seconds": 0.0}}
-    write_run("a", metric="mine", direction="min", test=0.5, baselines=errors)
-    lines = bmnas("collect", "a").stdout.splitlines()
-    assert [line.split("  ")[-5].strip() for line in lines[1:]] and "learned" in lines[1]
-    assert "oracle" in lines[2] and "mine" in lines[1]
-
-
-def test_collect_tells_protocols_apart_and_shows_them_as_the_rule():
-    ntu = {"task": "ntu", "rule": None, "baselines": {}}
-    write_run("a", **ntu, protocol="cross-subject", test=0.8)
-    write_run("b", **ntu, protocol="cross-view", test=0.9)
-    write_run("c", **ntu, test=0.7)
-    done = bmnas("collect", "a", "b", "c", "-o", "table.csv")
-    rules = [line.split()[1] for line in done.stdout.splitlines()]
-    assert rules == ["rule", "cross-subject", "cross-view", "–"]
-    lines = Path("table.csv").read_text().splitlines()
-    assert lines[1] == "ntu,,cross-subject,accuracy,learned by BM-NAS,1,0.8,,12345,30"
-    write_run("d", **ntu, protocol="cross-view")
-    error = bmnas_fails("collect", "b", "d")
-    assert "d: found ntu, protocol cross-view, seed 3, as in b; allowed: each seed" in error
-
-
-def test_collect_refuses_a_seed_twice_and_a_folder_without_a_result():
-    write_run("a")
-    write_run("b")
-    error = bmnas_fails("collect", "a", "b", "-o", "t.csv")
-    assert "b: found digits, rule sum, seed 3, as in a; allowed: each seed once" in error
-    assert "none: found No such file" in bmnas_fails("collect", "none").replace("/result.json", "")
-    assert sorted(os.listdir()) == ["a", "b"]
-
-
 def test_parameters_lists_defaults_and_help():
     write_notebook()
     assert bmnas("parameters", "nb.ipynb").stdout == "rule = 'same'  or sum\nseed = 0\n"

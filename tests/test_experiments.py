@@ -1,47 +1,22 @@
-import json
 import math
 import subprocess
 import sys
 
 import nbformat
-import numpy as np
 import pytest
-import torch
 
 from bmnas_core.errors import BmnasError
 from bmnas_core.experiments import (
-    BASELINE_FIELDS,
-    RESULT_FIELDS,
     RESULT_FILES,
     NotebookError,
     Parameter,
     ParameterError,
-    ResultError,
     RunError,
-    load_result,
     notebook_parameters,
     parse_parameters,
     run,
-    save_run,
 )
-from bmnas_core.genotype import CellGenotype, Genotype, StepGenotype
 
-GENOTYPE = Genotype(
-    ("Image_1", "Audio_1"),
-    (CellGenotype(("Image_1", "Audio_1"), (StepGenotype("sum", ("X", "Y")),)),),
-)
-RESULT = {
-    "task": "digits",
-    "rule": "sum",
-    "seed": 0,
-    "device": "cpu",
-    "metric": "accuracy",
-    "test": 0.93212345678,
-    "params": 12345,
-    "search_seconds": 20.0,
-    "train_seconds": 10.0,
-    "baselines": {"late fusion": {"test": 0.33, "params": 20, "seconds": 1.5}},
-}
 PARAMETERS = """\
 # What to run.
 rule = "same"  # "same" or "sum"
@@ -320,114 +295,11 @@ def test_a_kernel_that_dies_or_hangs_fails_the_run(tmp_path, capfd, source, time
     assert capfd.readouterr() == ("", "")
 
 
-def test_save_run_writes_result_genotype_and_picture(tmp_path):
-    path = save_run(tmp_path / "new" / "out", result=RESULT, genotype=GENOTYPE)
-    assert sorted(p.name for p in path.parent.iterdir()) == sorted(RESULT_FILES)
-    result = load_result(path.parent)
-    assert result == load_result(path)
-    assert result["test"] == 0.932123 and result["baselines"] == RESULT["baselines"]
-    assert sorted(result["versions"]) == ["bmnas", "numpy", "python", "torch"]
-    assert Genotype.from_json(json.dumps(result["genotype"])) == GENOTYPE
-    assert Genotype.load(path.parent / "genotype.json") == GENOTYPE
-    assert "<svg" in (path.parent / "genotype.svg").read_text()
-
-
-def test_save_run_keeps_further_fields_and_takes_numbers_of_numpy_and_torch(tmp_path):
-    path = save_run(
-        tmp_path,
-        result={**RESULT, "test": np.float32(0.5), "params": torch.tensor(7), "sizes": (1, 2)},
-        genotype=GENOTYPE,
-    )
-    result = load_result(path)
-    assert (result["test"], result["params"], result["sizes"]) == (0.5, 7, [1, 2])
-
-
-@pytest.mark.parametrize("field", RESULT_FIELDS)
-def test_save_run_refuses_a_result_without(tmp_path, field):
-    result = {name: value for name, value in RESULT.items() if name != field}
-    refused(tmp_path, result, f"result: found no field {field}; allowed: at least task, rule")
-
-
-@pytest.mark.parametrize("field", BASELINE_FIELDS)
-def test_save_run_refuses_a_baseline_without(tmp_path, field):
-    entry = {name: 1 for name in BASELINE_FIELDS if name != field}
-    refused(
-        tmp_path,
-        {**RESULT, "baselines": {"late fusion": entry}},
-        rf"result.baselines\['late fusion'\]: found no field {field}; ",
-    )
-
-
-@pytest.mark.parametrize(
-    "change, place",
-    [
-        ({"test": math.nan}, "result.test: found nan"),
-        ({"test": None}, "result.test: found None"),
-        ({"protocol": 3}, "result.protocol: found 3"),
-        ({"seed": "0"}, "result.seed: found '0'"),
-        ({"params": "12"}, "result.params: found '12'"),
-        ({"train_seconds": math.inf}, "result.train_seconds: found inf"),
-        ({"history": [0.5, {"loss": math.nan}]}, r"result.history\[1\].loss: found nan"),
-        ({"device": object()}, "result.device: found <object .*>"),
-        ({"counts": {1: 2}}, "result.counts: found key 1"),
-        ({"baselines": 3}, "result.baselines: found 3"),
-        ({"baselines": []}, r"result.baselines: found \[\]"),
-        ({"baselines": {"late": 0.3}}, r"result.baselines\['late'\]: found 0.3"),
-    ],
-)
-def test_save_run_refuses_what_is_not_a_finite_plain_value(tmp_path, change, place):
-    refused(tmp_path, {**RESULT, **change}, f"{place}; allowed: ")
-
-
-def refused(tmp_path, result, message):
-    with pytest.raises(ResultError, match=message):
-        save_run(tmp_path / "out", result=result, genotype=GENOTYPE)
-    assert not (tmp_path / "out").exists()
-
-
-def test_save_run_writes_nothing_unless_it_can_write_all(tmp_path, monkeypatch):
-    with pytest.raises(ResultError, match="genotype: found 'sum'; allowed: a Genotype"):
-        save_run(tmp_path / "out", result=RESULT, genotype="sum")
-
-    def broken(genotype):
-        raise BmnasError("no picture")
-
-    monkeypatch.setattr(sys.modules["bmnas_core.draw"], "draw", broken)
-    with pytest.raises(BmnasError, match="no picture"):
-        save_run(tmp_path / "out", result=RESULT, genotype=GENOTYPE)
-    assert not (tmp_path / "out").exists()
-
-
-def test_save_run_leaves_no_part_of_a_file_when_writing_fails(tmp_path, monkeypatch):
-    save_run(tmp_path, result=RESULT, genotype=GENOTYPE)
-    before = (tmp_path / "result.json").read_text()
-
-    def broken(source, target):
-        raise OSError("disk full")
-
-    monkeypatch.setattr("os.replace", broken)
-    with pytest.raises(OSError, match="disk full"):
-        save_run(tmp_path, result={**RESULT, "test": 0.1}, genotype=GENOTYPE)
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(RESULT_FILES)
-    assert (tmp_path / "result.json").read_text() == before
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"task": "digits"}'])
-def test_load_result_refuses_a_file_that_is_no_result(tmp_path, text):
-    (tmp_path / "result.json").write_text(text)
-    with pytest.raises(ResultError, match="result.json: found .*; allowed: "):
-        load_result(tmp_path)
-
-
-def test_load_result_names_a_missing_file(tmp_path):
-    with pytest.raises(ResultError, match="result.json: found No such file"):
-        load_result(tmp_path)
-
-
-def test_importing_experiments_does_not_import_papermill():
+def test_importing_experiments_imports_no_notebooks_and_no_tables():
     code = (
         "import sys, bmnas_core.experiments\n"
-        "print([m for m in ('papermill', 'nbconvert', 'nbformat') if m in sys.modules])"
+        "names = ('papermill', 'nbconvert', 'nbformat', 'pandas', 'itables', 'jinja2', 'scipy')\n"
+        "print([name for name in names if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr

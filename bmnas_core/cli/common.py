@@ -1,6 +1,5 @@
 """What several commands share: options, ``-p NAME VALUE`` pairs, tables."""
 
-import math
 from collections.abc import Iterable
 from typing import Annotated
 
@@ -57,8 +56,3 @@ def table(rows: Iterable[tuple], head: tuple[str, ...] = (), *, numbers: int = 0
     with console.capture() as captured:
         console.print(drawn)
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
-
-
-def mean_and_std(mean: float, std: float) -> str:
-    """``0.9200 ± 0.0283``; without the spread if there is only one run."""
-    return f"{mean:.4f}" if math.isnan(std) else f"{mean:.4f} ± {std:.4f}"

@@ -11,8 +11,7 @@ from .. import experiments
 from ..draw import draw as draw_genotype
 from ..errors import BmnasError
 from ..genotype import Genotype, GenotypeError, read_text
-from ..storage import atomic_write
-from .common import mean_and_std, out_option, pairs, repeated, table
+from .common import out_option, pairs, repeated, table
 
 Notebook = Annotated[Path, Argument(metavar="NOTEBOOK", help="An .ipynb file.")]
 
@@ -103,21 +102,3 @@ def draw(
     if path.exists() and path.samefile(genotype):
         raise BmnasError("picture", f"{path}, the genotype's own file", "-o another one")
     typer.echo(picture.save(path))
-
-
-def collect(
-    runs: Annotated[list[Path], Argument(metavar="RUN...", help="Folders of runs.")],
-    out: Annotated[Path | None, out_option("Write the table as CSV.")] = None,
-) -> None:
-    """Put runs with several seeds into one table: mean and standard deviation."""
-    found = experiments.collect(runs)
-    if out is not None:
-        with atomic_write(out) as beside:
-            found.to_csv(beside, index=False, float_format="%.6g")
-    rows = []
-    for row in found.itertuples():
-        variant = next((name for name in (row.rule, row.protocol) if isinstance(name, str)), "–")
-        numbers = mean_and_std(row.test, row.std), f"{row.params:,}", f"{row.seconds:.1f}"
-        rows.append((row.task, variant, row.metric, row.network, row.runs, *numbers))
-    head = ("task", "rule", "metric", "network", "runs", "test", "parameters", "seconds")
-    typer.echo(table(rows, head, numbers=4))

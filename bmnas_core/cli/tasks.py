@@ -12,10 +12,11 @@ from typer import Argument, Option
 from .. import tasks
 from ..draw import draw_frontiers, draw_results
 from ..experiments import Parameter
+from ..experiments.report import mean_and_std
 from ..storage import atomic_write, check_writable, is_stream
 from ..tasks.files import asset, kit_file
 from ..train import TrainConfig, train_backbone
-from .common import Device, mean_and_std, out_option, pairs, repeated, table
+from .common import Device, out_option, pairs, repeated, table
 
 #: How many problems of a data set are listed; thousands of files may be missing.
 SHOWN = 10

@@ -6,7 +6,7 @@ from ..genotype import Genotype
 from ..search import SearchState
 from . import genotypes, hypernets
 from .canvas import DrawError, Picture
-from .charts import draw_frontiers, draw_results, draw_trajectories
+from .charts import draw_differences, draw_frontiers, draw_results, draw_trajectories
 from .curves import draw_curves
 from .genotypes import draw_comparison
 from .hypernets import draw_heatmaps

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import cycle, product
+from textwrap import fill
 
 import numpy as np
 
@@ -17,9 +18,11 @@ NEEDED = (
 )  # fmt: skip
 #: Marks of curves, after as many as there are colours.
 MARKERS = ("o", "s", "^", "D", "v")
+DIFFERENCES = ("panel", "name", "difference", "low", "high")
 TRIED = ("task", "rule", "network", "C", "L", "validation", "params", "seconds")
 LETTERS = {"alpha": "α", "beta": "β", "gamma": "γ"}
 SMALL = 8.5  # points of names and numbers
+TITLE = 70  # characters in a line of a panel's title
 NAMED = 12  # lines of a panel that have their names beside it, at most
 #: Scores that an axis may mark, and the least error that it shows.
 MARKS, LEAST_ERROR = (0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999), 0.001
@@ -51,9 +54,66 @@ def draw_results(table, *, highlight: str = "BM-NAS", ax=None):
     size = width, sum(1.1 + 0.2 * n for n in lengths)
     with _axes(ax, len(panels), nrows=len(panels), height_ratios=lengths, figsize=size) as axes:
         for panel, (title, rows) in zip(axes, panels, strict=True):
-            panel.set_title(printable(title), parse_math=False)
+            panel.set_title(fill(printable(title), TITLE), parse_math=False)
             _draw_panel(panel, rows, highlight)
     return axes if len(axes) > 1 else axes[0]
+
+
+def draw_differences(table, *, ax=None):
+    """Paired differences of scores with their intervals, about a line at zero.
+
+    Args:
+        table: a row for each difference, with columns ``panel`` and ``name``, what the panel and
+            the row are called, ``difference``, ``low`` and ``high``, which may be NaN.
+        ax: as in :func:`draw_results`.
+
+    Returns the Axes; an array of them if there are several panels. Raises :class:`DrawError` for a
+    table without rows or a column that is needed, or another number of Axes.
+    """
+    missing = [name for name in DIFFERENCES if name not in getattr(table, "columns", ())]
+    if missing or not len(table):
+        found = f"no column {missing[0]!r}" if missing else "no rows"
+        raise DrawError("draw", found, "a table of differences")
+    panels = list(table.groupby("panel", sort=False))
+    lengths = [len(rows) + 1.6 for _, rows in panels]
+    size = 8 + 0.075 * max(map(len, table["name"])), sum(0.8 + 0.22 * n for n in lengths)
+    with _axes(ax, len(panels), nrows=len(panels), height_ratios=lengths, figsize=size) as axes:
+        for panel, (title, rows) in zip(axes, panels, strict=True):
+            panel.set_title(fill(printable(title), TITLE), parse_math=False)
+            _draw_differences(panel, rows)
+    return axes if len(axes) > 1 else axes[0]
+
+
+def _draw_differences(ax, rows) -> None:
+    """Draw one row per difference; those whose interval leaves zero out are in colour."""
+    lows, highs = (rows[end].fillna(rows["difference"]) for end in ("low", "high"))
+    sure = (rows["low"] > 0) | (rows["high"] < 0)
+    colours = [SEARCHED if one else INK for one in sure]
+    places = range(len(rows))
+    ax.axvline(0, color=MUTED, linewidth=1)
+    ax.hlines(places, lows, highs, colors=colours)
+    ax.scatter(rows["difference"], places, c=colours, s=26, zorder=3)
+    ax.set_yticks(places, list(map(printable, rows["name"])), parse_math=False)
+    ax.set_xlabel("difference of scores on test, and its 95 % interval", fontsize=SMALL, loc="left")
+    ax.tick_params(labelsize=SMALL)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(False, axis="y")
+    ax.spines["left"].set_visible(False)
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    ax.margins(x=0.08)
+    for place, (_, row) in zip(places, rows.iterrows(), strict=True):
+        ax.annotate(
+            signed(row["difference"], row["low"], row["high"]), (1, place), (12, 0),
+            ("axes fraction", "data"), "offset points", color=colours[place],
+            va="center_baseline", fontsize=SMALL, annotation_clip=False,
+        )  # fmt: skip
+
+
+def signed(difference: float, low: float, high: float) -> str:
+    """A difference with its interval, if it has one: ``−0.012 [−0.031, +0.007]``."""
+    texts = [f"{'+' if x > 0 else '−' if x < 0 else ''}{score_text(abs(x))}" for x in
+             (difference, low, high) if x == x]  # fmt: skip
+    return f"{texts[0]} [{', '.join(texts[1:])}]" if len(texts) == 3 else texts[0]
 
 
 def draw_frontiers(tried, *, highlight: str = "BM-NAS", networks=None, ax=None):
@@ -269,9 +329,16 @@ def _keys(table) -> list[str]:
 
 
 def _metrics(rows) -> list[Metric]:
-    """The metric of each row; accuracy in a table that names none."""
+    """The metric of each row; accuracy in a table that names none.
+
+    Of one that is not registered, such as another user's own, the table says the direction.
+    """
     names = rows["metric"] if "metric" in rows else ["accuracy"] * len(rows)
-    return [METRICS[name] for name in names]
+    ways = rows["direction"] if "direction" in rows else [None] * len(rows)
+    return [
+        METRICS[name] if name in METRICS or way is None else Metric(len, direction=way)
+        for name, way in zip(names, ways, strict=True)
+    ]
 
 
 def _score_name(rows) -> str:

@@ -1,5 +1,6 @@
 """Notebooks as experiments: set their parameters, run them unattended, keep what they found."""
 
+from .collect import Collection, collect, t_interval
 from .folder import ResumeError
 from .parameters import (
     NotebookError,
@@ -8,14 +9,15 @@ from .parameters import (
     notebook_parameters,
     parse_parameters,
 )
+from .reproduce import Number, Reproduction, reproduce
 from .results import (
     BASELINE_FIELDS,
     RESULT_FIELDS,
     RESULT_FILES,
     ResultError,
     best_first,
-    collect,
     load_result,
+    load_run,
     networks,
     run_title,
     save_run,

@@ -12,9 +12,9 @@ from pathlib import Path
 from ..config import __version__
 from ..errors import BmnasError, FileError, quoted
 from ..storage import atomic_write
-from .results import RESULT_FILES
+from .results import RESULT_FILES, RUN_FILE
+from .results import RUN_FORMAT as FORMAT
 
-FORMAT = "bmnas-run/1"
 #: What a run that is resumed must have in common with the one that was broken off.
 SAME = ("notebook", "notebook_sha256", "version", "parameters")
 #: What :meth:`RunFolder.end` may say of a run. One that was killed says "running" for ever.
@@ -144,7 +144,7 @@ class RunFolder:
 
     def _read(self) -> dict | None:
         """What ``run.json`` holds, or None if there is none."""
-        path = self.path / "run.json"
+        path = self.path / RUN_FILE
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -157,14 +157,14 @@ class RunFolder:
 
     def _write(self, **fields: object) -> None:
         about = {**self.about, **fields}
-        with atomic_write(self.path / "run.json") as beside:
+        with atomic_write(self.path / RUN_FILE) as beside:
             beside.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         self.about = about
 
 
 def known_names(*notebooks: object) -> Iterable[str]:
     """The files of runs of these notebooks, in the order in which they are moved away."""
-    yield from ("run.json", *reversed(RESULT_FILES))
+    yield from (RUN_FILE, *reversed(RESULT_FILES))
     for notebook in dict.fromkeys(name for name in notebooks if isinstance(name, str)):
         name = Path(notebook).name
         yield from (name, f"{Path(name).stem}.html")

@@ -1,20 +1,19 @@
-"""What a run found: ``result.json`` beside the genotype, and many runs in one table."""
+"""What one run found: ``result.json`` beside the genotype, and ``run.json``, how it was run."""
 
 import json
 import math
 import os
-import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from ..config import __version__, as_type
-from ..errors import BmnasError, quoted
+from ..config import as_type
+from ..errors import BmnasError, quoted, shortened
 from ..genotype import Genotype
-from ..metrics import METRICS
-from ..storage import atomic_write
+from ..locks import is_locked
+from ..metrics import DIRECTIONS, METRICS, Metric
+from ..storage import atomic_write, parse_json
+from . import provenance as origin
 
 #: Fields that a result and each of its baselines must have, and of what type all fields are.
 RESULT_TYPES = {
@@ -22,50 +21,77 @@ RESULT_TYPES = {
     "params": float, "search_seconds": float, "train_seconds": float, "baselines": dict,
 }  # fmt: skip
 BASELINE_TYPES = {"test": float, "params": float, "seconds": float}
-TYPES = RESULT_TYPES | BASELINE_TYPES | {"protocol": str | None, "direction": str}
-#: Fields every ``result.json`` has; ``genotype`` and ``versions`` are added by :func:`save_run`.
+TYPES = RESULT_TYPES | BASELINE_TYPES
+TYPES |= {"protocol": str | None, "direction": str, "provenance": dict | None, "versions": dict}
+#: Fields every ``result.json`` has; those of its origin are added by :func:`save_run`.
 RESULT_FIELDS, BASELINE_FIELDS = tuple(RESULT_TYPES), tuple(BASELINE_TYPES)
+#: Fields that are names, and those that are not below 0.
+NAMES = ("task", "rule", "protocol", "metric", "direction")
+COUNTS = ("params", "seconds", "search_seconds", "train_seconds")
 #: What tables call the network that a search found.
 LEARNED = "learned by BM-NAS"
 #: What :func:`save_run` writes, the result last: if it is there, the others are complete.
 RESULT_FILES = ("genotype.json", "genotype.svg", "result.json")
+#: What a run says of itself, and its fields.
+RUN_FILE, RUN_FORMAT = "run.json", "bmnas-run/1"
+RUN_TYPES = {
+    "notebook": str, "notebook_sha256": str | None, "parameters": dict, "status": str,
+    "error": str | None, "started": str | None, "seconds": float | None,
+}  # fmt: skip
+STATUSES = ("running", "done", "failed", "out of time", "interrupted")
+#: Limits of what is read: bytes of a file, levels of lists and dicts, characters of a name.
+MAX_BYTES, MAX_DEPTH, MAX_NAME = 1 << 26, 32, 200
+#: By how much rounding may take a score beyond its metric's limits.
+ROUNDING = 1e-9
 
 
 class ResultError(BmnasError):
-    """A result with missing fields, or with values that are not plain JSON."""
+    """A result with missing fields, or with values that are not plain JSON or out of range."""
 
 
-def save_run(out: str | os.PathLike, *, result: Mapping, genotype: Genotype) -> Path:
+def save_run(
+    out: str | os.PathLike,
+    *,
+    result: Mapping,
+    genotype: Genotype,
+    bank=None,
+    parameters: Mapping | None = None,
+) -> Path:
     """Write a run's ``result.json``, ``genotype.json`` and ``genotype.svg`` into ``out``.
 
-    Adds ``genotype``, ``versions`` and the metric's ``direction`` to the result; floats are kept to
-    six significant digits. Nothing is written unless all of it can be.
+    Adds ``genotype``, the metric's ``direction``, ``versions`` and the rest of
+    :func:`~bmnas_core.experiments.provenance.provenance` to the result. Nothing is written unless
+    all of it can be.
 
     Args:
         out: the folder, made if need be.
         result: at least :data:`RESULT_FIELDS`; ``protocol`` too if the task has one. ``baselines``
             is ``{name: {test, params, seconds}}``.
         genotype: the learned one.
+        bank: the :class:`~bmnas_core.features.FeatureBank` that was used, such as ``search.bank``.
+        parameters: settings of the run by name, by which :func:`~bmnas_core.experiments.collect`
+            tells runs apart; in a notebook that ``bmnas run`` runs, by default its parameters.
 
     Returns the path of ``result.json``. Raises :class:`ResultError` for a missing field, by name,
-    and for NaN, infinity and values that are not JSON, by place.
+    and by place for a score out of its metric's limits, negative seconds, a name that is not
+    printable, NaN, infinity and values that are not JSON.
     """
     from ..draw import draw
+    from ..features import FeatureBank
 
-    whole = _checked(result, "result", digits=6)
+    whole = _checked(result, "result")
     as_type(genotype, Genotype, "genotype", ResultError)
-    if "direction" not in whole and whole["metric"] in METRICS:
-        whole["direction"] = METRICS[whole["metric"]].direction
+    as_type(bank, FeatureBank | None, "bank", ResultError)
+    out = Path(out)
+    if parameters is None:
+        parameters = _parameters_of_this_run(out)
+    parameters = _checked_parameters(parameters, "parameters")
     whole["genotype"] = json.loads(genotype.to_json())
-    whole["versions"] = {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-        "bmnas": __version__,
-    }
+    whole["versions"] = origin.versions()
+    whole["provenance"] = origin.provenance(whole["device"], bank, parameters)
     text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     texts = genotype.to_json(), draw(genotype).svg, text
-    out = writable_folder(Path(out))
+    writable_folder(out)
     for name, text in zip(RESULT_FILES, texts, strict=True):
         with atomic_write(out / name) as beside:
             beside.write_text(text, encoding="utf-8")
@@ -86,21 +112,63 @@ def writable_folder(out: Path) -> Path:
 def load_result(path: str | os.PathLike) -> dict:
     """Read a ``result.json``, or the one in a run's folder.
 
-    Raises :class:`ResultError` for a file that is missing, is not JSON, or lacks a field.
+    Raises :class:`ResultError` for a file that is missing, is not JSON, lacks a field or has one
+    twice, and for values that :func:`save_run` would refuse.
     """
     path = Path(path)
     path = path / "result.json" if path.is_dir() else path
+    return _checked(_read_json(path, "a result.json"), str(path))
+
+
+def load_run(folder: str | os.PathLike) -> dict | None:
+    """What a run says of itself in its folder's ``run.json``; None for a folder without one.
+
+    A run that ended without a word, such as a killed one, has the status "killed". Raises
+    :class:`ResultError` as :func:`load_result`.
+    """
+    folder = Path(folder)
+    record = _read_record(folder / RUN_FILE)
+    if record is not None and record["status"] == "running" and not _in_use(folder):
+        record = _read_record(folder / RUN_FILE) or record  # it may have ended just now
+        if record["status"] == "running":
+            record["status"] = "killed"
+    return record
+
+
+def _in_use(folder: Path) -> bool:
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise ResultError(path, why, "a result.json") from None
-    return _checked(result, str(path))
+        return is_locked(folder)
+    except OSError:  # nobody can hold a lock in a folder that is read-only
+        return False
+
+
+def _read_record(path: Path) -> dict | None:
+    if not path.exists():
+        return None
+    record = as_type(as_json(_read_json(path, f"a {RUN_FILE}"), path), dict, path, ResultError)
+    if record.get("format") != RUN_FORMAT:
+        raise ResultError(path, f"format {quoted(record.get('format'))}", repr(RUN_FORMAT))
+    record = {name: None for name in RUN_TYPES} | record
+    for name, kind in RUN_TYPES.items():
+        as_type(record[name], kind, f"{path}: {name}", ResultError)
+    if record["status"] not in STATUSES:
+        allowed = ", ".join(STATUSES)
+        raise ResultError(f"{path}: status", quoted(record["status"]), allowed)
+    _check_count(record["seconds"], f"{path}: seconds")
+    _checked_parameters(record["parameters"], f"{path}: parameters")
+    return record
+
+
+def _parameters_of_this_run(out: Path) -> dict | None:
+    """The parameters of the run that is under way in the folder, which is the caller's own."""
+    with suppress(ResultError):  # a result is kept whatever stands beside it
+        record = load_run(out)
+        return record["parameters"] if record and record["status"] == "running" else None
 
 
 def networks(result: Mapping) -> dict[str, dict]:
     """All networks of a result in the form of its ``baselines``, the learned one first."""
-    learned = {"test": result["test"], "params": result["params"]}
+    learned = {name: result[name] for name in ("test", "params", "search_seconds", "train_seconds")}
     learned["seconds"] = result["search_seconds"] + result["train_seconds"]
     return {LEARNED: learned, **result["baselines"]}
 
@@ -122,80 +190,74 @@ def run_title(result: Mapping) -> str:
     return ", ".join((result["task"], *named))
 
 
-def collect(folders: Iterable[str | os.PathLike]):
-    """Folders of runs as a table: mean and spread over seeds, per task, variant and network.
-
-    Returns a pandas DataFrame, best first within a task, rule, protocol and metric, with the
-    columns ``task``, ``rule``, ``protocol``, ``metric``, ``network``, ``runs`` (how many), ``test``
-    (mean), ``std`` (over runs, NaN for one), ``params`` and ``seconds`` (means; search and training
-    together).
-
-    Raises :class:`ResultError` for a folder without a result, and for two runs with the same task,
-    rule, protocol and seed, which would count one seed twice.
-    """
-    import pandas as pd
-
-    rows, seen, keys = [], {}, ["task", "rule", "protocol", "metric"]
-    for folder in folders:
-        result = load_result(folder)
-        title = run_title(result)
-        if title in seen:
-            raise ResultError(folder, f"{title}, as in {seen[title]}", "each seed once")
-        seen[title] = folder
-        run_of = {key: result.get(key) for key in keys}
-        sign = -1 if lower_is_better(result) else 1
-        rows += [
-            {**entry, **run_of, "network": name, "merit": sign * entry["test"]}
-            for name, entry in networks(result).items()
-        ]
-    if not rows:
-        raise ResultError("found no runs; allowed: at least one folder with a result.json")
-    table = pd.DataFrame(rows).groupby([*keys, "network"], dropna=False, as_index=False)
-    table = table.agg(
-        runs=("test", "size"),
-        test=("test", "mean"),
-        std=("test", "std"),
-        params=("params", "mean"),
-        seconds=("seconds", "mean"),
-        merit=("merit", "mean"),
-    )
-    table["params"] = table["params"].round().astype(int)
-    table = table.sort_values([*keys, "merit"], ascending=[True] * len(keys) + [False])
-    return table.drop(columns="merit")
-
-
-def as_json(value: object, place: str = "value", *, digits: int | None = None) -> object:
-    """``value`` in the types of JSON, with floats of so many significant ``digits``.
+def as_json(value: object, place: object = "value", depth: int = 0) -> object:
+    """``value`` in the types of JSON.
 
     Tuples become lists, numbers of NumPy and PyTorch Python's own. Raises :class:`ResultError`, by
-    place, for what is not JSON: NaN, infinity, a lone surrogate, keys that are not strings, ….
+    place, for what is not JSON: NaN, infinity, a lone surrogate, keys that are not strings, …; and
+    for integers of more than 64 bits and more than MAX_DEPTH lists in lists.
     """
+    if depth > MAX_DEPTH:
+        raise ResultError(shortened(str(place), 120), "very deep nesting", f"{MAX_DEPTH} levels")
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
         value = value.item()
     if isinstance(value, Mapping):
-        if others := [name for name in value if not isinstance(name, str)]:
+        if others := [name for name in value if not _is_text(name)]:
             raise ResultError(place, f"key {quoted(others[0])}", "strings")
-        return {name: as_json(v, f"{place}.{name}", digits=digits) for name, v in value.items()}
+        return {name: as_json(v, f"{place}.{name}", depth + 1) for name, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [as_json(v, f"{place}[{i}]", digits=digits) for i, v in enumerate(value)]
+        return [as_json(v, f"{place}[{i}]", depth + 1) for i, v in enumerate(value)]
     if isinstance(value, float) and math.isfinite(value):
-        return float(f"{value:.{digits}g}") if digits else value
-    if value is None or isinstance(value, int):
         return value
-    if isinstance(value, str) and value.encode(errors="ignore").decode() == value:
+    if value is None or (isinstance(value, int) and -(2**63) <= value < 2**63):
+        return value
+    if _is_text(value):
         return value
     allowed = "finite numbers, strings, true, false, null, lists and dicts of them"
+    if isinstance(value, int):
+        raise ResultError(place, "an integer of more than 64 bits", allowed)
     raise ResultError(place, quoted(value), allowed)
 
 
-def _checked(result: object, place: str, digits: int | None = None) -> dict:
-    """A result as JSON, or :class:`ResultError`."""
-    result = as_json(result, place, digits=digits)
+def _is_text(value: object) -> bool:
+    """Whether it is a string that UTF-8 can hold: one without lone surrogates."""
+    return isinstance(value, str) and value.encode(errors="ignore").decode() == value
+
+
+def _read_json(path: Path, what: str) -> object:
+    """What a file of JSON holds. Raises :class:`ResultError`, by path, if it is not ``what``."""
+    if path.exists() and not path.is_file():
+        raise ResultError(path, "no regular file", what)
+    try:
+        size, text = path.stat().st_size, None
+        if size <= MAX_BYTES:
+            text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ResultError(path, getattr(error, "strerror", None) or error, what) from None
+    if text is None:
+        raise ResultError(path, f"{size:,} bytes", f"at most {MAX_BYTES:,}")
+    return parse_json(text, ResultError, path)
+
+
+def _checked(result: object, place: str) -> dict:
+    """A result as JSON with its metric's direction, or :class:`ResultError`."""
+    result = as_json(result, place)
     _check_fields(place, result, RESULT_FIELDS)
+    if isinstance(result["device"], str):
+        _check_name(result["device"], f"{place}.device")
+    known = known_metric(result["metric"])
+    result.setdefault("direction", known.direction if known else "max")
+    if result["direction"] not in ((known.direction,) if known else DIRECTIONS):
+        allowed = repr(known.direction) if known else ", ".join(map(repr, DIRECTIONS))
+        raise ResultError(f"{place}.direction", quoted(result["direction"]), allowed)
     if LEARNED in result["baselines"]:
         raise ResultError(f"{place}.baselines", repr(LEARNED), "names of baselines")
     for name, entry in result["baselines"].items():
-        _check_fields(f"{place}.baselines[{name!r}]", entry, BASELINE_FIELDS)
+        where = f"{place}.baselines[{quoted(name)}]"
+        _check_name(name, where)
+        _check_fields(where, entry, BASELINE_FIELDS)
+        _check_score(entry["test"], known, f"{where}.test")
+    _check_score(result["test"], known, f"{place}.test")
     return result
 
 
@@ -206,3 +268,44 @@ def _check_fields(place: str, entry: object, needed: tuple[str, ...]) -> None:
     for name, kind in TYPES.items():
         if name in entry:
             as_type(entry[name], kind, f"{place}.{name}", ResultError)
+    for name in NAMES:
+        if entry.get(name) is not None:
+            _check_name(entry[name], f"{place}.{name}")
+    for name in COUNTS:
+        _check_count(entry.get(name), f"{place}.{name}")
+
+
+def _check_name(name: str, place: str) -> None:
+    if not name.isprintable() or not name.strip() or len(name) > MAX_NAME:
+        allowed = f"printable text of 1 to {MAX_NAME} characters"
+        raise ResultError(place, quoted(name), allowed)
+
+
+def _check_count(value: float | None, place: str) -> None:
+    if value is not None and value < 0:
+        raise ResultError(place, value, "0 or more")
+
+
+def known_metric(name: str) -> Metric | None:
+    """A metric by name; None for one that is not registered here, such as another user's own."""
+    return METRICS[name] if name in METRICS else None  # noqa: SIM401
+
+
+def _check_score(score: float, metric: Metric | None, place: str) -> None:
+    """Refuse a score that the metric cannot have, rounding aside; None is an unknown metric."""
+    least, most = metric.limits if metric else (None, None)
+    if least is not None and score < least - ROUNDING:
+        raise ResultError(place, score, f"at least {least:g}")
+    if most is not None and score > most + ROUNDING:
+        raise ResultError(place, score, f"at most {most:g}")
+
+
+def _checked_parameters(parameters: object, place: str) -> dict | None:
+    """Parameters as JSON, their names those of Python's variables; or :class:`ResultError`."""
+    if parameters is None:
+        return None
+    parameters = as_json(as_type(parameters, Mapping, place, ResultError), place)
+    for name in parameters:
+        if not name.isidentifier() or len(name) > MAX_NAME:
+            raise ResultError(place, f"key {quoted(name)}", "names of variables")
+    return parameters

@@ -1,9 +1,12 @@
 """Pages of executed notebooks and pictures, in a real browser without network."""
 
+import json
+
 import pytest
 from lab import open_browser
+from saved_runs import GENOTYPE, write_run
 
-from bmnas_core import CellGenotype, Genotype, StepGenotype, draw
+from bmnas_core import CellGenotype, Genotype, StepGenotype, collect, draw
 from bmnas_core.experiments import run
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -66,3 +69,74 @@ def test_no_name_in_a_genotype_runs_in_the_browser(page):
     assert page.title() == "safe"
     assert page.locator("svg img, svg script").count() == 0
     assert "<script>" in page.locator("svg").text_content()
+
+
+@pytest.fixture
+def report(tmp_path):
+    """The report of ten runs, two settings by five seeds, with names that would run as code."""
+    evil = "</script><img src=x onerror=\"document.title='ran'\">"
+    for k in range(10):
+        write_run(
+            tmp_path / "s" / str(k),
+            parameters={"relaxation": ("pair", "paper")[k % 2], "how": f"<script>{evil}"},
+            seed=k // 2,
+            test=0.9 + k / 1000,
+            task="<script>document.title='ran'</script>",
+            genotype=json.loads(GENOTYPE.to_json()),
+            baselines={evil: {"test": 0.3, "params": 20, "seconds": 1.5}},
+        )
+    write_run(tmp_path / "s" / "bad", parameters={}, status="failed", error=evil)
+    return collect(tmp_path / "s").report(tmp_path / "report.html")
+
+
+def test_the_table_of_a_report_sorts_and_searches_without_network(page, report):
+    requests = []
+    page.on("request", lambda request: requests.append(request.url[:60]))
+    page.goto(report.as_uri())
+    rows = page.locator("#all-runs-table tbody tr")
+    rows.first.wait_for()
+    assert rows.count() == 20
+    heads = page.locator("#all-runs thead th")
+    names = [name.strip() for name in heads.all_inner_texts()]
+    head = heads.nth(names.index("test"))
+    head.click()
+    head.click()
+    best = f"document.querySelector('#all-runs-table tbody tr').cells[{names.index('test')}]"
+    page.wait_for_function(f"{best}.innerText === '0.909'", timeout=5000)
+    page.get_by_label("Search:").fill("paper img")
+    page.wait_for_function(
+        "document.querySelectorAll('#all-runs-table tbody tr').length === 5", timeout=5000
+    )
+    assert {url.partition(":")[0] for url in requests} <= {"file", "blob"}
+
+
+def test_no_name_in_a_report_runs_in_the_browser(page, report, notebook_runs):
+    page.goto(report.as_uri())
+    page.locator("#all-runs-table tbody tr").first.wait_for()
+    page.wait_for_timeout(300)
+    title = "<script>document.title='ran'</script>: 10 runs"
+    assert page.title() == title and page.locator("h1").inner_text() == title
+    assert page.locator("img").count() == 0
+    for summary in page.locator("details > summary").all():
+        summary.click()
+    page.screenshot(path=notebook_runs / "report.png", full_page=True)
+    assert page.title() == title
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [420, 1280])
+def test_a_report_fits_wide_and_narrow_in_light_and_dark(
+    page, report, width, scheme, notebook_runs
+):
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(color_scheme=scheme)
+    page.goto(report.as_uri())
+    page.locator("#all-runs-table tbody tr").first.wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    colours = page.evaluate(
+        """() => ["body", "#all-runs-table td"].map(
+             name => getComputedStyle(document.querySelector(name)).color)"""
+    )
+    light = [sum(map(int, colour.strip("rgb()").split(","))) > 382 for colour in colours]
+    assert light == [scheme == "dark"] * 2  # light text on dark, and the other way round
+    page.screenshot(path=notebook_runs / f"report_{width}_{scheme}.png", full_page=True)
