@@ -50,10 +50,26 @@ class ArchitectureWeights:
     def from_hypernet(cls, hypernet: Hypernet, operations: tuple[str, ...], relaxation: str):
         """A snapshot of a hypernet's current α, β, γ."""
         parameters = hypernet.architecture_parameters()
-        alpha, *rest = [p.detach().cpu().numpy().copy() for p in parameters]
-        beta, gamma = tuple(rest[: len(hypernet.cells)]), tuple(rest[len(hypernet.cells) :])
-        features = tuple(hypernet.reshape.channels)
+        arrays = [p.detach().cpu().numpy().copy() for p in parameters]
+        return cls.from_arrays(arrays, tuple(hypernet.reshape.channels), operations, relaxation)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        arrays: Sequence[np.ndarray],
+        features: tuple[str, ...],
+        operations: tuple[str, ...],
+        relaxation: str,
+    ):
+        """Those of :attr:`arrays`."""
+        alpha, *rest = arrays
+        beta, gamma = tuple(rest[: len(rest) // 2]), tuple(rest[len(rest) // 2 :])
         return cls(alpha, beta, gamma, features, tuple(operations), relaxation)
+
+    @property
+    def arrays(self) -> list[np.ndarray]:
+        """α, then each Cell's β, then each Cell's γ."""
+        return [self.alpha, *self.beta, *self.gamma]
 
     def cell_edges(self, i: int) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
         """Predecessors of Cell i (from 0) and their weights for X and for Y, each (P,)."""

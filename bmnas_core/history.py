@@ -19,7 +19,8 @@ from .config import as_type
 from .errors import BmnasError, check_type, quoted
 from .genotype import LARGEST, OPERATIONS, Genotype, cell_predecessors, step_predecessors
 from .metrics import score_text
-from .search import Search, SearchState
+from .search import Search
+from .search_state import PHASES, SearchState
 from .storage import atomic_write, read_tensors, write_tensors
 
 FORMAT = "bmnas-history/3"
@@ -32,7 +33,6 @@ ADDED = dict(
     steps_per_epoch=int,
     limits=tuple[float | None, float | None],
 )
-PHASES = ("start", "both", "weights", "architecture", "selection")
 #: The numbers of each state.
 COLUMNS = ("step", "epoch", "lr", "train_loss", "val_loss", "val_score")
 
@@ -241,7 +241,7 @@ class SearchHistory:
             "shapes": _shapes(self[0]),
             "genotypes": [json.loads(genotype.to_json()) for genotype in genotypes],
         }
-        flat = [np.concatenate([a.ravel() for a in _arrays(state)]) for state in self]
+        flat = [np.concatenate([a.ravel() for a in state.weights.arrays]) for state in self]
         tensors = {
             "numbers": torch.from_numpy(np.stack([self.column(name) for name in COLUMNS], axis=1)),
             "phase": torch.tensor([PHASES.index(s.phase) for s in self], dtype=torch.int8),
@@ -374,14 +374,14 @@ class SearchHistory:
         for name, limit in {"phase": len(PHASES), "genotype": len(genotypes)}.items():
             if not ((arrays[name] >= 0) & (arrays[name] < limit)).all():
                 raise HistoryError(f"tensor {name!r}", "others", f"numbers from 0 to {limit - 1}")
-        config, cells = self.about["config"], len(genotypes[0].cells)
+        config = self.about["config"]
         names = genotypes[0].features, tuple(config["operations"]), config["relaxation"]
         ends = np.cumsum([math.prod(shape) for shape in shapes])
         parts = zip(np.split(arrays["weights"], ends[:-1], axis=1), shapes, strict=True)
         each = zip(*(part.reshape(-1, *shape) for part, shape in parts), strict=True)
         rows = zip(numbers.tolist(), phases.tolist(), kinds.tolist(), each, strict=True)
-        for row, phase, kind, (alpha, *rest) in rows:
-            found = ArchitectureWeights(alpha, tuple(rest[:cells]), tuple(rest[cells:]), *names)
+        for row, phase, kind, arrays_of_one in rows:
+            found = ArchitectureWeights.from_arrays(arrays_of_one, *names)
             values = dict(zip(COLUMNS, (None if v != v else v for v in row), strict=True))
             values |= {name: int(values[name]) for name in ("step", "epoch")}
             values |= {"phase": PHASES[phase], "selection": config["selection"]}
@@ -416,12 +416,8 @@ def _is_finite(value: object) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-def _arrays(state: SearchState) -> list[np.ndarray]:
-    return [state.alpha, *state.beta, *state.gamma]
-
-
 def _shapes(state: SearchState) -> list[tuple[int, ...]]:
-    return [array.shape for array in _arrays(state)]
+    return [array.shape for array in state.weights.arrays]
 
 
 def _same(one: SearchState, other: SearchState, any_start: bool = False) -> bool:
@@ -429,4 +425,5 @@ def _same(one: SearchState, other: SearchState, any_start: bool = False) -> bool
     start = any_start and "start" in (one.phase, other.phase)
     names = ("step",) if start else (*COLUMNS, "phase")
     same = all(getattr(one, name) == getattr(other, name) for name in names)
-    return same and [a.tobytes() for a in _arrays(one)] == [a.tobytes() for a in _arrays(other)]
+    arrays = zip(one.weights.arrays, other.weights.arrays, strict=True)
+    return same and all(a.tobytes() == b.tobytes() for a, b in arrays)

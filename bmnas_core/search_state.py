@@ -78,7 +78,7 @@ class StateLog:
     """
 
     def __init__(self, path: Path, like: SearchState):
-        arrays = _arrays(like.weights)
+        arrays = like.weights.arrays
         self.path, self._like = path, like
         self._shapes = [array.shape for array in arrays]
         self._row = np.dtype(
@@ -106,7 +106,7 @@ class StateLog:
         row["step"], row["epoch"], row["selected"] = state.step, state.epoch, selected
         row["phase"], row["known"] = PHASES.index(state.phase), [x is not None for x in scores]
         row["numbers"] = [state.lr, *(0.0 if x is None else x for x in scores)]
-        row["weights"] = np.concatenate([array.ravel() for array in _arrays(state.weights)])
+        row["weights"] = np.concatenate([array.ravel() for array in state.weights.arrays])
         self._unwritten.append(row.tobytes())
 
     def write(self) -> dict:
@@ -148,11 +148,9 @@ class StateLog:
         scores = [x if known else None for x, known in zip(numbers[1:], row["known"], strict=True)]
         ends = np.cumsum([int(np.prod(shape)) for shape in self._shapes])[:-1]
         parts = zip(np.split(row["weights"], ends), self._shapes, strict=True)
-        alpha, *rest = [part.reshape(shape).copy() for part, shape in parts]
-        like = self._like.weights
-        cells = len(like.beta)
+        arrays, like = [part.reshape(shape).copy() for part, shape in parts], self._like.weights
         named = like.features, like.operations, like.relaxation
-        weights = ArchitectureWeights(alpha, tuple(rest[:cells]), tuple(rest[cells:]), *named)
+        weights = ArchitectureWeights.from_arrays(arrays, *named)
         selected = self._genotypes[row["selected"]] if row["selected"] >= 0 else None
         made = int(row["step"]), int(row["epoch"]), PHASES[row["phase"]], numbers[0]
         return SearchState(*made, *scores, weights, self._like.selection, selected)
@@ -171,10 +169,6 @@ class _Rows(Sequence[SearchState]):
         if isinstance(i, slice):
             return [self._log._state(row) for row in self._rows[i]]
         return self._log._state(self._rows[i])
-
-
-def _arrays(weights: ArchitectureWeights) -> list[np.ndarray]:
-    return [weights.alpha, *weights.beta, *weights.gamma]
 
 
 class Record:
