@@ -7,14 +7,17 @@ is read, what was under way continues.
 """
 
 import hashlib
+import json
 import os
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .errors import BmnasError
@@ -141,3 +144,19 @@ def kept(kind: str, *made_from: object) -> Autosave | None:
     _made[kind, key] += 1
     _folder.mkdir(parents=True, exist_ok=True)
     return Autosave(_folder / f"{kind}-{key}-{number}.safetensors")
+
+
+def work_in(folder: Path) -> tuple[Counter[str], float]:
+    """What a run's folder keeps: how many searches, trainings and features, and their seconds.
+
+    Trainings within a search count as part of it.
+    """
+    counts, seconds = Counter(), 0.0
+    for path in folder.glob("*-*.safetensors"):
+        kind = path.name.partition("-")[0]
+        if kind in ("search", "training", "features") and len(path.suffixes) == 1:
+            with suppress(OSError, SafetensorError, ValueError, KeyError, TypeError):
+                with safe_open(path, "pt") as file:
+                    seconds += float(json.loads(file.metadata()["bmnas"])["seconds"])
+                counts[kind] += 1
+    return counts, seconds

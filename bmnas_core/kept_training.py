@@ -33,7 +33,7 @@ class TrainingHeader(Config):
 class KeptTraining:
     """What a run's folder keeps of one training: its records, network and optimiser. ::
 
-        kept = KeptTraining(net, source, "training", config, seed)
+        kept = KeptTraining("training", net, source, config, seed)
         records = kept.begin(optimizer)          # of the epochs that a killed run had made
         kept.add(record)                         # after each further one
 
@@ -42,11 +42,11 @@ class KeptTraining:
     to the bit.
     """
 
-    def __init__(self, net: nn.Module, source: object, *made_from: object):
+    def __init__(self, kind: str, net: nn.Module, source: object, *made_from: object):
         self._net, self._autosave, self._finished = net, None, False
         if is_kept():
             read = source and (source.content_hash, source.device.type)
-            self._autosave = kept("training", _identity(net), read, *made_from)
+            self._autosave = kept(kind, _identity(net), read, *made_from)
 
     def begin(self, optimizer: Optimizer, more: dict[str, Tensor] | None = None) -> list[dict]:
         """Take over what was kept; the records of its epochs.

@@ -407,4 +407,4 @@ class Candidate:
 
 
 def _kept_training(net: nn.Module, kind: str, search: SearchView, config: Config) -> KeptTraining:
-    return KeptTraining(net, search.bank, kind, search.seed, config, search.task.scoring)
+    return KeptTraining(kind, net, search.bank, search.seed, config, search.task.scoring)

@@ -252,7 +252,7 @@ def fit(
     TrainError when the loss is not finite.
     """
     made_from = name, seed, config, task.scoring, validate, getattr(loss, "__qualname__", loss)
-    kept = KeptTraining(net, source, *made_from)
+    kept = KeptTraining("training", net, source, *made_from)
     how = {"seed": seed, "loss": loss, "validate": validate, "kept": kept}
     records, history = fit_by_epoch(net, task, source, config, **how), []
     for record in progress_bar(records, name, config.epochs, show=progress):

@@ -430,7 +430,7 @@ def a_search_file(path):
         (lambda path: path.write_bytes(b"\x00" * 40), "found no history"),
         (lambda path: path.write_bytes(b"\xff" * 40), "found no history"),
         (a_genotype_file, "found no history"),
-        (a_search_file, "found format 'bmnas-search/2'; allowed: 'bmnas-history/3'"),
+        (a_search_file, "found format 'bmnas-search/3'; allowed: 'bmnas-history/3'"),
         (lambda path: save_file({"x": torch.zeros(1)}, path), "found format None; allowed"),
         (
             lambda path: save_file({"x": torch.zeros(1)}, path, {"bmnas": "[1]"}),

@@ -59,7 +59,7 @@ def train_on_items(
         steps = -(-len(train) // config.batch_size) * config.epochs
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.max_lr, steps)
         made_from = *stream, seed, config, modality.inputs_hash, tensor_hash(train)
-        kept, random = KeptTraining(classifier, None, *made_from), torch.get_rng_state()
+        kept, random = KeptTraining("training", classifier, None, *made_from), torch.get_rng_state()
         for record in kept.begin(optimizer, {"random": random}):
             history.append(record)
             if on_epoch:
