@@ -12,6 +12,7 @@ from types import UnionType
 from typing import Union, get_args, get_origin, get_type_hints
 
 from .errors import BmnasError, check_type, near_miss, quoted
+from .storage import parse_json
 
 __version__ = "0.1.0"
 
@@ -80,11 +81,7 @@ class Config:
 
     @classmethod
     def from_json(cls, text: str):
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ConfigError(f"{cls.__name__}: found no JSON ({error})") from None
-        return cls.from_dict(data)
+        return cls.from_dict(parse_json(text, ConfigError, cls.__name__))
 
 
 @dataclass(frozen=True, kw_only=True)

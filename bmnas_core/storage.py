@@ -64,7 +64,7 @@ def atomic_write(path: str | os.PathLike):
             beside.chmod(stat.S_IMODE(mode))  # safetensors would leave it to its owner alone
             _flush_to_disk(beside)
             os.replace(beside, target)
-    except FileError:
+    except (FileError, BrokenPipeError):  # nobody reads a pipe any more
         raise
     except PermissionError as error:
         held = sys.platform == "win32" and target.exists()

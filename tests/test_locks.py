@@ -219,3 +219,54 @@ def test_a_folder_that_vanishes_meanwhile_does_not_hide_the_error(tmp_path):
     with pytest.raises(FileError, match="the folder is gone"):
         share_work(place / "work", range(3), lambda item: True, vanish, "items")
     assert os.listdir(tmp_path) == []
+
+
+#: Tables of the tiny task, filled by a baseline that notes who called it.
+TABLES = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+import bmnas_core as bm
+from bmnas_core.baselines import BASELINES, run_baselines
+from bmnas_core.benchmark import run_benchmark, tabulate
+from bmnas_core.tasks import TASKS
+from tiny import SETTINGS, tiny_task
+folder, name = Path(sys.argv[1]), sys.argv[2]
+
+@bm.register_baseline("noted")
+def noted(context):
+    with open(folder / "log", "a") as log:
+        log.write(f"{name} {context.seed} {context.config.data}\\n")
+    yield from BASELINES["logistic regression"](context)
+
+TASKS.add("tiny", lambda rule="sum": tiny_task(settings=replace(SETTINGS, N=1, M=1)))
+task = bm.load_task("tiny")
+print("ready", flush=True)
+sys.stdin.readline()
+run_baselines("tiny", ("sum",), range(6), folder / "t.csv", names=["noted"], device="cpu")
+how = {"names": ["random search"], "device": "cpu"}
+run_benchmark("digits", ["sum"], range(400, 406), folder / "b.csv", **how)
+tabulate(task, folder / "t.parquet", [0, 1], device="cpu", progress=False)
+how = {"baselines": [], "device": "cpu", "out": folder / "folds", "progress": False}
+found = bm.cross_validate(task, 3, **how)
+print(found.predictions.sum().item(), flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_with_one_table_lose_and_double_no_row(root, tmp_path, monkeypatch):
+    import pandas as pd
+
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(root), str(root / "tests")]))
+    processes = [started(TABLES, tmp_path, name) for name in "AB"]
+    said = {process.communicate("go\n", timeout=120)[0] for process in processes}
+    assert [process.returncode for process in processes] == [0, 0] and len(said) == 1
+    table = pd.read_csv(tmp_path / "t.csv")
+    assert sorted(table["seed"]) == [*range(6)] and table["test"].notna().all()
+    noted = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
+    assert len({(seed, data) for _, seed, data in noted}) == len(noted) == 2 * 6
+    assert sorted(pd.read_csv(tmp_path / "b.csv")["seed"]) == [*range(400, 406)]
+    networks = pd.read_parquet(tmp_path / "t.parquet")
+    assert len(networks) == len(networks[["genotype", "seed"]].drop_duplicates()) == 120
+    assert len([*(tmp_path / "folds").glob("*.safetensors")]) == 3
+    assert not [path.name for path in tmp_path.rglob(".*") if path.suffix != ".lock"]

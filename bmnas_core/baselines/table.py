@@ -4,7 +4,6 @@ Before that, each baseline may choose among settings by validation, in a table o
 """
 
 import inspect
-import json
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,11 +15,11 @@ import pandas as pd
 import torch
 
 from ..config import Config
-from ..errors import check_type, quoted
+from ..errors import check_type, in_line, quoted
 from ..locks import share_work
 from ..metrics import METRICS
 from ..runtime import device_name, resolve_device
-from ..storage import ResumableTable, read_table
+from ..storage import ResumableTable, parse_json, read_table
 from ..tasks.task import TASKS, Task, load_task
 from ..train import TrainConfig
 from .context import BASELINES, BaselineError, compare
@@ -162,9 +161,10 @@ def read_settings(path: str | os.PathLike) -> list[TrainConfig]:
     Raises BaselineError for a file that is no such list, ConfigError for a field that is not one.
     """
     try:
-        listed = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BaselineError(f"{path}: found no JSON ({error})") from None
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise BaselineError(f"{path}: found no JSON ({in_line(error)})") from None
+    listed = parse_json(text, BaselineError, path)
     if not isinstance(listed, list) or not listed:
         raise BaselineError(path, quoted(listed), "a list of settings")
     return [TrainConfig.from_dict(one) for one in listed]
