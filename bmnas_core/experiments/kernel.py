@@ -11,33 +11,13 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 
+from ..errors import shortened
 from ..progress import UNATTENDED
+from . import kernel_main
 
 #: The shell of a guard: as soon as the process that started it is gone, however it went, this
 #: ends the kernel, whatever it is busy with, and all that it started, and clears the sockets away.
 GUARD = 'read -r _; kill -9 "-$1"; rm -rf -- "$2"'
-#: What each kernel does first. From then on it sends what is not Unicode as an escape, where
-#: Jupyter would lose the message, even an error's, and drops none when many come at once.
-STARTUP = """
-def _start():
-    import json, zmq
-    from jupyter_client.jsonutil import json_default
-
-    kernel = get_ipython().kernel
-    usual, outputs = kernel.session.pack, kernel.iopub_thread
-
-    def pack(message):
-        try:
-            return usual(message)
-        except UnicodeEncodeError:
-            return json.dumps(message, default=json_default).encode()
-
-    kernel.session.pack = pack
-    outputs.schedule(lambda: outputs.socket.setsockopt(zmq.SNDHWM, 0))
-
-_start()
-del _start
-"""
 #: The seconds that a kernel has to end by itself when its notebook is interrupted.
 GRACE = 2.0
 
@@ -58,11 +38,11 @@ def kernel_manager(environment: Mapping[str, str]):
     from jupyter_client.kernelspec import KernelSpecManager
     from traitlets import default
 
-    folder, kernels, guards = socket_folder(), [], []
+    folder, log, kernels, guards = socket_folder(), tempfile.TemporaryFile(), [], []
 
     class Kernel(AsyncKernelManager):
-        #: How the last kernel ended: its exit status, a negative signal, or None while it runs.
-        status: int | None = None
+        #: How the last kernel ended by itself, in words; nothing if it did not.
+        ended = ""
 
         def __init__(self, **options):
             super().__init__(**options)
@@ -84,9 +64,14 @@ def kernel_manager(environment: Mapping[str, str]):
             if not self.shutting_down:
                 await super()._async_interrupt_kernel()
 
+        def format_kernel_cmd(self, extra_arguments=None):
+            words = super().format_kernel_cmd(extra_arguments)
+            launcher = words.index("ipykernel_launcher")
+            return [*words[: launcher - 1], kernel_main.__file__, *words[launcher + 1 :]]
+
         def client(self, **options):
             client = super().client(**options)
-            client.context.setsockopt(zmq.RCVHWM, 0)  # as in STARTUP
+            client.context.setsockopt(zmq.RCVHWM, 0)  # unlimited, or some are lost
             return client
 
         async def start_kernel(self, **options):
@@ -96,8 +81,8 @@ def kernel_manager(environment: Mapping[str, str]):
             usual = {"OMP_NUM_THREADS": "1"}
             ours = {UNATTENDED: "1", **environment}
             options["env"] = {**usual, **options.get("env", os.environ), **ours}
-            words = [*options.get("extra_arguments", ()), f"--IPKernelApp.code_to_run={STARTUP}"]
-            await super().start_kernel(**options | {"extra_arguments": words})
+            options["stderr"] = log  # outputs of cells are caught before they get there
+            await super().start_kernel(**options)
             if guard := start_guard(self.provisioner.pid, folder):
                 guards.append(guard)
 
@@ -121,7 +106,9 @@ def kernel_manager(environment: Mapping[str, str]):
 
         async def cleanup_resources(self, restart=False):
             process = getattr(self.provisioner, "process", None)
-            Kernel.status = process and process.poll()
+            if process and process.poll() is not None:
+                log.seek(0)
+                Kernel.ended = how_it_ended(process.returncode, log.read())
             await super().cleanup_resources(restart)
 
     try:
@@ -135,6 +122,7 @@ def kernel_manager(environment: Mapping[str, str]):
         for guard in guards:
             guard.stdin.close()
             guard.wait()
+        log.close()
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -148,7 +136,8 @@ def socket_folder() -> str | None:
             folder = tempfile.mkdtemp(prefix="bmnas-", dir=parent)
             try:
                 with socket.socket(socket.AF_UNIX) as tried:  # the path may be too long for one
-                    tried.bind(f"{folder}/s-0")
+                    tried.bind(longest := f"{folder}/pipe")
+                os.unlink(longest)
                 return folder
             except OSError:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -169,13 +158,13 @@ def start_guard(kernel: int, folder: str | None) -> subprocess.Popen | None:
     return None
 
 
-def how_it_ended(status: int | None) -> str:
-    """A kernel's exit status in words, such as ``"of SIGSEGV"``."""
-    if status is None:
-        return ""
+def how_it_ended(status: int, log: bytes) -> str:
+    """A kernel's exit status in words, such as ``"of SIGSEGV"``, with the last line it logged."""
     if status >= 0:
-        return f" with exit status {status}"
-    with suppress(ValueError):
+        last = log.decode(errors="replace").strip().splitlines()[-1:]
+        return f"with exit status {status}" + "".join(f" ({shortened(line, 200)})" for line in last)
+    try:
         name = signal.Signals(-status).name
-        return f" of {name}" + " (is there too little memory?)" * (name == "SIGKILL")
-    return f" of signal {-status}"
+    except ValueError:
+        name = f"signal {-status}"
+    return f"of {name}" + " (is there too little memory?)" * (name == "SIGKILL")

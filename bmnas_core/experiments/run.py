@@ -15,7 +15,7 @@ from ..locks import locked
 from ..progress import is_interactive
 from ..storage import atomic_write
 from .folder import RunFolder
-from .kernel import how_it_ended, kernel_manager
+from .kernel import kernel_manager
 from .page import write_page
 from .parameters import notebook_hash, parameter_named, parameters_of, read_notebook, silenced
 from .results import writable_folder
@@ -123,7 +123,7 @@ def run(
         signals.held = True
         late = deadline is not None and time.monotonic() >= deadline
         limits = timeout, time_limit if late else None
-        status, line = _ending(error, notebook, nb, kernel.status, *limits)
+        status, line = _ending(error, notebook, nb, kernel.ended, *limits)
         notes = [line, *_kept(folder, nb, executed, status, line)]
         signals.held = False
         with suppress(KeyboardInterrupt):
@@ -284,14 +284,14 @@ def _ending(
     error: BaseException,
     notebook: Path,
     nb,
-    kernel: int | None,
+    ended: str,
     timeout: float | None,
     time_limit: float | None,
 ) -> tuple[str, str]:
     """The status of a run that ``error`` ended, and a line that says in which cell and why.
 
     Args:
-        kernel: the exit status of the kernel, if it ended by itself.
+        ended: how the kernel ended, if it did by itself.
         time_limit: the seconds that the run might take, if they are over.
     """
     from nbclient.exceptions import DeadKernelError
@@ -308,8 +308,8 @@ def _ending(
         what = ": ".join(part for part in (error.ename, error.evalue) if part)
     elif isinstance(error, TimeoutError) and timeout is not None:
         what = f"took longer than {timeout:g} s"
-    elif isinstance(error, DeadKernelError):
-        what = f"its kernel died{how_it_ended(kernel)}"
+    elif isinstance(error, DeadKernelError) or ended:
+        what = f"its kernel died {ended}".rstrip()
     else:
         what = f"{type(error).__name__}: {error}"
     return "failed", f"{notebook} failed {place}: {shortened(' '.join(what.split()), 500)}"

@@ -1,0 +1,66 @@
+"""What a run's kernel executes: ipykernel, with outputs that are not lost and come by no port.
+
+A script of its own, so that a kernel imports the kit only when its notebook does.
+"""
+
+import sys
+
+
+def main() -> None:
+    """Start a kernel, as ``python -m ipykernel_launcher -f FILE`` does."""
+    del sys.path[0]  # the folder of this script
+    import json
+    import os
+    from pathlib import Path
+
+    import zmq
+    from ipykernel import kernelapp
+    from jupyter_client.jsonutil import json_default
+    from zmq.eventloop.zmqstream import ZMQStream
+
+    connection = Path(sys.argv[sys.argv.index("-f") + 1])
+    pipe = f"ipc://{connection.parent}/pipe"
+
+    class Outputs(kernelapp.IOPubThread):
+        """Sends outputs. Drops none, however many there are; ipykernel drops some above 1000."""
+
+        def __init__(self, socket, *args, **options):
+            socket.setsockopt(zmq.SNDHWM, 0)
+            super().__init__(socket, *args, **options)
+
+    class PrivateOutputs(Outputs):
+        """Takes outputs of forked processes by a socket in the kernel's folder, not by TCP."""
+
+        def _setup_pipe_in(self):
+            self._pipe_uuid = os.urandom(16)
+            socket = self.socket.context.socket(zmq.PULL)
+            socket.linger = 0
+            socket.bind(pipe)
+            self._pipe_in = ZMQStream(socket, self.io_loop)
+            self._pipe_in.on_recv(self._handle_pipe_msg)
+
+        def _setup_pipe_out(self):
+            context = zmq.Context()
+            socket = context.socket(zmq.PUSH)
+            socket.linger = 3000
+            socket.connect(pipe)
+            return context, socket
+
+    private = json.loads(connection.read_text(encoding="utf-8"))["transport"] == "ipc"
+    kernelapp.IOPubThread = PrivateOutputs if private else Outputs
+    app = kernelapp.IPKernelApp.instance()
+    app.initialize()
+    usual = app.session.pack
+
+    def pack(message: object) -> bytes:
+        try:
+            return usual(message)
+        except UnicodeEncodeError:  # a lone surrogate, for which Jupyter would lose an error
+            return json.dumps(message, default=json_default).encode()
+
+    app.session.pack = pack
+    app.start()
+
+
+if __name__ == "__main__":
+    main()
