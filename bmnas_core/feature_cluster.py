@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 #: Ranges of items in work or extracted, for each thread of the cluster, that are not written yet.
-AHEAD = 2
+MAX_RANGES_PER_THREAD = 2
 
 #: Held while a worker extracts: its threads would share a backbone, which changes its mode.
 _BACKBONE_LOCK = threading.Lock()
@@ -58,12 +58,12 @@ def _parts(
     # A task of its own, so that the scheduler sends it again when workers have ended.
     sent = client.submit(_itself, modality, pure=False)
     left = list(ranges)
-    ahead = as_completed()
+    running = as_completed()
     try:
-        while left or ahead.count():
-            while left and ahead.count() < AHEAD * max(1, threads):
-                ahead.add(client.submit(_extract_range, extract, sent, left.pop(0), pure=False))
-            yield next(ahead).result()
+        while left or running.count():
+            while left and running.count() < MAX_RANGES_PER_THREAD * max(1, threads):
+                running.add(client.submit(_extract_range, extract, sent, left.pop(0), pure=False))
+            yield next(running).result()
     except (KilledWorker, CancelledError, OSError, ClosedClientError, StopIteration) as error:
         if isinstance(error, BmnasError):
             raise
@@ -72,7 +72,7 @@ def _parts(
         raise DataError(f"cluster: found it ended ({why}); {kept}") from None
     finally:
         if client.status == "running":
-            client.cancel(list(ahead.futures))
+            client.cancel(list(running.futures))
 
 
 def _itself(modality: Modality) -> Modality:

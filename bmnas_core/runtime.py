@@ -2,6 +2,7 @@
 
 import hashlib
 import operator
+import os
 import subprocess
 import threading
 from contextlib import contextmanager, nullcontext, suppress
@@ -19,13 +20,15 @@ class DeviceError(BmnasError):
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
     """A device of this machine; ``"auto"`` is the first GPU, or the CPU if there is none.
 
-    A GPU is ``"cuda"``, or Apple's ``"mps"``. Raises :class:`DeviceError` for an unknown name, or
+    A GPU is ``"cuda"``, or Apple's ``"mps"``. The environment variable ``BMNAS_DEVICE`` names
+    another device for ``"auto"``. Raises :class:`DeviceError` for an unknown name, or
     a device that this machine lacks.
     """
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     counts = {"cuda": gpus, "mps": int(torch.backends.mps.is_available()), "cpu": 1}
     if device == "auto":
-        device = next(name for name, count in counts.items() if count)
+        first = next(name for name, count in counts.items() if count)
+        device = os.environ.get("BMNAS_DEVICE") or first
     try:
         found = torch.device(device)
     except (RuntimeError, TypeError):

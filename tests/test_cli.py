@@ -1,4 +1,5 @@
 import importlib
+import io
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from typer.testing import CliRunner
 
 import bmnas_core.ops
 from bmnas_core import experiments
-from bmnas_core.cli import app
+from bmnas_core.cli import app, main
 from bmnas_core.errors import BmnasError
 from bmnas_core.registry import Registry
 from bmnas_core.tasks import TASKS, DataError, load_task
@@ -113,7 +114,8 @@ def test_a_run_says_what_it_was_of(monkeypatch, changes, title):
     write_notebook()
     write_run("q", **changes)
     monkeypatch.setattr(experiments, "run", lambda *a, **k: Path("q"))
-    assert bmnas("run", "nb.ipynb").stdout.splitlines()[:3] == ["q/result.json", "", title]
+    said = [str(Path("q", "result.json")), "", title]
+    assert bmnas("run", "nb.ipynb").stdout.splitlines()[:3] == said
 
 
 @pytest.mark.notebook
@@ -192,6 +194,20 @@ def write_run(folder, **changes):
 def test_parameters_lists_defaults_and_help():
     write_notebook()
     assert bmnas("parameters", "nb.ipynb").stdout == "rule = 'same'  or sum\nseed = 0\n"
+
+
+def test_a_console_that_lacks_letters_gets_others(monkeypatch):
+    write_notebook()
+    nb = nbformat.read("nb.ipynb", 4)
+    nb.cells[0].source = "seed = 0  # of α"
+    nbformat.write(nb, "nb.ipynb")
+    out = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "argv", ["bmnas", "parameters", "nb.ipynb"])
+    monkeypatch.setattr(sys, "stdout", out)
+    with pytest.raises(SystemExit) as end:
+        main()
+    out.flush()
+    assert not end.value.code and out.buffer.getvalue().split() == b"seed = 0 of ?".split()
 
 
 def test_a_long_line_of_a_table_is_printed_whole_and_as_it_is():

@@ -465,7 +465,12 @@ def full(*_):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize("call", [(os, "posix_fallocate"), (np.memmap, "flush")])
+LINUX = pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="only Linux has the call")
+
+
+@pytest.mark.parametrize(
+    "call", [pytest.param((os, "posix_fallocate"), marks=LINUX), (np.memmap, "flush")]
+)
 def test_a_bank_that_cannot_be_written_says_where_and_goes_on_later(tmp_path, monkeypatch, call):
     task = tiny_task()
     with monkeypatch.context() as patch:
@@ -476,6 +481,7 @@ def test_a_bank_that_cannot_be_written_says_where_and_goes_on_later(tmp_path, mo
     assert equal(FeatureBank(task, folder=tmp_path), FeatureBank(task, folder=tmp_path / "other"))
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not say what has holes")
 @pytest.mark.parametrize("platform", ["Linux", "macOS"])
 def test_a_file_of_features_has_no_holes_before_it_is_written_to(tmp_path, monkeypatch, platform):
     task = in_files(tiny_task(), tmp_path / "data")

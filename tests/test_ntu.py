@@ -6,6 +6,7 @@ import re
 import time
 import warnings
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -261,7 +262,8 @@ def test_files_may_be_anywhere_below_the_folder_beside_other_files(tmp_path):
         (folder / f"{name}.skeleton").touch()
         (folder / f"._{name}.skeleton").touch()
         (folder / f"{name}.txt").touch()
-    (tmp_path / "deep" / "round").symlink_to(tmp_path, target_is_directory=True)
+    with suppress(OSError):  # on Windows not everyone may
+        (tmp_path / "deep" / "round").symlink_to(tmp_path, target_is_directory=True)
     assert len(ntu(str(tmp_path)).modalities[0].inputs) == len(EVERYONE)
 
 
@@ -272,8 +274,8 @@ def test_two_files_for_the_same_half_of_a_sample_are_refused_with_both_places(tm
     (copy / f"{EVERYONE[3]}_rgb.avi").touch()
     with pytest.raises(DataError) as caught:
         ntu(str(tmp_path))
-    for folder in ("nturgb+d_rgb/", "nturgb+d_rgb_256x256_30/"):
-        assert f"{folder}{EVERYONE[3]}_rgb.avi" in str(caught.value)
+    for folder in ("nturgb+d_rgb", "nturgb+d_rgb_256x256_30"):
+        assert str(Path(folder, f"{EVERYONE[3]}_rgb.avi")) in str(caught.value)
 
 
 @pytest.mark.parametrize("kinds, counts", [((), (0, 0)), ((".skeleton",), (0, 240))])
@@ -283,7 +285,7 @@ def test_a_folder_without_both_kinds_of_files_is_refused_with_what_was_found(
     monkeypatch.setenv("BMNAS_DATA", str(tmp_path))
     tree(tmp_path / "ntu", EVERYONE, kinds)
     message = (
-        f"{tmp_path}/ntu: found {counts[0]} files SsssCcccPpppRrrrAaaa_rgb.avi and {counts[1]} "
+        f"{tmp_path / 'ntu'}: found {counts[0]} files SsssCcccPpppRrrrAaaa_rgb.avi and {counts[1]} "
         "files SsssCcccPpppRrrrAaaa.skeleton in or below this folder; allowed: both"
     )
     with pytest.raises(DataError, match=re.escape(message)):

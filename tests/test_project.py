@@ -200,6 +200,19 @@ def test_no_committed_file_holds_a_path_of_one_machine(committed_files):
     assert not found, "\n".join(found)
 
 
+def test_the_kit_names_the_encoding_of_its_texts():
+    """Windows has another default than UTF-8."""
+    without = []
+    for path in (ROOT / "bmnas_core").rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            called = ast.unparse(call.func) if isinstance(call, ast.Call) else ""
+            if called == "open" or called.endswith((".read_text", ".write_text")):
+                given = ast.unparse(call)
+                if not re.search(r"'(utf-8|ascii|[rwa]\+?b)'", given):
+                    without.append(f"{path.name}:{call.lineno}: {given}")
+    assert not without
+
+
 def test_importing_bmnas_core_loads_no_heavy_package():
     script = (
         "import sys, torch; before = set(sys.modules); import bmnas_core; "

@@ -5,7 +5,9 @@ that are not right give 1; Ctrl-C gives 130, another signal 128 plus its number.
 """
 
 import signal
+import sys
 from contextlib import suppress
+from io import TextIOWrapper
 from typing import Annotated, NoReturn
 
 import typer
@@ -67,6 +69,9 @@ app.add_typer(tasks.data, name="data", no_args_is_help=True)
 
 def main() -> None:
     """Entry point of ``bmnas``."""
+    for stream in (sys.stdout, sys.stderr):  # a Windows console may lack letters such as α
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
     app(prog_name="bmnas")
 
 

@@ -8,7 +8,7 @@ from typer.core import TyperCommand
 
 from ..experiments import ParameterError
 
-Device = Annotated[str, Option(help="auto, cpu, cuda, …")]
+Device = Annotated[str, Option(help="auto, cpu, cuda, mps, …")]
 
 
 def out_option(help: str):
