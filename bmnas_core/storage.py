@@ -47,31 +47,31 @@ def atomic_write(path: str | os.PathLike):
     Raises :class:`FileError` for a path that cannot be written to, and if the writing fails.
     """
     target, stream = _target(path)
-    beside = Path(tempfile.gettempdir() if stream else target.parent) / _part_name(target)
+    beside = part_beside(Path(tempfile.gettempdir(), target.name) if stream else target)
     try:
         if not stream:
             target.parent.mkdir(parents=True, exist_ok=True)
-            _sweep(target.parent)
+            sweep_parts(target.parent)
         beside.touch()
         mode = beside.stat().st_mode if stream or not target.exists() else target.stat().st_mode
-    except OSError as error:
-        raise FileError("path", f"{str(path)!r} ({_why(error)})", _WRITABLE) from None
+    except (OSError, ValueError) as error:
+        raise FileError("path", f"{str(path)!r} ({reason_of(error)})", _WRITABLE) from None
     try:
         yield beside
         if stream:
             _copy_to_stream(beside, target)
         else:
-            beside.chmod(stat.S_IMODE(mode))  # safetensors would leave it to its owner alone
             _flush_to_disk(beside)
+            beside.chmod(stat.S_IMODE(mode))  # safetensors would leave it to its owner alone
             os.replace(beside, target)
     except (FileError, BrokenPipeError):  # nobody reads a pipe any more
         raise
     except PermissionError as error:
         held = sys.platform == "win32" and target.exists()
-        why = "another program has it open" if held else _why(error)
+        why = "another program has it open" if held else reason_of(error)
         raise FileError(f"{target}: not written: {why}") from error
     except OSError as error:
-        raise FileError(f"{target}: not written: {_why(error)}") from error
+        raise FileError(f"{target}: not written: {reason_of(error)}") from error
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
@@ -101,8 +101,8 @@ def _target(path: str | os.PathLike) -> tuple[Path, bool]:
         target = Path(path)
         for _ in range(40):  # as many links as Linux follows
             folder = os.path.realpath(target.parent)
-            if folder in (f"/proc/{os.getpid()}/fd", "/dev/fd") and target.name.isdigit():
-                return Path(folder, target.name), True
+            if _is_own_file(own := Path(folder, target.name)):
+                return own, True
             if not target.is_symlink():
                 break
             target = target.parent / target.readlink()
@@ -115,16 +115,19 @@ def _target(path: str | os.PathLike) -> tuple[Path, bool]:
         else:
             return target, stream
     except (OSError, TypeError, ValueError) as error:
-        wrong = f"{str(path)!r} ({_why(error)})"
+        wrong = f"{str(path)!r} ({reason_of(error)})"
     raise FileError("path", wrong, _WRITABLE)
 
 
-def _part_name(target: Path) -> str:
-    """A name of this process' and thread's own, short enough if that of ``target`` is."""
+def part_beside(target: Path) -> Path:
+    """Where this process and thread alone makes a file or folder that will become ``target``.
+
+    Its name is short enough for the system if that of ``target`` is.
+    """
     own = f".{_machine()}-{os.getpid()}-{threading.get_ident()}.part"
     name = target.name.encode()
     kept = name if len(name) > 255 else name[: 254 - len(own)]  # one too long is refused as it is
-    return f".{kept.decode(errors='ignore')}{own}"
+    return target.with_name(f".{kept.decode(errors='ignore')}{own}")
 
 
 def _machine() -> str:
@@ -135,20 +138,30 @@ def _machine() -> str:
     return hashlib.sha256(f"{platform.node()} {space}".encode()).hexdigest()[:8]
 
 
-def _sweep(folder: Path) -> None:
-    """Remove parts in a folder whose processes are gone, or that are abandoned."""
+def sweep_parts(folder: Path) -> None:
+    """Remove parts in a folder whose processes are gone; of other machines, abandoned ones."""
     with suppress(OSError):
         for entry in os.scandir(folder):
             if part := _PART.fullmatch(entry.name):
-                gone = part[1] == _machine() and not _is_running(int(part[2]))
-                if gone or time.time() - entry.stat().st_mtime > ABANDONED:
-                    os.unlink(entry)
+                running = _is_running(int(part[2])) if part[1] == _machine() else None
+                if running is None:
+                    running = time.time() - entry.stat().st_mtime < ABANDONED
+                if not running:
+                    remove(Path(entry))
 
 
-def _is_running(process: int) -> bool:
-    """Whether a process of this machine runs; on Windows, where asking would end it, always."""
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool | None:
+    """Whether a process of this machine runs. None on Windows, where asking would end it."""
     if sys.platform == "win32":
-        return True
+        return None
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
@@ -165,15 +178,19 @@ def _flush_to_disk(path: Path) -> None:
 
 
 def _copy_to_stream(source: Path, stream: Path) -> None:
-    own = str(stream.parent) != "/dev" and stream.name.isdigit()
-    for output in (sys.stdout, sys.stderr):
+    for output in filter(None, (sys.stdout, sys.stderr)):
         output.flush()
-    to = os.dup(int(stream.name)) if own else stream
+    to = os.dup(int(stream.name)) if _is_own_file(stream) else stream
     with open(source, "rb") as file, open(to, "wb") as out:
         shutil.copyfileobj(file, out)
 
 
-def _why(error: BaseException) -> str:
+def _is_own_file(path: Path) -> bool:
+    """Whether ``path`` names an open file of this process by its number."""
+    return str(path.parent) in (f"/proc/{os.getpid()}/fd", "/dev/fd") and path.name.isdigit()
+
+
+def reason_of(error: BaseException) -> str:
     """The system's words for an error, if it is one of the system's."""
     number = getattr(error, "errno", None)
     return os.strerror(number) if number else in_line(error)

@@ -30,6 +30,7 @@ from bmnas_core.storage import (
     read_tensors,
     write_tensors,
 )
+from bmnas_core.tasks.files import cached_folder
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX files")
 
@@ -176,6 +177,37 @@ def test_parts_of_processes_that_are_gone_are_swept_and_those_of_this_one_are_no
         write(tmp_path / "other")
         assert not half.exists() and beside.exists()
     assert (tmp_path / "file").read_text() == "whole"
+
+
+@posix
+def test_a_pipe_with_a_number_for_its_name_is_no_open_file(tmp_path):
+    found = []
+    os.mkfifo(tmp_path / "2")
+    reader = threading.Thread(target=lambda: found.append((tmp_path / "2").read_text()))
+    reader.start()
+    write(tmp_path / "2")
+    reader.join(10)
+    assert found == ["new"]
+
+
+def test_a_folder_of_the_cache_is_made_once_and_its_parts_are_swept(tmp_path, monkeypatch):
+    monkeypatch.setenv("BMNAS_CACHE", str(tmp_path))
+    made = cached_folder("made", make_folder)
+    half = tmp_path / "made" / ".made.0123abcd-1-1.part"
+    half.mkdir(), (half / "file").write_text("half")
+    os.utime(half, (0, 0))
+    assert cached_folder("made", make_folder) == made and (made / "file").read_text() == "whole"
+    other = cached_folder("made", make_folder, "other")
+    assert sorted(os.listdir(tmp_path / "made")) == sorted([made.name, other.name])
+    with pytest.raises(FileError, match="made-.*: not written: No such file or directory$"):
+        cached_folder("made", make_folder, "gone")
+    assert len(os.listdir(tmp_path / "made")) == 2
+
+
+def make_folder(folder: Path, text: str = "whole") -> None:
+    if text == "gone":
+        folder.rmdir()
+    (folder / "file").write_text(text)
 
 
 @posix
