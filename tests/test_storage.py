@@ -584,6 +584,18 @@ def test_a_table_that_is_deleted_meanwhile_is_written_anew(tmp_path):
     assert (tmp_path / "t.csv").read_text() == "a\n1\n2\n"
 
 
+def test_a_tables_folder_that_vanishes_meanwhile_is_made_again_and_no_row_is_lost(tmp_path):
+    path = tmp_path / "folder" / "t.csv"
+
+    def compute(run):
+        if run["a"] == 2:
+            shutil.rmtree(path.parent)
+        return [run]
+
+    ResumableTable(path, ["a"]).fill([{"a": k} for k in range(4)], compute, "runs")
+    assert path.read_text() == "a\n0\n1\n2\n3\n"
+
+
 def test_threads_that_fill_one_table_lose_and_double_no_row(tmp_path):
     computed, runs = [], [{"a": k} for k in range(12)]
 
