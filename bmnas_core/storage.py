@@ -24,6 +24,8 @@ from .locks import locked, share_work
 
 #: A part that nobody has written to for so long, in seconds, is not going to be finished.
 ABANDONED = 24 * 3600
+#: How long to wait, in seconds, for another program that has a file open on Windows.
+PATIENCE = 5.0
 _PART = re.compile(r"\..*\.([0-9a-f]{8})-(\d+)-\d+\.part")
 _WRITABLE = "the path of a file that can be written"
 _UNCHANGED = "that of the saved values: the file was changed, or is damaged"
@@ -63,13 +65,9 @@ def atomic_write(path: str | os.PathLike):
         else:
             _flush_to_disk(beside)
             beside.chmod(stat.S_IMODE(mode))  # safetensors would leave it to its owner alone
-            os.replace(beside, target)
+            _replace(target, beside)
     except (FileError, BrokenPipeError):  # nobody reads a pipe any more
         raise
-    except PermissionError as error:
-        held = sys.platform == "win32" and target.exists()
-        why = "another program has it open" if held else reason_of(error)
-        raise FileError(f"{target}: not written: {why}") from error
     except OSError as error:
         raise FileError(f"{target}: not written: {reason_of(error)}") from error
     finally:
@@ -175,6 +173,21 @@ def _flush_to_disk(path: Path) -> None:
     """Wait until a file's bytes are on the disk, so that a power cut cannot rename an empty one."""
     with open(path, "r+b") as file:
         os.fsync(file.fileno())
+
+
+def _replace(target: Path, by: Path) -> None:
+    """Rename a part; on Windows, where a file that somebody reads cannot be replaced, patiently."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            os.replace(by, target)
+            return
+        except PermissionError:
+            if sys.platform != "win32" or not target.exists():
+                raise
+            if time.monotonic() > end:
+                raise FileError(f"{target}: not written: another program has it open") from None
+            time.sleep(0.05)
 
 
 def _copy_to_stream(source: Path, stream: Path) -> None:
