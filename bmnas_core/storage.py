@@ -49,13 +49,17 @@ def atomic_write(path: str | os.PathLike):
     Raises :class:`FileError` for a path that cannot be written to, and if the writing fails.
     """
     target, stream = _target(path)
-    beside = part_beside(Path(tempfile.gettempdir(), target.name) if stream else target)
     try:
-        if not stream:
+        if stream:
+            number, name = tempfile.mkstemp(suffix=".part")
+            os.close(number)
+            beside = Path(name)
+        else:
+            beside = part_beside(target)
             target.parent.mkdir(parents=True, exist_ok=True)
             sweep_parts(target.parent)
-        beside.touch()
-        mode = beside.stat().st_mode if stream or not target.exists() else target.stat().st_mode
+            beside.touch()
+        mode = target.stat().st_mode if target.exists() else beside.stat().st_mode
     except (OSError, ValueError) as error:
         raise FileError("path", f"{str(path)!r} ({reason_of(error)})", _WRITABLE) from None
     try:
@@ -87,7 +91,9 @@ class _TriedError(Exception):
 
 def is_stream(path: str | os.PathLike) -> bool:
     """Whether :func:`atomic_write` takes ``path`` for a stream, such as /dev/stdout."""
-    return _target(path)[1]
+    with suppress(FileError):
+        return _target(path)[1]
+    return False
 
 
 def _target(path: str | os.PathLike) -> tuple[Path, bool]:
@@ -224,9 +230,8 @@ def write_tensors(
         try:
             save_file(tensors, beside, {"bmnas": text, "sha256": _text_hash(text)})
         except SafetensorError as error:  # of the system's, whose number it says
-            number = re.search(r"os error (\d+)", str(error))
-            why = os.strerror(int(number[1])) if number else in_line(error)
-            raise OSError(why) from None
+            number = os.name == "posix" and re.search(r"os error (\d+)", str(error))
+            raise OSError(os.strerror(int(number[1])) if number else in_line(error)) from None
 
 
 def read_tensors(
