@@ -297,8 +297,9 @@ for name in ("text", "tensors"):
 
 
 ON_DISK = """
-import json, os, sys
+import json, os, sys, threading
 import torch
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from click.testing import CliRunner
 from typer.main import get_command
@@ -306,8 +307,9 @@ import bmnas_core as bm
 from bmnas_core.cli.app import app
 from bmnas_core.backbones.paper.checkpoints import save_checkpoint
 from bmnas_core.benchmark import tabulate
+from bmnas_core.experiments import save_run
 from bmnas_core.storage import write_tensors
-from bmnas_core.tasks import TASKS
+from bmnas_core.tasks import TASKS, files
 from tiny import SETTINGS, tiny_task
 from dataclasses import replace
 
@@ -336,6 +338,24 @@ for name, call in python.items():
         found[name] = 0, "", os.listdir(disk)
     except BaseException as error:
         found[name] = type(error).__name__, str(error), os.listdir(disk)
+result = {"task": "tiny", "rule": "sum", "seed": 0, "device": "cpu", "metric": "accuracy",
+          "test": 0.5, "params": 9, "search_seconds": 1.0, "train_seconds": 1.0, "baselines": {}}
+save_run(home / "run", result=result, genotype=genotype)
+
+
+class Server(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200), self.send_header("Content-Length", "100000"), self.end_headers()
+        self.wfile.write(bytes(100_000))
+
+    def log_message(self, *words):
+        pass
+
+
+server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+files.URLS = dict.fromkeys(files.URLS, f"http://127.0.0.1:{server.server_port}/")
+os.environ["BMNAS_DATA"] = str(disk / "data")
 genotype.save(home / "g.json"), bm.save_network(net, home / "net.safetensors")
 commands = {
     "draw": ["draw", home / "g.json", "-o", disk / "g.svg"],
@@ -351,17 +371,20 @@ commands = {
                        "logistic regression", "-o", disk / "t.csv"],
     "cross-validate --keep": ["cross-validate", "tiny", "--folds", 2, "--baseline",
                               "logistic regression", "-o", home / "t.csv", "--keep", disk],
+    "collect": ["collect", home / "run", "-o", disk / "c.csv"],
     "notebooks": ["notebooks", disk],
+    "data fetch": ["data", "fetch", "avmnist"],
 }
 for name, words in commands.items():
     done = CliRunner().invoke(get_command(app), [*map(str, words)])
-    found[name] = done.exit_code, done.stderr, os.listdir(disk)
+    left = [str(path) for path in disk.rglob("*") if path.is_file()]
+    found[name] = done.exit_code, done.stderr, [os.path.basename(path) for path in left]
 print(json.dumps(found))
 """
 WRITERS = ["network", "history", "page", "genotype", "picture", "tensors", "weights", "parquet"]
 COMMANDS = [
     *("draw", "export --source", "export", "backbone", "baselines", "tabulate", "benchmark"),
-    *("cross-validate", "cross-validate --keep", "notebooks"),
+    *("cross-validate", "cross-validate --keep", "collect", "notebooks", "data fetch"),
 ]
 
 
