@@ -24,6 +24,8 @@ from .locks import locked, share_work
 
 #: A part that nobody has written to for so long, in seconds, is not going to be finished.
 ABANDONED = 24 * 3600
+#: How long to wait, in seconds, for another program that has a file open on Windows.
+PATIENCE = 5.0
 _PART = re.compile(r"\..*\.([0-9a-f]{8})-(\d+)-\d+\.part")
 _WRITABLE = "the path of a file that can be written"
 _UNCHANGED = "that of the saved values: the file was changed, or is damaged"
@@ -47,31 +49,31 @@ def atomic_write(path: str | os.PathLike):
     Raises :class:`FileError` for a path that cannot be written to, and if the writing fails.
     """
     target, stream = _target(path)
-    beside = Path(tempfile.gettempdir() if stream else target.parent) / _part_name(target)
     try:
-        if not stream:
+        if stream:
+            number, name = tempfile.mkstemp(suffix=".part")
+            os.close(number)
+            beside = Path(name)
+        else:
+            beside = part_beside(target)
             target.parent.mkdir(parents=True, exist_ok=True)
-            _sweep(target.parent)
-        beside.touch()
-        mode = beside.stat().st_mode if stream or not target.exists() else target.stat().st_mode
-    except OSError as error:
-        raise FileError("path", f"{str(path)!r} ({_why(error)})", _WRITABLE) from None
+            sweep_parts(target.parent)
+            beside.touch()
+        mode = target.stat().st_mode if target.exists() else beside.stat().st_mode
+    except (OSError, ValueError) as error:
+        raise FileError("path", f"{str(path)!r} ({reason_of(error)})", _WRITABLE) from None
     try:
         yield beside
         if stream:
             _copy_to_stream(beside, target)
         else:
-            beside.chmod(stat.S_IMODE(mode))  # safetensors would leave it to its owner alone
             _flush_to_disk(beside)
-            os.replace(beside, target)
+            beside.chmod(stat.S_IMODE(mode))  # safetensors would leave it to its owner alone
+            _replace(target, beside)
     except (FileError, BrokenPipeError):  # nobody reads a pipe any more
         raise
-    except PermissionError as error:
-        held = sys.platform == "win32" and target.exists()
-        why = "another program has it open" if held else _why(error)
-        raise FileError(f"{target}: not written: {why}") from error
     except OSError as error:
-        raise FileError(f"{target}: not written: {_why(error)}") from error
+        raise FileError(f"{target}: not written: {reason_of(error)}") from error
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
@@ -89,7 +91,9 @@ class _TriedError(Exception):
 
 def is_stream(path: str | os.PathLike) -> bool:
     """Whether :func:`atomic_write` takes ``path`` for a stream, such as /dev/stdout."""
-    return _target(path)[1]
+    with suppress(FileError):
+        return _target(path)[1]
+    return False
 
 
 def _target(path: str | os.PathLike) -> tuple[Path, bool]:
@@ -101,8 +105,8 @@ def _target(path: str | os.PathLike) -> tuple[Path, bool]:
         target = Path(path)
         for _ in range(40):  # as many links as Linux follows
             folder = os.path.realpath(target.parent)
-            if folder in (f"/proc/{os.getpid()}/fd", "/dev/fd") and target.name.isdigit():
-                return Path(folder, target.name), True
+            if _is_own_file(own := Path(folder, target.name)):
+                return own, True
             if not target.is_symlink():
                 break
             target = target.parent / target.readlink()
@@ -115,16 +119,19 @@ def _target(path: str | os.PathLike) -> tuple[Path, bool]:
         else:
             return target, stream
     except (OSError, TypeError, ValueError) as error:
-        wrong = f"{str(path)!r} ({_why(error)})"
+        wrong = f"{str(path)!r} ({reason_of(error)})"
     raise FileError("path", wrong, _WRITABLE)
 
 
-def _part_name(target: Path) -> str:
-    """A name of this process' and thread's own, short enough if that of ``target`` is."""
+def part_beside(target: Path) -> Path:
+    """Where this process and thread alone makes a file or folder that will become ``target``.
+
+    Its name is short enough for the system if that of ``target`` is.
+    """
     own = f".{_machine()}-{os.getpid()}-{threading.get_ident()}.part"
     name = target.name.encode()
     kept = name if len(name) > 255 else name[: 254 - len(own)]  # one too long is refused as it is
-    return f".{kept.decode(errors='ignore')}{own}"
+    return target.with_name(f".{kept.decode(errors='ignore')}{own}")
 
 
 def _machine() -> str:
@@ -135,20 +142,30 @@ def _machine() -> str:
     return hashlib.sha256(f"{platform.node()} {space}".encode()).hexdigest()[:8]
 
 
-def _sweep(folder: Path) -> None:
-    """Remove parts in a folder whose processes are gone, or that are abandoned."""
+def sweep_parts(folder: Path) -> None:
+    """Remove parts in a folder whose processes are gone; of other machines, abandoned ones."""
     with suppress(OSError):
         for entry in os.scandir(folder):
             if part := _PART.fullmatch(entry.name):
-                gone = part[1] == _machine() and not _is_running(int(part[2]))
-                if gone or time.time() - entry.stat().st_mtime > ABANDONED:
-                    os.unlink(entry)
+                running = _is_running(int(part[2])) if part[1] == _machine() else None
+                if running is None:
+                    running = time.time() - entry.stat().st_mtime < ABANDONED
+                if not running:
+                    remove(Path(entry))
 
 
-def _is_running(process: int) -> bool:
-    """Whether a process of this machine runs; on Windows, where asking would end it, always."""
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool | None:
+    """Whether a process of this machine runs. None on Windows, where asking would end it."""
     if sys.platform == "win32":
-        return True
+        return None
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
@@ -164,16 +181,35 @@ def _flush_to_disk(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def _replace(target: Path, by: Path) -> None:
+    """Rename a part; on Windows, where a file that somebody reads cannot be replaced, patiently."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            os.replace(by, target)
+            return
+        except PermissionError:
+            if sys.platform != "win32" or not target.exists():
+                raise
+            if time.monotonic() > end:
+                raise FileError(f"{target}: not written: another program has it open") from None
+            time.sleep(0.05)
+
+
 def _copy_to_stream(source: Path, stream: Path) -> None:
-    own = str(stream.parent) != "/dev" and stream.name.isdigit()
-    for output in (sys.stdout, sys.stderr):
+    for output in filter(None, (sys.stdout, sys.stderr)):
         output.flush()
-    to = os.dup(int(stream.name)) if own else stream
+    to = os.dup(int(stream.name)) if _is_own_file(stream) else stream
     with open(source, "rb") as file, open(to, "wb") as out:
         shutil.copyfileobj(file, out)
 
 
-def _why(error: BaseException) -> str:
+def _is_own_file(path: Path) -> bool:
+    """Whether ``path`` names an open file of this process by its number."""
+    return str(path.parent) in (f"/proc/{os.getpid()}/fd", "/dev/fd") and path.name.isdigit()
+
+
+def reason_of(error: BaseException) -> str:
     """The system's words for an error, if it is one of the system's."""
     number = getattr(error, "errno", None)
     return os.strerror(number) if number else in_line(error)
@@ -194,9 +230,8 @@ def write_tensors(
         try:
             save_file(tensors, beside, {"bmnas": text, "sha256": _text_hash(text)})
         except SafetensorError as error:  # of the system's, whose number it says
-            number = re.search(r"os error (\d+)", str(error))
-            why = os.strerror(int(number[1])) if number else in_line(error)
-            raise OSError(why) from None
+            number = os.name == "posix" and re.search(r"os error (\d+)", str(error))
+            raise OSError(os.strerror(int(number[1])) if number else in_line(error)) from None
 
 
 def read_tensors(

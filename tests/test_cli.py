@@ -420,7 +420,7 @@ def test_cross_validate_writes_its_table_and_goes_on_from_kept_folds(tiny_regist
     assert rows[0][:6] == ["task", "metric", "folds", "repeats", "network", "mean"]
     assert {row[4] for row in rows[1:]} == {"BM-NAS", "logistic regression"}
     assert [row[:4] for row in rows[1:]] == [["tiny", "accuracy", "2", "1"]] * 2
-    kept = sorted(os.listdir("folds"))
+    kept = sorted(path.name for path in Path("folds").glob("*.safetensors"))
     assert kept == ["repeat_0_fold_0.safetensors", "repeat_0_fold_1.safetensors"]
     assert bmnas(*words).output == done.output
     assert "folds: found 97; allowed: " in bmnas_fails("cross-validate", "tiny", "--folds", 97)

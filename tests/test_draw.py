@@ -1,10 +1,12 @@
 """draw: any legal genotype becomes a legible, safe and reproducible picture; so do searches."""
 
 import io
+import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections import Counter
 from dataclasses import replace
 from functools import cache
@@ -235,6 +237,17 @@ def test_save_writes_svg_png_and_pdf(tmp_path):
     assert drawn.save(tmp_path / "a.PNG").read_bytes().startswith(b"\x89PNG")
     assert drawn.save(str(tmp_path / "a.pdf")).read_bytes().startswith(b"%PDF")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.PNG", "a.pdf", "new"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX files")
+def test_a_picture_goes_to_a_pipe_as_svg(tmp_path):
+    drawn, found = draw(TWO), []
+    os.mkfifo(tmp_path / "pipe")
+    reader = threading.Thread(target=lambda: found.append((tmp_path / "pipe").read_text("utf-8")))
+    reader.start()
+    drawn.save(tmp_path / "pipe")
+    reader.join(10)
+    assert found == [drawn.svg]
 
 
 def test_without_dot_png_is_refused_and_nothing_is_written(tmp_path, monkeypatch):

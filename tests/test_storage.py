@@ -30,6 +30,7 @@ from bmnas_core.storage import (
     read_tensors,
     write_tensors,
 )
+from bmnas_core.tasks.files import cached_folder
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX files")
 
@@ -179,6 +180,37 @@ def test_parts_of_processes_that_are_gone_are_swept_and_those_of_this_one_are_no
 
 
 @posix
+def test_a_pipe_with_a_number_for_its_name_is_no_open_file(tmp_path):
+    found = []
+    os.mkfifo(tmp_path / "2")
+    reader = threading.Thread(target=lambda: found.append((tmp_path / "2").read_text()))
+    reader.start()
+    write(tmp_path / "2")
+    reader.join(10)
+    assert found == ["new"]
+
+
+def test_a_folder_of_the_cache_is_made_once_and_its_parts_are_swept(tmp_path, monkeypatch):
+    monkeypatch.setenv("BMNAS_CACHE", str(tmp_path))
+    made = cached_folder("made", make_folder)
+    half = tmp_path / "made" / ".made.0123abcd-1-1.part"
+    half.mkdir(), (half / "file").write_text("half")
+    os.utime(half, (0, 0))
+    assert cached_folder("made", make_folder) == made and (made / "file").read_text() == "whole"
+    other = cached_folder("made", make_folder, "other")
+    assert sorted(os.listdir(tmp_path / "made")) == sorted([made.name, other.name])
+    with pytest.raises(FileError, match="made-.*: not written: No such file or directory$"):
+        cached_folder("made", make_folder, "gone")
+    assert len(os.listdir(tmp_path / "made")) == 2
+
+
+def make_folder(folder: Path, text: str = "whole") -> None:
+    if text == "gone":
+        folder.rmdir()
+    (folder / "file").write_text(text)
+
+
+@posix
 @pytest.mark.slow
 def test_parts_of_killed_processes_are_swept_and_those_of_running_ones_are_not(tmp_path):
     code = """
@@ -265,8 +297,9 @@ for name in ("text", "tensors"):
 
 
 ON_DISK = """
-import json, os, sys
+import json, os, sys, threading
 import torch
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from click.testing import CliRunner
 from typer.main import get_command
@@ -274,8 +307,9 @@ import bmnas_core as bm
 from bmnas_core.cli.app import app
 from bmnas_core.backbones.paper.checkpoints import save_checkpoint
 from bmnas_core.benchmark import tabulate
+from bmnas_core.experiments import save_run
 from bmnas_core.storage import write_tensors
-from bmnas_core.tasks import TASKS
+from bmnas_core.tasks import TASKS, files
 from tiny import SETTINGS, tiny_task
 from dataclasses import replace
 
@@ -304,6 +338,24 @@ for name, call in python.items():
         found[name] = 0, "", os.listdir(disk)
     except BaseException as error:
         found[name] = type(error).__name__, str(error), os.listdir(disk)
+result = {"task": "tiny", "rule": "sum", "seed": 0, "device": "cpu", "metric": "accuracy",
+          "test": 0.5, "params": 9, "search_seconds": 1.0, "train_seconds": 1.0, "baselines": {}}
+save_run(home / "run", result=result, genotype=genotype)
+
+
+class Server(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200), self.send_header("Content-Length", "100000"), self.end_headers()
+        self.wfile.write(bytes(100_000))
+
+    def log_message(self, *words):
+        pass
+
+
+server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+files.URLS = dict.fromkeys(files.URLS, f"http://127.0.0.1:{server.server_port}/")
+os.environ["BMNAS_DATA"] = str(disk / "data")
 genotype.save(home / "g.json"), bm.save_network(net, home / "net.safetensors")
 commands = {
     "draw": ["draw", home / "g.json", "-o", disk / "g.svg"],
@@ -319,17 +371,20 @@ commands = {
                        "logistic regression", "-o", disk / "t.csv"],
     "cross-validate --keep": ["cross-validate", "tiny", "--folds", 2, "--baseline",
                               "logistic regression", "-o", home / "t.csv", "--keep", disk],
+    "collect": ["collect", home / "run", "-o", disk / "c.csv"],
     "notebooks": ["notebooks", disk],
+    "data fetch": ["data", "fetch", "avmnist"],
 }
 for name, words in commands.items():
     done = CliRunner().invoke(get_command(app), [*map(str, words)])
-    found[name] = done.exit_code, done.stderr, os.listdir(disk)
+    left = [str(path) for path in disk.rglob("*") if path.is_file()]
+    found[name] = done.exit_code, done.stderr, [os.path.basename(path) for path in left]
 print(json.dumps(found))
 """
 WRITERS = ["network", "history", "page", "genotype", "picture", "tensors", "weights", "parquet"]
 COMMANDS = [
     *("draw", "export --source", "export", "backbone", "baselines", "tabulate", "benchmark"),
-    *("cross-validate", "cross-validate --keep", "notebooks"),
+    *("cross-validate", "cross-validate --keep", "collect", "notebooks", "data fetch"),
 ]
 
 
@@ -550,6 +605,18 @@ def test_a_table_that_is_deleted_meanwhile_is_written_anew(tmp_path):
     (tmp_path / "t.csv").unlink()
     table.add([{"a": 2}])
     assert (tmp_path / "t.csv").read_text() == "a\n1\n2\n"
+
+
+def test_a_tables_folder_that_vanishes_meanwhile_is_made_again_and_no_row_is_lost(tmp_path):
+    path = tmp_path / "folder" / "t.csv"
+
+    def compute(run):
+        if run["a"] == 2:
+            shutil.rmtree(path.parent)
+        return [run]
+
+    ResumableTable(path, ["a"]).fill([{"a": k} for k in range(4)], compute, "runs")
+    assert path.read_text() == "a\n0\n1\n2\n3\n"
 
 
 def test_threads_that_fill_one_table_lose_and_double_no_row(tmp_path):

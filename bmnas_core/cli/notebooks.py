@@ -11,6 +11,7 @@ from .. import experiments
 from ..draw import draw as draw_genotype
 from ..errors import BmnasError
 from ..genotype import Genotype, GenotypeError, read_text
+from ..storage import is_stream
 from .common import out_option, pairs, repeated, table
 
 Notebook = Annotated[Path, Argument(metavar="NOTEBOOK", help="An .ipynb file.")]
@@ -101,4 +102,4 @@ def draw(
     path = out or genotype.with_suffix(".svg")
     if path.exists() and path.samefile(genotype):
         raise BmnasError("picture", f"{path}, the genotype's own file", "-o another one")
-    typer.echo(picture.save(path))
+    typer.echo(picture.save(path), err=is_stream(path))

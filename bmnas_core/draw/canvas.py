@@ -17,7 +17,7 @@ from unicodedata import east_asian_width
 from xml.etree import ElementTree
 
 from ..errors import BmnasError
-from ..storage import atomic_write
+from ..storage import atomic_write, is_stream
 
 #: Border and fill of each modality in order, then again from the start. Borders are dark enough to
 #: be text and were picked so that, to readers with any of the common kinds of colour blindness, the
@@ -73,12 +73,12 @@ class Picture:
     def save(self, path: str | os.PathLike) -> Path:
         """Write the picture to ``path``, whole or not at all, and create its folder if needed.
 
-        ``.svg`` is written as it is; ``.png`` (192 dots per inch) and ``.pdf`` are made by
-        graphviz's ``dot`` program. Raises :class:`DrawError` for another suffix, or if ``dot`` is
-        needed and is missing or fails.
+        ``.svg`` is written as it is, also to a stream such as /dev/stdout; ``.png`` (192 dots per
+        inch) and ``.pdf`` are made by graphviz's ``dot`` program. Raises :class:`DrawError` for
+        another suffix, or if ``dot`` is needed and is missing or fails.
         """
         path = Path(path)
-        suffix = path.suffix.lower()
+        suffix = ".svg" if is_stream(path) else path.suffix.lower()
         if suffix not in (".svg", ".png", ".pdf"):
             raise DrawError(f"picture {path}", f"suffix {suffix!r}", "'.svg', '.png', '.pdf'")
         data = self.svg.encode()

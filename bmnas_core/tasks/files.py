@@ -7,7 +7,6 @@ import sys
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -16,10 +15,10 @@ from tempfile import TemporaryDirectory
 from types import ModuleType
 from zipfile import ZipFile
 
-from ..errors import BmnasError, in_line
+from ..errors import BmnasError, FileError, in_line
 from ..progress import progress_bar
 from ..registry import Registry
-from ..storage import atomic_write
+from ..storage import atomic_write, part_beside, reason_of, remove, sweep_parts
 from .inputs import DataError, DataWarning
 
 PACKAGE = Path(__file__).parents[1]
@@ -70,19 +69,26 @@ def package(name: str) -> ModuleType:
 def cached_folder(name: str, make: Callable[..., None], *arguments) -> Path:
     """A folder in the cache, filled by ``make(folder, *arguments)`` unless it is there already.
 
-    It is made anew if the source of ``make``'s module or the arguments change.
+    It is made anew if the source of ``make``'s module or the arguments change. Raises FileError if
+    it cannot be written.
     """
     digest = hashlib.sha256(Path(sys.modules[make.__module__].__file__).read_bytes())
     digest.update(repr(arguments).encode())
     folder = cache_folder() / "made" / f"{name}-{digest.hexdigest()[:12]}"
-    if not folder.is_dir():
+    if folder.is_dir():
+        return folder
+    unfinished = part_beside(folder)
+    try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        place = ".part", f".{folder.name}.", folder.parent
-        with TemporaryDirectory(*place, ignore_cleanup_errors=True) as unfinished:
-            make(Path(unfinished), *arguments)
-            Path(unfinished).chmod(0o755)
-            with suppress(OSError):  # another process was first
-                Path(unfinished).rename(folder)
+        sweep_parts(folder.parent)
+        unfinished.mkdir()
+        make(unfinished, *arguments)
+        unfinished.rename(folder)
+    except OSError as error:
+        if not folder.is_dir():  # else another process was first
+            raise FileError(f"{folder}: not written: {reason_of(error)}") from error
+    finally:
+        remove(unfinished)
     return folder
 
 

@@ -6,6 +6,7 @@ the words of the plot, and two in either. Sometimes a genre does not show where 
 where it should not.
 """
 
+import io
 import json
 import re
 from math import cos, pi, sin
@@ -98,7 +99,8 @@ def make(folder: Path) -> None:
     ids = [f"{i:07d}" for i in random.choice(1_000_000, n, replace=False)]
     vectors = _word_vectors()
     plots = [_plot(film, np.random.default_rng([1, i])) for i, film in enumerate(genres)]
-    with h5py.File(folder / "multimodal_imdb.hdf5", "w") as file:
+    content = io.BytesIO()  # HDF5 itself crashes where a disk is full
+    with h5py.File(content, "w") as file:
         storage = {"chunks": (1, 3, HEIGHT, WIDTH), "compression": "gzip"}
         posters = file.create_dataset("images", (n, 3, HEIGHT, WIDTH), "int32", **storage)
         for i, film in enumerate(genres):
@@ -125,6 +127,7 @@ def make(folder: Path) -> None:
             for source in sorted(AXES)
         ]
         file.attrs["split"] = np.array(rows, kinds)  # as Fuel stores it
+    (folder / "multimodal_imdb.hdf5").write_bytes(content.getvalue())
     split = {split: ids[start:stop] for split, (start, stop) in places.items()}
     (folder / "split.json").write_text(json.dumps(split), "utf-8")
     (folder / "plots.json").write_text(
