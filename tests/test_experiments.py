@@ -1,3 +1,4 @@
+import json
 import math
 import subprocess
 import sys
@@ -81,6 +82,172 @@ def test_a_parameter_without_a_plain_value_is_refused_with_its_line(tmp_path, li
     path = write_notebook(tmp_path / "nb.ipynb", parameters=f"seed = 0\n{line}\n")
     with pytest.raises(NotebookError, match="parameters cell, line 2: found .*; allowed: 'name ="):
         notebook_parameters(path)
+
+
+@pytest.mark.parametrize(
+    "line, default, help",
+    [
+        ("lr = 0.1  # as published: lr=0.001", 0.1, "as published: lr=0.001"),
+        ('url = "https://host/?a=b"  # where', "https://host/?a=b", "where"),
+        ("colour = '#eee'  # not #fff", "#eee", "not #fff"),
+        ('text = """a # b\nc = d"""  # e', "a # b\nc = d", "e"),
+        ("a = (\n    1,  # one\n    2,  # two\n)  # both", [1, 2], "both"),
+        ("a = [  # in the first line\n    1,\n]", [1], "in the first line"),
+        ("a: int = 3  # epochs", 3, "epochs"),
+        ("a: dict[str, int] = {}  # sizes", {}, "sizes"),
+        ("a: 'list[int] | None' = None", None, ""),
+        ("a = 3  # type: int", 3, ""),
+        ("a = 3  # type: int  # epochs", 3, "epochs"),
+        ("a = {}  # type: Dict[str, int] sizes", {}, "sizes"),
+        ("a = None  # type: int | None of rows", None, "of rows"),
+        ("a = 'x'  # type: of the network", "x", "type: of the network"),
+        ("a = -1; b = 2  # both", -1, "both"),
+        ("a = 1  # \x1b[31mred\x07", 1, "[31mred"),
+        ("a = r'\\d'  # pattern", "\\d", "pattern"),
+        ("a = '\\d'  # pattern", "\\d", "pattern"),
+        ("if True:\n    pass\nimport os\na = 1", 1, ""),
+        ("a = 1\r\nb = 2  # of b", 1, ""),
+    ],
+)
+def test_a_line_of_parameters_is_read_as_python_reads_it(tmp_path, recwarn, line, default, help):
+    path = write_notebook(tmp_path / "nb.ipynb", parameters=line)
+    first = next(iter(notebook_parameters(path).values()))
+    assert (first.default, first.help) == (default, help)
+    assert not recwarn.list
+
+
+def test_a_name_that_stands_twice_is_refused_and_so_are_two_cells(tmp_path):
+    path = write_notebook(tmp_path / "nb.ipynb", parameters="seed = 0\nlr = 1\nseed = 2")
+    with pytest.raises(NotebookError, match="cell, line 3: found seed twice; allowed: each name o"):
+        notebook_parameters(path)
+    write_notebook(path, "x = 1")
+    edit(path, lambda nb: nb["cells"][2]["metadata"].update(tags=["parameters"]))
+    with pytest.raises(NotebookError, match="found 2 cells tagged 'parameters'; allowed: one"):
+        notebook_parameters(path)
+
+
+@pytest.mark.parametrize(
+    "source", ["a = " + "[" * 5000, "a = '\0'", "a = 'x", "a = '\ud800'", "a = " + "-" * 9999 + "1"]
+)
+def test_no_text_in_the_parameters_cell_breaks_its_reader(tmp_path, source):
+    path = write_notebook(tmp_path / "nb.ipynb", parameters="a = 1")
+    edit(path, lambda nb: nb["cells"][1].update(source=source))
+    with pytest.raises(NotebookError, match="nb.ipynb: parameters cell.*: found .*; allowed: "):
+        notebook_parameters(path)
+
+
+def edit(path, change):
+    """Change the JSON of a notebook."""
+    nb = json.loads(path.read_text())
+    change(nb)
+    path.write_text(json.dumps(nb))
+
+
+def as_format_3(nb):
+    cells = [
+        {"cell_type": c["cell_type"], "metadata": c["metadata"], "source": c["source"]}
+        if c["cell_type"] == "markdown"
+        else {
+            "cell_type": "code",
+            "language": "python",
+            "collapsed": False,
+            "metadata": c["metadata"],
+            "input": c["source"],
+            "outputs": [],
+        }
+        for c in nb["cells"]
+    ]
+    nb.clear()
+    sheets = [{"cells": cells, "metadata": {}}]
+    nb.update(metadata={"name": ""}, nbformat=3, nbformat_minor=0, worksheets=sheets)
+
+
+def without_ids(nb):
+    for cell in nb["cells"]:
+        del cell["id"]
+
+
+def with_one_id(nb):
+    for cell in nb["cells"]:
+        cell["id"] = "same"
+
+
+CHANGES = {
+    "format 3": as_format_3,
+    "cell ids in 4.4": lambda nb: nb.update(nbformat_minor=4),
+    "a later minor version": lambda nb: nb.update(nbformat_minor=9),
+    "no cell ids": without_ids,
+    "one id for all cells": with_one_id,
+    "no kernelspec": lambda nb: nb.update(metadata={}),
+    "a kernelspec with a name only": lambda nb: nb.update(metadata={"kernelspec": {"name": "me"}}),
+    "an older Python": lambda nb: nb.update(metadata={"language_info": {"name": "python2"}}),
+    "IPython": lambda nb: nb.update(metadata={"language_info": {"name": "ipython"}}),
+    "lines of a cell": lambda nb: nb["cells"][1].update(source=PARAMETERS.splitlines(True)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_notebooks_are_read_in_the_formats_that_people_have(notebook, recwarn, caplog, change):
+    edit(notebook, change)
+    assert list(notebook_parameters(notebook)) == NAMES
+    assert not recwarn.list and not caplog.records
+
+
+@pytest.mark.notebook
+@pytest.mark.slow
+def test_a_notebook_of_format_3_with_a_byte_order_mark_and_a_suffix_in_capitals_runs(tmp_path):
+    path = write_notebook(tmp_path / "nb.ipynb", "print(seed)")
+    edit(path, as_format_3)
+    old = tmp_path / "OLD.IPYNB"
+    old.write_text(path.read_text(), encoding="utf-8-sig")
+    out = run(old, {"seed": 5}, tmp_path / "out", progress=False)
+    assert visible(out) == ["OLD.IPYNB", "OLD.html", "run.json"]
+    executed = nbformat.read(out / "OLD.IPYNB", as_version=4)
+    assert executed.cells[-1].outputs[0].text == "5\n"
+    again = run(out / "OLD.IPYNB", out=tmp_path / "again", progress=False)  # with the defaults
+    executed = nbformat.read(again / "OLD.IPYNB", as_version=4)
+    assert executed.cells[-1].outputs[0].text == "0\n"
+
+
+@pytest.mark.parametrize(
+    "metadata, language",
+    [
+        ({"kernelspec": {"name": "ir", "display_name": "R", "language": "R"}}, "R"),
+        ({"language_info": {"name": "julia"}}, "julia"),
+        ({"kernelspec": {"name": "julia-1.9", "display_name": "Julia"}}, "julia-1.9"),
+        ({"kernelspec": {"name": "ir"}}, "ir"),
+        ({"kernelspec": {"language": "python"}, "language_info": {"name": "sage"}}, "sage"),
+    ],
+)
+def test_a_notebook_of_another_language_is_refused(notebook, metadata, language):
+    edit(notebook, lambda nb: nb.update(metadata=metadata))
+    with pytest.raises(NotebookError, match=f"found a notebook in '{language}'; allowed: one in P"):
+        notebook_parameters(notebook)
+
+
+def test_a_notebook_of_format_3_in_another_language_is_refused(notebook):
+    edit(notebook, as_format_3)
+    edit(notebook, lambda nb: nb["worksheets"][0]["cells"][1].update(language="ruby"))
+    with pytest.raises(NotebookError, match="found a notebook in 'ruby'"):
+        notebook_parameters(notebook)
+
+
+def test_a_key_that_stands_twice_is_refused(notebook):
+    text = notebook.read_text()
+    notebook.write_text(text.replace('"cells"', '"cells": [], "cells"', 1))
+    with pytest.raises(NotebookError, match=r"no notebook \(ValueError: key 'cells' twice\)"):
+        notebook_parameters(notebook)
+    notebook.write_text(text)
+    for twice in ('{"a": 1, "a": 2}', "{'a': 1, 'a': 2}", '{"b": {"a": 1, "a": 2}}'):
+        with pytest.raises(ParameterError, match="parameter options: found .*; allowed: a dict"):
+            parse_parameters(notebook, [("options", twice)])
+
+
+@pytest.mark.parametrize("metadata", [[], 3, {"kernelspec": []}, {"kernelspec": {"language": 3}}])
+def test_metadata_of_other_types_is_no_notebook(notebook, metadata):
+    edit(notebook, lambda nb: nb.update(metadata=metadata))
+    with pytest.raises(NotebookError, match="found no notebook "):
+        notebook_parameters(notebook)
 
 
 def test_a_parameters_cell_that_is_not_python_is_refused(tmp_path):

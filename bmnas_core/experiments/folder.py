@@ -12,13 +12,10 @@ from pathlib import Path
 from ..config import __version__
 from ..errors import BmnasError, FileError, quoted
 from ..storage import atomic_write
-from .results import RESULT_FILES, RUN_FILE
-from .results import RUN_FORMAT as FORMAT
+from .results import RESULT_FILES, RUN_FILE, RUN_FORMAT
 
 #: What a run that is resumed must have in common with the one that was broken off.
 SAME = ("notebook", "notebook_sha256", "version", "parameters")
-#: What :meth:`RunFolder.end` may say of a run. One that was killed says "running" for ever.
-STATUSES = ("done", "failed", "out of time", "interrupted")
 #: What stands for the status where ``run.json`` cannot be read.
 DAMAGED = "unreadable"
 
@@ -32,8 +29,9 @@ class RunFolder:
 
     ``run.json`` says what runs and how it ended: ``notebook`` (its name), ``notebook_sha256`` (of
     its cells, see :func:`~bmnas_core.experiments.parameters.notebook_hash`), ``parameters`` (all
-    but ``out``), ``version`` (the kit's), ``status`` ("running" or one of :data:`STATUSES`),
-    ``error`` (a line, or null), ``started`` (ISO 8601) and ``seconds`` (null until its end).
+    but ``out``), ``version`` (the kit's), ``status`` (one of
+    :data:`~bmnas_core.experiments.results.STATUSES`), ``error`` (a line, or null), ``started``
+    (ISO 8601) and ``seconds`` (null until its end).
 
     ``state`` is where searches and the like keep what they need to go on. ``earlier`` keeps the
     result of the run before until this one is done. It moves there before this one begins, by
@@ -43,7 +41,7 @@ class RunFolder:
     def __init__(self, path: Path, notebook: str, sha256: str, parameters: dict):
         self.path, self.state, self.earlier = path, path / "state", path / "earlier"
         self.about = {
-            "format": FORMAT,
+            "format": RUN_FORMAT,
             "notebook": notebook,
             "notebook_sha256": sha256,
             "parameters": parameters,
@@ -104,7 +102,7 @@ class RunFolder:
 
     def _difference(self, before: dict) -> str:
         if before["status"] == DAMAGED:
-            return f"an {DAMAGED} run.json"
+            return f"an {DAMAGED} {RUN_FILE}"
         for name in SAME:
             mine, other = self.about[name], before.get(name)
             if as_text(mine) == as_text(other):
@@ -119,7 +117,7 @@ class RunFolder:
     def _take_back(self) -> None:
         moving = self.path / ".earlier"
         if moving.is_dir():
-            for file in sorted(moving.iterdir(), key=lambda file: file.name == "run.json"):
+            for file in sorted(moving.iterdir(), key=lambda file: file.name == RUN_FILE):
                 os.replace(file, self.path / file.name)
             moving.rmdir()
 
@@ -151,7 +149,11 @@ class RunFolder:
             return None
         except (OSError, ValueError, RecursionError):
             found = None
-        if not isinstance(found, dict) or found.get("format") != FORMAT or "status" not in found:
+        if (
+            not isinstance(found, dict)
+            or found.get("format") != RUN_FORMAT
+            or "status" not in found
+        ):
             found = {"status": DAMAGED}
         return found
 

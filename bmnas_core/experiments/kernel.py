@@ -18,6 +18,8 @@ from . import kernel_main
 #: The shell of a guard: as soon as the process that started it is gone, however it went, this
 #: ends the kernel, whatever it is busy with, and all that it started, and clears the sockets away.
 GUARD = 'read -r _; kill -9 "-$1"; rm -rf -- "$2"'
+#: The bytes of its log that may be read for its last line.
+LOG_TAIL = 10_000
 #: The seconds that a kernel has to end by itself when its notebook is interrupted.
 GRACE = 2.0
 
@@ -38,7 +40,7 @@ def kernel_manager(environment: Mapping[str, str]):
     from jupyter_client.kernelspec import KernelSpecManager
     from traitlets import default
 
-    folder, log, kernels, guards = socket_folder(), tempfile.TemporaryFile(), [], []
+    folder, kernels, guards = socket_folder(), [], []
 
     class Kernel(AsyncKernelManager):
         #: How the last kernel ended by itself, in words; nothing if it did not.
@@ -107,12 +109,13 @@ def kernel_manager(environment: Mapping[str, str]):
         async def cleanup_resources(self, restart=False):
             process = getattr(self.provisioner, "process", None)
             if process and process.poll() is not None:
-                log.seek(0)
+                log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL))
                 Kernel.ended = how_it_ended(process.returncode, log.read())
             await super().cleanup_resources(restart)
 
     try:
-        yield Kernel
+        with tempfile.TemporaryFile() as log:
+            yield Kernel
     finally:
         for kernel in kernels:  # those that were interrupted while they started
             process = getattr(kernel.provisioner, "process", None)
@@ -122,7 +125,6 @@ def kernel_manager(environment: Mapping[str, str]):
         for guard in guards:
             guard.stdin.close()
             guard.wait()
-        log.close()
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
 

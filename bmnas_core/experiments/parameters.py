@@ -141,7 +141,7 @@ def _plain(node: ast.expr) -> object:
 
 #: A type in a comment: ``# type: list[int]``, before the help itself.
 TYPE_COMMENT = re.compile(
-    r"type:\s*{0}(?:\s*\|\s*{0})*(?=[\s#]|$)[\s#]*".format(
+    r"^type:\s*{0}(?:\s*\|\s*{0})*(?=[\s#]|$)[\s#]*".format(
         r"(?:ignore|bool|int|float|str|list|dict|tuple|(?:typing\.)?[A-Z]\w*)(?:\[[^#]*\])?"
     )
 )
@@ -155,7 +155,8 @@ def _help(line: ast.stmt, source: str) -> str:
             if token.type == tokenize.COMMENT:
                 comments[token.start[0]] = token.string.lstrip("#").strip()
     text = comments.get(line.end_lineno) or comments.get(line.lineno) or ""
-    return "".join(c if c.isprintable() else " " for c in TYPE_COMMENT.sub("", text, count=1))
+    text = TYPE_COMMENT.sub("", text, count=1)
+    return "".join(c if c.isprintable() else " " for c in text).strip()
 
 
 def parse_parameters(

@@ -100,7 +100,7 @@ def run(
     folder = RunFolder(out, notebook.name, notebook_hash(nb), every)
     if "out" in known:
         values["out"] = str(out)
-    executed, error = out / notebook.name, None
+    executed, error, kernel = out / notebook.name, None, None
     with _signals() as signals, locked(out):
         if not folder.begin(resume=resume):
             if executed.exists() and not executed.with_suffix(".html").exists():
@@ -123,7 +123,7 @@ def run(
         signals.held = True
         late = deadline is not None and time.monotonic() >= deadline
         limits = timeout, time_limit if late else None
-        status, line = _ending(error, notebook, nb, kernel.ended, *limits)
+        status, line = _ending(error, notebook, nb, getattr(kernel, "ended", ""), *limits)
         notes = [line, *_kept(folder, nb, executed, status, line)]
         signals.held = False
         with suppress(KeyboardInterrupt):
