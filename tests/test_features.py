@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -162,8 +163,8 @@ def test_items_that_cannot_be_read_have_the_shapes_of_the_others(tmp_path, monke
 def test_a_change_of_whatever_produces_the_features_changes_their_hash(change):
     task = tiny_task()
     first = task.modalities[0]
-    before, L, values = FeatureBank(task).source_hash, None, dict(vars(first))
-    values = {k: v for k, v in values.items() if not k.startswith("_")}
+    before, L = FeatureBank(task).source_hash, None
+    values = {field.name: getattr(first, field.name) for field in fields(first)}
     if change == "weights":
         with torch.no_grad():
             first.backbone.layers[1].bias[0] += 1e-6
