@@ -210,7 +210,8 @@ class Collection:
         return f"{self._title}\n{self.summary.to_string(index=False, na_rep='–')}"
 
     def _repr_html_(self) -> str:
-        table = self.summary.to_html(index=False, na_rep="–", float_format="{:.4g}".format)
+        table = self.summary.dropna(axis="columns", how="all")
+        table = table.to_html(index=False, na_rep="–", float_format="{:.4g}".format)
         return f"<p>{escape(self._title)}</p>{table}"
 
     @property
