@@ -21,8 +21,10 @@ from ..storage import atomic_write
 from .results import (
     LEARNED,
     RUN_FILE,
+    SWEEP_FILE,
     ResultError,
     known_metric,
+    load_planned,
     load_result,
     load_run,
     networks,
@@ -103,7 +105,8 @@ class Collection:
     def failed(self) -> pd.DataFrame:
         """Runs without a result: ``folder``, ``status``, ``error``, ``notebook``, ``parameters``.
 
-        The status is "running", "killed", "failed", "out of time", "interrupted" or "no result".
+        The status is "running", "killed", "failed", "out of time", "interrupted", "no result", or
+        "missing" for a run of a sweep that has not begun.
         """
         import pandas as pd
 
@@ -341,6 +344,16 @@ def _runs_in(place: Path) -> Iterator[Run]:
         inside[:] = sorted(n for n in inside if n not in SKIPPED and not n.startswith("."))
         if {RUN_FILE, "result.json"} & set(files):
             yield _run(Path(folder), "result.json" in files)
+        if SWEEP_FILE in files:
+            yield from _missing(Path(folder))
+
+
+def _missing(folder: Path) -> Iterator[Run]:
+    """The runs of a sweep that have not begun."""
+    for name, record in load_planned(folder).items():
+        place = folder / name
+        if not (place / RUN_FILE).exists() and not (place / "result.json").exists():
+            yield Run(place, None, record, "missing")
 
 
 def _run(folder: Path, has_result: bool) -> Run:
