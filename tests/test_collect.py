@@ -171,6 +171,15 @@ def test_a_run_inside_another_runs_folder_is_found_too(tmp_path):
     assert len(bm.collect(tmp_path).done) == 2
 
 
+def test_a_notebook_that_saves_runs_of_its_own_is_no_run_without_a_result(tmp_path):
+    cover = write_run(tmp_path / "13", parameters={})
+    (cover / "result.json").unlink()
+    assert list(bm.collect(cover).failed["status"]) == ["no result"]
+    write_run(cover / "a")
+    found = bm.collect(tmp_path)
+    assert len(found.done) == 1 and found.failed.empty
+
+
 def test_places_without_runs_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ResultError, match="empty: found no run; allowed: a folder with a result"):

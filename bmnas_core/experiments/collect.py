@@ -252,7 +252,7 @@ def collect(*folders: str | os.PathLike) -> Collection:
 
     found: dict[Path, Run] = {}
     for place in folders:
-        runs = list(_runs_in(Path(place)))
+        runs = _without_covers(list(_runs_in(Path(place))))
         if not runs:
             allowed = "a folder with a result.json, or one that holds such folders"
             raise ResultError(place, "no run", allowed)
@@ -346,6 +346,12 @@ def _runs_in(place: Path) -> Iterator[Run]:
             yield _run(Path(folder), "result.json" in files)
         if SWEEP_FILE in files:
             yield from _missing(Path(folder))
+
+
+def _without_covers(runs: list[Run]) -> list[Run]:
+    """Less those that ended well and have no result but those of the runs in their folders."""
+    inside = {parent for run in runs for parent in run.folder.parents}
+    return [run for run in runs if run.status != "no result" or run.folder not in inside]
 
 
 def _missing(folder: Path) -> Iterator[Run]:
