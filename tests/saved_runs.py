@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import nbformat
+
 from bmnas_core.genotype import CellGenotype, Genotype, StepGenotype
 
 FEATURES = ("Image_1", "Image_2", "Audio_1", "Audio_2")
@@ -54,3 +56,30 @@ def write_run(
         }
         (folder / "run.json").write_text(json.dumps(record))
     return folder
+
+
+#: A cell that saves a result as a run does; its score follows from the seed.
+CELL = f"""
+import os, time
+from pathlib import Path
+import torch
+from bmnas_core.experiments import save_run
+from bmnas_core.genotype import Genotype
+with torch.random.fork_rng():
+    torch.manual_seed(seed)
+    score = float(torch.rand(1, dtype=torch.float64))
+score += float(os.environ.get("NOISE", 0))
+result = {RESULT!r} | {{"seed": seed, "test": score, "search_seconds": time.time()}}
+result["extra"] = {{"losses": [score / 3, 1.0], "note": "as it was", "threads": str(os.environ["OMP_NUM_THREADS"])}}
+save_run(out, result=result, genotype=Genotype.from_json({GENOTYPE.to_json()!r}), parameters={{"seed": seed}})
+"""  # noqa: E501
+
+
+def write_notebook(path: Path) -> Path:
+    """A notebook with parameters and one cell of code, which saves a result."""
+    nb = nbformat.v4.new_notebook()
+    source = 'seed = 0  # of all\nrate = 0.5  # of nothing\nout = "runs/here"'
+    nb.cells = [nbformat.v4.new_code_cell(text) for text in (source, CELL)]
+    nb.cells[0].metadata.tags = ["parameters"]
+    nbformat.write(nb, path)
+    return path

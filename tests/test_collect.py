@@ -3,17 +3,18 @@
 import json
 import math
 import statistics
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
 import pytest
-from saved_runs import RESULT, write_run
+from saved_runs import RESULT, write_notebook, write_run
 from typer.testing import CliRunner
 
 import bmnas_core as bm
 from bmnas_core.cli import app
 from bmnas_core.errors import BmnasError
-from bmnas_core.experiments import ResultError, t_interval
+from bmnas_core.experiments import ResultError, RunError, run, t_interval
 from bmnas_core.experiments.results import LEARNED
 from bmnas_core.locks import locked
 
@@ -158,7 +159,8 @@ def test_folders_are_searched_at_any_depth_but_never_state_earlier_and_hidden_on
 
 def test_a_link_back_does_not_lead_in_a_circle_and_a_folder_named_twice_counts_once(tmp_path):
     write_run(tmp_path / "s" / "a")
-    (tmp_path / "s" / "again").symlink_to(tmp_path / "s", target_is_directory=True)
+    with suppress(OSError):  # Windows may not let us
+        (tmp_path / "s" / "again").symlink_to(tmp_path / "s", target_is_directory=True)
     found = bm.collect(tmp_path / "s", tmp_path / "s" / "a", tmp_path / "s" / "a" / "result.json")
     assert len(found.done) == 1
 
@@ -167,6 +169,15 @@ def test_a_run_inside_another_runs_folder_is_found_too(tmp_path):
     write_run(tmp_path / "outer", parameters={"a": 1}, seed=0)
     write_run(tmp_path / "outer" / "inner", seed=1)
     assert len(bm.collect(tmp_path).done) == 2
+
+
+def test_a_notebook_that_saves_runs_of_its_own_is_no_run_without_a_result(tmp_path):
+    cover = write_run(tmp_path / "13", parameters={})
+    (cover / "result.json").unlink()
+    assert list(bm.collect(cover).failed["status"]) == ["no result"]
+    write_run(cover / "a")
+    found = bm.collect(tmp_path)
+    assert len(found.done) == 1 and found.failed.empty
 
 
 def test_places_without_runs_are_refused(tmp_path):
@@ -211,6 +222,25 @@ def test_runs_without_a_result_are_listed_with_what_is_known(sweep, tmp_path):
     }
     text = bmnas("collect", sweep).stdout
     assert "Runs without a result" in text and "killed" in text and "\x1b" not in text
+
+
+def test_runs_of_a_sweep_that_have_not_begun_are_listed_too(sweep):
+    about = {"notebook": "nb.ipynb", "notebook_sha256": "0" * 64, "parameters": {"seed": 7}}
+    planned = {"format": "bmnas-sweep/1", "specs": [], "runs": {"pair-0": about, "later": about}}
+    (sweep / "sweep.json").write_text(json.dumps(planned))
+    found = bm.collect(sweep)
+    assert len(found.done) == 10
+    (row,) = found.failed.to_dict("records")
+    assert (row["folder"], row["status"]) == (str(sweep / "later"), "missing")
+    assert (row["notebook"], row["parameters"]) == ("nb.ipynb", "seed 7")
+    for wrong, message in (
+        ([], "sweep.json: found .*; allowed: a dict"),
+        ({"runs": 3}, "sweep.json: runs: found 3; allowed: a dict"),
+        ({"runs": {"a": {}}}, r"sweep.json: runs\['a'\]: notebook: found None; allowed: text"),
+    ):
+        (sweep / "sweep.json").write_text(json.dumps(wrong))
+        with pytest.raises(ResultError, match=message):
+            bm.collect(sweep)
 
 
 def test_a_run_that_failed_after_it_had_saved_a_result_counts_as_failed(tmp_path):
@@ -410,7 +440,7 @@ def test_collect_writes_nothing_if_something_is_wrong(sweep, tmp_path, monkeypat
     assert "t.json: found suffix '.json'" in bmnas_fails("collect", sweep, "-o", "t.json")
     (sweep / "pair-0" / "result.json").write_text(json.dumps(RESULT | {"test": 1.7}))
     error = bmnas_fails("collect", sweep, "-o", "t.csv", "--report", "page.html")
-    assert "pair-0/result.json.test: found 1.7; allowed: at most 1" in error
+    assert f"{sweep / 'pair-0' / 'result.json'}.test: found 1.7; allowed: at most 1" in error
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
 
@@ -421,3 +451,23 @@ def test_collect_says_in_what_the_runs_differ(sweep):
         path.write_text(json.dumps(whole | {"provenance": {"threads": 4, "git": "?"}}))
     assert "The runs differ in: torch (2)" in bmnas("collect", sweep).stdout
     assert bm.collect(sweep).origins()["threads"] == {"4": 3}
+
+
+@pytest.mark.notebook
+@pytest.mark.slow
+def test_what_real_runs_leave_is_collected_with_their_parameters_and_errors(tmp_path, monkeypatch):
+    notebook = write_notebook(tmp_path / "nb.ipynb")
+    for rate in (0.5, 0.7):
+        run(notebook, {"rate": rate}, tmp_path / "s" / f"rate={rate}", progress=False)
+    monkeypatch.setenv("NOISE", "no number")
+    with pytest.raises(RunError):
+        run(notebook, {}, tmp_path / "s" / "bad", progress=False)
+    found = bm.collect(tmp_path / "s")
+    assert found.settings == ("rate",) and found.runs["rate"].tolist() == [0.5, 0.5, 0.7, 0.7]
+    (row,) = found.comparisons.query("compared == 'rate'").to_dict("records")
+    assert (row["base"], row["other"], row["difference"]) == ("0.5", "0.7", 0.0)
+    (failed,) = found.failed.to_dict("records")
+    assert failed["status"] == "failed" and "ValueError: could not convert" in failed["error"]
+    assert failed["parameters"] == "seed 0, rate 0.5"
+    saved = found.done[0].result["provenance"]
+    assert saved["parameters"] == {"seed": 0}  # what the notebook itself has named

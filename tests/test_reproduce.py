@@ -5,7 +5,7 @@ import os
 
 import nbformat
 import pytest
-from saved_runs import GENOTYPE, RESULT, write_run
+from saved_runs import RESULT, write_notebook, write_run
 from typer.testing import CliRunner
 
 from bmnas_core.cli import app
@@ -21,30 +21,6 @@ from bmnas_core.experiments import (
     run,
 )
 from bmnas_core.experiments.reproduce import compared_results
-
-CELL = f"""
-import os, time
-from pathlib import Path
-import torch
-from bmnas_core.experiments import save_run
-from bmnas_core.genotype import Genotype
-with torch.random.fork_rng():
-    torch.manual_seed(seed)
-    score = float(torch.rand(1, dtype=torch.float64))
-score += float(os.environ.get("NOISE", 0))
-result = {RESULT!r} | {{"seed": seed, "test": score, "search_seconds": time.time()}}
-result["extra"] = {{"losses": [score / 3, 1.0], "note": "as it was", "threads": str(os.environ["OMP_NUM_THREADS"])}}
-save_run(out, result=result, genotype=Genotype.from_json({GENOTYPE.to_json()!r}), parameters={{"seed": seed}})
-"""  # noqa: E501
-
-
-def write_notebook(path):
-    nb = nbformat.v4.new_notebook()
-    source = 'seed = 0  # of all\nrate = 0.5  # of nothing\nout = "runs/here"'
-    nb.cells = [nbformat.v4.new_code_cell(text) for text in (source, CELL)]
-    nb.cells[0].metadata.tags = ["parameters"]
-    nbformat.write(nb, path)
-    return path
 
 
 def number(place, before, after):

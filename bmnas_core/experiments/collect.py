@@ -21,8 +21,10 @@ from ..storage import atomic_write
 from .results import (
     LEARNED,
     RUN_FILE,
+    SWEEP_FILE,
     ResultError,
     known_metric,
+    load_planned,
     load_result,
     load_run,
     networks,
@@ -103,7 +105,8 @@ class Collection:
     def failed(self) -> pd.DataFrame:
         """Runs without a result: ``folder``, ``status``, ``error``, ``notebook``, ``parameters``.
 
-        The status is "running", "killed", "failed", "out of time", "interrupted" or "no result".
+        The status is "running", "killed", "failed", "out of time", "interrupted", "no result", or
+        "missing" for a run of a sweep that has not begun.
         """
         import pandas as pd
 
@@ -210,7 +213,8 @@ class Collection:
         return f"{self._title}\n{self.summary.to_string(index=False, na_rep='–')}"
 
     def _repr_html_(self) -> str:
-        table = self.summary.to_html(index=False, na_rep="–", float_format="{:.4g}".format)
+        table = self.summary.dropna(axis="columns", how="all")
+        table = table.to_html(index=False, na_rep="–", float_format="{:.4g}".format)
         return f"<p>{escape(self._title)}</p>{table}"
 
     @property
@@ -248,7 +252,7 @@ def collect(*folders: str | os.PathLike) -> Collection:
 
     found: dict[Path, Run] = {}
     for place in folders:
-        runs = list(_runs_in(Path(place)))
+        runs = _without_covers(list(_runs_in(Path(place))))
         if not runs:
             allowed = "a folder with a result.json, or one that holds such folders"
             raise ResultError(place, "no run", allowed)
@@ -340,6 +344,22 @@ def _runs_in(place: Path) -> Iterator[Run]:
         inside[:] = sorted(n for n in inside if n not in SKIPPED and not n.startswith("."))
         if {RUN_FILE, "result.json"} & set(files):
             yield _run(Path(folder), "result.json" in files)
+        if SWEEP_FILE in files:
+            yield from _missing(Path(folder))
+
+
+def _without_covers(runs: list[Run]) -> list[Run]:
+    """Less those that ended well and have no result but those of the runs in their folders."""
+    inside = {parent for run in runs for parent in run.folder.parents}
+    return [run for run in runs if run.status != "no result" or run.folder not in inside]
+
+
+def _missing(folder: Path) -> Iterator[Run]:
+    """The runs of a sweep that have not begun."""
+    for name, record in load_planned(folder).items():
+        place = folder / name
+        if not (place / RUN_FILE).exists() and not (place / "result.json").exists():
+            yield Run(place, None, record, "missing")
 
 
 def _run(folder: Path, has_result: bool) -> Run:

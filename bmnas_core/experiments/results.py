@@ -39,6 +39,8 @@ RUN_TYPES = {
     "error": str | None, "started": str | None, "seconds": float | None,
 }  # fmt: skip
 STATUSES = ("running", "done", "failed", "out of time", "interrupted")
+#: Where a sweep's folder lists its runs.
+SWEEP_FILE = "sweep.json"
 #: Limits of what is read: bytes of a file, levels of lists and dicts, characters of a name.
 MAX_BYTES, MAX_DEPTH, MAX_NAME = 1 << 26, 32, 200
 #: By how much rounding may take a score beyond its metric's limits.
@@ -135,6 +137,23 @@ def load_run(folder: str | os.PathLike) -> dict | None:
     return record
 
 
+def load_planned(folder: str | os.PathLike) -> dict[str, dict]:
+    """The runs that a sweep's folder is to hold, as its ``sweep.json`` lists them, by folder.
+
+    Each is as :func:`load_run` returns it, but for its status, "missing". Raises
+    :class:`ResultError` as :func:`load_result`.
+    """
+    path = Path(folder) / SWEEP_FILE
+    whole = as_type(as_json(_read_json(path, f"a {SWEEP_FILE}"), path), dict, path, ResultError)
+    runs = as_type(whole.get("runs"), dict, f"{path}: runs", ResultError)
+    found = {}
+    for name, about in runs.items():
+        place = f"{path}: runs[{quoted(name)}]"
+        about = as_type(about, dict, place, ResultError) | {"status": "running"}
+        found[name] = _checked_record(about, place) | {"status": "missing"}
+    return found
+
+
 def _in_use(folder: Path) -> bool:
     try:
         return is_locked(folder)
@@ -148,14 +167,19 @@ def _read_record(path: Path) -> dict | None:
     record = as_type(as_json(_read_json(path, f"a {RUN_FILE}"), path), dict, path, ResultError)
     if record.get("format") != RUN_FORMAT:
         raise ResultError(path, f"format {quoted(record.get('format'))}", repr(RUN_FORMAT))
+    return _checked_record(record, f"{path}")
+
+
+def _checked_record(record: dict, place: str) -> dict:
+    """What a run says of itself with all fields, None by default; or :class:`ResultError`."""
     record = {name: None for name in RUN_TYPES} | record
     for name, kind in RUN_TYPES.items():
-        as_type(record[name], kind, f"{path}: {name}", ResultError)
+        as_type(record[name], kind, f"{place}: {name}", ResultError)
     if record["status"] not in STATUSES:
         allowed = ", ".join(STATUSES)
-        raise ResultError(f"{path}: status", quoted(record["status"]), allowed)
-    _check_count(record["seconds"], f"{path}: seconds")
-    _checked_parameters(record["parameters"], f"{path}: parameters")
+        raise ResultError(f"{place}: status", quoted(record["status"]), allowed)
+    _check_count(record["seconds"], f"{place}: seconds")
+    _checked_parameters(record["parameters"], f"{place}: parameters")
     return record
 
 

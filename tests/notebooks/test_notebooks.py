@@ -25,6 +25,7 @@ QUICK = {
     "10_mmimdb": PAPER,
     "11_ntu": PAPER,
     "12_egogesture": PAPER | {"backbone_epochs": 8},
+    "13_sweeps": {"seeds": 2, "search_epochs": 1, "epochs": 1},
 }
 pytestmark = [pytest.mark.notebook, pytest.mark.slow]
 
