@@ -35,16 +35,27 @@ def sweep(
     \b
       notebook: 00_quickstart.ipynb      # relative to SPEC
       parameters: {epochs: 5}            # the same for all
-      grid: {rule: [sum, same], relaxation: [paper, pair]}
-      seeds: 5                           # or [0, 1, 2]
+      grid: {rule: \\[sum, same], relaxation: \\[paper, pair]}
+      seeds: 5                           # or \\[0, 1, 2]
       filter: rule == "sum" or relaxation == "pair"
       timeout: 600                       # seconds a cell
       time_limit: 3600                   # seconds a run
 
-    Also list (dicts of parameters), and random and sobol ({count: 20, seed: 0,
-    parameters: {lr: {log_uniform: [1e-4, 1e-1]}}}; or uniform, integers, a
-    list). Each run is a folder in DIR. The same command again does what is
-    missing or failed. Exits with 1 if a run has no result.
+      random:                            # or sobol
+        count: 20
+        seed: 0
+        parameters:
+          lr: {log_uniform: \\[1e-4, 1e-1]}
+          dropout: {uniform: \\[0, 0.5]}
+          C: {integers: \\[8, 64]}
+          device: \\[cpu, cuda]
+      list:                              # as written
+        - {N: 1, M: 2}
+        - {N: 2, M: 1}
+
+    All but notebook can be left out. What varies is combined. Each run is a
+    folder in DIR. The same command again does what is missing or failed. Exits
+    with 1 if a run has no result.
     """
     options = {"scheduler": scheduler, "insecure": insecure, "dashboard": dashboard}
     runs = experiments.sweep(spec, out, workers=workers, progress=not quiet, **options)

@@ -10,8 +10,8 @@ import sys
 from importlib.util import find_spec
 
 SETTINGS = {
-    "distributed.scheduler.allowed-failures": 2,  # the third worker that a run kills is its last
-    "distributed.scheduler.worker-saturation": 1.0,  # a waiting run is not lost with a worker
+    "distributed.scheduler.allowed-failures": 10**6,  # a run counts the workers that it ends
+    "distributed.deploy.lost-worker-timeout": "1000 days",  # or one that restarts may be given up
     "distributed.scheduler.worker-ttl": None,  # a machine that sleeps has silent workers
 }
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from ..errors import BmnasError, quoted
 from .results import as_json
 
-#: The most bytes of a file; reading takes seconds beyond that.
-MAX_BYTES = 200_000
+#: The most bytes of a file; reading takes long beyond that.
+MAX_BYTES = 100_000
 SCALARS = {
     "null": r"~|null|Null|NULL|",
     "bool": r"true|True|TRUE|false|False|FALSE",

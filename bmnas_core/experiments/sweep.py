@@ -36,8 +36,8 @@ from .workers import (
 FORMAT = "bmnas-sweep/1"
 #: How often the runs of other sweeps are looked at, in seconds.
 POLL = 1.0
-#: A run that has ended so many workers is not tried again.
-MAX_STARTS = 3
+#: A run that has lost so many workers before it could even start is given up.
+MAX_LOST = 10
 
 
 def sweep(
@@ -114,7 +114,8 @@ def _marked(folder: Path) -> Iterator[Path]:
         yield mark
     finally:
         with suppress(OSError):
-            mark.unlink(missing_ok=True)
+            for path in folder.glob(f"{mark.name}*"):
+                path.unlink(missing_ok=True)
 
 
 def _planned(spec: Spec, folder: Path, mark: Path) -> list[Job]:
@@ -198,7 +199,7 @@ class _Dispatcher:
         self.events, self.futures = SimpleQueue(), {}
         self.ended: dict[str, RunState] = {}
         self.running, self.elsewhere = set(), set()
-        self.starts, self.lost = Counter(), Counter()
+        self.lost = Counter()
         self.display = _Display(len(self.jobs), progress)
 
     def run(self) -> dict[str, RunState]:
@@ -233,20 +234,17 @@ class _Dispatcher:
         from distributed import KilledWorker
 
         if future is None:
-            self.starts[name] += 1
-            self.running.add(name)
-            return
+            return self.running.add(name)
         self.running.discard(name)
         self.futures.pop(name, None)
         try:
             state = future.result(timeout=GRACE)
         except KilledWorker:
-            # Also a run that only waited beside one that ended its worker; that gets another try.
+            # Perhaps it only waited beside a run that ended its worker; `do_run` counts its own.
             self.lost[name] += 1
-            if max(self.starts[name], self.lost[name]) < MAX_STARTS:
+            if self.lost[name] < MAX_LOST:
                 return self._submit(self.jobs[name])
-            error = f"its worker died {max(self.starts[name], self.lost[name])} times"
-            state = RunState("killed", error)
+            state = RunState("killed", "its workers die before it starts")
         except BmnasError:
             raise
         except Exception as error:

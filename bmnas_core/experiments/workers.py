@@ -30,6 +30,8 @@ from .spec import run_key
 LEAST_SPACE = 100_000
 #: The seconds that processes have to end in order.
 GRACE = 15.0
+#: A run that has ended so many workers is not started again.
+MAX_STARTS = 3
 #: What ended by itself; another sweep that finds it so does not do it again.
 ENDED = ("done", "failed", "out of time")
 
@@ -89,6 +91,7 @@ def do_run(job: Job) -> RunState:
     Returns how it ended; the status is "busy" if another process is doing it now. Raises
     :class:`FileError` if the sweep's folder is full or gone.
     """
+    import papermill.execute  # noqa: F401  (takes seconds, which are none of the run's)
     from distributed import get_worker
 
     _check_folder(job)
@@ -97,6 +100,9 @@ def do_run(job: Job) -> RunState:
         found.status == "done" or (found.status in ENDED and found.started != job.before.started)
     ):
         return found
+    starts = job.mark.with_name(f"{job.mark.name}-{job.key[:12]}")
+    if _counted(starts) > MAX_STARTS:
+        return RunState("killed", f"its worker died {MAX_STARTS} times")
     get_worker().log_event(job.mark.name, job.name)
     options = {"progress": False, "timeout": job.timeout, "time_limit": job.time_limit}
     _UNDER_WAY[job.folder] = threading.get_ident()
@@ -118,7 +124,15 @@ def do_run(job: Job) -> RunState:
         return RunState("failed", f"{type(error).__name__}: {in_line(error)}")
     finally:
         _UNDER_WAY.pop(job.folder, None)
+        starts.unlink(missing_ok=True)
     return run_state(job.folder)
+
+
+def _counted(path: Path) -> int:
+    """How often this was called with a file."""
+    with open(path, "ab") as file:
+        file.write(b".")
+        return file.tell()
 
 
 def _check_folder(job: Job) -> None:
