@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
+import dask
 import nbformat
 import psutil
 import pytest
@@ -373,12 +374,14 @@ def test_a_folder_with_something_else_is_refused(notebook):
         assert sorted(os.listdir("out")) == [".lock", "sweep.json"]
 
 
-def test_a_scheduler_that_is_not_there_is_a_line(notebook, monkeypatch):
-    monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT", "1s")
-    with closed_port() as port:
-        done = command("sweep", spec_file(), "--out", "out", "--insecure", "--scheduler", port)
-    assert done.returncode == 2, done.stderr
-    assert re.fullmatch(r"error: scheduler 127.0.0.1:\d+: no answer \(.*\)\n", done.stderr)
+def test_a_scheduler_that_is_not_there_is_a_line(notebook):
+    with (
+        closed_port() as port,
+        dask.config.set({"distributed.comm.timeouts.connect": "0.5s"}),
+        pytest.raises(SweepError, match=f"^scheduler {port}: no answer \\(.*\\)$"),
+    ):
+        bm.sweep({"notebook": "nb.ipynb"}, "out", scheduler=port, insecure=True)
+    assert sorted(os.listdir("out")) == [".lock", "notebooks", "sweep.json"]
 
 
 @contextmanager
@@ -513,47 +516,42 @@ def test_of_twelve_runs_with_four_accidents_nine_succeed_and_only_the_rest_is_do
         return
     Path("mended").touch()
     before = {path: path.read_text() for path in Path("out").glob("*/result.json")}
-    done = command("sweep", spec, "--out", "out", "-q")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("out: 12 runs: 12 done\n")
+    assert set(bm.sweep(spec, "out", workers=2)["status"]) == {"done"}
     assert set(times_done().values()) == {1} and times_done().total() == 12
+    assert len(bm.sweep(spec, "out")) == 12 and times_done().total() == 12
     assert all(path.read_text() == text for path, text in before.items())
     for run in Path("out").glob("how=*"):
         load_result(run)
 
 
 @pytest.mark.slow
-def test_a_changed_spec_adds_runs_and_a_changed_notebook_is_refused():
-    assert command("sweep", spec_file(seeds=1), "--out", "out", "--workers", "1").returncode == 0
-    before = Path("out/run/result.json").read_text()
-    os.utime("out/run/result.json", (0, 0))
-    spec = spec_file(seeds=[0, 1], grid={"how": ["well", "ends all workers"]})
-    started = time.monotonic()
-    done = command("sweep", spec, "--out", "out", "--workers", "1")
-    assert done.returncode == 1, done.stderr
+def test_a_changed_spec_adds_runs_and_a_changed_notebook_is_refused(capfd):
+    found = bm.sweep(spec_file(), "out", workers=1, progress=False)
+    assert found.values.tolist() == [["run", "done", found["seconds"][0], ""]]
+    assert found["seconds"][0] > 0
+    before = Path("out/run/result.json").stat()
+    spec = spec_file(list=[{}, {"seed": 1}, {"how": "ends all workers"}])
+    found = bm.sweep(spec, "out", workers=1, progress=False).set_index("run")
+    assert found["status"].tolist() == ["done", "done", "killed"]
+    assert found["error"].tolist() == ["", "", "its worker died 3 times"]
+    assert list(found.index[:2]) == ["run", "how=well,seed=1"]
+    assert capfd.readouterr() == ("", "")
     assert times_done() == {"well 0": 1, "well 1": 1}
-    assert Path("out/run/result.json").read_text() == before
-    assert Path("out/run/result.json").stat().st_mtime == 0
-    assert "out: 4 runs: 2 done, 2 killed" in done.stdout
-    assert done.stdout.count("its worker died 3 times") == 2
-    assert {*statuses()} == {"run", "how=well,seed=1", *(r for r in statuses() if "~" in r)}
+    assert Path("out/run/result.json").stat() == before
     record = json.loads(Path("out/sweep.json").read_text())
     assert record["format"] == "bmnas-sweep/1" and len(record["specs"]) == 2
-    assert record["runs"].keys() == statuses().keys()
+    assert list(record["runs"]) == list(found.index) and statuses().keys() == {*found.index}
     for name, about in record["runs"].items():
         told = json.loads((Path("out") / name / "run.json").read_text())
         assert {key: told[key] for key in about} == about
 
     (kept,) = Path("out/notebooks").glob("*/nb.ipynb")
     write_notebook(Path("nb.ipynb"), CELL, "x = 1", parameters=HOW)
-    done = command("sweep", spec, "--out", "out")
-    assert done.returncode == 2 and done.stdout == ""
     message = f"2 runs of nb.ipynb as it was before a change; allowed: another --out, or .*{kept}"
-    assert re.search(message, done.stderr), done.stderr
+    with pytest.raises(SweepError, match=message):
+        bm.sweep("s.yaml", "out")
     shutil.copy(kept, "nb.ipynb")
-    spec_file(seeds=2)
-    assert command("sweep", spec, "--out", "out", "-q").stderr == ""
-    assert time.monotonic() - started < 300
+    assert bm.sweep({"notebook": "nb.ipynb"}, "out")["status"].tolist() == ["done"]
 
 
 @pytest.mark.slow
@@ -570,11 +568,18 @@ def test_two_sweeps_on_one_folder_share_the_runs():
     assert times_done() == {"waits 0": 1, **{f"well {seed}": 1 for seed in range(5)}}
 
 
+def from_a_terminal(words, **pipes):
+    """A process that Ctrl-C ends, even if those that run the tests leave it alone."""
+    return subprocess.Popen(
+        words, **pipes, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    )
+
+
 @contextmanager
 def sweep_that_waits(*options, start=None):
     """A sweep with one result and one run that is under way; its processes, ended afterwards."""
     words = "sweep", spec_file(list=[{"how": "well"}, {"how": "waits"}]), "--out", "out", *options
-    process = start() if start else command(*words, "--workers", "1", start=subprocess.Popen)
+    process = start() if start else command(*words, "--workers", "1", start=from_a_terminal)
     try:
         wait_for(lambda: sorted(statuses().values()) == ["done", "running"], 120)
         time.sleep(1)
@@ -589,39 +594,37 @@ def sweep_that_waits(*options, start=None):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_sweep_that_is_ended_leaves_its_results_and_no_process(number):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_sweep_that_is_interrupted_leaves_its_results_and_no_process(number):
     with sweep_that_waits() as (process, started):
         process.send_signal(number)
         output, errors = process.communicate(timeout=60)
-        _, alive = psutil.wait_procs(started, timeout=20)
-        assert not alive
-        if number == signal.SIGTERM:
-            assert process.returncode == 130
-            assert errors.splitlines()[-1] == "error: interrupted"
-            assert sorted(statuses().values()) == ["done", "interrupted"]
-            assert sorted(p.name for p in Path("out").glob("*waits/nb.*")) == [
-                "nb.html",
-                "nb.ipynb",
-            ]
+        assert not psutil.wait_procs(started, timeout=0.5)[1]
+        assert (process.returncode, output) == (128 + number, "")
+        assert errors == "how=well: done\nerror: interrupted\n"
+        assert sorted(statuses().values()) == ["done", "interrupted"]
+        assert len([*Path("out").glob("*waits/nb.*")]) == 2
+        assert not [*Path("out").glob(".sweep-*")]
     assert times_done() == {"well 0": 1}
 
 
-SCRIPT = """import bmnas_core as bm
+SCRIPT = """\
+import bmnas_core as bm
 
 with open("ran", "a") as file:
     file.write("once\\n")
-found = bm.sweep("s.yaml", "out", workers=1)
-print(found["status"].tolist(), list(found))
+bm.sweep("s.yaml", "out", workers=1)
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_a_script_without_a_main_guard_runs_once_and_listens_on_this_machine_alone():
+def test_of_a_killed_script_without_a_main_guard_nothing_ran_twice_and_nothing_stays():
     Path("script.py").write_text(SCRIPT)
-    start = partial(subprocess.Popen, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    with sweep_that_waits(start=lambda: start([sys.executable, "script.py"])) as (script, started):
+    with sweep_that_waits(start=lambda: subprocess.Popen([sys.executable, "script.py"])) as (
+        script,
+        started,
+    ):
         addresses = {
             connection.laddr.ip
             for child in [psutil.Process(script.pid), *started]
@@ -629,12 +632,9 @@ def test_a_script_without_a_main_guard_runs_once_and_listens_on_this_machine_alo
             if connection.status == psutil.CONN_LISTEN
         }
         assert addresses == {"127.0.0.1"}
-        Path("go").touch()
-        output, errors = script.communicate(timeout=60)
-    assert script.returncode == 0, errors
-    assert output == "['done', 'done'] ['run', 'status', 'seconds', 'error']\n"
-    assert errors == "how=well: done\nhow=waits: done\n"
-    assert Path("ran").read_text() == "once\n"
+        script.kill()
+        assert not psutil.wait_procs(started, timeout=20)[1]
+    assert Path("ran").read_text() == "once\n" and times_done() == {"well 0": 1}
 
 
 @pytest.mark.slow

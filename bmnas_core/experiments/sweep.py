@@ -12,10 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from ..errors import BmnasError, in_line
+from ..errors import FileError, in_line
 from ..locks import locked
 from ..progress import is_interactive
-from ..storage import atomic_write
+from ..storage import atomic_write, parse_json
 from .results import writable_folder
 from .run import _signals
 from .spec import Spec, read_spec, run_key
@@ -36,6 +36,8 @@ from .workers import (
 FORMAT = "bmnas-sweep/1"
 #: How often the runs of other sweeps are looked at, in seconds.
 POLL = 1.0
+#: The seconds that workers of our own may take to start again.
+PATIENCE = 300.0
 #: A run that has lost so many workers before it could even start is given up.
 MAX_LOST = 10
 
@@ -88,7 +90,8 @@ def sweep(
         if to_do := [job for job in jobs if job.before.status != "done"]:
             with _signals(), connected(workers, scheduler, dashboard, progress) as client:
                 check_shared(client, folder, mark)
-                states |= _Dispatcher(client, to_do, progress).run()
+                patience = PATIENCE if scheduler is None else None
+                states |= _Dispatcher(client, to_do, patience, progress).run()
     rows = [
         (
             job.name,
@@ -172,7 +175,7 @@ def _read_record(path: Path) -> dict:
     if not path.exists():
         return {"format": FORMAT, "specs": [], "runs": {}}
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(path.read_text(encoding="utf-8"), SweepError, path)
         found = [type(record), record["format"], type(record["specs"]), type(record["runs"])]
         whole = found == [dict, FORMAT, list, dict] and all(
             isinstance(run["notebook"], str)
@@ -180,7 +183,7 @@ def _read_record(path: Path) -> dict:
             and isinstance(run["parameters"], dict)
             for run in record["runs"].values()
         )
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         whole = False
     if not whole:
         raise SweepError(path, "a damaged file", f"what a sweep writes ({FORMAT})")
@@ -191,15 +194,19 @@ def _read_record(path: Path) -> dict:
 
 
 class _Dispatcher:
-    """Hands runs to workers, and again to others if theirs die; waits for those of other sweeps."""
+    """Hands runs to workers, and again to others if theirs die; waits for those of other sweeps.
 
-    def __init__(self, client, jobs: Iterable[Job], progress: bool):
+    Without any worker it waits for so many seconds of ``patience``: for ever for those of others.
+    """
+
+    def __init__(self, client, jobs: Iterable[Job], patience: float | None, progress: bool):
         self.client, self.jobs = client, {job.name: job for job in jobs}
         self.mark = next(iter(self.jobs.values())).mark
         self.events, self.futures = SimpleQueue(), {}
         self.ended: dict[str, RunState] = {}
         self.running, self.elsewhere = set(), set()
         self.lost = Counter()
+        self.patience, self.last_seen = patience, time.monotonic()
         self.display = _Display(len(self.jobs), progress)
 
     def run(self) -> dict[str, RunState]:
@@ -245,12 +252,12 @@ class _Dispatcher:
             if self.lost[name] < MAX_LOST:
                 return self._submit(self.jobs[name])
             state = RunState("killed", "its workers die before it starts")
-        except BmnasError:
-            raise
         except Exception as error:
             raise self._gone(error) from None
         if state.status == "busy":
             self.elsewhere.add(name)
+        elif state.status == "no folder":
+            raise FileError(state.error)
         elif state.status == "interrupted":
             raise KeyboardInterrupt
         else:
@@ -262,8 +269,13 @@ class _Dispatcher:
 
     def _look_around(self) -> None:
         """Take what other sweeps have done, do what they broke off; is the scheduler there?"""
-        if self.client.status not in ("running", "connecting"):
-            raise self._gone("no connection")
+        try:
+            if self.client.nthreads():
+                self.last_seen = time.monotonic()
+        except Exception as error:
+            raise self._gone(error) from None
+        if self.patience is not None and time.monotonic() - self.last_seen > self.patience:
+            raise SweepError("workers: found none that starts again; allowed: at least one")
         for name in list(self.elsewhere):
             job = self.jobs[name]
             state = run_state(job.folder)

@@ -88,9 +88,16 @@ _UNDER_WAY: dict[Path, int] = {}
 def do_run(job: Job) -> RunState:
     """Do a run in a worker's thread, unless another sweep has done it meanwhile.
 
-    Returns how it ended; the status is "busy" if another process is doing it now. Raises
-    :class:`FileError` if the sweep's folder is full or gone.
+    Returns how it ended. The status is "busy" if another process is doing it now, and "no folder"
+    if the sweep's is full or gone.
     """
+    try:
+        return _do_run(job)
+    except FileError as error:  # which dask could not send
+        return RunState("no folder", str(error))
+
+
+def _do_run(job: Job) -> RunState:
     import papermill.execute  # noqa: F401  (takes seconds, which are none of the run's)
     from distributed import get_worker
 
@@ -119,8 +126,8 @@ def do_run(job: Job) -> RunState:
         _check_folder(job)
     except Exception as error:
         _check_folder(job)
-        if getattr(error.__cause__ or error, "errno", None) in (EDQUOT, ENOSPC, EROFS):
-            raise
+        if (number := getattr(error.__cause__ or error, "errno", None)) in (EDQUOT, ENOSPC, EROFS):
+            raise FileError(f"{job.folder}: not written: {os.strerror(number)}") from None
         return RunState("failed", f"{type(error).__name__}: {in_line(error)}")
     finally:
         _UNDER_WAY.pop(job.folder, None)
