@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from ..config import __version__
 from ..errors import BmnasError
 from ..experiments import RunError
-from . import lab, networks, notebooks, results, tasks
+from . import lab, networks, notebooks, results, sweep, tasks
 from .common import ParameterCommand
 
 
@@ -53,7 +53,7 @@ app.command()(lab.notebooks)
 app.command(cls=lab.LabCommand)(lab.lab)
 for command in (notebooks.run, notebooks.parameters, notebooks.draw):
     app.command(cls=ParameterCommand)(command)
-for command in (results.collect, results.reproduce):
+for command in (sweep.sweep, results.collect, results.reproduce):
     app.command()(command)
 for command in (
     tasks.tabulate,

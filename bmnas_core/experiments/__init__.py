@@ -23,3 +23,6 @@ from .results import (
     save_run,
 )
 from .run import RunError, RunInterrupted, RunWarning, run
+from .spec import SpecError, read_spec
+from .sweep import sweep
+from .workers import SweepError

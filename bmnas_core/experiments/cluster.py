@@ -1,0 +1,48 @@
+"""A scheduler and workers on this machine for one sweep, as a program of its own.
+
+The sweep starts it by its path. So a worker, for which Python runs the main program again, never
+runs the user's script. It prints where it listens as a line of JSON, and ends when its standard
+input does: however the sweep ends, the workers end too.
+"""
+
+import json
+import sys
+from importlib.util import find_spec
+
+SETTINGS = {
+    "distributed.scheduler.allowed-failures": 10**6,  # a run counts the workers that it ends
+    "distributed.deploy.lost-worker-timeout": "1000 days",  # or one that restarts may be given up
+    "distributed.scheduler.worker-ttl": None,  # a machine that sleeps has silent workers
+}
+
+
+def main(workers: int, dashboard: bool) -> None:
+    import dask
+    from distributed import LocalCluster
+    from distributed.security import Security
+
+    dask.config.set(SETTINGS)
+    if not dashboard:  # a port stays open, with nothing on it
+        dask.config.set({f"distributed.{part}.http.routes": [] for part in ("scheduler", "worker")})
+    # Keys that only this sweep has: others on this machine reach its ports, but nothing behind.
+    own = Security.temporary() if find_spec("cryptography") else None
+    with LocalCluster(
+        host="127.0.0.1",
+        n_workers=workers,
+        threads_per_worker=1,
+        memory_limit=0,  # a run's memory is its kernel's, not its worker's
+        dashboard_address="127.0.0.1:0",
+        scheduler_kwargs={"dashboard": dashboard},
+        security=own,
+    ) as cluster:
+        where = {
+            "address": cluster.scheduler_address,
+            "dashboard": cluster.dashboard_link if dashboard else None,
+        }
+        keys = own.get_tls_config_for_role("client") if own else None
+        print(json.dumps({**where, "keys": keys}), flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main(**json.loads(sys.argv[1]))

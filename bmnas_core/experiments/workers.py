@@ -1,0 +1,276 @@
+"""Where the runs of a sweep are done: workers of dask.distributed, our own or a cluster's."""
+
+import ctypes
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import uuid
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from errno import EDQUOT, ENOSPC, EROFS
+from pathlib import Path
+
+from ..errors import BmnasError, FileError, in_line
+from ..locks import BusyError
+from ..storage import atomic_write
+from .folder import ResumeError
+from .parameters import silenced
+from .results import load_run
+from .run import RunError, run
+from .spec import run_key
+
+#: With less space than this, in bytes, a run cannot even leave its notebook.
+LEAST_SPACE = 100_000
+#: The seconds that processes have to end in order.
+GRACE = 15.0
+#: A run that has ended so many workers is not started again.
+MAX_STARTS = 3
+#: What ended by itself; another sweep that finds it so does not do it again.
+ENDED = ("done", "failed", "out of time")
+
+
+class SweepError(BmnasError):
+    """A sweep that cannot start or go on."""
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How a run's folder was found, by its ``run.json``.
+
+    ``status`` is "done", "failed", "out of time", "interrupted", "running", "killed" or "missing";
+    ``key`` tells runs apart (:func:`~bmnas_core.experiments.spec.run_key`).
+    """
+
+    status: str
+    error: str | None = None
+    seconds: float | None = None
+    started: str | None = None
+    key: str | None = None
+
+
+def run_state(folder: Path) -> RunState:
+    """How a run stands, by what is in its folder. Raises :class:`ResultError` if it is damaged."""
+    if (record := load_run(folder)) is None:
+        return RunState("missing")
+    key = run_key(record["notebook_sha256"], record["parameters"])
+    return RunState(record["status"], record["error"], record["seconds"], record["started"], key)
+
+
+# --- in a worker
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep, as a worker gets it; ``mark`` is a file that only lasts as the sweep."""
+
+    name: str
+    folder: Path
+    notebook: Path
+    parameters: dict
+    key: str
+    timeout: int | None
+    time_limit: float | None
+    before: RunState
+    mark: Path
+
+
+#: The folders of runs that are under way in this process, and the threads that do them.
+_UNDER_WAY: dict[Path, int] = {}
+
+
+def do_run(job: Job) -> RunState:
+    """Do a run in a worker's thread, unless another sweep has done it meanwhile.
+
+    Returns how it ended. The status is "busy" if another process is doing it now, and "no folder"
+    if the sweep's is full or gone.
+    """
+    try:
+        return _do_run(job)
+    except FileError as error:  # which dask could not send
+        return RunState("no folder", str(error))
+
+
+def _do_run(job: Job) -> RunState:
+    import papermill.execute  # noqa: F401  (takes seconds, which are none of the run's)
+    from distributed import get_worker
+
+    _check_folder(job)
+    found = run_state(job.folder)
+    if found.key == job.key and (
+        found.status == "done" or (found.status in ENDED and found.started != job.before.started)
+    ):
+        return found
+    starts = job.mark.with_name(f"{job.mark.name}-{job.key[:12]}")
+    if _counted(starts) > MAX_STARTS:
+        return RunState("killed", f"its worker died {MAX_STARTS} times")
+    get_worker().log_event(job.mark.name, job.name)
+    options = {"progress": False, "timeout": job.timeout, "time_limit": job.time_limit}
+    _UNDER_WAY[job.folder] = threading.get_ident()
+    try:
+        try:
+            run(job.notebook, job.parameters, job.folder, resume=True, **options)
+        except ResumeError:  # what it did is of another version of the notebook or of the kit
+            run(job.notebook, job.parameters, job.folder, **options)
+    except BusyError:
+        return RunState("busy")
+    except KeyboardInterrupt:
+        return RunState("interrupted")
+    except RunError:
+        _check_folder(job)
+    except Exception as error:
+        _check_folder(job)
+        if (number := getattr(error.__cause__ or error, "errno", None)) in (EDQUOT, ENOSPC, EROFS):
+            raise FileError(f"{job.folder}: not written: {os.strerror(number)}") from None
+        return RunState("failed", f"{type(error).__name__}: {in_line(error)}")
+    finally:
+        _UNDER_WAY.pop(job.folder, None)
+        starts.unlink(missing_ok=True)
+    return run_state(job.folder)
+
+
+def _counted(path: Path) -> int:
+    """How often this was called with a file."""
+    with open(path, "ab") as file:
+        file.write(b".")
+        return file.tell()
+
+
+def _check_folder(job: Job) -> None:
+    """Raise :class:`FileError` if the sweep's folder is gone or full."""
+    if not job.mark.exists():
+        raise FileError(f"{job.mark.parent}: gone while the sweep was under way")
+    if shutil.disk_usage(job.mark.parent).free < LEAST_SPACE:
+        raise FileError(f"{job.mark.parent}: not written: No space left on device")
+
+
+def interrupt_runs(folder: Path) -> int:
+    """Interrupt this worker's runs in a folder as Ctrl-C would; how many there are still."""
+    threads = [thread for path, thread in _UNDER_WAY.items() if path.parent == folder]
+    for thread in threads:
+        error = ctypes.py_object(KeyboardInterrupt)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), error)
+    return len(threads)
+
+
+def answer(mark: Path) -> Path:
+    """Show that this worker reads and writes the sweep's folder: a copy of its mark."""
+    copy = mark.with_name(f"{mark.name}-{uuid.uuid4().hex[:8]}")
+    with atomic_write(copy) as beside:
+        beside.write_text(mark.read_text())
+    return copy
+
+
+# --- from outside
+
+
+def check_options(workers, scheduler, insecure: bool, dashboard: bool) -> None:
+    """Refuse what does not go together, is not safe or needs a package that is not there."""
+    if workers is not None and workers < 1:
+        raise SweepError("workers", workers, "at least 1")
+    if scheduler is not None and (workers is not None or dashboard):
+        raise SweepError("scheduler", "workers or a dashboard too", "those that it has")
+    try:
+        import distributed  # noqa: F401
+    except ImportError:
+        raise SweepError("a sweep needs dask: pip install 'bmnas[cluster]'") from None
+    if scheduler is not None and not insecure:
+        if not scheduler.startswith("tls://"):
+            found = f"{scheduler}, which proves and encrypts nothing"
+            raise SweepError("scheduler", found, "tls://…, or --insecure (insecure=True)")
+        if distributed.Security().get_connection_args("client")["ssl_context"] is None:
+            found = "no certificates for tls://"
+            raise SweepError("scheduler", found, "dask's settings distributed.comm.tls")
+
+
+@contextmanager
+def connected(workers: int | None, scheduler: str | None, dashboard: bool, progress: bool):
+    """A client of a scheduler; of one of our own on this machine if there is no address."""
+    from distributed import Client, Security
+
+    with ExitStack() as stack:
+        for name in [n for n in logging.root.manager.loggerDict if n.startswith("distributed")]:
+            stack.enter_context(silenced(name))
+        stack.enter_context(warnings.catch_warnings(action="ignore"))
+        keys = None
+        if scheduler is None:
+            own = stack.enter_context(_own_cluster(workers or _cores(), dashboard))
+            scheduler, keys = own["address"], own["keys"]
+            if dashboard and progress:
+                print(f"dashboard: {own['dashboard']}", file=sys.stderr)
+        if keys:
+            keys = {f"tls_{k}": v for k, v in keys.items() if k != "ciphers"}
+            keys = Security(
+                tls_ca_file=keys["tls_ca_file"],
+                tls_client_cert=keys["tls_cert"],
+                tls_client_key=keys["tls_key"],
+                require_encryption=True,
+            )
+        try:
+            client = Client(scheduler, security=keys, set_as_default=False, name="bmnas-sweep")
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
+            raise SweepError(f"scheduler {scheduler}: no answer ({in_line(error)})") from None
+        stack.callback(client.close, timeout=5)
+        yield client
+
+
+@contextmanager
+def _own_cluster(workers: int, dashboard: bool) -> Iterator[dict]:
+    """A scheduler and workers on this machine, in processes that end with the block."""
+    options = json.dumps({"workers": workers, "dashboard": dashboard})
+    program = Path(__file__).with_name("cluster.py")
+    # Ctrl-C reaches only this process, which then ends the others in order.
+    apart = {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            [sys.executable, "-P", program, options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+            **apart,
+        )
+        try:
+            line = process.stdout.readline()
+            if not line:
+                log.seek(0)
+                last = log.read()[-1000:].decode(errors="replace").strip().splitlines()[-1:]
+                raise SweepError(f"dask did not start: {' '.join(last) or 'it says nothing'}")
+            yield json.loads(line)
+        finally:
+            process.stdin.close()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE)
+            process.kill()  # its workers end when they find it gone
+            process.wait()
+
+
+def _cores() -> int:
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_shared(client, folder: Path, mark: Path) -> None:
+    """Wait for a worker, and have each show that it shares the sweep's folder.
+
+    Raises :class:`SweepError` for a worker that does not see it, or is without the kit.
+    """
+    client.wait_for_workers(1)
+    for worker, copy in client.run(answer, mark, on_error="return").items():
+        try:
+            if isinstance(copy, Exception):
+                raise copy
+            if copy.read_text() != mark.name:
+                raise FileNotFoundError
+        except Exception as error:
+            found = f"worker {worker} without it ({type(error).__name__}: {in_line(error)})"
+            raise SweepError(folder, found, "a folder that all workers share") from None
+        finally:
+            with suppress(OSError, AttributeError):
+                copy.unlink()
