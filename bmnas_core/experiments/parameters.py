@@ -201,7 +201,7 @@ def read_notebook(notebook: str | os.PathLike):
 
     try:
         with warnings.catch_warnings(action="ignore"), silenced("traitlets"):
-            text = path.read_text(encoding="utf-8-sig")
+            text = path.read_bytes().decode("utf-8-sig")  # a mark may stand first
             language = _other_language(json.loads(text, object_pairs_hook=_unique))
             nb = nbformat.v4.upgrade(nbformat.convert(nbformat.reader.reads(text), 4))
             spec = nb.metadata.get("kernelspec", {})

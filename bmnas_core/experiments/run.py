@@ -294,8 +294,6 @@ def _ending(
         ended: how the kernel ended, if it did by itself.
         time_limit: the seconds that the run might take, if they are over.
     """
-    from nbclient.exceptions import DeadKernelError
-
     place = _place(nb)
     if isinstance(error, FileError):
         return "failed", str(error)
@@ -308,8 +306,8 @@ def _ending(
         what = ": ".join(part for part in (error.ename, error.evalue) if part)
     elif isinstance(error, TimeoutError) and timeout is not None:
         what = f"took longer than {timeout:g} s"
-    elif isinstance(error, DeadKernelError) or ended:
-        what = f"its kernel died {ended}".rstrip()
+    elif ended:
+        what = f"its kernel died {ended}"
     else:
         what = f"{type(error).__name__}: {error}"
     return "failed", f"{notebook} failed {place}: {shortened(' '.join(what.split()), 500)}"
