@@ -169,10 +169,11 @@ class MemmapFeatures:
         if hasattr(mmap, "MADV_WILLNEED"):
             size, start = self._values[0].nbytes, self._values.offset % mmap.ALLOCATIONGRANULARITY
             for item in items.unique().tolist():
-                shard = self._shard_rows(item // self._shard)
-                whole = not self._checked[item // self._shard]
-                place = start + (shard.start if whole else item) * size
-                end = place + (len(shard) if whole else 1) * size
+                first, count = item, 1
+                if not self._checked[item // self._shard]:
+                    first, count = item // self._shard * self._shard, self._shard
+                place = start + first * size
+                end = min(place + count * size, start + self._values.nbytes)
                 page = place // mmap.PAGESIZE * mmap.PAGESIZE
                 self._values._mmap.madvise(mmap.MADV_WILLNEED, page, end - page)
 
@@ -194,8 +195,8 @@ class MemmapFeatures:
 
     def _check(self, items: Tensor) -> None:
         """Compare the checksums of shards with these items that were not read before."""
-        shards = np.unique(items.numpy() // self._shard)
-        for shard in shards[~self._checked[shards]].tolist():
+        shards = items.numpy() // self._shard
+        for shard in sorted({*shards[~self._checked[shards]].tolist()}):
             rows = self._shard_rows(shard)
             if self._checksum(self._values, shard) != self._sums[shard]:
                 place = f"{self.folder / 'features.npy'}: shard {shard}"
