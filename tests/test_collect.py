@@ -148,13 +148,15 @@ def test_without_run_json_parameters_come_from_the_result(tmp_path):
 # --- where runs are looked for
 
 
-def test_folders_are_searched_at_any_depth_but_never_state_earlier_and_hidden_ones(tmp_path):
+def test_folders_are_searched_at_any_depth_but_not_those_of_states_and_of_repetitions(tmp_path):
     write_run(tmp_path / "s" / "a" / "b", seed=1)
     write_run(tmp_path / "s" / "c", seed=2)
     for skipped in ("state", "earlier", ".hidden"):
         write_run(tmp_path / "s" / "c" / skipped, seed=2, test=0.1)
         write_run(tmp_path / "s" / skipped / "d", seed=3)
+    again = write_run(tmp_path / "s" / "c-reproduced", seed=2)
     assert sorted(bm.collect(tmp_path / "s").runs["seed"].unique()) == [1, 2]
+    assert len(bm.collect(again).done) == 1
 
 
 def test_a_link_back_does_not_lead_in_a_circle_and_a_folder_named_twice_counts_once(tmp_path):

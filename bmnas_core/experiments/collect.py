@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 #: Folders that are not searched for runs: of a run's state, and of results that it replaces.
 SKIPPED = ("state", "earlier")
+#: Behind the name of a run's folder, the one in which it is made once more; likewise.
+REPRODUCED = "-reproduced"
 #: Suffixes of tables and of pages.
 TABLES, PAGES = (".csv", ".parquet"), (".html", ".htm")
 #: Of a setting with more values than this, each is compared with the first one alone.
@@ -242,8 +244,8 @@ def collect(*folders: str | os.PathLike) -> Collection:
 
     Runs are told apart by task, rule, protocol, metric and all parameters that vary over them; of
     what is equal in all of these, each seed counts once. Folders in folders are searched at any
-    depth, except ``state``, ``earlier`` and hidden ones. A run without a result is listed in
-    :attr:`Collection.failed`.
+    depth, except ``state``, ``earlier``, ``…-reproduced`` and hidden ones. A run without a result
+    is listed in :attr:`Collection.failed`.
 
     Raises :class:`ResultError` for a folder without a run, for a result that cannot be read, and
     for two runs that are equal in everything, the seed included, which would count one twice.
@@ -341,11 +343,15 @@ def _runs_in(place: Path) -> Iterator[Run]:
         raise ResultError(error.filename or place, error.strerror, "a folder that can be read")
 
     for folder, inside, files in os.walk(place, onerror=refuse):
-        inside[:] = sorted(n for n in inside if n not in SKIPPED and not n.startswith("."))
+        inside[:] = sorted(name for name in inside if _is_searched(name))
         if {RUN_FILE, "result.json"} & set(files):
             yield _run(Path(folder), "result.json" in files)
         if SWEEP_FILE in files:
             yield from _missing(Path(folder))
+
+
+def _is_searched(name: str) -> bool:
+    return not (name in SKIPPED or name.startswith(".") or name.endswith(REPRODUCED))
 
 
 def _without_covers(runs: list[Run]) -> list[Run]:

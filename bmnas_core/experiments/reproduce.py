@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BmnasError, quoted
-from .collect import origin_of
+from .collect import REPRODUCED, origin_of
 from .parameters import NotebookError, parameters_of, read_notebook
 from .results import ResultError, load_result, load_run
 from .run import ADDED
@@ -121,7 +121,7 @@ def reproduce(
         raise ResultError(folder, f"a run with status {record['status']!r}", "one that is done")
     notebook = _notebook_of(folder, record)
     if out is None:
-        out = folder.resolve().with_name(f"{folder.resolve().name}-reproduced")
+        out = folder.resolve().with_name(folder.resolve().name + REPRODUCED)
     out = Path(out)
     if out.resolve() == folder.resolve():
         raise BmnasError("out", f"{out}, the run's own folder", "another folder")

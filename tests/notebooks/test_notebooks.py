@@ -1,12 +1,15 @@
 """Every notebook runs from top to bottom under papermill, with small settings."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from bmnas_core import Genotype
 from bmnas_core.experiments import RESULT_FILES, load_result, notebook_parameters, run
+from bmnas_core.experiments.spec import read_spec
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 
@@ -105,6 +108,18 @@ def test_an_error_in_a_notebook_fails_the_run_with_a_clear_line(tmp_path):
         "00_quickstart.html",
         "00_quickstart.ipynb",
     ]
+
+
+def test_the_spec_in_notebook_13_is_one_and_its_command_names_one_of_its_runs(tmp_path):
+    (path,) = (path for path in NOTEBOOKS if path.stem == "13_sweeps")
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells)
+    (written,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    (again,) = re.findall(r'bmnas reproduce "runs/night/(.*)"', text)
+    fields = yaml.safe_load(written)
+    spec = read_spec(fields | {"notebook": str(path.with_name(fields["notebook"]))})
+    assert "That is 2 × 2 × 5 runs" in text and len(spec.runs) == 2 * 2 * 5
+    assert again in spec.names(set(), {})
 
 
 @pytest.mark.gpu
