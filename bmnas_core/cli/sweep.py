@@ -61,9 +61,11 @@ def sweep(
     runs = experiments.sweep(spec, out, workers=workers, progress=not quiet, **options)
     counts = ", ".join(f"{n} {status}" for status, n in runs["status"].value_counts().items())
     typer.echo(f"{out}: {len(runs)} runs: {counts}")
-    if (failed := runs[runs["status"] != "done"]).size:
-        rows = failed[["run", "status", "error"]].itertuples(index=False)
+    failed = runs["status"] != "done"
+    if (failed | (runs["error"] != "")).any():
+        told = runs[failed | (runs["error"] != "")]
+        rows = told[["run", "status", "error"]].itertuples(index=False)
         typer.echo(f"\n{table(rows, ('run', 'status', 'error'))}\n")
     typer.echo(f"all results as a table: bmnas collect {out}")
-    if failed.size:
+    if failed.any():
         raise typer.Exit(1)

@@ -8,7 +8,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -92,16 +92,10 @@ def sweep(
                 check_shared(client, folder, mark)
                 patience = PATIENCE if scheduler is None else None
                 states |= _Dispatcher(client, to_do, patience, progress).run()
-    rows = [
-        (
-            job.name,
-            state.status,
-            state.seconds,
-            (state.error or "").removeprefix(f"{job.notebook} "),
-        )
-        for job, state in zip(jobs, states.values(), strict=True)
-    ]
-    return pd.DataFrame(rows, columns=["run", "status", "seconds", "error"])
+    table = pd.DataFrame([asdict(states[job.name]) for job in jobs]).fillna({"error": ""})
+    table["error"] = [e.removeprefix(f"{jobs[0].notebook} ") for e in table["error"]]
+    table.insert(0, "run", [job.name for job in jobs])
+    return table[["run", "status", "seconds", "error"]]
 
 
 # --- the folder
@@ -205,7 +199,7 @@ class _Dispatcher:
         self.events, self.futures = SimpleQueue(), {}
         self.ended: dict[str, RunState] = {}
         self.running, self.elsewhere = set(), set()
-        self.lost = Counter()
+        self.lost, self.submitted = Counter(), 0
         self.patience, self.last_seen = patience, time.monotonic()
         self.display = _Display(len(self.jobs), progress)
 
@@ -232,7 +226,9 @@ class _Dispatcher:
 
     def _submit(self, job: Job) -> None:
         key = f"{job.name}-{uuid.uuid4().hex}"
-        future = self.client.submit(do_run, job, key=key, pure=False)
+        self.submitted += 1  # the first comes first
+        options = {"key": key, "pure": False, "priority": -self.submitted}
+        future = self.client.submit(do_run, job, **options)
         self.futures[job.name] = future
         future.add_done_callback(lambda future: self.events.put((job.name, future)))
 
@@ -258,8 +254,6 @@ class _Dispatcher:
             self.elsewhere.add(name)
         elif state.status == "no folder":
             raise FileError(state.error)
-        elif state.status == "interrupted":
-            raise KeyboardInterrupt
         else:
             self._end(name, state)
 
@@ -275,7 +269,7 @@ class _Dispatcher:
         except Exception as error:
             raise self._gone(error) from None
         if self.patience is not None and time.monotonic() - self.last_seen > self.patience:
-            raise SweepError("workers: found none that starts again; allowed: at least one")
+            raise SweepError("workers", "none that starts again", "at least 1")
         for name in list(self.elsewhere):
             job = self.jobs[name]
             state = run_state(job.folder)
@@ -295,11 +289,11 @@ class _Dispatcher:
         """Start no more, and end what is under way, with its kernels."""
         with suppress(Exception):
             self.client.cancel(list(self.futures.values()), force=True)
-            end, folder = time.monotonic() + GRACE, self.mark.parent
-            while any(self.client.run(interrupt_runs, folder, on_error="return").values()):
+            end = time.monotonic() + GRACE
+            while any(self.client.run(interrupt_runs, self.mark, on_error="return").values()):
                 if time.monotonic() > end:
                     break
-                time.sleep(POLL)
+                time.sleep(POLL / 5)
 
 
 class _Display:
@@ -309,7 +303,7 @@ class _Display:
         from tqdm.auto import tqdm
 
         self.lines = progress and not is_interactive()
-        form = "{desc} {n_fmt}/{total_fmt} |{bar}| {postfix}"
+        form = "{desc} {n_fmt}/{total_fmt} |{bar}|{postfix}"
         hidden = self.lines or not progress
         self.bar = tqdm(desc="runs", total=total, leave=False, disable=hidden, bar_format=form)
         self.begun = time.monotonic()

@@ -13,7 +13,7 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from errno import EDQUOT, ENOSPC, EROFS
 from pathlib import Path
 
@@ -81,8 +81,9 @@ class Job:
     mark: Path
 
 
-#: The folders of runs that are under way in this process, and the threads that do them.
-_UNDER_WAY: dict[Path, int] = {}
+#: Jobs that are under way in this process: a sweep's mark and a folder, and the thread that does
+#: it, or None if that has been interrupted.
+_UNDER_WAY: dict[tuple[Path, Path], int | None] = {}
 
 
 def do_run(job: Job) -> RunState:
@@ -95,6 +96,10 @@ def do_run(job: Job) -> RunState:
         return _do_run(job)
     except FileError as error:  # which dask could not send
         return RunState("no folder", str(error))
+    except KeyboardInterrupt:
+        return RunState("interrupted")
+    finally:
+        _UNDER_WAY.pop((job.mark, job.folder), None)
 
 
 def _do_run(job: Job) -> RunState:
@@ -112,7 +117,7 @@ def _do_run(job: Job) -> RunState:
         return RunState("killed", f"its worker died {MAX_STARTS} times")
     get_worker().log_event(job.mark.name, job.name)
     options = {"progress": False, "timeout": job.timeout, "time_limit": job.time_limit}
-    _UNDER_WAY[job.folder] = threading.get_ident()
+    _UNDER_WAY[job.mark, job.folder] = threading.get_ident()
     try:
         try:
             run(job.notebook, job.parameters, job.folder, resume=True, **options)
@@ -120,8 +125,6 @@ def _do_run(job: Job) -> RunState:
             run(job.notebook, job.parameters, job.folder, **options)
     except BusyError:
         return RunState("busy")
-    except KeyboardInterrupt:
-        return RunState("interrupted")
     except RunError:
         _check_folder(job)
     except Exception as error:
@@ -130,9 +133,11 @@ def _do_run(job: Job) -> RunState:
             raise FileError(f"{job.folder}: not written: {os.strerror(number)}") from None
         return RunState("failed", f"{type(error).__name__}: {in_line(error)}")
     finally:
-        _UNDER_WAY.pop(job.folder, None)
         starts.unlink(missing_ok=True)
-    return run_state(job.folder)
+    state, page = run_state(job.folder), job.folder / f"{job.notebook.stem}.html"
+    if state.status == "done" and not page.exists():
+        return replace(state, error=f"{page}: not written")
+    return state
 
 
 def _counted(path: Path) -> int:
@@ -150,13 +155,15 @@ def _check_folder(job: Job) -> None:
         raise FileError(f"{job.mark.parent}: not written: No space left on device")
 
 
-def interrupt_runs(folder: Path) -> int:
-    """Interrupt this worker's runs in a folder as Ctrl-C would; how many there are still."""
-    threads = [thread for path, thread in _UNDER_WAY.items() if path.parent == folder]
-    for thread in threads:
-        error = ctypes.py_object(KeyboardInterrupt)
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), error)
-    return len(threads)
+def interrupt_runs(mark: Path) -> int:
+    """Interrupt a sweep's runs in this worker once, as Ctrl-C would; how many there are still."""
+    ours = [key for key in list(_UNDER_WAY) if key[0] == mark]
+    for key in ours:
+        if thread := _UNDER_WAY.get(key):
+            _UNDER_WAY[key] = None
+            error = ctypes.py_object(KeyboardInterrupt)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), error)
+    return len(ours)
 
 
 def answer(mark: Path) -> Path:
@@ -192,6 +199,7 @@ def check_options(workers, scheduler, insecure: bool, dashboard: bool) -> None:
 @contextmanager
 def connected(workers: int | None, scheduler: str | None, dashboard: bool, progress: bool):
     """A client of a scheduler; of one of our own on this machine if there is no address."""
+    from dask.system import CPU_COUNT
     from distributed import Client, Security
 
     with ExitStack() as stack:
@@ -200,20 +208,18 @@ def connected(workers: int | None, scheduler: str | None, dashboard: bool, progr
         stack.enter_context(warnings.catch_warnings(action="ignore"))
         keys = None
         if scheduler is None:
-            own = stack.enter_context(_own_cluster(workers or _cores(), dashboard))
+            own = stack.enter_context(_own_cluster(workers or CPU_COUNT, dashboard))
             scheduler, keys = own["address"], own["keys"]
             if dashboard and progress:
                 print(f"dashboard: {own['dashboard']}", file=sys.stderr)
-        if keys:
-            keys = {f"tls_{k}": v for k, v in keys.items() if k != "ciphers"}
-            keys = Security(
-                tls_ca_file=keys["tls_ca_file"],
-                tls_client_cert=keys["tls_cert"],
-                tls_client_key=keys["tls_key"],
-                require_encryption=True,
-            )
+        security = keys and Security(
+            tls_ca_file=keys["ca_file"],
+            tls_client_cert=keys["cert"],
+            tls_client_key=keys["key"],
+            require_encryption=True,
+        )
         try:
-            client = Client(scheduler, security=keys, set_as_default=False, name="bmnas-sweep")
+            client = Client(scheduler, security=security, set_as_default=False, name="bmnas-sweep")
         except (OSError, ValueError, TypeError, RuntimeError) as error:
             raise SweepError(f"scheduler {scheduler}: no answer ({in_line(error)})") from None
         stack.callback(client.close, timeout=5)
@@ -245,15 +251,11 @@ def _own_cluster(workers: int, dashboard: bool) -> Iterator[dict]:
             yield json.loads(line)
         finally:
             process.stdin.close()
+            process.stdout.close()
             with suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE)
             process.kill()  # its workers end when they find it gone
             process.wait()
-
-
-def _cores() -> int:
-    """The processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_shared(client, folder: Path, mark: Path) -> None:
