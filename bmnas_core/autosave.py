@@ -32,7 +32,7 @@ EVERY, SHARE = 5.0, 0.02
 #: What a run makes in less time, in seconds, is made again rather than kept.
 QUICK = 1.0
 
-Found = TypeVar("Found")
+Read = TypeVar("Read")
 
 
 class AutosaveWarning(UserWarning):
@@ -87,7 +87,7 @@ class Autosave:
         self._last = time.monotonic()
         self._cost = self._last - start
 
-    def read(self, read: Callable[[Path], Found]) -> Found | None:
+    def read(self, read: Callable[[Path], Read]) -> Read | None:
         """What ``read`` makes of the newest whole one; None if there is none.
 
         Damage is said in an :class:`AutosaveWarning`.
@@ -101,7 +101,7 @@ class Autosave:
             return None
 
 
-def newest(path: Path, read: Callable[[Path], Found]) -> Found:
+def newest(path: Path, read: Callable[[Path], Read]) -> Read:
     """What ``read`` makes of an autosave; of the one before, with a warning, if it is damaged.
 
     Raises what ``read`` raises for the newest if no other is whole.

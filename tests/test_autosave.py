@@ -97,7 +97,7 @@ def test_without_a_run_nothing_is_kept(tmp_path, monkeypatch):
 
 
 def test_who_looks_at_the_hypernet_amid_a_replay_sees_it_as_it_was_then(process):
-    def watched(stop=None):
+    def observed(stop=None):
         search, seen = Search(tiny_task(), HALVING, device="cpu"), []
         for state in search:
             if state.step == 3:
@@ -108,12 +108,12 @@ def test_who_looks_at_the_hypernet_amid_a_replay_sees_it_as_it_was_then(process)
                 raise Killed
         return torch.stack(seen)
 
-    expected = watched()
+    expected = observed()
     process()
     with pytest.raises(Killed):
-        watched(stop=7)
+        observed(stop=7)
     process()
-    assert torch.equal(watched(), expected)
+    assert torch.equal(observed(), expected)
 
 
 def test_who_changes_the_hypernet_amid_a_search_gets_that_search_again(process):
@@ -160,11 +160,11 @@ def test_candidates_of_a_killed_selection_are_not_trained_again(process, monkeyp
     process()
     found, begin = [], KeptTraining.begin
 
-    def watched(self, *given):
+    def observed(self, *given):
         found.append(len(begin(self, *given)))
         return list(self.records)
 
-    monkeypatch.setattr(KeptTraining, "begin", watched)
+    monkeypatch.setattr(KeptTraining, "begin", observed)
     searched()
     assert found == [1, 1, 1, 0]
 

@@ -170,11 +170,11 @@ def test_nothing_of_a_claimed_size_is_built(saved, tmp_path, monkeypatch):
     """A hypernet with C = 20,000 has 6 GB."""
     built, build = [], search_files.Hypernet
 
-    def watched(*given, **sizes):
+    def observed(*given, **sizes):
         built.append(sizes)
         return build(*given, **sizes)
 
-    monkeypatch.setattr(search_files, "Hypernet", watched)
+    monkeypatch.setattr(search_files, "Hypernet", observed)
 
     def change(header, tensors):
         header["config"]["C"] = 20_000
