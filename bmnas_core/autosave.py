@@ -146,17 +146,16 @@ def kept(kind: str, *made_from: object) -> Autosave | None:
     return Autosave(_folder / f"{kind}-{key}-{number}.safetensors")
 
 
-def work_in(folder: Path) -> tuple[Counter[str], float]:
-    """What a run's folder keeps: how many searches, trainings and features, and their seconds.
+def work_in(folder: Path) -> float:
+    """How many seconds of work a run's folder keeps: of searches, trainings and features.
 
     Trainings within a search count as part of it.
     """
-    counts, seconds = Counter(), 0.0
+    seconds = 0.0
     for path in folder.glob("*-*.safetensors"):
         kind = path.name.partition("-")[0]
         if kind in ("search", "training", "features") and len(path.suffixes) == 1:
             with suppress(OSError, SafetensorError, ValueError, KeyError, TypeError):
                 with safe_open(path, "pt") as file:
                     seconds += float(json.loads(file.metadata()["bmnas"])["seconds"])
-                counts[kind] += 1
-    return counts, seconds
+    return seconds

@@ -46,6 +46,8 @@ def run(
     with warnings.catch_warnings(record=True) as caught:
         how = {"progress": not quiet, "resume": resume, **limits}
         folder = experiments.run(notebook, values, out, **how)
+    if kept := (experiments.load_run(folder) or {}).get("resumed"):
+        typer.echo(f"resumed: {kept:.0f} s of work were not done again")
     page = f"{notebook.stem}.html"
     for name in (notebook.name, page, *reversed(experiments.RESULT_FILES)):
         if (folder / name).exists():

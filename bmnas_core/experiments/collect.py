@@ -90,7 +90,7 @@ class Collection:
         runs: a row for each run and network, with the columns ``task``, ``rule``, ``protocol``, the
             settings, ``metric``, ``direction``, ``seed``, ``network``, ``test``, ``params``,
             ``seconds``, ``search_seconds``, ``train_seconds``, ``device``, ``notebook`` and
-            ``folder``.
+            ``folder``. Seconds of a run that was resumed are NaN: they lack what it found done.
     """
 
     done: tuple[Run, ...]
@@ -377,11 +377,14 @@ def _run(folder: Path, has_result: bool) -> Run:
 
 
 def _row(run: Run, name: str, entry: dict) -> dict:
-    search = entry.get("search_seconds")
-    train = entry.get("train_seconds", None if search is None else entry["seconds"] - search)
+    seconds, search = entry["seconds"], entry.get("search_seconds")
+    train = entry.get("train_seconds", None if search is None else seconds - search)
+    if (run.result.get("provenance") or {}).get("resumed"):  # its times lack what was done before
+        seconds = search = train = None
     return {
         "network": name,
-        **{field: entry[field] for field in ("test", "params", "seconds")},
+        **{field: entry[field] for field in ("test", "params")},
+        "seconds": math.nan if seconds is None else seconds,
         "search_seconds": math.nan if search is None else search,
         "train_seconds": math.nan if train is None else train,
         "device": printable(as_text(run.result["device"])),

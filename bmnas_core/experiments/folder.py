@@ -9,6 +9,7 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
+from ..autosave import work_in
 from ..config import __version__
 from ..errors import BmnasError, FileError, quoted
 from ..storage import atomic_write
@@ -31,7 +32,8 @@ class RunFolder:
     its cells, see :func:`~bmnas_core.experiments.parameters.notebook_hash`), ``parameters`` (all
     but ``out``), ``version`` (the kit's), ``status`` (one of
     :data:`~bmnas_core.experiments.results.STATUSES`), ``error`` (a line, or null), ``started``
-    (ISO 8601) and ``seconds`` (null until its end).
+    (ISO 8601), ``seconds`` (null until its end) and ``resumed`` (seconds of work that it found
+    done; null for a run from the start).
 
     ``state`` is where searches and the like keep what they need to go on. ``earlier`` keeps the
     result of the run before until this one is done. It moves there before this one begins, by
@@ -57,8 +59,10 @@ class RunFolder:
         try:
             self._take_back()
             before = self._read()
+            resumed = None
             if resume and before is not None:
                 self._check_same(before)
+                resumed = round(work_in(self.state), 1)
                 if before["status"] == "done":
                     self._tidy()
                     return False
@@ -70,7 +74,8 @@ class RunFolder:
             raise FileError(f"{self.path}: not written: {error.strerror or error}") from None
         self._started = time.monotonic()
         started = datetime.now().astimezone().isoformat(timespec="seconds")
-        self._write(status="running", error=None, started=started, seconds=None)
+        how = {"started": started, "seconds": None, "resumed": resumed}
+        self._write(status="running", error=None, **how)
         return True
 
     def end(self, status: str, error: str | None = None) -> None:

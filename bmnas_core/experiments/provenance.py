@@ -30,7 +30,12 @@ def versions() -> dict[str, str]:
     }
 
 
-def provenance(device: object, bank=None, parameters: Mapping | None = None) -> dict:
+def provenance(
+    device: object,
+    bank=None,
+    parameters: Mapping | None = None,
+    resumed: float | None = None,
+) -> dict:
     """What a result says of its origin: all of it plain JSON.
 
     ``time`` is ISO with its zone, ``git`` the commits of the working directory and of the kit (null
@@ -40,10 +45,12 @@ def provenance(device: object, bank=None, parameters: Mapping | None = None) -> 
         device: what the result calls it; a GPU's name stands in ``gpu``.
         bank: the :class:`~bmnas_core.features.FeatureBank` that was used.
         parameters: of the run.
+        resumed: seconds of work that the run found done, so that its times are too short.
     """
     return {
         "time": datetime.now().astimezone().isoformat(timespec="seconds"),
         "parameters": None if parameters is None else dict(parameters),
+        "resumed": resumed,
         "threads": torch.get_num_threads(),
         "processor": {"model": processor_model(), "cores": cores()},
         "gpu": _gpu(device),

@@ -37,6 +37,7 @@ RUN_FILE, RUN_FORMAT = "run.json", "bmnas-run/1"
 RUN_TYPES = {
     "notebook": str, "notebook_sha256": str | None, "parameters": dict, "status": str,
     "error": str | None, "started": str | None, "seconds": float | None,
+    "resumed": float | None,
 }  # fmt: skip
 STATUSES = ("running", "done", "failed", "out of time", "interrupted")
 #: Where a sweep's folder lists its runs.
@@ -85,12 +86,15 @@ def save_run(
     as_type(genotype, Genotype, "genotype", ResultError)
     as_type(bank, FeatureBank | None, "bank", ResultError)
     out = Path(out)
+    record = _record_of_this_run(out)
     if parameters is None:
-        parameters = _parameters_of_this_run(out)
+        parameters = record.get("parameters")
     parameters = _checked_parameters(parameters, "parameters")
     whole["genotype"] = json.loads(genotype.to_json())
     whole["versions"] = origin.versions()
-    whole["provenance"] = origin.provenance(whole["device"], bank, parameters)
+    whole["provenance"] = origin.provenance(
+        whole["device"], bank, parameters, record.get("resumed")
+    )
     text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     texts = genotype.to_json(), draw(genotype).svg, text
     writable_folder(out)
@@ -179,15 +183,18 @@ def _checked_record(record: dict, place: str) -> dict:
         allowed = ", ".join(STATUSES)
         raise ResultError(f"{place}: status", quoted(record["status"]), allowed)
     _check_count(record["seconds"], f"{place}: seconds")
+    _check_count(record["resumed"], f"{place}: resumed")
     _checked_parameters(record["parameters"], f"{place}: parameters")
     return record
 
 
-def _parameters_of_this_run(out: Path) -> dict | None:
-    """The parameters of the run that is under way in the folder, which is the caller's own."""
+def _record_of_this_run(out: Path) -> dict:
+    """The record of the run that is under way in the folder, which is the caller's own."""
     with suppress(ResultError):  # a result is kept whatever stands beside it
         record = load_run(out)
-        return record["parameters"] if record and record["status"] == "running" else None
+        if record and record["status"] == "running":
+            return record
+    return {}
 
 
 def networks(result: Mapping) -> dict[str, dict]:

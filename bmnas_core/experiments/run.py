@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
+from ..autosave import STATE
 from ..errors import BmnasError, FileError, in_line, quoted, shortened
 from ..locks import locked
 from ..progress import is_interactive
@@ -20,8 +21,6 @@ from .page import write_page
 from .parameters import notebook_hash, parameter_named, parameters_of, read_notebook, silenced
 from .results import writable_folder
 
-#: Environment variable of a run's kernel: the folder where searches keep what they need to go on.
-STATE = "BMNAS_STATE"
 #: Tags of cells that :func:`run` and papermill add.
 ADDED = {"injected-parameters", "papermill-error-cell-tag"}
 #: The most seconds to wait for what a cell has shown after it has ended.
