@@ -155,7 +155,7 @@ def work_in(folder: Path) -> float:
     for path in folder.glob("*-*.safetensors"):
         kind = path.name.partition("-")[0]
         if kind in ("search", "training", "features") and len(path.suffixes) == 1:
-            with suppress(OSError, SafetensorError, ValueError, KeyError, TypeError):
-                with safe_open(path, "pt") as file:
-                    seconds += float(json.loads(file.metadata()["bmnas"])["seconds"])
+            damage = suppress(OSError, SafetensorError, ValueError, KeyError, TypeError)
+            with damage, safe_open(path, "pt") as file:
+                seconds += float(json.loads(file.metadata()["bmnas"])["seconds"])
     return seconds
