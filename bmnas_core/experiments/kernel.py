@@ -83,7 +83,8 @@ def kernel_manager(environment: Mapping[str, str]):
             usual = {"OMP_NUM_THREADS": "1"}
             ours = {UNATTENDED: "1", **environment}
             options["env"] = {**usual, **options.get("env", os.environ), **ours}
-            options["stderr"] = log  # outputs of cells are caught before they get there
+            # Outputs of cells are caught before they get there, and only repeated.
+            options |= {"stdout": subprocess.DEVNULL, "stderr": log}
             await super().start_kernel(**options)
             if guard := start_guard(self.provisioner.pid, folder):
                 guards.append(guard)

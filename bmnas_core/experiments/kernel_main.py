@@ -8,7 +8,8 @@ import sys
 
 def main() -> None:
     """Start a kernel, as ``python -m ipykernel_launcher -f FILE`` does."""
-    del sys.path[0]  # the folder of this script
+    if not sys.flags.safe_path:
+        del sys.path[0]  # the folder of this script
     import json
     import os
     from pathlib import Path

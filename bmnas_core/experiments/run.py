@@ -105,8 +105,8 @@ def run(
             if executed.exists() and not executed.with_suffix(".html").exists():
                 _decorate(read_notebook(executed), executed, notebook)
             return out
-        nb = _with_values(nb, values, notebook, executed)
         try:
+            nb = _with_values(nb, values, notebook, executed)
             with kernel_manager({STATE: str(folder.state.absolute())}) as kernel:
                 _execute(nb, executed, kernel, progress, _cell_timeout(timeout, deadline))
             signals.held = True  # what follows is quick
@@ -182,8 +182,9 @@ def _with_values(nb, values: Mapping[str, object], notebook: Path, executed: Pat
         lines = ["# Parameters", *(f"{name} = {value!r}" for name, value in values.items())]
         cell = nbformat.v4.new_code_cell("\n".join(lines))
         cell.metadata.update(tags=["injected-parameters"], papermill={})
-        tagged = [i for i, c in enumerate(nb.cells) if "parameters" in c.metadata.tags]
-        nb.cells.insert(tagged[0] + 1, cell)
+        code = {i: c for i, c in enumerate(nb.cells) if c.cell_type == "code"}
+        defaults = next(i for i, c in code.items() if "parameters" in c.metadata.tags)
+        nb.cells.insert(defaults + 1, cell)
     return nb
 
 
