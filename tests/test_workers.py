@@ -57,6 +57,7 @@ def blocks_at_seven(item, random):
     return full_of_its_number(item, random)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("workers", [1, 2, 9])
 def test_batches_come_in_order_from_any_number_of_workers(workers):
     assert numbers(full_of_its_number, workers) == numbers(full_of_its_number, 0)
@@ -110,11 +111,13 @@ def test_a_process_that_may_start_no_workers_reads_by_itself():
 
 # Items of 2 MB, so that a batch takes 6 MB.
 LARGE = """
-import warnings
+import tempfile, warnings
+from pathlib import Path
 import test_workers
 
 warnings.showwarning = lambda message, category, *_: print(f"{category.__name__}: {message}")
 print(test_workers.numbers(test_workers.large) == list(range(test_workers.ITEMS)))
+assert not list(Path(tempfile.gettempdir()).glob("bmnas-*"))
 """
 
 
@@ -149,11 +152,9 @@ SMALL = "found too little shared memory (unable to allocate"
 def test_little_shared_memory_is_said_and_done_without(mount, begins, ends):
     inside = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec"]
     shared, _, files = mount.partition(" with ")
-    script = f"mount -t tmpfs -o {shared} none /dev/shm; "
-    env = {}
-    if files:
-        env, files = {"TMPDIR": "/dev/shm/files"}, files.removesuffix(" for files")
-        script += f"mkdir /dev/shm/files; mount -t tmpfs -o {files} none /dev/shm/files; "
+    files = files.removesuffix(" for files") or "size=90m"
+    script = f"mount -t tmpfs -o {shared} none /dev/shm; mount -t tmpfs -o {files} none /tmp;"
+    env = {"TMPDIR": "/tmp"}
     command = [*inside, f'{script} exec "$@"', "sh"]
     try:
         run([*command, "true"], env=env)

@@ -41,7 +41,7 @@ def read_ahead(read: Callable[[Any], Any], batches: Sequence, workers: int) -> I
 
     Raises DataError for a ``read`` that cannot be pickled, and if a worker ends or blocks.
     """
-    folder, done, parts, why = _temporary_folder(), 0, None, ""
+    folder, done, parts, why = _unused_folder(), 0, None, ""
     loader = DataLoader(
         batches,
         batch_size=None,
@@ -63,7 +63,7 @@ def read_ahead(read: Callable[[Any], Any], batches: Sequence, workers: int) -> I
         _warn(f"{error}; files are read in this process, which is slower")
     finally:
         parts = None  # ends the workers
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder or "", ignore_errors=True)
     yield from map(read, batches[done:])
 
 
@@ -77,7 +77,7 @@ class _HandOver:
     Shared memory is used here and not in DataLoader's queue, whose errors nobody sees.
     """
 
-    def __init__(self, read: Callable[[Any], Any], folder: str):
+    def __init__(self, read: Callable[[Any], Any], folder: Path | None):
         self.read, self.folder, self.why = read, folder, ""
 
     def __call__(self, batch: Any) -> tuple[bytes, str]:
@@ -87,14 +87,14 @@ class _HandOver:
                 return bytes(ForkingPickler.dumps(found)), ""
             except (OSError, RuntimeError) as error:
                 self.why = in_line(error)
-        path = Path(self.folder, uuid4().hex)
         try:
             if not self.folder:
                 raise OSError("no folder for temporary files")
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            path = self.folder / uuid4().hex
             with open(path, "wb") as file:
                 pickle.dump(found, file)
-        except OSError as error:
-            path.unlink(missing_ok=True)
+        except OSError as error:  # what was written goes with the folder
             return pickle.dumps(_NoWorkersError(f"found {self.why}, and {error}")), self.why
         return pickle.dumps(path), self.why
 
@@ -114,12 +114,12 @@ def _unpacked(packed: bytes) -> Any:
     return found
 
 
-def _temporary_folder() -> str:
-    """A new folder, or "" where there is no place for one."""
+def _unused_folder() -> Path | None:
+    """Where a folder for batches can be made, or None where there is no place for one."""
     try:
-        return tempfile.mkdtemp(prefix="bmnas-")
+        return Path(tempfile.gettempdir(), f"bmnas-{uuid4().hex}")
     except OSError:
-        return ""
+        return None
 
 
 def _start(loader: DataLoader) -> Iterator[tuple[bytes, str]]:
