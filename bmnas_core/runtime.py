@@ -34,7 +34,7 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     except (RuntimeError, TypeError):
         found = None
     if found is None or found.type not in counts:
-        raise DeviceError("device", repr(device), "'auto', 'cpu', 'cuda', 'cuda:0', …, 'mps'")
+        raise DeviceError("device", repr(device), "'auto', 'cpu', 'mps', 'cuda', 'cuda:0', …")
     count = counts[found.type]
     if found.type == "cuda" and found.index is None and count:
         found = torch.device("cuda", torch.cuda.current_device())

@@ -524,7 +524,7 @@ WRONG = {
     "seed": ({"seed": "a"}, "seed: found 'a'; allowed: an integer"),
     "device": (
         {"device": "gpu"},
-        "device: found 'gpu'; allowed: 'auto', 'cpu', 'cuda', 'cuda:0', …",
+        "device: found 'gpu'; allowed: 'auto', 'cpu', 'mps', 'cuda', 'cuda:0', …",
     ),
     "bank": ({"bank": 1}, "bank: found int; allowed: a FeatureBank"),
     "out": ({"out": 1}, "out: found int; allowed: the path of a folder"),

@@ -107,7 +107,7 @@ def _marked(folder: Path) -> Iterator[Path]:
     mark = folder / f".sweep-{uuid.uuid4().hex[:16]}"
     try:
         with atomic_write(mark) as beside:
-            beside.write_text(mark.name)
+            beside.write_text(mark.name, "utf-8")
         yield mark
     finally:
         with suppress(OSError):

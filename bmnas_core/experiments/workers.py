@@ -170,7 +170,7 @@ def answer(mark: Path) -> Path:
     """Show that this worker reads and writes the sweep's folder: a copy of its mark."""
     copy = mark.with_name(f"{mark.name}-{uuid.uuid4().hex[:8]}")
     with atomic_write(copy) as beside:
-        beside.write_text(mark.read_text())
+        beside.write_text(mark.read_text("utf-8"), "utf-8")
     return copy
 
 
@@ -268,7 +268,7 @@ def check_shared(client, folder: Path, mark: Path) -> None:
         try:
             if isinstance(copy, Exception):
                 raise copy
-            if copy.read_text() != mark.name:
+            if copy.read_text("utf-8") != mark.name:
                 raise FileNotFoundError
         except Exception as error:
             found = f"worker {worker} without it ({type(error).__name__}: {in_line(error)})"
