@@ -168,6 +168,15 @@ def test_where_a_path_is_too_long_for_a_socket_a_shorter_one_is_found(tmp_path, 
     Path(folder).rmdir()
 
 
+@pytest.mark.notebook
+@pytest.mark.slow
+def test_where_there_are_no_sockets_of_a_file_system_a_run_works_too(monkeypatch):
+    monkeypatch.setattr("bmnas_core.experiments.kernel.socket_folder", lambda: None)
+    write_notebook("print(seed)")
+    run("nb.ipynb", {"seed": 7}, "out", progress=False)
+    assert nbformat.read("out/nb.ipynb", as_version=4).cells[-1].outputs[0].text == "7\n"
+
+
 @POSIX
 @pytest.mark.notebook
 @pytest.mark.slow
@@ -240,7 +249,7 @@ def test_a_kernel_that_dies_is_said_with_its_signal(source, what):
 def test_no_output_is_lost_and_an_error_that_is_no_unicode_is_said(capfd):
     write_notebook(
         "import os, time\nif not os.fork():\n    print('forked', flush=True)\n    os._exit(0)\n"
-        "os.wait()\nos.system('echo from a shell')\ntime.sleep(0.5)",
+        "os.wait()\nos.system('echo from a shell')\ntime.sleep(2)",
         "from IPython.display import display\nfor i in range(3000): display(i)",
         "print('a\\ud800b')\nraise ValueError('c\\ud800d')",
     )
