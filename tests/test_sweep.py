@@ -418,6 +418,7 @@ if how == "ends all workers":
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(100)
 while how == "waits" and not Path("go").exists():
+    Path("waiting").touch()
     time.sleep(0.05)
 with open("done", "a") as file:
     file.write(f"{how} {seed}\\n")
@@ -582,7 +583,7 @@ def sweep_that_waits(*options, start=None):
     process = start() if start else command(*words, "--workers", "1", start=from_a_terminal)
     try:
         wait_for(lambda: sorted(statuses().values()) == ["done", "running"], 120)
-        time.sleep(1)
+        wait_for(Path("waiting").exists)
         started = psutil.Process(process.pid).children(recursive=True)
         assert any("ipykernel" in " ".join(child.cmdline()) for child in started)
         yield process, started
@@ -594,18 +595,23 @@ def sweep_that_waits(*options, start=None):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_sweep_that_is_interrupted_leaves_its_results_and_no_process(number):
+def test_a_sweep_that_is_interrupted_leaves_its_results_and_no_process():
     with sweep_that_waits() as (process, started):
-        process.send_signal(number)
+        process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=60)
-        assert not psutil.wait_procs(started, timeout=0.5)[1]
-        assert (process.returncode, output) == (128 + number, "")
+        assert not alive(started, 1)
+        assert (process.returncode, output) == (130, "")
         assert errors == "how=well: done\nerror: interrupted\n"
         assert sorted(statuses().values()) == ["done", "interrupted"]
         assert len([*Path("out").glob("*waits/nb.*")]) == 2
         assert not [*Path("out").glob(".sweep-*")]
     assert times_done() == {"well 0": 1}
+
+
+def alive(processes, seconds):
+    """Those that do not end in so many seconds; the system may keep the rest of one that did."""
+    _, left = psutil.wait_procs(processes, timeout=seconds)
+    return [p for p in left if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
 SCRIPT = """\
@@ -633,7 +639,7 @@ def test_of_a_killed_script_without_a_main_guard_nothing_ran_twice_and_nothing_s
         }
         assert addresses == {"127.0.0.1"}
         script.kill()
-        assert not psutil.wait_procs(started, timeout=20)[1]
+        assert not alive(started, 20)
     assert Path("ran").read_text() == "once\n" and times_done() == {"well 0": 1}
 
 
@@ -646,7 +652,7 @@ def test_a_folder_that_vanishes_ends_the_sweep_with_a_line():
     assert (process.returncode, output) == (2, "")
     assert re.fullmatch(r"error: \S+/out.*(gone|vanished).*\n", errors)
     assert not Path("out").exists()
-    assert not psutil.wait_procs(started, timeout=20)[1]
+    assert not alive(started, 20)
 
 
 @pytest.mark.slow
@@ -656,7 +662,7 @@ def test_a_scheduler_that_goes_away_ends_the_sweep_with_a_line():
         process = command(*words, start=subprocess.Popen)
         stack.callback(process.kill)
         stack.callback(Path("go").touch)
-        wait_for(lambda: [*statuses().values()] == ["running"], 120)
+        wait_for(Path("waiting").exists, 120)
         (scheduler,) = (
             child
             for child in psutil.Process().children()
