@@ -418,6 +418,7 @@ if how == "ends all workers":
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(100)
 while how == "waits" and not Path("go").exists():
+    Path("waiting").touch()
     time.sleep(0.05)
 with open("done", "a") as file:
     file.write(f"{how} {seed}\\n")
@@ -582,9 +583,9 @@ def sweep_that_waits(*options, start=None):
     process = start() if start else command(*words, "--workers", "1", start=from_a_terminal)
     try:
         wait_for(lambda: sorted(statuses().values()) == ["done", "running"], 120)
-        time.sleep(1)
+        wait_for(Path("waiting").exists)
         started = psutil.Process(process.pid).children(recursive=True)
-        assert any("ipykernel" in " ".join(child.cmdline()) for child in started)
+        assert any("kernel.json" in " ".join(child.cmdline()) for child in started)
         yield process, started
     finally:
         Path("go").touch()
@@ -594,18 +595,23 @@ def sweep_that_waits(*options, start=None):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_sweep_that_is_interrupted_leaves_its_results_and_no_process(number):
+def test_a_sweep_that_is_interrupted_leaves_its_results_and_no_process():
     with sweep_that_waits() as (process, started):
-        process.send_signal(number)
+        process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=60)
-        assert not psutil.wait_procs(started, timeout=0.5)[1]
-        assert (process.returncode, output) == (128 + number, "")
+        assert not alive(started, 1)
+        assert (process.returncode, output) == (130, "")
         assert errors == "how=well: done\nerror: interrupted\n"
         assert sorted(statuses().values()) == ["done", "interrupted"]
         assert len([*Path("out").glob("*waits/nb.*")]) == 2
         assert not [*Path("out").glob(".sweep-*")]
     assert times_done() == {"well 0": 1}
+
+
+def alive(processes, seconds):
+    """Those that do not end in so many seconds; the system may keep the rest of one that did."""
+    _, left = psutil.wait_procs(processes, timeout=seconds)
+    return [p for p in left if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
 SCRIPT = """\
@@ -633,7 +639,7 @@ def test_of_a_killed_script_without_a_main_guard_nothing_ran_twice_and_nothing_s
         }
         assert addresses == {"127.0.0.1"}
         script.kill()
-        assert not psutil.wait_procs(started, timeout=20)[1]
+        assert not alive(started, 20)
     assert Path("ran").read_text() == "once\n" and times_done() == {"well 0": 1}
 
 
@@ -646,17 +652,18 @@ def test_a_folder_that_vanishes_ends_the_sweep_with_a_line():
     assert (process.returncode, output) == (2, "")
     assert re.fullmatch(r"error: \S+/out.*(gone|vanished).*\n", errors)
     assert not Path("out").exists()
-    assert not psutil.wait_procs(started, timeout=20)[1]
+    assert not alive(started, 20)
 
 
 @pytest.mark.slow
-def test_a_scheduler_that_goes_away_ends_the_sweep_with_a_line():
+def test_a_scheduler_that_goes_away_ends_the_sweep_with_a_line(monkeypatch):
+    monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT", "5s")
     with separate_cluster() as options, ExitStack() as stack:
         words = "sweep", spec_file(list=[{"how": "waits"}]), "--out", "out", "-q", *options
         process = command(*words, start=subprocess.Popen)
         stack.callback(process.kill)
         stack.callback(Path("go").touch)
-        wait_for(lambda: [*statuses().values()] == ["running"], 120)
+        wait_for(Path("waiting").exists, 120)
         (scheduler,) = (
             child
             for child in psutil.Process().children()
@@ -677,7 +684,7 @@ def in_a_namespace(*words, mount):
 
 
 @pytest.mark.slow
-def test_a_folder_that_workers_do_not_share_is_noticed_before_the_first_run(monkeypatch):
+def test_a_folder_that_workers_do_not_share_is_noticed_before_the_first_run():
     Path("out").mkdir()
     with separate_cluster(partial(in_a_namespace, mount="out")) as options:
         done = command("sweep", spec_file(seeds=2), "--out", "out", *options)
@@ -691,18 +698,19 @@ def test_a_folder_that_workers_do_not_share_is_noticed_before_the_first_run(monk
 def test_a_full_disk_ends_the_sweep_with_a_line_and_leaves_nothing_half_written():
     Path("out").mkdir()
     words = [sys.executable, "-m", "bmnas_core.cli", "sweep", spec_file(seeds=9), "--out", "out"]
-    look = "; status=$?; tar -cf seen.tar out; exit $status"
-    script = f"{shlex.join([*words, '--workers', '1', '-q'])}{look}"
-    done = subprocess.run(
-        in_a_namespace("sh", "-c", script, mount="out"), capture_output=True, text=True
-    )
-    assert done.returncode in (1, 2), done.stderr
-    assert re.search("No space left on device", done.stdout + done.stderr)
-    assert done.stderr.count("\n") <= 1
+    look = "status=$?; tar -cf seen.tar out; exit $status"
+    fill = "head -c 900000 /dev/zero > out/.fill"  # what is left is too little for a run's page
+    script = f"{fill}; {shlex.join([*words, '--workers', '1', '-q'])}; {look}"
+    words = in_a_namespace("sh", "-c", script, mount="out")
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    message = r"error: \S+/out.*: not written: No space left on device\n"
+    assert re.fullmatch(message, done.stderr), done.stderr
     with tarfile.open("seen.tar") as tar:
         tar.extractall("seen", filter="data")
-    for path in Path("seen").rglob("*.json"):
-        json.loads(path.read_text())
-    for path in Path("seen").rglob("*.ipynb"):
-        nbformat.read(path, 4)
+    runs = statuses("seen/out")
+    assert 1 <= times_done().total() < 9 and set(runs.values()) == {"done"}
+    for name in runs:
+        load_result(Path("seen/out", name))
+        nbformat.read(Path("seen/out", name, "nb.ipynb"), 4)
     assert not list(Path("seen").rglob("*.part"))

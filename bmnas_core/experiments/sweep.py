@@ -2,11 +2,12 @@
 
 import json
 import os
+import pickle
 import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -28,7 +29,6 @@ from .workers import (
     check_options,
     check_shared,
     connected,
-    do_run,
     interrupt_runs,
     run_state,
 )
@@ -228,7 +228,7 @@ class _Dispatcher:
         key = f"{job.name}-{uuid.uuid4().hex}"
         self.submitted += 1  # the first comes first
         options = {"key": key, "pure": False, "priority": -self.submitted}
-        future = self.client.submit(do_run, job, **options)
+        future = self.client.submit(_in_worker(), pickle.dumps(job), **options)
         self.futures[job.name] = future
         future.add_done_callback(lambda future: self.events.put((job.name, future)))
 
@@ -243,7 +243,7 @@ class _Dispatcher:
         try:
             state = future.result(timeout=GRACE)
         except KilledWorker:
-            # Perhaps it only waited beside a run that ended its worker; `do_run` counts its own.
+            # Perhaps it only waited beside a run that ended its worker; do_run counts its own.
             self.lost[name] += 1
             if self.lost[name] < MAX_LOST:
                 return self._submit(self.jobs[name])
@@ -294,6 +294,19 @@ class _Dispatcher:
                 if time.monotonic() > end:
                     break
                 time.sleep(POLL / 5)
+
+
+def _in_worker() -> Callable[[bytes], RunState]:
+    """:func:`do_run` for a scheduler that is without the kit: it need not import anything of it."""
+
+    def call(job: bytes) -> RunState:  # local, so that it is sent as it is and not by its name
+        import pickle
+
+        from bmnas_core.experiments.workers import do_run
+
+        return do_run(pickle.loads(job))
+
+    return call
 
 
 class _Display:
