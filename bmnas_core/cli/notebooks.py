@@ -61,11 +61,10 @@ def run(
         head = ("", f"test {result['metric']}", "parameters", "seconds")
         title = f"{experiments.run_title(result)}, {result['device']}"
         typer.echo(f"\n{title}\n{table(rows, head, numbers=3)}")
-    whole = (folder / page).exists()
+    kind = "warning" if (folder / page).exists() else "error"
     for warning in caught:
-        line = " ".join(str(warning.message).split())
-        typer.echo(f"{'warning' if whole else 'error'}: {line}", err=True)
-    if not whole:
+        typer.echo(f"{kind}: {' '.join(str(warning.message).split())}", err=True)
+    if caught and kind == "error":
         raise typer.Exit(1)
 
 
