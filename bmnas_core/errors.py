@@ -34,6 +34,9 @@ class SourceError(BmnasError):
 class FileError(BmnasError, OSError):
     """A file that cannot be written."""
 
+    def __new__(cls, *parts):  # of two built-in bases, Python makes only the larger one's
+        return OSError.__new__(cls, *parts)
+
 
 def check_type(value, kind: type, place: str, error: type[BmnasError], allowed: str = ""):
     """``value`` itself. Raises ``error`` unless it is a ``kind``."""

@@ -31,9 +31,12 @@ def test_an_error_names_the_place_what_was_found_and_what_is_allowed():
     assert str(FileError("path", "''", "a file")) == "path: found ''; allowed: a file"
 
 
+@pytest.mark.parametrize("dask", [False, True], ids=["pickle", "dask"])
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize("parts", [("place", "found", "allowed"), ("the whole message",)])
-def test_an_error_survives_the_way_from_another_process(error, parts):
+def test_an_error_survives_the_way_from_another_process(error, parts, dask):
+    if dask:
+        pytest.importorskip("distributed")  # which changes how errors are pickled
     raised = error(*parts)
     arrived = pickle.loads(pickle.dumps(raised))
     assert type(arrived) is error and str(arrived) == str(raised)

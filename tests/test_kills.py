@@ -90,7 +90,8 @@ def numbers(out):
         return [timeless(item) for item in value] if isinstance(value, list) else value
 
     found = timeless(load_result(out))
-    return {k: v for k, v in found.items() if k not in ("parameters", "git", "resumed")}
+    found["provenance"].pop("resumed")
+    return found
 
 
 @pytest.fixture(scope="module")
