@@ -34,8 +34,10 @@ class SourceError(BmnasError):
 class FileError(BmnasError, OSError):
     """A file that cannot be written."""
 
-    def __new__(cls, *parts):  # of two built-in bases, Python makes only the larger one's
-        return OSError.__new__(cls, *parts)
+    def __new__(cls, *parts):  # as dask calls it; of two built-in bases the larger one's is needed
+        made = OSError.__new__(cls)
+        made.args = parts
+        return made
 
 
 def check_type(value, kind: type, place: str, error: type[BmnasError], allowed: str = ""):
