@@ -72,7 +72,10 @@ def unbroken():
     return searched()
 
 
-@pytest.mark.parametrize("stop", [1, 3, 4, 6, 7, 8, 9, 11])
+SLOW = [pytest.param(stop, marks=pytest.mark.slow) for stop in (1, 3, 6, 7, 8, 9)]
+
+
+@pytest.mark.parametrize("stop", [4, 11, *SLOW])
 def test_a_killed_search_gives_all_its_states_again_and_goes_on_to_the_bit(process, unbroken, stop):
     process()
     with pytest.raises(Killed):
@@ -96,6 +99,7 @@ def test_without_a_run_nothing_is_kept(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_who_looks_at_the_hypernet_amid_a_replay_sees_it_as_it_was_then(process):
     def observed(stop=None):
         search, seen = Search(tiny_task(), HALVING, device="cpu"), []
@@ -136,6 +140,7 @@ def test_who_changes_the_hypernet_amid_a_search_gets_that_search_again(process):
     assert torch.equal(found[0], expected[0]) and found[1] == expected[1]
 
 
+@pytest.mark.slow
 def test_equal_searches_of_one_run_are_kept_apart(process, tmp_path):
     config = SearchConfig(epochs=1, selection="argmax")
     process()
@@ -143,6 +148,7 @@ def test_equal_searches_of_one_run_are_kept_apart(process, tmp_path):
     assert same(one, two) and len(list((tmp_path / "state").glob("search-*-1.safetensors"))) == 1
 
 
+@pytest.mark.slow
 def test_searches_by_other_settings_seeds_or_scores_are_not_taken_for_each_other(process):
     process()
     searched()
@@ -169,6 +175,7 @@ def test_candidates_of_a_killed_selection_are_not_trained_again(process, monkeyp
     assert found == [1, 1, 1, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["newest", "both", "states"])
 def test_what_is_damaged_is_made_again_with_a_warning(process, unbroken, tmp_path, damage):
     process()
@@ -207,6 +214,7 @@ def same_training(one, other):
     return plain[0] == plain[1] and all(torch.equal(a, b) for a, b in tensors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"data": "train"}, {"modality_dropout": 0.3}], ids=str)
 @pytest.mark.parametrize("stop", [1, 3])
 def test_a_killed_training_goes_on_to_the_bit(process, stop, settings):
@@ -285,6 +293,7 @@ def test_features_in_memory_are_read_and_not_extracted_again(process, monkeypatc
     assert found.content_hash == expected.content_hash
 
 
+@pytest.mark.slow
 def test_a_rule_of_ones_own_is_repeated_on_the_same_random_numbers(process):
     @register_selection("three random ones")
     class ThreeRandom(Selection):

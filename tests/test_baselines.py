@@ -492,6 +492,7 @@ def test_an_mlp_reads_all_positions_of_all_features(depth):
     assert widths == [8] * depth + [5]
 
 
+@pytest.mark.slow
 def test_baselines_read_a_feature_without_positions_once():
     task, names = tiny_task(embedding=True), ["late fusion", "MLP of one layer", "GMU"]
     table = compare(task, [*names, "logistic regression", "CentralNet", "MFAS"], device="cpu")

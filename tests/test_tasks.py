@@ -290,6 +290,7 @@ def test_components_are_fitted_on_training_images_alone():
     assert torch.equal(pairs.keep_energy(images, 0.5, train)[train], before)
 
 
+@pytest.mark.slow
 def test_other_knobs_train_backbones_once_and_keep_them(tmp_path, monkeypatch):
     monkeypatch.setenv("BMNAS_CACHE", str(tmp_path))
     monkeypatch.setattr(pairs, "PRETRAINING", dataclasses.replace(pairs.PRETRAINING, epochs=1))
