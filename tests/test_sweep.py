@@ -332,8 +332,9 @@ def test_a_filter_has_the_value_it_has_in_python_or_is_refused(tmp_path, text, v
 # --- what cannot start
 
 
-def test_without_dask_a_line_says_how_to_install_it(notebook, monkeypatch):
-    monkeypatch.setitem(sys.modules, "distributed", None)
+@pytest.mark.parametrize("package", ["distributed", "cryptography"])
+def test_without_dask_a_line_says_how_to_install_it(notebook, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(SweepError, match=r"a sweep needs dask: pip install 'bmnas\[cluster\]'"):
         bm.sweep({"notebook": "nb.ipynb"}, "out")
     assert not Path("out").exists()

@@ -7,7 +7,6 @@ input does: however the sweep ends, the workers end too.
 
 import json
 import sys
-from importlib.util import find_spec
 
 SETTINGS = {
     "distributed.scheduler.allowed-failures": 10**6,  # a run counts the workers that it ends
@@ -25,7 +24,7 @@ def main(workers: int, dashboard: bool) -> None:
     if not dashboard:  # a port stays open, with nothing on it
         dask.config.set({f"distributed.{part}.http.routes": [] for part in ("scheduler", "worker")})
     # Keys that only this sweep has: others on this machine reach its ports, but nothing behind.
-    own = Security.temporary() if find_spec("cryptography") else None
+    security = Security.temporary()
     with LocalCluster(
         host="127.0.0.1",
         n_workers=workers,
@@ -33,13 +32,13 @@ def main(workers: int, dashboard: bool) -> None:
         memory_limit=0,  # a run's memory is its kernel's, not its worker's
         dashboard_address="127.0.0.1:0",
         scheduler_kwargs={"dashboard": dashboard},
-        security=own,
+        security=security,
     ) as cluster:
         where = {
             "address": cluster.scheduler_address,
             "dashboard": cluster.dashboard_link if dashboard else None,
         }
-        keys = own.get_tls_config_for_role("client") if own else None
+        keys = security.get_tls_config_for_role("client")
         print(json.dumps({**where, "keys": keys}), flush=True)
         sys.stdin.read()
 

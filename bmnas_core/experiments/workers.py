@@ -184,7 +184,8 @@ def check_options(workers, scheduler, insecure: bool, dashboard: bool) -> None:
     if scheduler is not None and (workers is not None or dashboard):
         raise SweepError("scheduler", "workers or a dashboard too", "those that it has")
     try:
-        import distributed  # noqa: F401
+        import cryptography  # noqa: F401
+        import distributed
     except ImportError:
         raise SweepError("a sweep needs dask: pip install 'bmnas[cluster]'") from None
     if scheduler is not None and not insecure:
@@ -206,18 +207,18 @@ def connected(workers: int | None, scheduler: str | None, dashboard: bool, progr
         for name in [n for n in logging.root.manager.loggerDict if n.startswith("distributed")]:
             stack.enter_context(silenced(name))
         stack.enter_context(warnings.catch_warnings(action="ignore"))
-        keys = None
+        security = None  # dask's own settings
         if scheduler is None:
             own = stack.enter_context(_own_cluster(workers or CPU_COUNT, dashboard))
             scheduler, keys = own["address"], own["keys"]
+            security = Security(
+                tls_ca_file=keys["ca_file"],
+                tls_client_cert=keys["cert"],
+                tls_client_key=keys["key"],
+                require_encryption=True,
+            )
             if dashboard and progress:
                 print(f"dashboard: {own['dashboard']}", file=sys.stderr)
-        security = keys and Security(
-            tls_ca_file=keys["ca_file"],
-            tls_client_cert=keys["cert"],
-            tls_client_key=keys["key"],
-            require_encryption=True,
-        )
         try:
             client = Client(scheduler, security=security, set_as_default=False, name="bmnas-sweep")
         except (OSError, ValueError, TypeError, RuntimeError) as error:
