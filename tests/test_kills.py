@@ -18,7 +18,7 @@ import pytest
 
 from bmnas_core.experiments import load_result
 
-KILLS = int(os.environ.get("BMNAS_KILLS", 2))
+KILLS = int(os.environ.get("BMNAS_KILLS", 1))
 NOTEBOOK = os.environ.get("BMNAS_KILLS_OF")
 
 CELLS = [
@@ -27,10 +27,10 @@ CELLS = [
 import bmnas_core as bm
 from dataclasses import replace
 task = bm.load_task("digits")
-bm.train_backbone(task, "Image", bm.TrainConfig(epochs=4), seed=seed, device="cpu")
+bm.train_backbone(task, "Image", bm.TrainConfig(epochs=2), seed=seed, device="cpu")
 """,
     """
-search = bm.Search(task, bm.SearchConfig(epochs=1, rungs=((4, 2), (2, 4))), seed=seed)
+search = bm.Search(task, bm.SearchConfig(epochs=1, rungs=((2, 1),), tuning_epochs=1), seed=seed)
 history = bm.SearchHistory.from_search(search)
 for state in search:
     history.append(state)
@@ -38,8 +38,8 @@ genotype = search.best_genotype
 bm.draw_curves(history)
 """,
     """
-net, records = bm.train(genotype, task, bm.TrainConfig(epochs=6), seed=seed)
-others = bm.compare(task, ["late fusion"], config=bm.TrainConfig(epochs=4), seed=seed)
+net, records = bm.train(genotype, task, bm.TrainConfig(epochs=3), seed=seed)
+others = bm.compare(task, ["late fusion"], config=bm.TrainConfig(epochs=2), seed=seed)
 losses = [record["train_loss"] for record in records]
 """,
     """

@@ -4,9 +4,9 @@ import json
 import re
 from html.parser import HTMLParser
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
-from matplotlib import pyplot as plt
 from saved_runs import GENOTYPE, genotype_of, write_run
 
 import bmnas_core as bm
@@ -46,7 +46,11 @@ class ParsedPage(HTMLParser):
 
 
 def written(found: Collection, folder) -> ParsedPage:
-    return ParsedPage(found.report(folder / "report.html").read_text(encoding="utf-8"))
+    """The page of a report, which leaves no figure open."""
+    open_before = plt.get_fignums()
+    found.report(folder / "report.html")
+    assert plt.get_fignums() == open_before
+    return ParsedPage((folder / "report.html").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")

@@ -235,7 +235,7 @@ def _genotypes(found: Collection) -> Iterator[dict]:
         if run.result.get("genotype") is None:
             continue
         try:
-            genotype = Genotype.from_json(json.dumps(run.result["genotype"]), str(run.folder))
+            genotype = Genotype.from_json(json.dumps(run.result["genotype"]), "genotype")
             finders.setdefault(genotype.canonical().to_json(), []).append(run)
         except BmnasError as error:
             problems.setdefault(in_line(error), []).append(run)

@@ -172,6 +172,11 @@ class DataSet:
         urls = {path: self.url(path) for path in hashes}
         files = pooch.create(self.root, base_url="", registry=hashes, urls=urls)
         pooch.get_logger().setLevel("WARNING")
+        for folder in {(self.root / path).parent for path in hashes}:  # not by pooch, whose threads
+            try:  # may all make one at once, which fails
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise DataError(f"{place}: {folder}: {error.strerror}") from None
         with ThreadPoolExecutor(8) as pool:
             try:
                 list(progress_bar(pool.map(files.fetch, hashes), self.name, len(hashes)))
