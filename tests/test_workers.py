@@ -70,17 +70,19 @@ def test_a_worker_that_dies_is_noticed(monkeypatch, read, code):
         pytest.skip("Windows has no SIGKILL")
     monkeypatch.setattr("bmnas_core.tasks.workers.POLL", 0.1)
     message = rf"^2 worker processes: found one that ended \(exit code {code}\); allowed: as many"
+    others = set(multiprocessing.active_children())
     with pytest.raises(DataError, match=message):
         numbers(read)
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) <= others
 
 
 def test_a_worker_that_blocks_is_given_up_and_killed(monkeypatch):
     monkeypatch.setattr("bmnas_core.tasks.workers.POLL", 0.1)
     monkeypatch.setattr("bmnas_core.tasks.workers.MAX_WAIT", 0.5)
+    others = set(multiprocessing.active_children())
     with pytest.raises(DataError, match="^2 worker processes: found no batch for .* s; allowed: "):
         numbers(blocks_at_seven)
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) <= others
 
 
 def test_a_slow_worker_is_waited_for(monkeypatch):
