@@ -314,6 +314,7 @@ def test_a_rule_of_ones_own_is_repeated_on_the_same_random_numbers(process):
     assert same(searched(config), expected)
 
 
+@pytest.mark.slow
 def test_the_folder_leaves_the_environment_so_that_other_commands_do_not_write_there(tmp_path):
     code = "import os, bmnas_core.autosave as a; print(a.is_kept(), 'BMNAS_STATE' in os.environ)"
     environment = {**os.environ, "BMNAS_STATE": str(tmp_path / "state")}

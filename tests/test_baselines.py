@@ -220,6 +220,7 @@ def test_unknown_baselines_and_motifs_are_refused():
         random_genotype(("A",), 1, 1, torch.Generator())
 
 
+@pytest.mark.slow
 def test_baselines_that_search_report_the_seconds_of_their_search():
     names = [name for name in BASELINES if name.startswith("BM-NAS")]
     names += ["searched features", "random features", "random search", "evolution", "best pair"]

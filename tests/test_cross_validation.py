@@ -331,6 +331,7 @@ def test_the_lowest_is_best_of_a_metric_that_is_an_error():
         assert found.table["mean"].is_monotonic_increasing and len(found.table) == 5
 
 
+@pytest.mark.slow
 def test_a_regression_is_cross_validated_in_the_labels_units():
     random = np.random.default_rng(2)
     values = random.normal(size=60) * 40 + 300

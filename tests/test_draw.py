@@ -296,6 +296,7 @@ def test_a_missing_package_is_named(monkeypatch):
         draw(TWO)
 
 
+@pytest.mark.slow
 def test_another_process_draws_the_same_bytes_and_loads_graphics_only_then(tmp_path):
     code = """
 import sys
@@ -1197,6 +1198,7 @@ def test_charts_leave_the_global_style_alone_and_have_the_kits():
         assert not panel.spines["top"].get_visible() and panel.spines["bottom"].get_visible()
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_every_chart_once(tmp_path):
     code = """
 import os, sys
@@ -1217,6 +1219,7 @@ for cell in ("draw_results(table);", "draw_results(table);"):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_charts_saved_in_the_kits_style_have_the_same_bytes_each_time():
     for draws, _ in charts():
         assert svg_of(draws()[0]) == svg_of(draws()[0])

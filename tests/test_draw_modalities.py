@@ -221,6 +221,7 @@ def a_history(kind, states: int = 6) -> SearchHistory:
     return history
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [(6, 1, LONG), (6, 4, LONG)], ids=["6x1", "6x4"])
 def test_names_beside_lines_are_legible_and_inside_the_figure(kind):
     history = a_history(kind)

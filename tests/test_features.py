@@ -513,6 +513,7 @@ FeatureBank(tiny_task(), folder=sys.argv[1])
 """
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_is_an_error_and_no_crash(tmp_path):
     inside = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec"]
     mount = 'mount -t tmpfs -o size=8k none "$0"; exec "$@"'

@@ -153,6 +153,7 @@ def test_a_resumed_search_with_gaps_equals_an_unbroken_one(tmp_path):
         assert np.array_equal(a.alpha, b.alpha)
 
 
+@pytest.mark.slow
 def test_baselines_run_on_samples_with_gaps():
     names = [name for name, one in BASELINES.items() if one.quick]
     names += ["GMU", "CentralNet", "MLP of two layers", "logistic regression", "gradient boosting"]

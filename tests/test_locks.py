@@ -64,6 +64,7 @@ def path(request, tmp_path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_a_second_process_is_refused_with_the_owners_command_and_age_until_that_is_killed(tmp_path):
     path = tmp_path / "place"

@@ -144,6 +144,7 @@ def test_pairs_fixed_one_after_the_other_share_what_earlier_cells_make_of_them()
     assert not torch.equal(one, other)
 
 
+@pytest.mark.slow
 def test_the_selection_from_24_features_is_done_in_seconds():
     task = a_task(6, 4, defaults=True)
     config = SearchConfig(selection="perturbation", epochs=1, tuning_epochs=0, C=8, N=2)

@@ -479,6 +479,7 @@ def test_a_malformed_signature_is_refused(change, message):
 # --- torch.export and the command
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_an_exported_program_takes_any_number_of_samples(seed, tmp_path):
     example = random_example(seed)
@@ -523,6 +524,7 @@ def test_a_program_reads_a_tasks_arrays_as_they_are(tmp_path):
     assert "input Sound_1: (n, 3, 9)\ninput Text_1: (n, 4)" in done.output
 
 
+@pytest.mark.slow
 def test_backbones_are_exported_too(trained, task):
     module = bm.export_program(trained["end-to-end"]).module()
     inputs = {modality.name: modality.inputs[:7] for modality in task.modalities}

@@ -298,6 +298,7 @@ def test_a_split_without_samples_is_refused(tmp_path):
         ntu(str(tree(tmp_path, names)))
 
 
+@pytest.mark.slow
 def test_a_task_of_many_samples_is_loaded_without_opening_a_file(tmp_path):
     """The files are empty, so reading any would fail."""
     names = [

@@ -174,6 +174,7 @@ def test_a_registered_metric_scores_a_search():
         assert [*mine][-1].val_score == pytest.approx([*usual][-1].val_score)
 
 
+@pytest.mark.slow
 def test_parts_on_demand_are_known_at_once_and_imported_when_asked_for():
     script = (
         "import sys, bmnas_core as bm\n"

@@ -135,6 +135,7 @@ def test_a_resumed_search_equals_an_unbroken_one_to_the_bit(tmp_path, schedule, 
 HALVING = {"selection": "successive_halving", "rungs": ((4, 1), (2, 2)), "tie_margin": 0.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings", [{}, {"temperature": (1.0, 0.01)}, {"tuning_epochs": 2}], ids=str
 )
@@ -755,6 +756,7 @@ def test_a_search_on_the_gpu_ends_near_the_one_on_the_cpu():
 PATHS = {"sampling": "single_path", "path_samples": 3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("relaxation", ["paper", "pair", "edge"])
 def test_paths_are_sampled_by_their_probability_under_the_hypernet(relaxation):
     """Frequencies against most_probable(), and the logarithm against the same."""
@@ -836,6 +838,7 @@ def test_paths_with_a_lower_loss_become_more_probable():
     assert odds[True] > 0.95  # 10 of 12 pairs have one: 0.83 by chance
 
 
+@pytest.mark.slow
 def test_candidates_take_pairs_by_odds_and_steps_uniformly_and_come_with_their_probability():
     settings = replace(SETTINGS, N=1, M=1)
     config = SearchConfig(operations=("sum", "concat_fc"))

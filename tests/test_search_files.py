@@ -195,6 +195,7 @@ def test_a_bit_flipped_at_fifty_random_places_is_noticed_fifty_times(saved, tmp_
             Search.resume(path, tiny_task())
 
 
+@pytest.mark.slow
 def test_a_search_saved_beside_a_running_step_is_the_state_of_one_step(tmp_path):
     task, config = tiny_task(), SearchConfig(epochs=4, selection="argmax")
     reference = Search(task, config, device="cpu")

@@ -84,6 +84,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_fifty_random_networks_give_the_same_where_the_kit_is_not_imported(folder):
     """Within 1e-6 of the largest output, and within 1e-12 in double precision."""
     done = subprocess.run(

@@ -161,6 +161,7 @@ def test_strategies_take_the_operations_of_the_benchmark(
         assert {g.cells[0].steps[0].op for g in search.ratings} == expected
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_where_it_was(tmp_path):
     out, asked, build = tmp_path / "b.csv", [], STRATEGIES["random search"]
 

@@ -154,6 +154,7 @@ def test_a_stopped_tabulate_goes_on_where_it_was(small_task, small_table, tmp_pa
     assert found.equals(expected)
 
 
+@pytest.mark.slow
 def test_seeds_trained_at_once_fill_the_same_table(small_task, small_table, tmp_path):
     path = tmp_path / "t.parquet"
     path.write_bytes(small_table.read_bytes())

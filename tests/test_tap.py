@@ -409,6 +409,7 @@ def test_whatever_a_tap_reads_is_part_of_what_determines_features(monkeypatch):
 # --- data sets
 
 
+@pytest.mark.slow
 def test_a_data_set_gives_the_features_of_the_same_values_in_memory():
     plain = bank_of(own_task(image_modality(images() / 2), text_modality()))
     ids = token_ids()
@@ -508,6 +509,7 @@ def test_two_tapped_modalities_are_searched_trained_and_fine_tuned():
         assert changed and not any("layer4" in k or "running" in k for k in changed)
 
 
+@pytest.mark.slow
 def test_a_network_with_a_tapped_model_is_a_program_for_any_number_of_samples():
     task = own_task(image_modality(), text_modality())
     cell = bm.CellGenotype(("Image_2", "Text_1"), (bm.StepGenotype("sum", ("X", "Y")),))

@@ -301,6 +301,7 @@ def test_other_knobs_train_backbones_once_and_keep_them(tmp_path, monkeypatch):
     assert [m.fingerprint() for m in again.modalities] == [m.fingerprint() for m in task.modalities]
 
 
+@pytest.mark.slow
 def test_train_backbone_trains_as_the_weights_of_the_task_were_trained(tmp_path, monkeypatch):
     monkeypatch.setenv("BMNAS_CACHE", str(tmp_path))
     monkeypatch.setattr(pairs, "PRETRAINING", dataclasses.replace(pairs.PRETRAINING, epochs=2))

@@ -179,6 +179,7 @@ def test_no_micro_batch_has_one_sample_alone(n, size):
     assert size is None or max(map(len, parts)) <= max(size, 3)
 
 
+@pytest.mark.slow
 def test_a_backbone_learns_alone_from_its_own_modality_and_the_training_split(tmp_path):
     task = in_files(tiny_task(), tmp_path)
     task = replace(task, backbone_config={"Audio": Settings(epochs=8, max_lr=0.05)})
