@@ -12,7 +12,7 @@ from .autosave import QUICK, is_kept, kept
 from .config import Config, setting
 from .errors import BmnasError
 from .genotype import Genotype
-from .storage import read_tensors, tensor_hash
+from .storage import check_tensors, read_tensors, tensor_hash
 
 FORMAT = "bmnas-training/1"
 
@@ -87,10 +87,8 @@ class KeptTraining:
     def _read(self, path: Path) -> tuple[TrainingHeader, dict[str, Tensor]]:
         def check(header: dict, described: dict[str, Tensor]) -> TrainingHeader:
             own = {f"net.{name}": tensor for name, tensor in self._net.state_dict().items()}
-            for name, tensor in own.items():
-                if name not in described or _kind(described[name]) != _kind(tensor):
-                    found = _kind(described[name]) if name in described else "nothing"
-                    raise BmnasError(f"tensor {name!r}", found, _kind(tensor))
+            net = {name: tensor for name, tensor in described.items() if name.startswith("net.")}
+            check_tensors(net, own, BmnasError)
             return TrainingHeader.from_dict(header)
 
         return read_tensors(path, FORMAT, BmnasError, "training", check)
@@ -128,7 +126,3 @@ def _is_plain(value: object) -> bool:
     if isinstance(value, (tuple, list)):
         return all(map(_is_plain, value))
     return isinstance(value, _PLAIN)
-
-
-def _kind(tensor: Tensor) -> str:
-    return f"shape {tuple(tensor.shape)} of {tensor.dtype}"

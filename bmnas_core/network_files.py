@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from .config import Config, setting
-from .errors import BmnasError, check_type, near_miss, quoted
+from .errors import BmnasError, check_type, quoted
 from .genotype import Genotype
 from .networks import FusionNetwork
 from .runtime import seeded
 from .signature import Signature
-from .storage import read_tensors, write_tensors
+from .storage import check_tensors, read_tensors, write_tensors
 from .tasks.task import Modality, Task, as_task
 from .train import EndToEnd
 
@@ -70,7 +70,7 @@ def save_network(net: FusionNetwork | EndToEnd, path: str | os.PathLike) -> Path
         signature=fusion.signature and fusion.signature.to_dict(),
         backbones=_backbone_tensors(modalities) if modalities else None,
     )
-    _check_kinds(tensors, _expected_tensors(header, fusion.genotype, modalities))
+    check_tensors(tensors, _expected_tensors(header, fusion.genotype, modalities), NetworkError)
     _check_finite(tensors)
     write_tensors(path, tensors, header.to_dict())
     return Path(path)
@@ -92,7 +92,7 @@ def load_network(path: str | os.PathLike, task: Task | None = None) -> FusionNet
         if modalities or header.backbones is not None:
             _check_task(header, genotype, task)
         _check_sizes(header, genotype, described)
-        _check_kinds(described, _expected_tensors(header, genotype, modalities))
+        check_tensors(described, _expected_tensors(header, genotype, modalities), NetworkError)
         return header, genotype, signature
 
     (header, genotype, signature), tensors = read_tensors(
@@ -197,25 +197,8 @@ def _expected_tensors(
     return expected
 
 
-def _check_kinds(tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """Raise NetworkError unless these are the expected names, shapes and types."""
-    for name in [*expected, *tensors]:
-        place = f"tensor {name!r}"
-        if name not in tensors:
-            raise NetworkError(place, "nothing", _kind(expected[name]))
-        if name not in expected:
-            hint = near_miss(name, expected)
-            raise NetworkError(place, f"a tensor that the network has not{hint}", "those it has")
-        if _kind(tensors[name]) != _kind(expected[name]):
-            raise NetworkError(place, _kind(tensors[name]), _kind(expected[name]))
-
-
 def _check_finite(tensors: dict[str, Tensor]) -> None:
     """Raise NetworkError for a tensor with a value that is no number, or without values."""
     for name, tensor in tensors.items():
         if tensor.is_meta or not tensor.isfinite().all():
             raise NetworkError(f"tensor {name!r}", "NaN, infinity or no values", "finite numbers")
-
-
-def _kind(tensor: Tensor) -> str:
-    return f"shape {tuple(tensor.shape)} of {tensor.dtype}"

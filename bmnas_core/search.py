@@ -108,6 +108,14 @@ class SearchConfig(SearchSettings):
 _TURN = threading.Lock()
 
 
+def _turn():
+    """:data:`_TURN`; nothing inside a step, where a selection rule may search and save too.
+
+    It would wait there for somebody who waits for that step.
+    """
+    return nullcontext() if RNG_LOCK._is_owned() else _TURN
+
+
 def _live_part(name: str) -> property:
     """A part of a search that learns. Who reads it may change it, so a replay ends there."""
 
@@ -221,7 +229,7 @@ class Search(Iterator[SearchState]):
     def __next__(self) -> SearchState:
         if self.step >= self.total_steps:
             raise StopIteration
-        with _TURN:  # a save that waits for its turn comes first
+        with _turn():  # a save that waits for its own comes first
             pass
         with RNG_LOCK:
             if self._record is None:
@@ -411,8 +419,7 @@ class Search(Iterator[SearchState]):
         A step that another thread is making is waited for. Raises FileError for a path that cannot
         be written.
         """
-        inside = RNG_LOCK._is_owned()  # a selection rule may save too
-        with nullcontext() if inside else _TURN:
+        with _turn():
             saved = self._saved()
         write_tensors(path, *saved)
 

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from .config import Config, setting
-from .errors import BmnasError, near_miss, quoted
+from .errors import BmnasError, quoted
 from .genotype import Genotype
 from .networks import Hypernet
 from .runtime import seeded
+from .storage import check_tensors
 from .tasks.task import Task
 
 FORMAT = "bmnas-search/3"
@@ -79,17 +80,8 @@ def check_described(
         allowed = f"those of task {task.name!r}: {', '.join(task.features)}"
         raise SearchError("features", quoted(list(header.features)), allowed)
     _check_sizes(config, task, described)
-    expected = _expected(task, config)
-    for name in [*expected, *described]:
-        place = f"tensor {name!r}"
-        if name not in described:
-            if name.startswith("hypernet."):
-                raise SearchError(place, "nothing", _kind(expected[name]))
-        elif name not in expected:
-            hint = near_miss(name, expected)
-            raise SearchError(place, f"a tensor that the search has not{hint}", "those it has")
-        elif _kind(described[name]) != _kind(expected[name]):
-            raise SearchError(place, _kind(described[name]), _kind(expected[name]))
+    # Adam has nothing of a parameter that had no gradient yet.
+    check_tensors(described, _expected(task, config), SearchError, optional=OPTIMIZERS)
     for name in described:
         optimizer, _, field = name.rpartition(".")
         if field in _ADAM and optimizer.startswith(OPTIMIZERS):
@@ -171,7 +163,3 @@ def optimizer_states(tensors: dict[str, Tensor]) -> Iterator[tuple[str, dict[int
                 _, i, field = name.split(".")
                 state.setdefault(int(i), {})[field] = tensor
         yield optimizer, state
-
-
-def _kind(tensor: Tensor) -> str:
-    return f"shape {tuple(tensor.shape)} of {tensor.dtype}"

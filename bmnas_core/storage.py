@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from .errors import BmnasError, FileError, in_line, quoted
+from .errors import BmnasError, FileError, in_line, near_miss, quoted
 from .locks import locked, share_work
 
 #: A part that nobody has written to for so long, in seconds, is not going to be finished.
@@ -314,6 +314,31 @@ def _run_check(check: Callable, header: dict, described: dict[str, torch.Tensor]
         raise BmnasError("header", f"no {error}", "all that was saved") from None
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise BmnasError("header", in_line(error), "what was saved") from None
+
+
+def check_tensors(
+    found: Mapping[str, torch.Tensor],
+    expected: Mapping[str, torch.Tensor],
+    refused: type[BmnasError],
+    optional: tuple[str, ...] = (),
+) -> None:
+    """Raise ``refused``, by name, unless ``found`` has the expected names, shapes and types.
+
+    Those whose names begin with one of ``optional`` may be missing.
+    """
+
+    def kind(tensor: torch.Tensor) -> str:
+        return f"shape {tuple(tensor.shape)} of {tensor.dtype}"
+
+    for name in [*expected, *found]:
+        place = f"tensor {name!r}"
+        if name not in expected:
+            hint = near_miss(name, expected)
+            raise refused(place, f"one that is not expected{hint}", "those that are")
+        if name not in found and not name.startswith(optional):
+            raise refused(place, "nothing", kind(expected[name]))
+        if name in found and kind(found[name]) != kind(expected[name]):
+            raise refused(place, kind(found[name]), kind(expected[name]))
 
 
 def _text_hash(text: str) -> str:

@@ -13,12 +13,12 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
+from command_line import bmnas, bmnas_fails
 from safetensors.torch import load_file
-from typer.testing import CliRunner
 
 import bmnas_core.ops
 from bmnas_core import experiments
-from bmnas_core.cli import app, main
+from bmnas_core.cli import main
 from bmnas_core.errors import BmnasError
 from bmnas_core.registry import Registry
 from bmnas_core.tasks import TASKS, DataError, load_task
@@ -62,17 +62,6 @@ def write_notebook(*cells):
     nb.cells = [nbformat.v4.new_code_cell(source) for source in (PARAMETERS, *cells)]
     nb.cells[0].metadata.tags = ["parameters"]
     nbformat.write(nb, "nb.ipynb")
-
-
-def bmnas(*args):
-    return CliRunner().invoke(app, [str(a) for a in args])
-
-
-def bmnas_fails(*args, code=2):
-    done = bmnas(*args)
-    assert done.exit_code == code, done.output
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-    return done.stderr
 
 
 @pytest.mark.notebook

@@ -8,11 +8,10 @@ from contextlib import suppress
 import numpy as np
 import pandas as pd
 import pytest
+from command_line import bmnas, bmnas_fails
 from saved_runs import RESULT, write_notebook, write_run
-from typer.testing import CliRunner
 
 import bmnas_core as bm
-from bmnas_core.cli import app
 from bmnas_core.errors import BmnasError
 from bmnas_core.experiments import ResultError, RunError, run, t_interval
 from bmnas_core.experiments.results import LEARNED
@@ -42,17 +41,6 @@ def sweep(tmp_path):
                 baselines={"late fusion": late},
             )
     return tmp_path / "s"
-
-
-def bmnas(*args):
-    return CliRunner().invoke(app, [str(a) for a in args])
-
-
-def bmnas_fails(*args, code=2):
-    done = bmnas(*args)
-    assert done.exit_code == code, done.output
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-    return done.stderr
 
 
 def cells(text):

@@ -279,8 +279,8 @@ WRONG = [
     ),
     (
         tensor("cells.0.steps.0.ln.biases", lambda _: torch.zeros(3)),
-        "tensor 'cells.0.steps.0.ln.biases': found a tensor that the network has not (did you mean "
-        "'cells.0.steps.0.ln.bias'?); allowed: those it has",
+        "tensor 'cells.0.steps.0.ln.biases': found one that is not expected (did you mean "
+        "'cells.0.steps.0.ln.bias'?); allowed: those that are",
     ),
     (
         tensor("classifier.linear.bias", lambda t: t[:, None]),

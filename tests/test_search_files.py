@@ -14,6 +14,7 @@ from bmnas_core import search_files
 from bmnas_core.autosave import AutosaveWarning
 from bmnas_core.search import Search, SearchConfig, SearchError
 from bmnas_core.search_files import FORMAT
+from bmnas_core.selection import Selection, register_selection
 from bmnas_core.storage import read_tensors, write_tensors
 
 EXP_AVG = "weight_optimizer.0.exp_avg"
@@ -215,6 +216,29 @@ def test_a_search_saved_beside_a_running_step_is_the_state_of_one_step(tmp_path)
         assert torch.equal(resumed.hypernet.alpha, after[resumed.step])
         counts = {float(s["step"]) for s in resumed.weight_optimizer.state_dict()["state"].values()}
         assert counts <= {float(resumed.step)}
+
+
+def test_a_rule_that_searches_and_saves_beside_another_save_waits_for_nobody(tmp_path):
+    """A save elsewhere waits for the step that the rule is part of."""
+
+    @register_selection("search within")
+    class SearchWithin(Selection):
+        def run(self):
+            inner = Search(self.search.task, SearchConfig(epochs=1, selection="argmax"))
+            saver = threading.Thread(target=lambda: inner.save(tmp_path / "beside"), daemon=True)
+            saver.start()
+            saver.join(0.2)  # it waits by now
+            for _ in inner:
+                pass
+            inner.save(tmp_path / "within")
+            yield inner.best_genotype, inner.best_score
+
+    config = SearchConfig(epochs=1, selection="search within")
+    search = Search(tiny_task(), config, device="cpu")
+    thread = threading.Thread(target=lambda: [None for _ in search], daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive() and search.step == search.total_steps
 
 
 # --- autosave

@@ -1,6 +1,6 @@
 """Charts, drawn by matplotlib in the kit's style: results of networks; α, β, γ over a search."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import cycle, product
 from textwrap import fill
@@ -44,10 +44,7 @@ def draw_results(table, *, highlight: str = "BM-NAS", ax=None):
     Returns the Axes; an array of them if there are several panels. Raises :class:`DrawError` for a
     table without rows or a column that is needed, or another number of Axes.
     """
-    missing = [name for name in NEEDED if name not in getattr(table, "columns", ())]
-    if missing or not len(table):
-        found = f"no column {missing[0]!r}" if missing else "no rows"
-        raise DrawError("draw", found, "a summary of results")
+    _check_columns(table, NEEDED, "a summary of results")
     panels = _panels(table)
     lengths = [len(rows) + 1.8 for _, rows in panels]
     width = max(9, 6 + 0.075 * max(map(len, table["network"]))) + 0.4 * len(_chosen(table))
@@ -57,6 +54,13 @@ def draw_results(table, *, highlight: str = "BM-NAS", ax=None):
             panel.set_title(fill(printable(title), TITLE), parse_math=False)
             _draw_panel(panel, rows, highlight)
     return axes if len(axes) > 1 else axes[0]
+
+
+def _check_columns(table, needed: Iterable[str], allowed: str) -> None:
+    missing = [name for name in needed if name not in getattr(table, "columns", ())]
+    if missing or not len(table):
+        found = f"no column {missing[0]!r}" if missing else "no rows"
+        raise DrawError("draw", found, allowed)
 
 
 def draw_differences(table, *, ax=None):
@@ -70,10 +74,7 @@ def draw_differences(table, *, ax=None):
     Returns the Axes; an array of them if there are several panels. Raises :class:`DrawError` for a
     table without rows or a column that is needed, or another number of Axes.
     """
-    missing = [name for name in DIFFERENCES if name not in getattr(table, "columns", ())]
-    if missing or not len(table):
-        found = f"no column {missing[0]!r}" if missing else "no rows"
-        raise DrawError("draw", found, "a table of differences")
+    _check_columns(table, DIFFERENCES, "a table of differences")
     panels = list(table.groupby("panel", sort=False))
     lengths = [len(rows) + 1.6 for _, rows in panels]
     size = 8 + 0.075 * max(map(len, table["name"])), sum(0.8 + 0.22 * n for n in lengths)

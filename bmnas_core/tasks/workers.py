@@ -62,7 +62,9 @@ def read_ahead(read: Callable[[Any], Any], batches: Sequence, workers: int) -> I
     except _NoWorkersError as error:
         _warn(f"{error}; files are read in this process, which is slower")
     finally:
-        parts = None  # ends the workers
+        for process in getattr(parts, "_workers", ()):
+            process.kill()  # one that was forked beside busy threads may never end by itself
+        parts = None
         shutil.rmtree(folder or "", ignore_errors=True)
     yield from map(read, batches[done:])
 
