@@ -72,6 +72,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # a Windows console may lack letters such as α
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
+    # jsonschema, which nbformat imports, builds a grammar of addresses with it: a second or more.
+    # It does without, and no notebook has a field of that format.
+    sys.modules.setdefault("rfc3987_syntax", None)
     app(prog_name="bmnas")
 
 

@@ -8,6 +8,8 @@ input does: however the sweep ends, the workers end too.
 import json
 import sys
 
+sys.modules.setdefault("rfc3987_syntax", None)  # in workers too: see cli/app.py
+
 SETTINGS = {
     "distributed.scheduler.allowed-failures": 10**6,  # a run counts the workers that it ends
     "distributed.deploy.lost-worker-timeout": "1000 days",  # or one that restarts may be given up
