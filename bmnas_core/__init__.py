@@ -33,7 +33,7 @@ from .draw import (
     draw_trajectories,
 )
 from .errors import BmnasError, SourceError
-from .experiments import collect, load_result, save_run, sweep
+from .experiments import collect, load_result, save_run, sweep, write_report
 from .features import FeatureBank
 from .genotype import (
     DEFAULT_OPERATIONS,

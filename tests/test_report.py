@@ -48,7 +48,7 @@ class ParsedPage(HTMLParser):
 def written(found: Collection, folder) -> ParsedPage:
     """The page of a report, which leaves no figure open."""
     open_before = plt.get_fignums()
-    found.report(folder / "report.html")
+    bm.write_report(found, folder / "report.html")
     assert plt.get_fignums() == open_before
     return ParsedPage((folder / "report.html").read_text(encoding="utf-8"))
 
@@ -176,14 +176,14 @@ def test_a_report_of_failures_alone_and_of_one_run_alone(tmp_path):
 
 def test_a_report_is_an_html_file_and_whole_or_not_there(found, tmp_path, monkeypatch):
     with pytest.raises(BmnasError, match="report.txt: found suffix '.txt'; allowed: '.html'"):
-        found.report(tmp_path / "report.txt")
+        bm.write_report(found, tmp_path / "report.txt")
 
     def broken(source, target):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", broken)
     with pytest.raises(BmnasError, match="report.html: not written: No space left"):
-        found.report(tmp_path / "report.html")
+        bm.write_report(found, tmp_path / "report.html")
     assert not list(tmp_path.iterdir())
 
 

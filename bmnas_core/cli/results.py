@@ -37,7 +37,7 @@ def collect(
     if out is not None:
         found.save(out)
     if report is not None:
-        found.report(report)
+        experiments.write_report(found, report)
     of_networks = list(found.comparisons["compared"] == "network")
     differences = comparison_cells(found)
     parts = {

@@ -9,6 +9,7 @@ from .parameters import (
     notebook_parameters,
     parse_parameters,
 )
+from .report import write_report
 from .reproduce import Number, Reproduction, reproduce
 from .results import (
     BASELINE_FIELDS,

@@ -192,12 +192,6 @@ class Collection:
                 self.runs.to_parquet(beside, index=False)
         return path
 
-    def report(self, path: str | os.PathLike) -> Path:
-        """Write everything as one page of HTML that needs no network."""
-        from .report import write_report
-
-        return write_report(self, path)
-
     def differing(self) -> dict[str, dict[str, int]]:
         """What the runs' results depend on and do not agree in: field → value → runs."""
         return {name: found for name, found in self.origins().items() if len(found) > 1}

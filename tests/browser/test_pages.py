@@ -6,7 +6,7 @@ import pytest
 from lab import open_browser
 from saved_runs import GENOTYPE, write_run
 
-from bmnas_core import CellGenotype, Genotype, StepGenotype, collect, draw
+from bmnas_core import CellGenotype, Genotype, StepGenotype, collect, draw, write_report
 from bmnas_core.experiments import run
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -86,7 +86,7 @@ def report(tmp_path):
             baselines={evil: {"test": 0.3, "params": 20, "seconds": 1.5}},
         )
     write_run(tmp_path / "s" / "bad", parameters={}, status="failed", error=evil)
-    return collect(tmp_path / "s").report(tmp_path / "report.html")
+    return write_report(collect(tmp_path / "s"), tmp_path / "report.html")
 
 
 def test_the_table_of_a_report_sorts_and_searches_without_network(page, report):
