@@ -13,6 +13,7 @@ sys.modules.setdefault("rfc3987_syntax", None)  # in workers too: see cli/app.py
 SETTINGS = {
     "distributed.scheduler.allowed-failures": 10**6,  # a run counts the workers that it ends
     "distributed.deploy.lost-worker-timeout": "1000 days",  # or one that restarts may be given up
+    "distributed.worker.profile.enabled": False,  # which takes a third of an idle worker's time
     "distributed.scheduler.worker-ttl": None,  # a machine that sleeps has silent workers
 }
 
