@@ -200,7 +200,7 @@ def test_plain_values_are_what_people_mean_by_them(notebook, text, value):
         ("time_limit: -1", "s.yaml: time_limit: found -1.0; allowed: seconds, more than 0"),
         ("filter: rule = 'sum'", "s.yaml: filter: found \"rule = 'sum'\"; allowed: names of"),
         ("filter: rul == 'sum'", "s.yaml: filter: found no parameter 'rul' (did you mean 'rule'?)"),
-        ("filter: rule == 'other'", "s.yaml: filter: found no run that fulfils it"),
+        ("filter: rule == 'other'", "s.yaml: filter: found no run for which it is true"),
         ("filter: 3", "s.yaml: filter: found 3; allowed: text"),
         ("grid: {C: [1]}\ngrid: {C: [2]}", "s.yaml, line 3: found key 'grid' again"),
         ("grid: {C: [1], C: [2]}", "s.yaml, line 2: found key 'C' again; allowed: plain YAML"),
@@ -352,7 +352,10 @@ def test_without_dask_a_line_says_how_to_install_it(notebook, monkeypatch, packa
             {"scheduler": "tls://127.0.0.1:8786"},
             "no certificates for tls://; allowed: dask's",
         ),
-        ({"scheduler": "tls://x:1", "workers": 2}, "scheduler: found workers or a dashboard too"),
+        (
+            {"scheduler": "tls://x:1", "workers": 2},
+            "scheduler: found workers or a dashboard beside it",
+        ),
         ({"workers": 0}, "workers: found 0; allowed: at least 1"),
     ],
 )

@@ -30,7 +30,11 @@ def run(
         int | None, Option(metavar="SECONDS", min=1, help="The most that the whole run may take.")
     ] = None,
     resume: Annotated[
-        bool, Option("--resume", help="Continue the run in DIR that failed or was killed; give the same parameters.")
+        bool,
+        Option(
+            "--resume",
+            help="Continue the run in DIR that failed or was killed; give the same parameters.",
+        ),
     ] = False,
     quiet: Annotated[bool, Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
@@ -54,7 +58,7 @@ def run(
     if (folder / "result.json").exists():
         result = experiments.load_result(folder)
         rows = [
-            (n, f"{e['test']:.4f}", f"{e['params']:,}", f"{e['seconds']:.1f}")
+            (n, f"{e['test']:.4f}", f"{e['params']:,}", "–" if kept else f"{e['seconds']:.1f}")
             for n, e in experiments.best_first(result)
         ]
         head = ("", f"test {result['metric']}", "parameters", "seconds")

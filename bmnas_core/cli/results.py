@@ -49,7 +49,7 @@ def collect(
     }
     texts = [_part(title, cells) for title, cells in parts.items() if cells.rows]
     if differing := found.differing():
-        counts = (f"{name} ({len(values)})" for name, values in differing.items())
+        counts = (f"{name} ({len(values)} values)" for name, values in differing.items())
         texts.append(f"The runs differ in: {', '.join(counts)}")
     typer.echo("\n\n".join(texts))
 
@@ -92,6 +92,6 @@ def reproduce(
             typer.echo(f"\n{table(rows, head, numbers=4)}")
     if found.origins:
         rows = [(name, *pair) for name, pair in found.origins.items()]
-        typer.echo(f"\n{table(rows, ('made with other', 'before', 'after'))}")
+        typer.echo(f"\n{table(rows, ('made with', 'before', 'after'))}")
     if not found.succeeded:
         raise typer.Exit(1)

@@ -21,7 +21,11 @@ def sweep(
         Option(metavar="ADDRESS", help="A dask scheduler, such as tls://10.0.0.1:8786."),
     ] = None,
     insecure: Annotated[
-        bool, Option("--insecure", help="Accept a scheduler without TLS: anyone who reaches it can run code as you.")
+        bool,
+        Option(
+            "--insecure",
+            help="Accept a scheduler without TLS: anyone who reaches it can run code as you.",
+        ),
     ] = False,
     dashboard: Annotated[
         bool, Option("--dashboard", help="Serve dask's dashboard, on this machine only.")
