@@ -208,7 +208,7 @@ def test_plain_values_are_what_people_mean_by_them(notebook, text, value):
         ("grid: &a {C: [1]}", "s.yaml, line 2: found an anchor or alias"),
         ("grid: {C: !!int 3}", "s.yaml, line 2: found a tag"),
         ("grid: !!python/object/apply:os.system ['touch here']", "s.yaml, line 2: found a tag"),
-        ("grid: {C: [1", "s.yaml, line 2: found expected "),
+        ("grid: {C: [1", "s.yaml, line 2: found no YAML (expected "),
         ("grid: " + "[" * 1500, "s.yaml: found no plain YAML (RecursionError)"),
         ("---\na: 1", "s.yaml, line 2: found but found another document"),
         ("grid: {C: ['\udcff']}", "s.yaml: found no UTF-8"),
@@ -345,9 +345,9 @@ def test_without_dask_a_line_says_how_to_install_it(notebook, monkeypatch, packa
     [
         (
             {"scheduler": "tcp://127.0.0.1:8786"},
-            "nothing; allowed: tls://…, or --insecure",
+            "encryption; allowed: tls://…, or --insecure",
         ),
-        ({"scheduler": "127.0.0.1:8786"}, "nothing; allowed: tls://…, or --insecure"),
+        ({"scheduler": "127.0.0.1:8786"}, "encryption; allowed: tls://…, or --insecure"),
         (
             {"scheduler": "tls://127.0.0.1:8786"},
             "no certificates for tls://; allowed: dask's",

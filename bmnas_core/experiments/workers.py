@@ -196,7 +196,7 @@ def check_options(workers, scheduler, insecure: bool, dashboard: bool) -> None:
         raise SweepError("a sweep needs dask: pip install 'bmnas[cluster]'") from None
     if scheduler is not None and not insecure:
         if not scheduler.startswith("tls://"):
-            found = f"{scheduler}, without authentication and encryption"
+            found = f"{scheduler}, without authentication or encryption"
             raise SweepError("scheduler", found, "tls://…, or --insecure (insecure=True)")
         if distributed.Security().get_connection_args("client")["ssl_context"] is None:
             found = "no certificates for tls://"
