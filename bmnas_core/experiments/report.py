@@ -19,7 +19,7 @@ from ..draw.charts import signed
 from ..errors import BmnasError, in_line
 from ..genotype import Genotype
 from ..storage import atomic_write
-from .collect import PAGES, as_text, checked_suffix
+from .collect import COSTS, PAGES, as_text, checked_suffix
 from .results import LEARNED
 
 if TYPE_CHECKING:
@@ -273,7 +273,7 @@ def _interactive(runs) -> str:
     alike = [name for name in named if name in runs and runs[name].nunique(dropna=False) < 2]
     heads = {"params": "parameters", "search_seconds": "search, s", "train_seconds": "training, s"}
     table = to_html_datatable(
-        runs.drop(columns=alike).rename(columns=heads),
+        runs.drop(columns=alike).round(dict.fromkeys(COSTS[1:], 1)).rename(columns=heads),
         connected=False,
         allow_html=False,  # whatever a user's own itables.toml says
         table_id="all-runs-table",
