@@ -1,9 +1,9 @@
-"""Autosaves: what searches and trainings that were killed go on from.
+"""Autosaves: files from which killed searches and trainings continue.
 
-A search keeps one where it is told to (``autosave=path``). ``bmnas run`` names a folder in the
-environment variable BMNAS_STATE, in which searches, trainings and features of its notebook keep
-theirs. A second run that makes the same ones in the same order finds them there: what was finished
-is read, what was under way continues.
+A search keeps one where ``autosave=path`` says. ``bmnas run`` names a folder in the environment
+variable BMNAS_STATE, where the searches, trainings and features of its notebook keep theirs. A
+second run that makes the same ones in the same order finds them there: finished work is read,
+interrupted work continues.
 """
 
 import hashlib
@@ -23,13 +23,13 @@ from torch import Tensor
 from .errors import BmnasError
 from .storage import write_tensors
 
-#: Environment variable: the folder of a run in which it keeps what it can go on from.
+#: Environment variable: the folder in which a run keeps what it can be resumed from.
 STATE = "BMNAS_STATE"
 
-#: Seconds between two autosaves, and the largest share of the time that they may take.
+#: Seconds between two autosaves, and the largest share of the time that saving may take.
 EVERY, SHARE = 5.0, 0.02
 
-#: What a run makes in less time, in seconds, is made again rather than kept.
+#: Work that takes a run fewer seconds than this is repeated rather than kept.
 QUICK = 1.0
 
 Read = TypeVar("Read")
@@ -44,8 +44,8 @@ class Autosave:
 
     Args:
         path: the newest; the one before has ``.before`` in front of its suffix.
-        every: seconds between two, 0 at each occasion. By default ``EVERY``, or more if saving
-            would take more than ``SHARE`` of the time.
+        every: seconds between two; 0 saves at every opportunity. By default ``EVERY``, or more if
+            saving would take more than ``SHARE`` of the time.
     """
 
     def __init__(self, path: str | os.PathLike, every: float | None = None):
@@ -56,7 +56,7 @@ class Autosave:
 
     @property
     def seconds(self) -> float:
-        """How long the work has taken so far, also before it was killed."""
+        """How long the work has taken so far, the time before a kill included."""
         return self._spent + time.monotonic()
 
     def continue_from(self, seconds: float) -> None:
@@ -69,9 +69,9 @@ class Autosave:
         return time.monotonic() - self._last >= wait
 
     def save(self, make: Callable[[], tuple[dict[str, Tensor], dict]]) -> None:
-        """Write the tensors and the header that ``make`` gives, and keep those before.
+        """Write the tensors and the header that ``make`` gives, and keep the file before.
 
-        If that fails, the earlier ones stay, with an :class:`AutosaveWarning`.
+        If that fails, the earlier files stay, with an :class:`AutosaveWarning`.
         """
         start, beside = time.monotonic(), self.path.with_suffix(f".new{self.path.suffix}")
         try:
@@ -88,9 +88,9 @@ class Autosave:
         self._cost = self._last - start
 
     def read(self, read: Callable[[Path], Read]) -> Read | None:
-        """What ``read`` makes of the newest whole one; None if there is none.
+        """What ``read`` makes of the newest undamaged file; None if there is none.
 
-        Damage is said in an :class:`AutosaveWarning`.
+        Warns of a damaged one with :class:`AutosaveWarning`.
         """
         if not (self.path.exists() or self.before.exists()):
             return None
@@ -102,9 +102,9 @@ class Autosave:
 
 
 def newest(path: Path, read: Callable[[Path], Read]) -> Read:
-    """What ``read`` makes of an autosave; of the one before, with a warning, if it is damaged.
+    """What ``read`` makes of an autosave or, with a warning, of the one before if it is damaged.
 
-    Raises what ``read`` raises for the newest if no other is whole.
+    Raises what ``read`` raises for the newest if both are damaged.
     """
     before = Autosave(path).before
     try:
@@ -115,13 +115,13 @@ def newest(path: Path, read: Callable[[Path], Read]) -> Read:
         except BmnasError:
             raise error from None
         if path.exists():
-            text = f"{error}; going on from the one before it, {before.name}"
+            text = f"{error}; continuing from the one before it, {before.name}"
             warnings.warn(text, AutosaveWarning, stacklevel=3)
         return found
 
 
-#: The folder of the run that this process belongs to. It leaves the environment, so that commands
-#: which a notebook starts do not write there too.
+#: The folder of the run that this process belongs to. It is removed from the environment, so that
+#: commands that a notebook starts do not write there too.
 _folder = Path(_path) if (_path := os.environ.pop(STATE, "")) else None
 _made: Counter[tuple[str, str]] = Counter()
 
@@ -132,10 +132,10 @@ def is_kept() -> bool:
 
 
 def kept(kind: str, *made_from: object) -> Autosave | None:
-    """Where the run's folder has, or will have, what is made from these; None without a folder.
+    """The autosave, in the run's folder, of what is made from these; None outside a run.
 
-    ``made_from`` must fix it to the bit. The same things made twice have two files, in their order,
-    so that no run is faster for what it did before.
+    ``made_from`` must fix it to the bit. If the same thing is made twice, each time has a file of
+    its own, by their order, so that a run never reads what it has made itself.
     """
     if _folder is None:
         return None
@@ -147,7 +147,7 @@ def kept(kind: str, *made_from: object) -> Autosave | None:
 
 
 def work_in(folder: Path) -> float:
-    """How many seconds of work a run's folder keeps: of searches, trainings and features.
+    """Seconds of work that a run's folder keeps, of searches, trainings and features.
 
     Trainings within a search count as part of it.
     """

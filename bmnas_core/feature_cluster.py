@@ -1,4 +1,4 @@
-"""Extraction of features by the workers of a dask cluster; this process writes them to disk."""
+"""Feature extraction on a dask cluster; this process writes the features to disk."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from .tasks.task import Modality
 if TYPE_CHECKING:
     from distributed import Client
 
-#: Ranges of items in work or extracted, for each thread of the cluster, that are not written yet.
+#: The most ranges of items per thread of the cluster that are submitted and not yet written.
 MAX_RANGES_PER_THREAD = 2
 
-#: Held while a worker extracts: its threads would share a backbone, which changes its mode.
+#: Held while a worker extracts, as its threads share a backbone, whose mode is changed.
 _BACKBONE_LOCK = threading.Lock()
 
 
 def on_cluster(client: Client, extract: Extract, progress: bool = True) -> Extract:
-    """``extract`` by the workers of a cluster, a range of items at a time; to the bit the same.
+    """``extract`` on the workers of a cluster, a range of items each; the same to the bit.
 
-    A range whose worker ends is extracted by another one. Raises FeatureError unless ``client`` is
-    a ``distributed.Client`` that is not asynchronous, and later DataError if the cluster is gone.
+    If a worker ends, another one extracts its range. Raises FeatureError unless ``client`` is a
+    ``distributed.Client`` that is not asynchronous, and later DataError if the cluster is gone.
     """
     try:
         from distributed import Client
@@ -55,7 +55,7 @@ def _parts(
     from distributed.client import ClosedClientError
 
     threads = sum(client.nthreads().values())
-    # A task of its own, so that the scheduler sends it again when workers have ended.
+    # A task of its own, so that the scheduler sends it again if workers have ended.
     sent = client.submit(_itself, modality, pure=False)
     left = list(ranges)
     running = as_completed()

@@ -1,4 +1,4 @@
-"""Trainings that a run keeps, epoch by epoch, so that a killed one goes on."""
+"""Trainings that a run keeps, epoch by epoch, so that a killed one can continue."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PLAIN = (bool, int, float, str, Genotype, type(None))
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingHeader(Config):
-    """What a file says of a training: a record of each epoch, and how long they took."""
+    """The header of a training's file: a record of each epoch, and how long they took."""
 
     format: str = FORMAT
     records: tuple[dict, ...]
@@ -37,9 +37,8 @@ class KeptTraining:
         records = kept.begin(optimizer)          # of the epochs that a killed run had made
         kept.add(record)                         # after each further one
 
-    Outside a run it keeps nothing. The network as it now is, what the source has (its
-    ``content_hash``) and ``made_from`` tell which training it is; together they must fix the result
-    to the bit.
+    Outside a run it keeps nothing. A training is identified by the network in its present state,
+    the source's ``content_hash`` and ``made_from``; together they must fix the result to the bit.
     """
 
     def __init__(self, kind: str, net: nn.Module, source: object, *made_from: object):
@@ -49,10 +48,10 @@ class KeptTraining:
             self._autosave = kept(kind, _identity(net), read, *made_from)
 
     def begin(self, optimizer: Optimizer, more: dict[str, Tensor] | None = None) -> list[dict]:
-        """Take over what was kept; the records of its epochs.
+        """Load what was kept; returns the records of its epochs.
 
-        ``more`` are other tensors that go on, such as the state of the random numbers; they are
-        changed in place.
+        ``more`` are other tensors to keep, such as the state of the random numbers; loading changes
+        them in place.
         """
         self._optimizer, self._more, self.records = optimizer, more or {}, []
         if self._autosave and (found := self._autosave.read(self._read)):
@@ -64,14 +63,14 @@ class KeptTraining:
         return list(self.records)
 
     def add(self, record: dict, finished: bool = False) -> None:
-        """Keep an epoch's record, and if it is time to, the network and the optimiser."""
+        """Keep an epoch's record and, if an autosave is due, the network and the optimiser."""
         self.records.append(record)
         self._finished = finished
         if self._autosave and (finished or self._autosave.due()):
             self.save()
 
     def save(self) -> None:
-        """Keep the network and the optimiser as they are, unless it is quicker to train again."""
+        """Keep the network and the optimiser as they are, unless training again is quicker."""
         if self._autosave and self._autosave.seconds >= QUICK:
             self._autosave.save(self._saved)
 
@@ -110,7 +109,7 @@ class KeptTraining:
 
 
 def _identity(net: nn.Module) -> list:
-    """What tells a network from all others: its parts, their settings and its tensors."""
+    """What identifies a network: its parts, their settings and its tensors."""
     parts = [
         (name, type(part).__qualname__, _plain(vars(part)), part.extra_repr())
         for name, part in net.named_modules()

@@ -1,4 +1,4 @@
-"""Locks between processes: only one at a time writes a run's folder, a table or a bank."""
+"""Locks between processes: only one at a time writes a run's folder, a table or features."""
 
 import getpass
 import hashlib
@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from .errors import BmnasError, FileError
 from .progress import progress_bar
 
-#: Seconds between two looks at what other processes do.
+#: Seconds between checks of what other processes do.
 POLL = 0.1
 FOREVER = 1e9  # in seconds; filelock's own, -1, does not wait for another thread
 
@@ -32,14 +32,14 @@ def locked(path: str | os.PathLike, *, wait: float | None = 0.0):
         with locked(out):  # a second process that comes here is refused
             ...
 
-    The system releases it when the process ends, however it ends. A folder's lock is a file in it,
-    a file's one beside it; both stay there, empty. All links to a file have one lock.
+    The system releases it when the process ends, however it ends. The lock of a folder is a file
+    in it, that of a file lies beside it; both stay there, empty. All links to a file share a lock.
 
     Args:
         wait: the most seconds to wait for another owner; None waits as long as it takes.
 
     Raises:
-        BusyError: if another process or thread has the lock; with its command, number and age.
+        BusyError: if another process or thread has the lock; gives its command, number and age.
         FileError: if no lock can be made there.
     """
     place = _place(path)
@@ -82,14 +82,14 @@ def share_work(
 ) -> None:
     """Call ``do(item)`` for each item that is missing in a file or folder, with other processes.
 
-    Processes that call this for one ``path`` share the work: an item that one is doing is left to
-    it and waited for at the end; if it ends without that item, such as killed, it is done here.
+    Processes that call this for one ``path`` share the work. An item that another process is doing
+    is left to it and waited for at the end; if that process ends without it, it is done here.
 
     Args:
         is_missing: reads the file or folder as it is now.
         do: puts the item there.
         title: of the progress bar, which ``show=False`` never shows.
-        key: what tells items apart, the same in all processes.
+        key: identifies an item, alike in all processes.
 
     Raises FileError if no lock can be made there.
     """
@@ -114,8 +114,8 @@ def share_work(
 def _claimed(path: str | os.PathLike, key: str):
     """Hold the claim on one item of ``path``; yields False if another process has it.
 
-    A claim is a lock whose file goes with it. It is made and given back under the lock of ``path``,
-    so that nobody makes it with a file that is about to go.
+    A claim is a lock whose file is removed at its end. It is made and released under the lock of
+    ``path``, so that nobody locks a file that is about to be removed.
     """
     place = _place(path)
     name = place.name.removeprefix(".").removesuffix("lock")

@@ -1,4 +1,4 @@
-"""What a run depends on: the device, the random numbers, the lock around them."""
+"""What a run depends on: the device, random numbers, and the lock that guards them."""
 
 import hashlib
 import operator

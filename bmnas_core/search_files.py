@@ -1,6 +1,6 @@
-"""Saved searches: what a file says of itself, and whether its tensors are those of such a search.
+"""Saved searches: a file's header, and the check that its tensors are those of such a search.
 
-Nothing of a size that a file claims is built before the tensors that it has are of that size.
+Nothing is built at a size that a header claims before the tensors in the file have that size.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from .tasks.task import Task
 FORMAT = "bmnas-search/3"
 OPTIMIZERS = ("weight_optimizer", "architecture_optimizer")
 
-#: Settings of a search that are those of its hypernet.
+#: Settings of a search that it passes on to its hypernet.
 OF_HYPERNET = ("C", "L", "N", "M", "operations", "relaxation", "dropout", "partial", "sampling")
 
-#: What Adam keeps of each parameter.
+#: What Adam keeps for each parameter.
 _ADAM = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -36,12 +36,12 @@ class SearchError(BmnasError):
 
 @dataclass(frozen=True, kw_only=True)
 class SearchHeader(Config):
-    """What a file says of its tensors.
+    """The header of a saved search.
 
     Attributes:
-        config: the search's, without gaps.
-        selection_steps: at most how many steps the final selection has, as known so far.
-        bank: the content hash of its features.
+        config: the search's, with all defaults.
+        selection_steps: the most steps that the final selection can have, as known so far.
+        bank: the content hash of the features.
         states: the account of the states so far (:class:`~bmnas_core.search_state.StateLog`).
         autosave: whether the search saves itself to this file, and ``every`` how many seconds.
         seconds: how long the search has taken.
@@ -64,7 +64,7 @@ class SearchHeader(Config):
 
 
 def build_hypernet(task: Task, config: Config) -> Hypernet:
-    """The hypernet of a search, with weights that follow the current random numbers."""
+    """The hypernet of a search, with weights drawn from the current random numbers."""
     settings = {name: getattr(config, name) for name in OF_HYPERNET}
     return Hypernet(task.channels, task.classes, gaps=task.gaps, **settings)
 
@@ -74,13 +74,13 @@ def check_described(
 ) -> None:
     """Raise SearchError unless these are the tensors of a search with this config on the task.
 
-    ``described`` have shapes and types alone.
+    ``described`` have shapes and types, but no values.
     """
     if header.features != task.features:
         allowed = f"those of task {task.name!r}: {', '.join(task.features)}"
         raise SearchError("features", quoted(list(header.features)), allowed)
     _check_sizes(config, task, described)
-    # Adam has nothing of a parameter that had no gradient yet.
+    # Adam has no state for a parameter that has had no gradient yet.
     check_tensors(described, _expected(task, config), SearchError, optional=OPTIMIZERS)
     for name in described:
         optimizer, _, field = name.rpartition(".")
@@ -91,7 +91,7 @@ def check_described(
 
 
 def check_values(header: SearchHeader, tensors: dict[str, Tensor]) -> None:
-    """Raise SearchError for values that no search of so many steps has."""
+    """Raise SearchError for values that no search of that many steps can have."""
     for name, tensor in tensors.items():
         place, field = f"tensor {name!r}", name.rpartition(".")[2]
         if not tensor.isfinite().all():
@@ -105,7 +105,7 @@ def check_values(header: SearchHeader, tensors: dict[str, Tensor]) -> None:
 
 
 def _check_sizes(config: Config, task: Task, described: dict[str, Tensor]) -> None:
-    """Raise SearchError unless the sizes in a config are those of the tensors in the file."""
+    """Raise SearchError unless the sizes in a config match the tensors in the file."""
     for field in fields(config):
         if getattr(config, field.name) is None and field.name != "rungs":
             raise SearchError(f"config.{field.name}", "nothing", "a value")
@@ -126,7 +126,7 @@ def _check_sizes(config: Config, task: Task, described: dict[str, Tensor]) -> No
 
 
 def _expected(task: Task, config: Config) -> dict[str, Tensor]:
-    """Tensors of the shapes and types that such a search has."""
+    """Tensors with the shapes and types of such a search."""
     try:
         with torch.device("meta"):
             hypernet = build_hypernet(task, config)

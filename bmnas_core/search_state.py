@@ -1,4 +1,4 @@
-"""SearchState: what one step of a search did; and the record from which a search is replayed."""
+"""What one step of a search did, and the record from which a search is replayed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SearchState:
     Attributes:
         step, epoch: counted from 1; 0 before the first step.
         phase: ``"both"``, ``"weights"`` or ``"architecture"``, as the step updates them;
-            ``"selection"`` in the final selection; ``"start"`` for a state that no step has made.
+            ``"selection"`` in the final selection; ``"start"`` before the first step.
         train_loss, val_loss: of this step's batches; None for the one the phase leaves out.
         val_score: on all of validation, the hypernet's score at the last step of an epoch; in the
             final selection the best candidate's so far, or during perturbation that of the
@@ -70,8 +70,8 @@ class SearchState:
 class StateLog:
     """A file of states of one search, in rows of one size, that grows by appending.
 
-    A row keeps every number to the bit. What is in the file beyond what :meth:`write` last gave an
-    account of, as after a kill, is cut off by :meth:`read`.
+    A row keeps every number to the bit. Rows that were written after the last account of
+    :meth:`write`, as before a kill, are ignored by :meth:`read` and overwritten later.
 
     Args:
         like: a state of the search.
@@ -110,7 +110,7 @@ class StateLog:
         self._unwritten.append(row.tobytes())
 
     def write(self) -> dict:
-        """Bring all states to disk; returns the account by which :meth:`read` finds them."""
+        """Write all states to disk; returns the account by which :meth:`read` finds them."""
         data = b"".join(self._unwritten)
         with open(self.path, "r+b" if self._count else "wb") as file:
             file.seek(self._count * self._row.itemsize)
@@ -124,7 +124,7 @@ class StateLog:
         return {"rows": self._count, "sha256": self._digest.hexdigest(), "genotypes": genotypes}
 
     def read(self, account: dict) -> Sequence[SearchState]:
-        """The states of an account. Raises BmnasError unless the file has just these."""
+        """The states of an account. Raises BmnasError if the file does not begin with them."""
         size = self._row.itemsize
         try:
             rows = account["rows"]
@@ -140,7 +140,7 @@ class StateLog:
         return _Rows(np.frombuffer(data, self._row), self)
 
     def clear(self) -> None:
-        """Forget what :meth:`read` gave; the next :meth:`write` begins the file anew."""
+        """Forget what :meth:`read` gave; the next :meth:`write` starts a new file."""
         self._genotypes, self._digest, self._count = [], hashlib.sha256(), 0
 
     def _state(self, row: np.ndarray) -> SearchState:
@@ -157,7 +157,7 @@ class StateLog:
 
 
 class _Rows(Sequence[SearchState]):
-    """States that are made when they are asked for; a long search has hundreds of megabytes."""
+    """States that are built on access; those of a long search take hundreds of megabytes."""
 
     def __init__(self, rows: np.ndarray, log: StateLog):
         self._rows, self._log = rows, log
@@ -172,9 +172,9 @@ class _Rows(Sequence[SearchState]):
 
 
 class Record:
-    """What a run's folder keeps of one search: its states, and the search as it lately was.
+    """What a run's folder keeps of one search: its states, and the search as last saved.
 
-    A killed run's states are replayed, one by one, and then the search goes on from there.
+    The states of a killed run are replayed one by one, and then the search continues from there.
 
     Args:
         begin: where the search begins: its step, best score and best genotype.
@@ -220,7 +220,7 @@ class Record:
         return header, tensors
 
     def leave(self) -> int:
-        """End the replay before; how many states there were so far, which are made anew."""
+        """End the replay early; returns how many states were replayed, which are now made again."""
         made, self._next = self._next, 0
         self._saved, self._states, self.replayed = None, (), None
         self._log.clear()
@@ -230,6 +230,6 @@ class Record:
         self._log.append(state)
 
     def save(self, saved: Callable[[dict], tuple], finished: bool) -> None:
-        """Write what ``saved`` gives of the search if it is time to."""
+        """Write what ``saved`` gives of the search if an autosave is due."""
         if self._autosave.due() or (finished and self._autosave.seconds >= QUICK):
             self._autosave.save(lambda: saved(self._log.write()))

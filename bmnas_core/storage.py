@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from .errors import BmnasError, FileError, in_line, near_miss, quoted
 from .locks import locked, share_work
 
-#: A part that nobody has written to for so long, in seconds, is not going to be finished.
+#: After this many seconds without a write, a part counts as abandoned.
 ABANDONED = 24 * 3600
 #: How long to wait, in seconds, for another program that has a file open on Windows.
 PATIENCE = 5.0
@@ -41,10 +41,10 @@ _DTYPES = {
 def atomic_write(path: str | os.PathLike):
     """Yield a path beside ``path`` to write to; it replaces ``path`` only if all went well.
 
-    The folder of ``path`` is made if need be. A link stays and the file that it leads to is
-    replaced; a file keeps its mode. What is no file but a stream, such as /dev/stdout, a terminal
-    or a pipe, is never replaced: it gets the bytes once all are there. Parts that killed processes
-    left in the folder are removed.
+    The folder of ``path`` is made if need be. A link stays, and the file that it leads to is
+    replaced; a file keeps its mode. A stream, such as /dev/stdout, a terminal or a pipe, is not
+    replaced: it gets the bytes once all are there. Parts that killed processes left in the folder
+    are removed.
 
     Raises :class:`FileError` for a path that cannot be written to, and if the writing fails.
     """
@@ -124,7 +124,7 @@ def _target(path: str | os.PathLike) -> tuple[Path, bool]:
 
 
 def part_beside(target: Path) -> Path:
-    """Where this process and thread alone makes a file or folder that will become ``target``.
+    """Where only this process and thread makes a file or folder that will become ``target``.
 
     Its name is short enough for the system if that of ``target`` is.
     """
@@ -135,7 +135,7 @@ def part_beside(target: Path) -> Path:
 
 
 def _machine() -> str:
-    """This machine, and the space of its process numbers, in eight characters."""
+    """This machine, and its namespace of process numbers, in eight characters."""
     space = ""
     with suppress(OSError):
         space = os.readlink("/proc/self/ns/pid")  # containers have their own
@@ -143,7 +143,7 @@ def _machine() -> str:
 
 
 def sweep_parts(folder: Path) -> None:
-    """Remove parts in a folder whose processes are gone; of other machines, abandoned ones."""
+    """Remove parts whose processes are gone or, if of other machines, that are abandoned."""
     with suppress(OSError):
         for entry in os.scandir(folder):
             if part := _PART.fullmatch(entry.name):
@@ -243,14 +243,14 @@ def read_tensors(
 ) -> tuple[object, dict[str, torch.Tensor]]:
     """Header and tensors that :func:`write_tensors` wrote in ``format``.
 
-    The header comes first, then ``check(header, described)``, and only then are tensors read, each
-    with its checksum. ``described`` are tensors of the names, shapes and types that the file has,
-    without values (on the device "meta"). So ``check`` can refuse a header before anything of a
-    size that it claims is built. A :class:`BmnasError` that it raises becomes ``refused`` and names
-    the file; so does Python's own error at a field that is missing or of another type. What it
-    returns is returned in the header's place, unless it is None.
+    The header is read first, then ``check(header, described)`` is called, and only then are the
+    tensors read, each with its checksum. ``described`` are tensors with the names, shapes and types
+    in the file, but without values (on the device "meta"). So ``check`` can refuse a header before
+    anything is built at a size that it claims. A :class:`BmnasError` that it raises becomes
+    ``refused`` and names the file; so does Python's own error at a field that is missing or of
+    another type. What it returns is returned in place of the header, unless it is None.
 
-    Raises ``refused`` for a file that is missing, damaged, changed or no ``what``.
+    Raises ``refused`` for a file that is missing, damaged, changed or not a ``what``.
     """
     try:
         refuse_streams(path)
@@ -265,7 +265,7 @@ def read_tensors(
                 tensor = file.get_tensor(name)
                 if tensor_hash(tensor) != checksum:
                     raise refused(path, f"another checksum of tensor {name!r}", _UNCHANGED)
-                tensors[name] = tensor.clone()  # of its own; that one is a part of the open file
+                tensors[name] = tensor.clone()  # a copy; that one is part of the open file
     except refused as error:
         raise refused(error if str(error).startswith(str(path)) else f"{path}: {error}") from None
     except BmnasError as error:
@@ -355,8 +355,8 @@ def tensor_hash(tensor: torch.Tensor) -> str:
 def parse_json(text: str, refused: type[BmnasError], place: object) -> object:
     """JSON text as Python values.
 
-    Raises ``refused``, by place, for text that is no JSON or is nested too deeply, and for a field
-    that is there twice, of which a reader would see only the last.
+    Raises ``refused``, which names the place, for text that is not JSON or is nested too deeply,
+    and for a field that is there twice, of which a reader would see only the last.
     """
     repeated: list[tuple[dict, str]] = []
 
@@ -410,11 +410,11 @@ def read_table(path: str | os.PathLike, columns: Sequence[str]):
 
 
 class ResumableTable:
-    """Results in a CSV file; those that it holds already need not be computed again.
+    """Results in a CSV file; those that it already holds need not be computed again.
 
     The file is rewritten at each addition, whole or not at all. Several processes may add to one
-    file: what others have added is read again. Raises :class:`TableError` if it exists and is not a
-    table with these columns.
+    file: rows that others have added are read in between. Raises :class:`TableError` if it exists
+    and is not a table with these columns.
     """
 
     def __init__(self, path: str | os.PathLike, columns: Sequence[str]):
@@ -430,7 +430,7 @@ class ResumableTable:
     ) -> None:
         """Add the rows that ``compute(run)`` gives for each run whose cells no row has.
 
-        Other processes that fill the file do a part of them (:func:`~bmnas_core.locks.share_work`).
+        Processes that fill the same file share the runs (:func:`~bmnas_core.locks.share_work`).
         """
         share_work(
             self.path,
@@ -451,8 +451,8 @@ class ResumableTable:
         return any(all(equal(row[k], value) for k, value in cells.items()) for row in self.rows)
 
     def add(self, rows: Iterable[dict]) -> None:
-        """Append rows and write the file. Columns that a row lacks are empty, others left out."""
-        # With the digits that the file has, so that a second run says the same.
+        """Append rows and write the file. Missing columns stay empty; unknown ones are left out."""
+        # With as many digits as in the file, so that a second run reads the same.
         rows = [{k: _rounded(row[k]) for k in self.columns if k in row} for row in rows]
         with locked(self.path, wait=None):
             self._refresh()
@@ -479,7 +479,7 @@ class ResumableTable:
 
 
 def file_version(path: str | os.PathLike) -> tuple | None:
-    """What differs once a file has been written anew; None if there is no file."""
+    """What changes when a file is written anew; None if there is no file."""
     try:
         found = os.stat(path)
     except (OSError, ValueError):

@@ -439,7 +439,7 @@ def test_collect_says_in_what_the_runs_differ(sweep):
         path = sweep / f"pair-{seed}" / "result.json"
         whole = json.loads(path.read_text()) | {"versions": {"torch": f"2.{seed % 2}"}}
         path.write_text(json.dumps(whole | {"provenance": {"threads": 4, "git": "?"}}))
-    assert "The runs differ in: torch (2)" in bmnas("collect", sweep).stdout
+    assert "The runs differ in: torch (2 values)" in bmnas("collect", sweep).stdout
     assert bm.collect(sweep).origins()["threads"] == {"4": 3}
 
 

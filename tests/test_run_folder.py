@@ -120,7 +120,7 @@ def test_another_run_is_not_resumed_and_says_what_differs(tmp_path, status, othe
     before = record(tmp_path)
     with pytest.raises(ResumeError) as caught:
         run_folder(tmp_path, **other).begin(resume=True)
-    assert f"{tmp_path}: to be resumed: found {found}; allowed: " in str(caught.value)
+    assert f"{tmp_path}: resume: found {found}; allowed: " in str(caught.value)
     assert record(tmp_path) == before and texts(tmp_path) == whole("mine")
 
 

@@ -277,7 +277,7 @@ def test_the_newest_two_are_kept_and_a_damaged_one_falls_back_to_the_one_before(
     data = bytearray(path.read_bytes())
     data[-9] ^= 4
     path.write_bytes(data)
-    with pytest.warns(AutosaveWarning, match="going on from the one before it, s.before"):
+    with pytest.warns(AutosaveWarning, match="continuing from the one before it, s.before"):
         resumed = Search.resume(path, tiny_task(), device="cpu")
     assert resumed.step == 2
     path.unlink()  # killed between two renames

@@ -200,7 +200,7 @@ def test_plain_values_are_what_people_mean_by_them(notebook, text, value):
         ("time_limit: -1", "s.yaml: time_limit: found -1.0; allowed: seconds, more than 0"),
         ("filter: rule = 'sum'", "s.yaml: filter: found \"rule = 'sum'\"; allowed: names of"),
         ("filter: rul == 'sum'", "s.yaml: filter: found no parameter 'rul' (did you mean 'rule'?)"),
-        ("filter: rule == 'other'", "s.yaml: filter: found no run that fulfils it"),
+        ("filter: rule == 'other'", "s.yaml: filter: found no run for which it is true"),
         ("filter: 3", "s.yaml: filter: found 3; allowed: text"),
         ("grid: {C: [1]}\ngrid: {C: [2]}", "s.yaml, line 3: found key 'grid' again"),
         ("grid: {C: [1], C: [2]}", "s.yaml, line 2: found key 'C' again; allowed: plain YAML"),
@@ -208,7 +208,7 @@ def test_plain_values_are_what_people_mean_by_them(notebook, text, value):
         ("grid: &a {C: [1]}", "s.yaml, line 2: found an anchor or alias"),
         ("grid: {C: !!int 3}", "s.yaml, line 2: found a tag"),
         ("grid: !!python/object/apply:os.system ['touch here']", "s.yaml, line 2: found a tag"),
-        ("grid: {C: [1", "s.yaml, line 2: found expected "),
+        ("grid: {C: [1", "s.yaml, line 2: found no YAML (expected "),
         ("grid: " + "[" * 1500, "s.yaml: found no plain YAML (RecursionError)"),
         ("---\na: 1", "s.yaml, line 2: found but found another document"),
         ("grid: {C: ['\udcff']}", "s.yaml: found no UTF-8"),
@@ -345,14 +345,17 @@ def test_without_dask_a_line_says_how_to_install_it(notebook, monkeypatch, packa
     [
         (
             {"scheduler": "tcp://127.0.0.1:8786"},
-            "nothing; allowed: tls://…, or --insecure",
+            "encryption; allowed: tls://…, or --insecure",
         ),
-        ({"scheduler": "127.0.0.1:8786"}, "nothing; allowed: tls://…, or --insecure"),
+        ({"scheduler": "127.0.0.1:8786"}, "encryption; allowed: tls://…, or --insecure"),
         (
             {"scheduler": "tls://127.0.0.1:8786"},
             "no certificates for tls://; allowed: dask's",
         ),
-        ({"scheduler": "tls://x:1", "workers": 2}, "scheduler: found workers or a dashboard too"),
+        (
+            {"scheduler": "tls://x:1", "workers": 2},
+            "scheduler: found workers or a dashboard beside it",
+        ),
         ({"workers": 0}, "workers: found 0; allowed: at least 1"),
     ],
 )

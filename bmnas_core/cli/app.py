@@ -17,7 +17,7 @@ from ..config import __version__
 from ..errors import BmnasError
 from ..experiments import RunError
 from . import lab, networks, notebooks, results, sweep, tasks
-from .common import ParameterCommand
+from .common import ParameterCommand, unwrapped
 
 
 class _Commands(TyperGroup):
@@ -49,21 +49,21 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command()(lab.notebooks)
-app.command(cls=lab.LabCommand)(lab.lab)
+app.command(help=unwrapped(lab.notebooks))(lab.notebooks)
+app.command(cls=lab.LabCommand, help=unwrapped(lab.lab))(lab.lab)
 for command in (notebooks.run, notebooks.parameters, notebooks.draw):
-    app.command(cls=ParameterCommand)(command)
+    app.command(cls=ParameterCommand, help=unwrapped(command))(command)
 for command in (sweep.sweep, results.collect, results.reproduce):
-    app.command()(command)
+    app.command(help=unwrapped(command))(command)
 for command in (
     tasks.tabulate,
     tasks.benchmark,
     tasks.baselines,
     tasks.cross_validate,
     tasks.backbone,
+    networks.export,
 ):
-    app.command(cls=ParameterCommand)(command)
-app.command(cls=ParameterCommand)(networks.export)
+    app.command(cls=ParameterCommand, help=unwrapped(command))(command)
 app.add_typer(tasks.data, name="data", no_args_is_help=True)
 
 

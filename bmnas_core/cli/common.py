@@ -1,6 +1,7 @@
 """What several commands share: options, ``-p NAME VALUE`` pairs, tables."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from inspect import cleandoc
 from typing import Annotated
 
 from typer import Option
@@ -9,6 +10,15 @@ from typer.core import TyperCommand
 from ..experiments import ParameterError
 
 Device = Annotated[str, Option(help="auto, cpu, cuda, mps, …")]
+
+
+def unwrapped(command: Callable) -> str:
+    """A command's docstring as its help: a line for each paragraph, which the terminal wraps.
+
+    Paragraphs after ``\\b`` or with an indent stay as they are.
+    """
+    paragraphs = cleandoc(command.__doc__).split("\n\n")
+    return "\n\n".join(p if p[0] in "\b " else p.replace("\n", " ") for p in paragraphs)
 
 
 def out_option(help: str):

@@ -24,22 +24,25 @@ def run(
         Path | None, Option(metavar="DIR", help="Folder for the results.", show_default=False)
     ] = None,
     timeout: Annotated[
-        int | None, Option(metavar="SECONDS", min=1, help="The most one cell may take.")
+        int | None, Option(metavar="SECONDS", min=1, help="The most that one cell may take.")
     ] = None,
     time_limit: Annotated[
-        int | None, Option(metavar="SECONDS", min=1, help="The most the whole run may take.")
+        int | None, Option(metavar="SECONDS", min=1, help="The most that the whole run may take.")
     ] = None,
     resume: Annotated[
-        bool, Option("--resume", help="Go on with the run in DIR that failed or was killed.")
+        bool,
+        Option(
+            "--resume",
+            help="Continue the run in DIR that failed or was killed; give the same parameters.",
+        ),
     ] = False,
     quiet: Annotated[bool, Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
-    """Run a notebook with parameters and keep what it finds.
+    """Run a notebook with parameters and keep its result.
 
-    Writes the executed notebook, the same as HTML and its result to DIR (runs/NAME by default). It
-    runs on one thread unless OMP_NUM_THREADS says otherwise. An earlier result in DIR is kept until
-    the new one is whole.
-    `bmnas parameters NOTEBOOK` lists what can be set.
+    DIR (runs/NAME by default) gets the executed notebook, an HTML page of it and what the notebook
+    saves. An earlier result there is kept until the new one is complete. The notebook runs on one
+    thread unless OMP_NUM_THREADS says otherwise. `bmnas parameters NOTEBOOK` lists what can be set.
     """
     values = experiments.parse_parameters(notebook, pairs(parameters))
     limits = {"timeout": timeout, "time_limit": time_limit}
@@ -47,7 +50,7 @@ def run(
         how = {"progress": not quiet, "resume": resume, **limits}
         folder = experiments.run(notebook, values, out, **how)
     if kept := (experiments.load_run(folder) or {}).get("resumed"):
-        typer.echo(f"resumed: {kept:.0f} s of work were not done again")
+        typer.echo(f"resumed: {kept:.0f} s of earlier work were kept")
     page = f"{notebook.stem}.html"
     for name in (notebook.name, page, *reversed(experiments.RESULT_FILES)):
         if (folder / name).exists():
@@ -55,7 +58,7 @@ def run(
     if (folder / "result.json").exists():
         result = experiments.load_result(folder)
         rows = [
-            (n, f"{e['test']:.4f}", f"{e['params']:,}", f"{e['seconds']:.1f}")
+            (n, f"{e['test']:.4f}", f"{e['params']:,}", "–" if kept else f"{e['seconds']:.1f}")
             for n, e in experiments.best_first(result)
         ]
         head = ("", f"test {result['metric']}", "parameters", "seconds")

@@ -1,4 +1,4 @@
-"""Commands on results: many runs in one table, one run once more."""
+"""Commands on results: many runs in one table, one run repeated."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,20 +14,21 @@ from .common import out_option, table
 
 def collect(
     folders: Annotated[
-        list[Path], Argument(metavar="DIR...", help="Folders of runs, or that hold such folders.")
+        list[Path], Argument(metavar="DIR...", help="Folders of runs, or folders that hold them.")
     ],
     out: Annotated[
-        Path | None, out_option("Write a row for each run and network, as .csv or .parquet.")
+        Path | None, out_option("Write a row per run and network, as .csv or .parquet.")
     ] = None,
     report: Annotated[
         Path | None,
-        Option(metavar="FILE", help="Write all as one page, .html.", show_default=False),
+        Option(metavar="FILE", help="Write everything as one page, .html.", show_default=False),
     ] = None,
 ) -> None:
     """Put runs into one table: means over seeds, and paired differences.
 
-    Differences are of the same seeds, with 95 % intervals by Student's t. Runs without a result
-    are listed: those that failed, were killed or have not ended.
+    Runs are grouped by every parameter that varies. Differences are paired by seed, with 95 %
+    intervals by Student's t. Runs without a result are listed: those that failed, were killed or
+    have not ended.
     """
     if out is not None:
         checked_suffix(out, *TABLES)
@@ -48,7 +49,7 @@ def collect(
     }
     texts = [_part(title, cells) for title, cells in parts.items() if cells.rows]
     if differing := found.differing():
-        counts = (f"{name} ({len(values)})" for name, values in differing.items())
+        counts = (f"{name} ({len(values)} values)" for name, values in differing.items())
         texts.append(f"The runs differ in: {', '.join(counts)}")
     typer.echo("\n\n".join(texts))
 
@@ -68,14 +69,14 @@ def reproduce(
         float, Option(metavar="SHARE", help="The largest relative difference that is allowed.")
     ] = 0.0,
     timeout: Annotated[
-        int | None, Option(metavar="SECONDS", min=1, help="The most one cell may take.")
+        int | None, Option(metavar="SECONDS", min=1, help="The most that one cell may take.")
     ] = None,
     quiet: Annotated[bool, Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
-    """Run a run again and say which numbers of its result come out the same.
+    """Repeat a run and say which numbers of its result are the same.
 
-    The exit status is 0 if all are equal to the bit, or differ by at most SHARE; otherwise 1. Times
-    are left out.
+    Times are not compared. The exit status is 0 if all other numbers are equal to the bit, or
+    differ by a share of at most SHARE; otherwise 1.
     """
     found = experiments.reproduce(run, out, within=within, progress=not quiet, timeout=timeout)
     n = len(found.numbers)
@@ -91,6 +92,6 @@ def reproduce(
             typer.echo(f"\n{table(rows, head, numbers=4)}")
     if found.origins:
         rows = [(name, *pair) for name, pair in found.origins.items()]
-        typer.echo(f"\n{table(rows, ('made with other', 'before', 'after'))}")
+        typer.echo(f"\n{table(rows, ('made with', 'before', 'after'))}")
     if not found.succeeded:
         raise typer.Exit(1)

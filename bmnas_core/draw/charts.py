@@ -380,6 +380,8 @@ def _scale_scores(ax, low: float, high: float, best: float, axis: str = "x") -> 
 
     The axis ends at half the error of the best network, even if another one's spread does not.
     """
+    from matplotlib.ticker import MaxNLocator
+
     low, high = _stretched(low), min(_stretched(high), _stretched(best) + 1)
     room = max(0.05 * (high - low), 0.05)
     low, high = _shrunk([low - room, high + room])
@@ -392,6 +394,8 @@ def _scale_scores(ax, low: float, high: float, best: float, axis: str = "x") -> 
             marks.append(mark)
     if len(marks) > 1:
         ticks(marks, [f"{mark:g}" for mark in marks])
+    else:  # as they stand closer at one end, fewer than usual
+        getattr(ax, f"{axis}axis").set_major_locator(MaxNLocator(5))
     limits(low, high)
 
 

@@ -1,8 +1,8 @@
 """A scheduler and workers on this machine for one sweep, as a program of its own.
 
-The sweep starts it by its path. So a worker, for which Python runs the main program again, never
-runs the user's script. It prints where it listens as a line of JSON, and ends when its standard
-input does: however the sweep ends, the workers end too.
+The sweep starts it by its path, so that workers, in which Python runs the main program again, never
+run the user's script. It prints its address as a line of JSON, and ends when its standard input is
+closed: however the sweep ends, the workers end too.
 """
 
 import json
@@ -11,8 +11,8 @@ import sys
 sys.modules.setdefault("rfc3987_syntax", None)  # in workers too: see cli/app.py
 
 SETTINGS = {
-    "distributed.scheduler.allowed-failures": 10**6,  # a run counts the workers that it ends
-    "distributed.deploy.lost-worker-timeout": "1000 days",  # or one that restarts may be given up
+    "distributed.scheduler.allowed-failures": 10**6,  # do_run counts them for each run
+    "distributed.deploy.lost-worker-timeout": "1000 days",  # a worker that restarts is not given up
     "distributed.worker.profile.enabled": False,  # which takes a third of an idle worker's time
     "distributed.scheduler.worker-ttl": None,  # a machine that sleeps has silent workers
 }
@@ -26,7 +26,7 @@ def main(workers: int, dashboard: bool) -> None:
     dask.config.set(SETTINGS)
     if not dashboard:  # a port stays open, with nothing on it
         dask.config.set({f"distributed.{part}.http.routes": [] for part in ("scheduler", "worker")})
-    # Keys that only this sweep has: others on this machine reach its ports, but nothing behind.
+    # Only this sweep has the keys: others on this machine reach its ports, but nothing behind them.
     security = Security.temporary()
     with LocalCluster(
         host="127.0.0.1",

@@ -34,16 +34,16 @@ from .results import (
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Folders that are not searched for runs: of a run's state, and of results that it replaces.
+#: Folders that are not searched for runs: a run's state, and a result that it is to replace.
 SKIPPED = ("state", "earlier")
-#: Behind the name of a run's folder, the one in which it is made once more; likewise.
+#: Suffix of the folder in which ``bmnas reproduce`` repeats a run; not searched either.
 REPRODUCED = "-reproduced"
 #: Suffixes of tables and of pages.
 TABLES, PAGES = (".csv", ".parquet"), (".html", ".htm")
-#: Of a setting with more values than this, each is compared with the first one alone.
+#: If a setting has more values than this, each is compared only with the first one.
 MOST_VALUES = 6
 VARIANT, SCORE = ["task", "rule", "protocol"], ["metric", "direction"]
-#: Parameters that do not tell settings apart.
+#: Parameters that are not settings.
 NO_SETTINGS = ("seed", "out")
 #: Columns of a network in :attr:`Collection.runs`, and of the tables made of them.
 OF_NETWORK = ("network", "test", "params", "seconds", "search_seconds", "train_seconds", "device")
@@ -55,7 +55,7 @@ OF_FAILED = ("folder", "status", "error", "notebook", "parameters")
 
 @dataclass(frozen=True)
 class Run:
-    """A folder of a run: what it found, and what ``run.json`` says of it.
+    """A folder of a run: its result, and what ``run.json`` says about it.
 
     ``status`` is "done" if the run has a result that can be relied on.
     """
@@ -85,12 +85,12 @@ class Collection:
     Attributes:
         done: runs with a result, ordered by what they ran.
         others: runs without one.
-        settings: the parameters that vary over the runs, by which they are told apart; the
-            notebook too if there are several.
+        settings: the parameters that vary over the runs, by which they are grouped; the notebook
+            too if there are several.
         runs: a row for each run and network, with the columns ``task``, ``rule``, ``protocol``, the
             settings, ``metric``, ``direction``, ``seed``, ``network``, ``test``, ``params``,
             ``seconds``, ``search_seconds``, ``train_seconds``, ``device``, ``notebook`` and
-            ``folder``. Seconds of a run that was resumed are NaN: they lack what it found done.
+            ``folder``. Seconds of a resumed run are NaN: they lack the work done before.
     """
 
     done: tuple[Run, ...]
@@ -100,7 +100,7 @@ class Collection:
 
     @property
     def group(self) -> list[str]:
-        """Columns in which runs agree that differ in their seed alone."""
+        """Columns in which runs agree that differ only in their seed."""
         return [*VARIANT, *self.settings, *SCORE]
 
     @property
@@ -152,12 +152,12 @@ class Collection:
     def comparisons(self) -> pd.DataFrame:
         """Paired differences of test scores, over the seeds that both sides have.
 
-        ``compared`` is "network", where ``other`` is a baseline and ``base`` the learned network
-        of the same runs, or a setting, of which ``other`` and ``base`` are two values, all else
-        equal, for the learned network; of a setting with more than MOST_VALUES values, ``base`` is
-        the first one. ``difference`` is the mean of other − base in the metric's units, ``std`` its
-        standard deviation, ``low`` and ``high`` its 95 % interval by Student's t. No correction is
-        made for how many differences there are.
+        If ``compared`` is "network", ``other`` is a baseline and ``base`` the learned network of
+        the same runs. Otherwise it is a setting, and ``other`` and ``base`` are two of its values,
+        all else equal, for the learned network; if it has more than MOST_VALUES values, ``base`` is
+        always the first. ``difference`` is the mean of other − base in the metric's units, ``std``
+        the standard deviation of the differences, ``low`` and ``high`` the 95 % interval of their
+        mean by Student's t. The intervals are not corrected for multiple comparisons.
         """
         rows = []
         for key, own in self._groups(self.group):
@@ -193,7 +193,7 @@ class Collection:
         return path
 
     def differing(self) -> dict[str, dict[str, int]]:
-        """What the runs' results depend on and do not agree in: field → value → runs."""
+        """The part of :meth:`origins` in which the runs differ: field → value → how many runs."""
         return {name: found for name, found in self.origins().items() if len(found) > 1}
 
     def origins(self) -> dict[str, dict[str, int]]:
@@ -236,13 +236,13 @@ class Collection:
 def collect(*folders: str | os.PathLike) -> Collection:
     """Folders of runs, and folders that hold such folders, as one :class:`Collection`.
 
-    Runs are told apart by task, rule, protocol, metric and all parameters that vary over them; of
-    what is equal in all of these, each seed counts once. Folders in folders are searched at any
-    depth, except ``state``, ``earlier``, ``…-reproduced`` and hidden ones. A run without a result
-    is listed in :attr:`Collection.failed`.
+    Runs are grouped by task, rule, protocol, metric and all parameters that vary over them; within
+    a group each seed counts once. Folders in folders are searched at any depth, except ``state``,
+    ``earlier``, ``…-reproduced`` and hidden ones. A run without a result is listed in
+    :attr:`Collection.failed`.
 
     Raises :class:`ResultError` for a folder without a run, for a result that cannot be read, and
-    for two runs that are equal in everything, the seed included, which would count one twice.
+    for two runs that agree in all of this, the seed included: one result would count twice.
     """
     import pandas as pd
 
@@ -301,7 +301,7 @@ def checked_suffix(path: str | os.PathLike, *allowed: str) -> Path:
 
 
 def origin_of(result: dict, record: dict | None = None) -> dict[str, str]:
-    """What a result depends on, by name, in words; times, parameters and data are left out."""
+    """What a result depends on, as text by name; times, parameters and data are left out."""
     whole = dict(result.get("versions") or {})
     whole["device"] = result["device"]
     for name, value in (result.get("provenance") or {}).items():
@@ -349,7 +349,7 @@ def _is_searched(name: str) -> bool:
 
 
 def _without_covers(runs: list[Run]) -> list[Run]:
-    """Less those that ended well and have no result but those of the runs in their folders."""
+    """Without runs that ended well but only hold other runs, and have no result themselves."""
     inside = {parent for run in runs for parent in run.folder.parents}
     return [run for run in runs if run.status != "no result" or run.folder not in inside]
 
@@ -392,9 +392,9 @@ def _notebook(run: Run) -> str | None:
 
 
 def _settings(runs: list[Run]) -> dict[str, pd.Series]:
-    """Parameters that vary over the runs and say more than task, rule and protocol do, by column.
+    """Parameters that vary over the runs and do not just repeat task, rule or protocol, by column.
 
-    The notebook is one of them. A name that a column of the table has gets ``_`` behind it.
+    The notebook counts as one. A name that the table uses for another column gets ``_`` appended.
     """
     known = {name: [as_text(run.result.get(name)) for run in runs] for name in VARIANT}
     names = dict.fromkeys(name for run in runs for name in run.parameters)

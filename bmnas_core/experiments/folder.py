@@ -1,4 +1,4 @@
-"""What a run's folder holds: ``run.json``, the state to go on from, an earlier result."""
+"""What a run's folder holds: ``run.json``, the state to resume from, an earlier result."""
 
 import json
 import os
@@ -15,14 +15,14 @@ from ..errors import BmnasError, FileError, quoted
 from ..storage import atomic_write
 from .results import RESULT_FILES, RUN_FILE, RUN_FORMAT
 
-#: What a run that is resumed must have in common with the one that was broken off.
+#: What a resumed run must have in common with the one that was interrupted.
 SAME = ("notebook", "notebook_sha256", "version", "parameters")
-#: What stands for the status where ``run.json`` cannot be read.
+#: The status if ``run.json`` cannot be read.
 DAMAGED = "unreadable"
 
 
 class ResumeError(BmnasError):
-    """A run that cannot be resumed: its notebook, parameters or version of the kit are others."""
+    """A run that cannot be resumed: its notebook, parameters or version of the kit differ."""
 
 
 class RunFolder:
@@ -32,12 +32,12 @@ class RunFolder:
     its cells, see :func:`~bmnas_core.experiments.parameters.notebook_hash`), ``parameters`` (all
     but ``out``), ``version`` (the kit's), ``status`` (one of
     :data:`~bmnas_core.experiments.results.STATUSES`), ``error`` (a line, or null), ``started``
-    (ISO 8601), ``seconds`` (null until its end) and ``resumed`` (seconds of work that it found
-    done; null for a run from the start).
+    (ISO 8601), ``seconds`` (null until its end) and ``resumed`` (seconds of work that were done
+    before; null unless the run was resumed).
 
-    ``state`` is where searches and the like keep what they need to go on. ``earlier`` keeps the
-    result of the run before until this one is done. It moves there before this one begins, by
-    renames through ``.earlier``; after a kill meanwhile the next run finds that and takes it back.
+    In ``state`` searches, trainings and features keep what they need to continue. ``earlier`` keeps
+    the result of the run before until this one is done. It is moved there, by renames through
+    ``.earlier``, before this one begins; if a kill interrupts that, the next run moves it back.
     """
 
     def __init__(self, path: Path, notebook: str, sha256: str, parameters: dict):
@@ -51,9 +51,9 @@ class RunFolder:
         }
 
     def begin(self, *, resume: bool) -> bool:
-        """Make room for a run and say that it runs. False if it is resumed and is done already.
+        """Prepare the folder and note that a run begins. False for a run to resume that is done.
 
-        Raises :class:`ResumeError` for a run to resume that is another one, and
+        Raises :class:`ResumeError` if the run to resume is a different one, and
         :class:`FileError` if the folder cannot be written to.
         """
         try:
@@ -79,7 +79,7 @@ class RunFolder:
         return True
 
     def end(self, status: str, error: str | None = None) -> None:
-        """Say how the run ended. Of one that is done, state and the earlier result are removed.
+        """Note how the run ended. If it is done, its state and the earlier result are removed.
 
         Raises :class:`FileError` if that cannot be written, or the folder vanished meanwhile.
         """
@@ -103,7 +103,7 @@ class RunFolder:
     def _check_same(self, before: dict) -> None:
         if found := self._difference(before):
             allowed = "the notebook, parameters and version of the run there, or no --resume"
-            raise ResumeError(f"{self.path}: to be resumed", found, allowed)
+            raise ResumeError(f"{self.path}: resume", found, allowed)
 
     def _difference(self, before: dict) -> str:
         if before["status"] == DAMAGED:
@@ -127,7 +127,7 @@ class RunFolder:
             moving.rmdir()
 
     def _set_aside(self, before: dict | None) -> None:
-        """Move a whole result to ``earlier``; remove what is left of another run."""
+        """Move a complete result to ``earlier``; remove what an unfinished run left."""
         names = known_names(self.about["notebook"], (before or {}).get("notebook"))
         there = [self.path / name for name in names if (self.path / name).is_file()]
         if before is None or before["status"] == DAMAGED:

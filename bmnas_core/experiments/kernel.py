@@ -1,4 +1,4 @@
-"""The process that executes a notebook: this very Python, on private sockets, never left behind."""
+"""The process that executes a notebook: this Python, on private sockets, never left running."""
 
 import asyncio
 import os
@@ -15,10 +15,10 @@ from ..errors import shortened
 from ..progress import UNATTENDED
 from . import kernel_main
 
-#: The shell of a guard: as soon as the process that started it is gone, however it went, this
-#: ends the kernel, whatever it is busy with, and all that it started, and clears the sockets away.
+#: The shell script of a guard process. Once the process that started it is gone, for whatever
+#: reason, it kills the kernel with all its children, and removes the sockets.
 GUARD = 'read -r _; kill -9 "-$1"; rm -rf -- "$2"'
-#: The bytes of its log that may be read for its last line.
+#: How many bytes of its log are read to find the last line.
 LOG_TAIL = 10_000
 #: The seconds that a kernel has to end by itself when its notebook is interrupted.
 GRACE = 2.0
@@ -28,9 +28,9 @@ GRACE = 2.0
 def kernel_manager(environment: Mapping[str, str]):
     """The class of kernel managers for one run; its kernel has ended when the block is left.
 
-    It starts this very Python, as a user's own kernel named ``python3`` would otherwise come
-    first, and talks to it by sockets in a folder that only this user can read. Where there are
-    none (on Windows), these are TCP's, encrypted if possible.
+    It starts this Python, since otherwise a user's own kernel named ``python3`` would take
+    precedence, and talks to it through sockets in a folder that only this user can read. Where
+    there are none (on Windows), it uses TCP, encrypted if possible.
 
     Args:
         environment: variables for the kernel, besides those of this process.
@@ -43,7 +43,7 @@ def kernel_manager(environment: Mapping[str, str]):
     folder, kernels, guards = socket_folder(), [], []
 
     class Kernel(AsyncKernelManager):
-        #: How the last kernel ended by itself, in words; nothing if it did not.
+        #: How the last kernel ended by itself, in words; empty if it did not.
         ended = ""
 
         def __init__(self, **options):
@@ -148,9 +148,9 @@ def socket_folder() -> str | None:
 
 
 def start_guard(kernel: int, folder: str | None) -> subprocess.Popen | None:
-    """A process that ends a kernel by :data:`GUARD`, when its standard input is closed.
+    """A process that runs :data:`GUARD`: it kills a kernel when its standard input is closed.
 
-    None where there is no shell: there a kernel only ends itself when it finds us gone.
+    None where there is no shell: there a kernel ends only when it notices that we are gone.
     """
     if os.name != "posix":
         return None

@@ -1,4 +1,4 @@
-"""What a run's kernel executes: ipykernel, with outputs that are not lost and come by no port.
+"""What a run's kernel executes: ipykernel, which here loses no outputs and opens no port.
 
 A script of its own, so that a kernel imports the kit only when its notebook does.
 """
@@ -30,7 +30,7 @@ def main() -> None:
             super().__init__(socket, *args, **options)
 
     class PrivateOutputs(Outputs):
-        """Takes outputs of forked processes by a socket in the kernel's folder, not by TCP."""
+        """Takes outputs of forked processes through a socket in the kernel's folder, not TCP."""
 
         def _setup_pipe_in(self):
             self._pipe_uuid = os.urandom(16)

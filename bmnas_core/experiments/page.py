@@ -29,7 +29,7 @@ ASIDE = re.compile(
 )
 #: The most characters of one text that a page shows.
 LONGEST = 1_000_000
-#: What stands for a picture that is not there.
+#: The placeholder for a missing picture.
 NO_PICTURE = (
     '<svg xmlns="http://www.w3.org/2000/svg" width="120" height="24">'
     '<rect width="120" height="24" fill="#eee"/><text x="8" y="17">no picture</text></svg>'
@@ -40,13 +40,13 @@ WIDGET, TEXT = "application/vnd.jupyter.widget-view+json", "text/plain"
 def write_page(nb, path: Path, folder: Path) -> str:
     """Write an executed notebook as one HTML file. Changes ``nb``.
 
-    Pictures are inside, code is visible and equations are MathML. Widgets that left no picture
-    are left out; texts of more than :data:`LONGEST` characters are cut.
+    Pictures are embedded, code is visible and equations are MathML. Widgets that left no picture
+    are omitted; texts of more than :data:`LONGEST` characters are cut.
 
     Args:
-        folder: of the original notebook, where relative links to pictures lead.
+        folder: of the original notebook, from which relative links to pictures start.
 
-    Returns what the page lacks, in a line; nothing if it is whole.
+    Returns what the page lacks, in a line; "" if it is complete.
     """
     from jinja2 import DictLoader, pass_context
     from nbconvert import HTMLExporter
@@ -116,7 +116,7 @@ class _Attachments:
 
 
 def _is_widget(output) -> bool:
-    """Whether an output is a widget that left nothing but its name."""
+    """Whether an output is a widget of which only the name is left."""
     data = output.get("data", {})
     return data.pop(WIDGET, None) is not None and not set(data) - {TEXT}
 
@@ -137,5 +137,5 @@ def _mathml(found: re.Match) -> str:
     _, block, inline, _ = found.groups()
     try:
         return convert(block or inline, display="block" if block else "inline")
-    except Exception:  # whatever it stumbles over, the reader still has the source
+    except Exception:  # whatever it fails at, the reader still has the source
         return html.escape(found.group())

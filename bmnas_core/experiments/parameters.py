@@ -1,4 +1,4 @@
-"""The parameters of a notebook: one ``name = value  # what it is`` to a line.
+"""The parameters of a notebook: one ``name = value  # what it is`` per line.
 
 They stand in the cell tagged ``parameters``. New values are checked against these defaults.
 """
@@ -52,7 +52,7 @@ class Parameter:
     def check(self, value: object) -> object:
         """``value`` with the type of the default, or :class:`ParameterError`.
 
-        An integer also fits a float; tuples become lists, numbers of NumPy and PyTorch Python's.
+        A float also takes an integer; tuples become lists, NumPy and PyTorch numbers plain ones.
         """
         wanted = type(self.default)
         with suppress(ValueError, OverflowError):
@@ -94,7 +94,7 @@ def parameters_of(nb, path: str | os.PathLike) -> dict[str, Parameter]:
         if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", ())
     ]
     if len(sources) != 1:
-        allowed = "one with 'name = value  # help' to a line"
+        allowed = "one with 'name = value  # help' on each line"
         found = f"{len(sources) or 'no'} cell{'s' * (len(sources) > 1)} tagged 'parameters'"
         raise NotebookError(path, found, allowed)
     source = re.sub("\r\n?", "\n", sources[0])
@@ -201,7 +201,7 @@ def read_notebook(notebook: str | os.PathLike):
 
     try:
         with warnings.catch_warnings(action="ignore"), silenced("traitlets"):
-            text = path.read_bytes().decode("utf-8-sig")  # a mark may stand first
+            text = path.read_bytes().decode("utf-8-sig")  # a byte order mark may stand first
             language = _other_language(json.loads(text, object_pairs_hook=_unique))
             nb = nbformat.v4.upgrade(nbformat.convert(nbformat.reader.reads(text), 4))
             spec = nb.metadata.get("kernelspec", {})
@@ -247,7 +247,7 @@ def _unique(pairs: list[tuple[str, object]]) -> dict:
 
 @contextmanager
 def silenced(logger: str):
-    """Keep a logger's messages from the terminal: those that matter become errors of ours."""
+    """Keep a logger's messages off the terminal: what matters is raised as our own error."""
     log = logging.getLogger(logger)
     level = log.level
     log.setLevel(logging.CRITICAL)

@@ -32,7 +32,9 @@ def read_yaml(path: Path, refused: type[BmnasError], what: str) -> object:
         return as_json(yaml.load(text, _plain_loader()), str(path))
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise refused(f"{path}{line}", error.problem, "plain YAML") from None
+        syntax = isinstance(error, (yaml.parser.ParserError, yaml.scanner.ScannerError))
+        found = f"no YAML ({error.problem})" if syntax else error.problem
+        raise refused(f"{path}{line}", found, "plain YAML") from None
     except OSError as error:
         raise refused(path, error.strerror or error, what) from None
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""What a result depends on beside its code: versions, machine, threads, commits and data."""
+"""What a result depends on besides its code: versions, machine, threads, commits and data."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ from ..runtime import device_name
 
 #: The kit's own folder.
 KIT = Path(__file__).resolve().parents[1]
-#: Seconds that git may take.
+#: The most seconds that git or sysctl may take.
 PATIENCE = 10
 
 
@@ -36,16 +36,16 @@ def provenance(
     parameters: Mapping | None = None,
     resumed: float | None = None,
 ) -> dict:
-    """What a result says of its origin: all of it plain JSON.
+    """How a result was made, as plain JSON.
 
-    ``time`` is ISO with its zone, ``git`` the commits of the working directory and of the kit (null
-    outside a checkout), ``data`` the fingerprint of features, labels and splits.
+    ``time`` is ISO 8601 with its zone, ``git`` the commits of the working directory and of the kit
+    (null outside a checkout), ``data`` the fingerprint of features, labels and splits.
 
     Args:
-        device: what the result calls it; a GPU's name stands in ``gpu``.
+        device: as the result names it; ``gpu`` is the name of a GPU.
         bank: the :class:`~bmnas_core.features.FeatureBank` that was used.
         parameters: of the run.
-        resumed: seconds of work that the run found done, so that its times are too short.
+        resumed: seconds of work that were done before a run was resumed; its times lack them.
     """
     return {
         "time": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -61,7 +61,7 @@ def provenance(
 
 
 def git_state(folder: Path, *files: str) -> dict | None:
-    """The commit of the checkout that ``folder`` is in, and whether its tracked files are as in it.
+    """The commit of the checkout that ``folder`` is in, and whether tracked files are unchanged.
 
     None outside a checkout, without git, or if one of ``files`` in the folder is not tracked.
     """

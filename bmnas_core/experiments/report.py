@@ -1,4 +1,4 @@
-"""What people read of many runs: tables of text, and one page of HTML that needs no network."""
+"""What people read about many runs: tables of text, and one HTML page that needs no network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..draw.charts import signed
 from ..errors import BmnasError, in_line
 from ..genotype import Genotype
 from ..storage import atomic_write
-from .collect import PAGES, as_text, checked_suffix
+from .collect import COSTS, PAGES, as_text, checked_suffix
 from .results import LEARNED
 
 if TYPE_CHECKING:
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
     from .collect import Collection, Run
 
-#: Groups of runs that have charts of their own, differences in a chart, rows of a page.
+#: At most: groups of runs with charts, differences in a chart, rows shown of the table at once.
 MAX_CHARTS, MAX_ROWS, PAGE_ROWS = 24, 60, 25
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 
 
 class Cells(NamedTuple):
-    """A table of text: the heads of its columns, its rows, and how many columns are numbers."""
+    """A table of text: column heads, rows, and how many columns, the last ones, are numbers."""
 
     head: tuple[str, ...]
     rows: list[tuple[str, ...]]
@@ -64,10 +64,16 @@ def comparison_cells(found: Collection) -> Cells:
 def failed_cells(found: Collection) -> Cells:
     """The runs without a result, a row each."""
     rows = [
-        (row["folder"], row["status"], row["error"] or "–")
+        (row["folder"], row["status"], _without_path(row["error"], row["notebook"]) or "–")
         for row in found.failed.to_dict("records")
     ]
     return Cells(("run", "status", "error"), rows, 0)
+
+
+def _without_path(error: str, notebook: str | None) -> str:
+    """What :func:`~bmnas_core.experiments.run` says of a run, without the notebook's path."""
+    after = error.partition(f"{notebook} ")[2]
+    return after if after.startswith(("failed ", "ran out of time ", "was interrupted ")) else error
 
 
 def mean_and_std(mean: float, std: float) -> str:
@@ -87,10 +93,10 @@ def compared(row: Mapping) -> str:
 
 
 def write_report(found: Collection, path: str | os.PathLike) -> Path:
-    """Write a collection as one page of HTML with all that it needs inside.
+    """Write a collection as one HTML page, with everything that it needs inside.
 
-    Tables, charts, every learned architecture, runs without a result, and what the results depend
-    on. All text from files is escaped. Raises :class:`BmnasError` for another suffix than .html.
+    It has tables, charts, every learned architecture, runs without a result, and provenance. All
+    text from files is escaped. Raises :class:`BmnasError` for a suffix other than .html and .htm.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -175,7 +181,7 @@ def rows_where(cells: Cells, wanted: Iterable[bool]) -> Cells:
 
 
 def _brief(cells: Cells) -> Cells:
-    """Without the columns of text in which all rows agree, if there are several rows."""
+    """Several rows without the columns of text in which all agree."""
     columns = list(zip(*cells.rows, strict=True))
     texts = len(cells.head) - cells.numbers
     kept = [i for i, column in enumerate(columns) if i >= texts or len(set(column)) > 1]
@@ -209,7 +215,7 @@ def _settings_figures(found: Collection) -> Iterator[str]:
     for k, (setting, rows) in enumerate(table.groupby("compared", sort=False)):
         more = f" (the first {MAX_ROWS} of {len(rows)})" if len(rows) > MAX_ROWS else ""
         named = [
-            {**row, "panel": f"{row['metric']}: {setting}{more}", "name": _name(found, row)}
+            {**row, "panel": f"{setting}: {row['metric']}{more}", "name": _name(found, row)}
             for row in rows.head(MAX_ROWS).to_dict("records")
         ]
         with _as_svg() as svg:
@@ -267,7 +273,7 @@ def _interactive(runs) -> str:
     alike = [name for name in named if name in runs and runs[name].nunique(dropna=False) < 2]
     heads = {"params": "parameters", "search_seconds": "search, s", "train_seconds": "training, s"}
     table = to_html_datatable(
-        runs.drop(columns=alike).rename(columns=heads),
+        runs.drop(columns=alike).round(dict.fromkeys(COSTS[1:], 1)).rename(columns=heads),
         connected=False,
         allow_html=False,  # whatever a user's own itables.toml says
         table_id="all-runs-table",
@@ -285,7 +291,7 @@ def _interactive(runs) -> str:
                 "bottomEnd": "paging"},
     )  # fmt: skip
     scripts, end, _ = generate_init_offline_itables_html(options.dt_bundle).rpartition("</script>")
-    return scripts + end + table  # without what it says to notebooks
+    return scripts + end + table  # without its message for notebooks
 
 
 @contextmanager
@@ -314,7 +320,7 @@ def _as_svg():
 
 
 def _with_own_ids(root: ElementTree.Element, prefix: str, title: str) -> str:
-    """SVG with a title, ids that no other picture of the page has, and no rules for all of it."""
+    """SVG with a title and ids that are unique on the page, and without style sheets."""
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", XLINK)
     for parent in list(root.iter()):
@@ -329,7 +335,7 @@ def _with_own_ids(root: ElementTree.Element, prefix: str, title: str) -> str:
                 element.set(name, f"#{prefix}-{value[1:]}")
             elif "url(#" in value:
                 element.set(name, value.replace("url(#", f"url(#{prefix}-"))
-    # What matplotlib asks for in a style sheet, which would hold for the whole page.
+    # What matplotlib sets in a style sheet, which would apply to the whole page.
     root.attrib |= {"stroke-linejoin": "round", "stroke-linecap": "butt"}
     root.attrib |= {"role": "img", "aria-label": title}
     return ElementTree.tostring(root, encoding="unicode")

@@ -1,4 +1,4 @@
-"""Run a run again, and say which of its numbers come out the same."""
+"""Repeat a run, and say which of its numbers are the same."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from .results import ResultError, load_result, load_run
 from .run import ADDED
 from .run import run as run_notebook
 
-#: Fields that say how long something took or of what origin a result is.
+#: Fields of times and of provenance, which are not compared.
 LEFT_OUT = ("seconds", "provenance", "versions")
 
 
 @dataclass(frozen=True)
 class Number:
-    """One value of two results by its place, such as ``baselines.GMU.test``.
+    """One value in two results, by its place, such as ``baselines.GMU.test``.
 
-    ``relative`` is their difference by the larger of both; infinite if one is no number or missing.
+    ``relative`` is their difference as a share of the larger one in size; infinite if one of them
+    is missing or not a number.
     """
 
     place: str
@@ -59,8 +60,8 @@ class Reproduction:
 
     Attributes:
         folder: of the second run.
-        numbers: all values of both results, times and origins left out.
-        origins: what the results depend on and do not agree in: name → before and after.
+        numbers: all values of both results, except times and provenance.
+        origins: what the results were made with, where that differs: name → (before, after).
         within: the largest relative difference that is allowed.
     """
 
@@ -98,27 +99,28 @@ def reproduce(
 ) -> Reproduction:
     """Run the notebook in a run's folder again, as it was run, and compare the results.
 
-    The notebook is the executed one without outputs, the parameters are those of the run, and it
-    gets as many threads unless OMP_NUM_THREADS says otherwise.
+    It is the executed notebook without its outputs, with the same parameters, and with the same
+    number of threads unless OMP_NUM_THREADS says otherwise.
 
     Args:
         folder: of a run with a result.
-        out: the folder of the second run; by default beside the first, with ``-reproduced`` behind
-            its name.
+        out: the folder of the second run; by default that of the first with ``-reproduced``
+            appended to its name.
         within: the largest relative difference of two numbers that is allowed.
         progress, timeout: as in :func:`~bmnas_core.experiments.run`.
 
     Raises:
-        ResultError: for a folder without a result, or a run that has not ended well.
-        NotebookError, ParameterError: for a folder without its notebook, or one that changed.
+        ResultError: for a folder without a result, or a run that is not done.
+        NotebookError, ParameterError: if the notebook in the folder is missing or was changed.
         RunError: when a cell fails.
     """
     folder = Path(folder)
     if not (isinstance(within, (int, float)) and 0 <= within < math.inf):
         raise BmnasError("within", quoted(within), "a number of at least 0")
-    before, record = load_result(folder), load_run(folder)
+    record = load_run(folder)
     if record is not None and record["status"] != "done":
         raise ResultError(folder, f"a run with status {record['status']!r}", "one that is done")
+    before = load_result(folder)
     notebook = _notebook_of(folder, record)
     if out is None:
         out = folder.resolve().with_name(folder.resolve().name + REPRODUCED)
@@ -148,7 +150,7 @@ def compared_results(before: dict, after: dict) -> tuple[Number, ...]:
 
 
 def _values(value: object, place: str = "") -> Iterator[tuple[str, object]]:
-    """The numbers, texts, … in a result, by place."""
+    """The plain values in a result, by place."""
     inside = value.items() if isinstance(value, dict) else enumerate(value)
     for name, inner in inside:
         if isinstance(name, str) and (name in LEFT_OUT or name.endswith("_seconds")):
@@ -171,7 +173,7 @@ def _notebook_of(folder: Path, record: dict | None) -> Path:
 
 
 def _parameters(result: dict, record: dict | None, nb) -> dict:
-    """What the run's parameters were: it says so itself, or papermill does in the notebook."""
+    """The run's parameters: from its own record, or from papermill's in the notebook."""
     origin = result.get("provenance") or {}
     kept = (record or origin).get("parameters")
     if kept is None:

@@ -1,4 +1,4 @@
-"""What one run found: ``result.json`` beside the genotype, and ``run.json``, how it was run."""
+"""What one run leaves: ``result.json`` and the genotype, and in ``run.json`` how it was run."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from ..metrics import DIRECTIONS, METRICS, Metric
 from ..storage import atomic_write, parse_json
 from . import provenance as origin
 
-#: Fields that a result and each of its baselines must have, and of what type all fields are.
+#: Fields that a result and each of its baselines must have, and the types of all fields.
 RESULT_TYPES = {
     "task": str, "rule": str | None, "seed": int, "device": object, "metric": str, "test": float,
     "params": float, "search_seconds": float, "train_seconds": float, "baselines": dict,
@@ -23,16 +23,16 @@ RESULT_TYPES = {
 BASELINE_TYPES = {"test": float, "params": float, "seconds": float}
 TYPES = RESULT_TYPES | BASELINE_TYPES
 TYPES |= {"protocol": str | None, "direction": str, "provenance": dict | None, "versions": dict}
-#: Fields every ``result.json`` has; those of its origin are added by :func:`save_run`.
+#: Fields of every ``result.json``; :func:`save_run` adds those of its provenance.
 RESULT_FIELDS, BASELINE_FIELDS = tuple(RESULT_TYPES), tuple(BASELINE_TYPES)
 #: Fields that are names, and those that are not below 0.
 NAMES = ("task", "rule", "protocol", "metric", "direction")
 COUNTS = ("params", "seconds", "search_seconds", "train_seconds")
 #: What tables call the network that a search found.
 LEARNED = "learned by BM-NAS"
-#: What :func:`save_run` writes, the result last: if it is there, the others are complete.
+#: What :func:`save_run` writes. The result comes last: if it is there, the others are complete.
 RESULT_FILES = ("genotype.json", "genotype.svg", "result.json")
-#: What a run says of itself, and its fields.
+#: The file in which a run describes itself, and its fields.
 RUN_FILE, RUN_FORMAT = "run.json", "bmnas-run/1"
 RUN_TYPES = {
     "notebook": str, "notebook_sha256": str | None, "parameters": dict, "status": str,
@@ -44,7 +44,7 @@ STATUSES = ("running", "done", "failed", "out of time", "interrupted")
 SWEEP_FILE = "sweep.json"
 #: Limits of what is read: bytes of a file, levels of lists and dicts, characters of a name.
 MAX_BYTES, MAX_DEPTH, MAX_NAME = 1 << 26, 32, 200
-#: By how much rounding may take a score beyond its metric's limits.
+#: How far rounding may take a score beyond its metric's limits.
 ROUNDING = 1e-9
 
 
@@ -127,10 +127,10 @@ def load_result(path: str | os.PathLike) -> dict:
 
 
 def load_run(folder: str | os.PathLike) -> dict | None:
-    """What a run says of itself in its folder's ``run.json``; None for a folder without one.
+    """A run's ``run.json`` in its folder; None for a folder without one.
 
-    A run that ended without a word, such as a killed one, has the status "killed". Raises
-    :class:`ResultError` as :func:`load_result`.
+    If it says "running" but no process holds the folder's lock, the status is "killed". Raises
+    :class:`ResultError` as :func:`load_result` does.
     """
     folder = Path(folder)
     record = _read_record(folder / RUN_FILE)
@@ -144,8 +144,8 @@ def load_run(folder: str | os.PathLike) -> dict | None:
 def load_planned(folder: str | os.PathLike) -> dict[str, dict]:
     """The runs that a sweep's folder is to hold, as its ``sweep.json`` lists them, by folder.
 
-    Each is as :func:`load_run` returns it, but for its status, "missing". Raises
-    :class:`ResultError` as :func:`load_result`.
+    Each is as :func:`load_run` returns it, with the status "missing". Raises
+    :class:`ResultError` as :func:`load_result` does.
     """
     path = Path(folder) / SWEEP_FILE
     whole = as_type(as_json(_read_json(path, f"a {SWEEP_FILE}"), path), dict, path, ResultError)
@@ -175,7 +175,7 @@ def _read_record(path: Path) -> dict | None:
 
 
 def _checked_record(record: dict, place: str) -> dict:
-    """What a run says of itself with all fields, None by default; or :class:`ResultError`."""
+    """A run's record with all fields, None by default; or :class:`ResultError`."""
     record = {name: None for name in RUN_TYPES} | record
     for name, kind in RUN_TYPES.items():
         as_type(record[name], kind, f"{place}: {name}", ResultError)
@@ -189,7 +189,7 @@ def _checked_record(record: dict, place: str) -> dict:
 
 
 def _record_of_this_run(out: Path) -> dict:
-    """The record of the run that is under way in the folder, which is the caller's own."""
+    """The record of the run under way in the folder, which is the caller's; {} if there is none."""
     with suppress(ResultError):  # a result is kept whatever stands beside it
         record = load_run(out)
         if record and record["status"] == "running":
@@ -215,7 +215,7 @@ def lower_is_better(result: Mapping) -> bool:
 
 
 def run_title(result: Mapping) -> str:
-    """What a run was of, e.g. ``"digits, rule sum, seed 0"``."""
+    """What was run, e.g. ``"digits, rule sum, seed 0"``."""
     kinds = ("rule", "protocol", "seed")
     named = (f"{kind} {result[kind]}" for kind in kinds if result.get(kind) is not None)
     return ", ".join((result["task"], *named))
@@ -224,9 +224,9 @@ def run_title(result: Mapping) -> str:
 def as_json(value: object, place: object = "value", depth: int = 0) -> object:
     """``value`` in the types of JSON.
 
-    Tuples become lists, numbers of NumPy and PyTorch Python's own. Raises :class:`ResultError`, by
-    place, for what is not JSON: NaN, infinity, a lone surrogate, keys that are not strings, …; and
-    for integers of more than 64 bits and more than MAX_DEPTH lists in lists.
+    Tuples become lists, NumPy and PyTorch numbers plain ones. Raises :class:`ResultError`, which
+    names the place, for what is not JSON: NaN, infinity, a lone surrogate, keys that are not
+    strings, …; for integers of more than 64 bits; and for lists nested deeper than MAX_DEPTH.
     """
     if depth > MAX_DEPTH:
         raise ResultError(shortened(str(place), 120), "very deep nesting", f"{MAX_DEPTH} levels")

@@ -23,16 +23,16 @@ from .results import writable_folder
 
 #: Tags of cells that :func:`run` and papermill add.
 ADDED = {"injected-parameters", "papermill-error-cell-tag"}
-#: The most seconds to wait for what a cell has shown after it has ended.
+#: The most seconds to wait for a cell's outputs after it has ended.
 OUTPUT_TIMEOUT = 600
 
 
 class RunError(BmnasError):
-    """A notebook that failed: says in which cell, why, and where the executed part is."""
+    """A notebook that failed: in which cell, why, and where the executed part is."""
 
 
 class RunInterrupted(KeyboardInterrupt):
-    """A run that Ctrl-C or a signal ended, with the signal's number; says in which cell it was."""
+    """A run that Ctrl-C or a signal ended, with the signal's number and the cell that it was in."""
 
     def __init__(self, number: int, message: str = ""):
         super().__init__(message)
@@ -40,7 +40,7 @@ class RunInterrupted(KeyboardInterrupt):
 
 
 class RunWarning(UserWarning):
-    """A run that is done, but lacks what only decorates it, such as its page."""
+    """A run that is done, but lacks something inessential, such as its page."""
 
 
 def run(
@@ -55,13 +55,14 @@ def run(
 ) -> Path:
     """Execute a notebook with other parameters, by papermill in this environment's Python.
 
-    Returns the folder with the executed notebook, the same as a page of HTML, ``run.json``, which
-    says what ran and how it ended (see :class:`~bmnas_core.experiments.folder.RunFolder`), and, if
-    the notebook has a parameter ``out``, which is set to the folder, what it saves there
-    (:func:`~bmnas_core.experiments.save_run`). The working directory is the current one.
+    Returns the folder. It has the executed notebook, an HTML page of it, and ``run.json``, which
+    says what ran and how it ended (see :class:`~bmnas_core.experiments.folder.RunFolder`). If the
+    notebook has a parameter ``out``, it is set to the folder, and what the notebook saves there
+    (:func:`~bmnas_core.experiments.save_run`) is in it too. The working directory is the current
+    one.
 
-    The result of an earlier run in the folder is kept in ``earlier`` there until this run is done.
-    Other files that a notebook writes are neither kept nor removed.
+    The result of an earlier run in the folder is moved to ``earlier`` there until this run is done.
+    Other files that the notebook writes are left as they are.
 
     Args:
         notebook: an ``.ipynb`` file.
@@ -69,19 +70,21 @@ def run(
         out: the folder, made if need be; ``runs/NAME`` by default.
         progress: show a bar of cells in a terminal or a notebook.
         timeout: the most seconds that one cell may take; unlimited by default.
-        resume: go on with a run that failed or was killed in this folder. Its cells run again from
-            the top and find in ``state`` what searches kept there. A run that is done is left as
-            it is; where there is none, one starts.
+        resume: continue a run in this folder that failed or was killed. Its cells run again from
+            the top; searches, trainings and features find in ``state`` what they kept. A run that
+            is done is left as it is; if there is none, one starts.
         time_limit: the most seconds that the whole run may take; unlimited by default.
 
     Raises:
         NotebookError, ParameterError: for a file that is not a notebook with parameters, unknown
             parameters and values of the wrong type, before anything starts.
-        BmnasError: for a folder that cannot be made or is the notebook's own, likewise.
-        BusyError: for a folder that another run uses.
-        ResumeError: for a run to resume with another notebook, parameters or version of the kit.
+        BmnasError: for a folder that cannot be made or is the notebook's own, before anything
+            starts.
+        BusyError: for a folder that another run is using.
+        ResumeError: if notebook, parameters or version of the kit are not those of the run to
+            resume.
         RunError: when a cell fails or time is up. The notebook up to that cell stays in the folder.
-        RunInterrupted: on Ctrl-C, SIGTERM and SIGHUP, likewise.
+        RunInterrupted: on Ctrl-C, SIGTERM and SIGHUP. The notebook stays, too.
         FileError: if the folder cannot be written to, or vanishes.
 
     Warns with :class:`RunWarning` if the page lacks something.
@@ -145,7 +148,7 @@ def _writable(notebook: Path, out: Path) -> Path:
 def _signals():
     """Let SIGTERM and SIGHUP, as Ctrl-C, raise :class:`RunInterrupted`, unless they are ``held``.
 
-    A signal that is ignored (as by nohup) or that a program handles by itself stays as it is.
+    A signal that is ignored (as under nohup) or that the program handles itself stays as it is.
     """
     state = SimpleNamespace(held=False)
 
@@ -169,7 +172,7 @@ def _signals():
 
 
 def _with_values(nb, values: Mapping[str, object], notebook: Path, executed: Path):
-    """A notebook for papermill, with a cell that sets ``values`` after that of the defaults."""
+    """A notebook for papermill, with a cell that sets ``values`` after the cell of defaults."""
     import nbformat
     from papermill.iorw import load_notebook_node
 
@@ -211,7 +214,7 @@ def _execute(nb, executed: Path, kernel: type, progress: bool, cell_timeout: Cal
         @classmethod
         def execute_managed_notebook(cls, manager, kernel_name, **options):
             def save(**_):
-                with suppress(FileError):  # only so that others see how far it is
+                with suppress(FileError):  # it only shows others how far the run is
                     if executed.parent.is_dir():
                         _write_notebook(nb, executed)
                 manager.last_save_time = manager.now()
@@ -234,7 +237,7 @@ def _execute(nb, executed: Path, kernel: type, progress: bool, cell_timeout: Cal
 
 
 def _write_notebook(nb, path: Path) -> None:
-    """Write a notebook, whole or not at all, with a question mark for what is not Unicode."""
+    """Write a notebook, whole or not at all, with ``?`` for what is not valid Unicode."""
     import nbformat
 
     with silenced("traitlets"):
@@ -244,7 +247,7 @@ def _write_notebook(nb, path: Path) -> None:
 
 
 def _kept(folder: RunFolder, nb, executed: Path, status: str, line: str) -> Iterator[str]:
-    """Keep what is there of a run that did not end well, and say where."""
+    """Keep what there is of a run that did not end well, and say where."""
     try:
         folder.end(status, line)
         _write_notebook(nb, executed)
@@ -268,7 +271,7 @@ def _decorate(nb, executed: Path, notebook: Path) -> None:
 
 
 def _page(nb, executed: Path, notebook: Path) -> str:
-    """Write a run's page. What it lacks, in a line: nothing of it may undo or hide a run."""
+    """Write a run's page; what it lacks, in a line. No error here may undo or hide the run."""
     page = executed.with_suffix(".html")
     if not page.parent.is_dir():  # it vanished
         return ""

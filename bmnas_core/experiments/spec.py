@@ -1,4 +1,4 @@
-"""Specs of sweeps: which runs of a notebook to do, checked whole before the first one starts."""
+"""Specs of sweeps: which runs of a notebook to do, all checked before the first one starts."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ from .results import as_json
 
 #: The most runs of a spec, before its filter.
 MAX_RUNS = 10_000
-#: Ends of ranges are smaller, so that integers are exact.
+#: Bounds of ranges are smaller, so that integers are exact.
 MAX_NUMBER = 1e15
 #: The longest name of a run's folder, without what makes it unique.
 MAX_NAME = 100
@@ -38,7 +38,7 @@ FIELDS = {
     "seeds": int | list, "filter": str, "timeout": int, "time_limit": float,
 }  # fmt: skip
 SAMPLE_FIELDS = {"count": int, "seed": int, "parameters": dict}
-#: From the ends of a range and a number in [0, 1) to a value.
+#: From the bounds of a range and a number in [0, 1) to a value.
 RANGES: dict[str, Callable] = {
     "uniform": lambda low, high, u: _clipped(low * (1 - u) + high * u, low, high),
     "log_uniform": lambda low, high, u: _clipped(
@@ -49,7 +49,7 @@ RANGES: dict[str, Callable] = {
 
 
 class SpecError(BmnasError):
-    """A spec that does not hold together, or does not fit its notebook."""
+    """A spec that is not valid, or does not fit its notebook."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Spec:
 
     ``content`` is the notebook's file, ``sha256`` the hash of its cells. ``runs`` holds the values
     of all parameters of each run, defaults included, without ``out``; ``source`` is what was given.
-    ``timeout`` is in seconds a cell, ``time_limit`` in seconds a run.
+    ``timeout`` is in seconds per cell, ``time_limit`` in seconds per run.
     """
 
     notebook: Path
@@ -97,14 +97,14 @@ class Spec:
 def read_spec(spec: str | os.PathLike | Mapping) -> Spec:
     """A spec from a YAML file, or from a dict of the same fields.
 
-    ``notebook`` is relative to the file's folder, or to the current one. ``parameters`` are the
-    same for all runs. What varies is one or several of ``grid`` (every combination), ``list``
-    (each as written), ``random`` and ``sobol`` (``count`` points of a space, by ``seed``; points
-    that are drawn twice count once) and ``seeds`` (how many, or which); several are combined.
-    ``filter`` keeps the runs for which an expression holds.
+    ``notebook`` is relative to the file's folder; in a dict, to the current one. ``parameters`` are
+    the same for all runs. What varies is given by ``grid`` (every combination of values), ``list``
+    (sets of values as written), ``random`` and ``sobol`` (``count`` points of a space, by ``seed``;
+    equal points count once) and ``seeds`` (how many, or which). With several of these, every
+    combination is a run. ``filter`` keeps the runs for which an expression is true.
 
-    Raises :class:`SpecError` by place for anything else, and as
-    :func:`~bmnas_core.experiments.notebook_parameters`.
+    Raises :class:`SpecError`, which names the place, for anything else, and what
+    :func:`~bmnas_core.experiments.notebook_parameters` raises.
     """
     if isinstance(spec, Mapping):
         folder, place, fields = Path(), "spec", as_json(spec, "spec")
@@ -127,7 +127,9 @@ def read_spec(spec: str | os.PathLike | Mapping) -> Spec:
     if "filter" in fields:
         holds = Expression(fields["filter"], defaults, f"{place}: filter")
         if not (runs := [run for run in runs if holds(run)]):
-            raise SpecError(f"{place}: filter", "no run that fulfils it", "one that keeps some")
+            raise SpecError(
+                f"{place}: filter", "no run for which it is true", "one that keeps at least one run"
+            )
     limits = fields.get("timeout"), fields.get("time_limit")
     content = notebook.read_bytes()
     return Spec(notebook, content, notebook_hash(nb), tuple(runs), fields, *limits)
@@ -175,7 +177,7 @@ def _sources(
 def _checked(
     entries: list[dict], known: Mapping[str, Parameter], notebook: Path, place: str, drawn: bool
 ) -> list[dict]:
-    """Entries with values that fit the notebook, defaults where one lacks a name, each once."""
+    """Entries with values of the notebook's types, completed by its defaults, each once."""
     names = dict.fromkeys(name for entry in entries for name in entry)
     found: dict[str, dict] = {}
     for i, entry in enumerate(entries):
@@ -246,7 +248,7 @@ def _clipped(value: float, low: float, high: float) -> float:
 
 
 def _readable(run: dict, varying: list[str]) -> tuple[str, bool]:
-    """A name of a run, and whether it is allowed as it is and says all."""
+    """A name of a run, and whether it is allowed everywhere and complete."""
     texts = {k: run[k] if isinstance(run[k], str) else as_key(run[k]) for k in varying}
     plain = {k: re.sub(r"[^A-Za-z0-9_.+-]+", "-", text) for k, text in texts.items()}
     name = ",".join(f"{re.sub('[^A-Za-z0-9_]', '-', k)}={text}" for k, text in plain.items())

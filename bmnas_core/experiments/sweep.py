@@ -34,11 +34,11 @@ from .workers import (
 )
 
 FORMAT = "bmnas-sweep/1"
-#: How often the runs of other sweeps are looked at, in seconds.
+#: Seconds between checks of what other sweeps have done.
 POLL = 1.0
-#: The seconds that workers of our own may take to start again.
+#: Seconds that our own workers may take to restart.
 PATIENCE = 300.0
-#: A run that has lost so many workers before it could even start is given up.
+#: Give a run up after this many workers died before it could start.
 MAX_LOST = 10
 
 
@@ -52,31 +52,31 @@ def sweep(
     dashboard: bool = False,
     progress: bool = True,
 ):
-    """Do all runs of a spec that ``out`` does not hold yet, by workers of dask.distributed.
+    """Do all runs of a spec that ``out`` does not hold yet, on workers of dask.distributed.
 
-    Each run is a folder in ``out``, as :func:`~bmnas_core.experiments.run` leaves it, of the
+    Each run gets a folder in ``out``, as :func:`~bmnas_core.experiments.run` leaves it. All use the
     notebook as it was when the sweep began. A run that fails does not end the others. If a worker
-    dies, another does its run, up to three times. What is missing, failed or was broken off is done
-    by the next call. Two sweeps in one folder share the work.
+    dies, another one takes its run over, up to three times. The next call does what is missing,
+    has failed or was interrupted. Two sweeps in one folder share the work.
 
     Args:
         spec: a YAML file or a dict, see :func:`~bmnas_core.experiments.read_spec`.
         out: the folder, made if need be.
-        workers: how many runs at a time on this machine; as many as it has cores by default.
+        workers: how many runs at a time on this machine; by default, one per core.
         scheduler: the address of a dask scheduler whose workers see ``out``, such as
-            ``tls://10.0.0.1:8786``, in place of workers of our own.
-        insecure: take a scheduler without TLS. Whoever reaches it runs code in your name, also on
+            ``tls://10.0.0.1:8786``; by default, the sweep starts its own on this machine.
+        insecure: accept a scheduler without TLS. Anyone who reaches it can run code as you, also on
             this machine.
-        dashboard: serve dask's own page, on this machine only.
+        dashboard: serve dask's dashboard, on this machine only.
         progress: show a bar in a terminal or notebook, and a line for each run elsewhere.
 
     Returns a pandas DataFrame with a row for each run of the spec: ``run`` (the name of its
     folder), ``status`` ("done" if it has a result), ``seconds`` and ``error``.
 
     Raises:
-        SpecError, NotebookError: for a spec that does not hold together, before anything starts.
-        SweepError: for a folder that holds other results or that workers do not share, and a
-            scheduler that is not safe, not there or goes away.
+        SpecError, NotebookError: for a spec that is not valid, before anything starts.
+        SweepError: for a folder that holds other results or that workers do not share, and for a
+            scheduler that is not safe, does not answer or is lost.
         FileError: if the folder is full, read-only or vanishes.
     """
     import pandas as pd
@@ -103,7 +103,7 @@ def sweep(
 
 @contextmanager
 def _marked(folder: Path) -> Iterator[Path]:
-    """A file in the sweep's folder with a name of its own, for as long as the sweep lasts."""
+    """A file in the sweep's folder, with a unique name, that exists while the sweep runs."""
     mark = folder / f".sweep-{uuid.uuid4().hex[:16]}"
     try:
         with atomic_write(mark) as beside:
@@ -116,7 +116,7 @@ def _marked(folder: Path) -> Iterator[Path]:
 
 
 def _planned(spec: Spec, folder: Path, mark: Path) -> list[Job]:
-    """The spec's runs with their folders, which are noted in ``sweep.json`` as theirs."""
+    """The spec's runs with their folders, which ``sweep.json`` lists from now on."""
     path = folder / "sweep.json"
     kept = Path("notebooks") / spec.sha256[:12] / spec.notebook.name
     with locked(folder, wait=60.0):
@@ -147,9 +147,9 @@ def _planned(spec: Spec, folder: Path, mark: Path) -> list[Job]:
 
 
 def _without_changed(runs: dict, spec: Spec, folder: Path) -> dict:
-    """``runs`` without those of the same notebook as it was before a change.
+    """``runs`` without those of an earlier version of the same notebook.
 
-    Raises :class:`SweepError` if one of them has a result: a table of both could not be trusted.
+    Raises :class:`SweepError` if one of them has a result, as a table must not mix versions.
     """
     changed = [
         name
@@ -184,13 +184,13 @@ def _read_record(path: Path) -> dict:
     return record
 
 
-# --- who does what
+# --- the dispatcher
 
 
 class _Dispatcher:
-    """Hands runs to workers, and again to others if theirs die; waits for those of other sweeps.
+    """Hands runs to workers, and to others if those die; waits for the runs of other sweeps.
 
-    Without any worker it waits for so many seconds of ``patience``: for ever for those of others.
+    If there is no worker, it waits ``patience`` seconds for one; None waits for ever.
     """
 
     def __init__(self, client, jobs: Iterable[Job], patience: float | None, progress: bool):
@@ -204,7 +204,7 @@ class _Dispatcher:
         self.display = _Display(len(self.jobs), progress)
 
     def run(self) -> dict[str, RunState]:
-        """How all runs ended. If it is interrupted or fails, runs that are under way are ended."""
+        """How all runs ended. If this is interrupted or fails, runs under way are ended."""
         self.client.subscribe_topic(self.mark.name, lambda event: self.events.put((event[1], None)))
         try:
             for job in self.jobs.values():
@@ -226,7 +226,7 @@ class _Dispatcher:
 
     def _submit(self, job: Job) -> None:
         key = f"{job.name}-{uuid.uuid4().hex}"
-        self.submitted += 1  # the first comes first
+        self.submitted += 1  # first in, first out
         options = {"key": key, "pure": False, "priority": -self.submitted}
         future = self.client.submit(_in_worker(), pickle.dumps(job), **options)
         self.futures[job.name] = future
@@ -262,7 +262,7 @@ class _Dispatcher:
         self.display.line(name, state)
 
     def _look_around(self) -> None:
-        """Take what other sweeps have done, do what they broke off; is the scheduler there?"""
+        """Take over what other sweeps did or left undone; check that the scheduler is there."""
         try:
             if self.client.nthreads():
                 self.last_seen = time.monotonic()
@@ -286,7 +286,7 @@ class _Dispatcher:
         return SweepError(f"scheduler {address}: gone ({in_line(error)})")
 
     def _interrupt(self) -> None:
-        """Start no more, and end what is under way, with its kernels."""
+        """Start no more runs, and end those under way, with their kernels."""
         with suppress(Exception):
             self.client.cancel(list(self.futures.values()), force=True)
             end = time.monotonic() + GRACE
@@ -297,7 +297,7 @@ class _Dispatcher:
 
 
 def _in_worker() -> Callable[[bytes], RunState]:
-    """:func:`do_run` for a scheduler that is without the kit: it need not import anything of it."""
+    """:func:`do_run` for a scheduler that lacks the kit: it need not import any of it."""
 
     def call(job: bytes) -> RunState:  # local, so that it is sent as it is and not by its name
         import pickle
@@ -310,7 +310,7 @@ def _in_worker() -> Callable[[bytes], RunState]:
 
 
 class _Display:
-    """How a sweep goes on: a bar where somebody is looking, a line for each run elsewhere."""
+    """A sweep's progress: a bar in a terminal or notebook, a line for each run elsewhere."""
 
     def __init__(self, total: int, progress: bool):
         from tqdm.auto import tqdm

@@ -1,4 +1,4 @@
-"""Where the runs of a sweep are done: workers of dask.distributed, our own or a cluster's."""
+"""Where a sweep's runs are done: in workers of dask.distributed, our own or a cluster's."""
 
 import ctypes
 import json
@@ -26,13 +26,13 @@ from .results import load_run
 from .run import RunError, run
 from .spec import run_key
 
-#: With less space than this, in bytes, a run cannot even leave its notebook.
+#: With fewer bytes free than this, a run cannot even save its notebook.
 LEAST_SPACE = 100_000
-#: The seconds that processes have to end in order.
+#: Seconds that processes have to end in order.
 GRACE = 15.0
-#: A run that has ended so many workers is not started again.
+#: A run during which this many workers died is not started again.
 MAX_STARTS = 3
-#: What ended by itself; another sweep that finds it so does not do it again.
+#: Statuses of runs that ended by themselves; another sweep does not do these again.
 ENDED = ("done", "failed", "out of time")
 
 
@@ -56,7 +56,7 @@ class RunState:
 
 
 def run_state(folder: Path) -> RunState:
-    """How a run stands, by what is in its folder. Raises :class:`ResultError` if it is damaged."""
+    """The state of the run in a folder. Raises :class:`ResultError` if its record is damaged."""
     if (record := load_run(folder)) is None:
         return RunState("missing")
     key = run_key(record["notebook_sha256"], record["parameters"])
@@ -68,7 +68,7 @@ def run_state(folder: Path) -> RunState:
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a sweep, as a worker gets it; ``mark`` is a file that only lasts as the sweep."""
+    """One run of a sweep, as a worker gets it; ``mark`` is a file that is there while it lasts."""
 
     name: str
     folder: Path
@@ -81,13 +81,13 @@ class Job:
     mark: Path
 
 
-#: Jobs that are under way in this process: a sweep's mark and a folder, and the thread that does
-#: it, or None if that has been interrupted.
+#: Jobs under way in this process: a sweep's mark and a folder → the thread that does the job, or
+#: None once that has been interrupted.
 _UNDER_WAY: dict[tuple[Path, Path], int | None] = {}
 
 
 def do_run(job: Job) -> RunState:
-    """Do a run in a worker's thread, unless another sweep has done it meanwhile.
+    """Do a run in a worker's thread, unless another sweep has done it in the meantime.
 
     Returns how it ended. The status is "busy" if another process is doing it now, and "no folder"
     if the sweep's is full or gone.
@@ -103,7 +103,7 @@ def do_run(job: Job) -> RunState:
 
 
 def _do_run(job: Job) -> RunState:
-    import papermill.execute  # noqa: F401  (takes seconds, which are none of the run's)
+    import papermill.execute  # noqa: F401  (takes seconds that must not count as the run's)
     from distributed import get_worker
 
     _check_folder(job)
@@ -121,7 +121,9 @@ def _do_run(job: Job) -> RunState:
     try:
         try:
             run(job.notebook, job.parameters, job.folder, resume=True, **options)
-        except ResumeError:  # what it did is of another version of the notebook or of the kit
+        except (
+            ResumeError
+        ):  # what it did before was with another version of the notebook or of the kit
             run(job.notebook, job.parameters, job.folder, **options)
     except BusyError:
         return RunState("busy")
@@ -141,7 +143,7 @@ def _do_run(job: Job) -> RunState:
 
 
 def _counted(path: Path) -> int:
-    """How often this was called with a file."""
+    """How many times this was called for a file."""
     with open(path, "ab") as file:
         file.write(b".")
         return file.tell()
@@ -156,7 +158,7 @@ def _check_folder(job: Job) -> None:
 
 
 def interrupt_runs(mark: Path) -> int:
-    """Interrupt a sweep's runs in this worker once, as Ctrl-C would; how many there are still."""
+    """Interrupt a sweep's runs in this worker once, as Ctrl-C would; how many are still there."""
     ours = [key for key in list(_UNDER_WAY) if key[0] == mark]
     for key in ours:
         if thread := _UNDER_WAY.get(key):
@@ -167,7 +169,7 @@ def interrupt_runs(mark: Path) -> int:
 
 
 def answer(mark: Path) -> Path:
-    """Show that this worker reads and writes the sweep's folder: a copy of its mark."""
+    """Show that this worker reads and writes the sweep's folder, by a copy of its mark."""
     copy = mark.with_name(f"{mark.name}-{uuid.uuid4().hex[:8]}")
     with atomic_write(copy) as beside:
         beside.write_text(mark.read_text("utf-8"), "utf-8")
@@ -178,11 +180,15 @@ def answer(mark: Path) -> Path:
 
 
 def check_options(workers, scheduler, insecure: bool, dashboard: bool) -> None:
-    """Refuse what does not go together, is not safe or needs a package that is not there."""
+    """Refuse options that exclude each other or are not safe, and a missing package."""
     if workers is not None and workers < 1:
         raise SweepError("workers", workers, "at least 1")
     if scheduler is not None and (workers is not None or dashboard):
-        raise SweepError("scheduler", "workers or a dashboard too", "those that it has")
+        raise SweepError(
+            "scheduler",
+            "workers or a dashboard beside it",
+            "a scheduler alone, with its own workers",
+        )
     try:
         import cryptography  # noqa: F401
         import distributed
@@ -190,7 +196,7 @@ def check_options(workers, scheduler, insecure: bool, dashboard: bool) -> None:
         raise SweepError("a sweep needs dask: pip install 'bmnas[cluster]'") from None
     if scheduler is not None and not insecure:
         if not scheduler.startswith("tls://"):
-            found = f"{scheduler}, which proves and encrypts nothing"
+            found = f"{scheduler}, without authentication or encryption"
             raise SweepError("scheduler", found, "tls://…, or --insecure (insecure=True)")
         if distributed.Security().get_connection_args("client")["ssl_context"] is None:
             found = "no certificates for tls://"
@@ -199,7 +205,7 @@ def check_options(workers, scheduler, insecure: bool, dashboard: bool) -> None:
 
 @contextmanager
 def connected(workers: int | None, scheduler: str | None, dashboard: bool, progress: bool):
-    """A client of a scheduler; of one of our own on this machine if there is no address."""
+    """A client of the scheduler at an address, or else of our own on this machine."""
     from dask.system import CPU_COUNT
     from distributed import Client, Security
 
@@ -229,7 +235,7 @@ def connected(workers: int | None, scheduler: str | None, dashboard: bool, progr
 
 @contextmanager
 def _own_cluster(workers: int, dashboard: bool) -> Iterator[dict]:
-    """A scheduler and workers on this machine, in processes that end with the block."""
+    """A scheduler and workers on this machine, whose processes end with the block."""
     options = json.dumps({"workers": workers, "dashboard": dashboard})
     program = Path(__file__).with_name("cluster.py")
     # Ctrl-C reaches only this process, which then ends the others in order.
@@ -260,9 +266,9 @@ def _own_cluster(workers: int, dashboard: bool) -> Iterator[dict]:
 
 
 def check_shared(client, folder: Path, mark: Path) -> None:
-    """Wait for a worker, and have each show that it shares the sweep's folder.
+    """Wait for a worker, and check that each one shares the sweep's folder.
 
-    Raises :class:`SweepError` for a worker that does not see it, or is without the kit.
+    Raises :class:`SweepError` for a worker that does not see the folder or lacks the kit.
     """
     client.wait_for_workers(1)
     for worker, copy in client.run(answer, mark, on_error="return").items():

@@ -1,8 +1,8 @@
-"""Worker processes that read batches ahead, on machines and from scripts as people have them.
+"""Worker processes that read batches ahead, also where little is set up for them.
 
-Workers hand over a batch in shared memory; if there is too little, as in a container with Docker's
-64 MB, in a temporary file; and if that has no room, this process reads. So it does where workers
-cannot start. A :class:`DataWarning` says so in one line.
+Workers hand over a batch in shared memory or, if there is too little, as with Docker's default of
+64 MB, in a temporary file. If there is no room for that either, or workers cannot start, this
+process reads. A :class:`DataWarning` says so in one line.
 """
 
 import io
@@ -32,12 +32,12 @@ from ..errors import DataError, DataWarning, in_line
 #: Give up after this many seconds without a batch: a worker is blocked.
 MAX_WAIT = 600.0
 
-#: Seconds after which it is checked that all workers are alive.
+#: Seconds between checks that all workers are alive.
 POLL = 2.0
 
 
 def read_ahead(read: Callable[[Any], Any], batches: Sequence, workers: int) -> Iterator[Any]:
-    """``map(read, batches)`` by worker processes, at most two batches a worker ahead.
+    """``map(read, batches)`` in worker processes, each at most two batches ahead.
 
     Raises DataError for a ``read`` that cannot be pickled, and if a worker ends or blocks.
     """
@@ -74,7 +74,7 @@ class _NoWorkersError(Exception):
 
 
 class _HandOver:
-    """Reads a batch in a worker, and says how the main process gets it: pickled, see _unpacked.
+    """Reads a batch in a worker, and hands it to the main process, pickled; see _unpacked.
 
     Shared memory is used here and not in DataLoader's queue, whose errors nobody sees.
     """
@@ -96,7 +96,7 @@ class _HandOver:
             path = self.folder / uuid4().hex
             with open(path, "wb") as file:
                 pickle.dump(found, file)
-        except OSError as error:  # what was written goes with the folder
+        except OSError as error:  # what was written is removed with the folder
             return pickle.dumps(_NoWorkersError(f"found {self.why}, and {error}")), self.why
         return pickle.dumps(path), self.why
 
@@ -130,7 +130,7 @@ def _start(loader: DataLoader) -> Iterator[tuple[bytes, str]]:
         raise _NoWorkersError("found a process that may start no others, a worker itself")
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         sys.exit(1)  # a worker that runs the script anew; _next says why it ended
-    try:  # as many locks as the loader takes, which would stay half made without them
+    try:  # as many locks as the loader takes: without them it would be left half started
         [multiprocessing.Queue() for _ in range(loader.num_workers + 4)]
     except (OSError, ImportError) as error:
         why = f"found no shared memory for locks ({in_line(error)}); allowed: a writable /dev/shm"
@@ -154,8 +154,8 @@ def _start(loader: DataLoader) -> Iterator[tuple[bytes, str]]:
 def _script_hidden(sent: object):
     """Start workers in this block that do not run the main script, which may lack a main guard.
 
-    Only where they are forked from this process, or need a class of the script, do they have it.
-    Raises _NoWorkersError if they would need it and cannot have it.
+    They have it only if they are forked from this process or need a class of the script. Raises
+    _NoWorkersError if they need it and cannot import it.
     """
     main = sys.modules["__main__"]
     if multiprocessing.get_start_method() == "fork":
@@ -186,7 +186,7 @@ def _unimportable(main: ModuleType) -> str:
 
 
 class _MainFinder(pickle.Pickler):
-    """Finds what of the main script an object is made of."""
+    """Finds out whether an object needs a class or function of the main script."""
 
     def __init__(self):
         super().__init__(io.BytesIO())
@@ -206,7 +206,8 @@ class _MainFinder(pickle.Pickler):
 def _next(parts: Iterator, workers: int) -> tuple[Any, str]:
     """The next batch, and why not in shared memory.
 
-    Raises DataError if a worker has ended, or for ``MAX_WAIT`` s none came; or _NoWorkersError.
+    Raises DataError if a worker has ended or no batch came for ``MAX_WAIT`` seconds, or
+    _NoWorkersError.
     """
     start, wrong = time.monotonic(), ""
     processes = getattr(parts, "_workers", ())
