@@ -84,12 +84,15 @@ def test_what_cannot_be_run_again_is_refused_before_anything_starts(tmp_path):
     with pytest.raises(ResultError, match="none.*: found No such file"):
         reproduce(tmp_path / "none")
     failed = write_run(tmp_path / "failed", parameters={}, status="failed", error="x")
-    with pytest.raises(ResultError, match="result.json: found No such file"):
+    status = "failed: found a run with status 'failed'; allowed: one"
+    with pytest.raises(ResultError, match=status):
         reproduce(failed)
     (failed / "result.json").write_text(json.dumps(RESULT))
-    with pytest.raises(ResultError, match="failed: found a run with status 'failed'; allowed: one"):
+    with pytest.raises(ResultError, match=status):
         reproduce(failed)
     bare = write_run(tmp_path / "bare")
+    with pytest.raises(ResultError, match="result.json: found a file; allowed: the folder of"):
+        reproduce(bare / "result.json")
     with pytest.raises(NotebookError, match="bare: found 0 notebooks; allowed: the one that was"):
         reproduce(bare)
     write_notebook(bare / "nb.ipynb")
