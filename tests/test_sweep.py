@@ -240,6 +240,11 @@ def test_a_spec_that_is_missing_or_empty_and_one_of_a_missing_notebook_are_refus
             read_spec(path)
     with pytest.raises(SpecError, match="spec: seeds: found 1.5; allowed: an integer or a list"):
         read_spec({"notebook": "nb.ipynb", "seeds": 1.5})
+    for spec in ([{"notebook": "nb.ipynb"}], None, 5):
+        with pytest.raises(
+            SpecError, match="spec: found .*; allowed: text or a PathLike or a dict"
+        ):
+            read_spec(spec)
 
 
 def test_the_notebook_is_found_beside_the_spec(notebook):

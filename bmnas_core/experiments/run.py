@@ -61,7 +61,8 @@ def run(
     (:func:`~bmnas_core.experiments.save_run`). The working directory is the current one.
 
     The result of an earlier run in the folder is kept in ``earlier`` there until this run is done.
-    Other files that a notebook writes are neither kept nor removed.
+    Other files that a notebook writes are neither kept nor removed. Of a cell that shows
+    more than 100 MB, the rest is left out.
 
     Args:
         notebook: an ``.ipynb`` file.
