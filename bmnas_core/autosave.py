@@ -20,7 +20,7 @@ from typing import TypeVar
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .errors import BmnasError
+from .errors import BmnasError, quoted
 from .storage import write_tensors
 
 #: Environment variable: the folder in which a run keeps what it can be resumed from.
@@ -49,8 +49,11 @@ class Autosave:
     """
 
     def __init__(self, path: str | os.PathLike, every: float | None = None):
-        self.path, self.every = Path(path), every
-        self.before = self.path.with_suffix(f".before{self.path.suffix}")
+        try:
+            self.path, self.every = Path(path), every
+            self.before = self.path.with_suffix(f".before{self.path.suffix}")
+        except (TypeError, ValueError):
+            raise BmnasError("autosave", quoted(path), "the path of a file") from None
         self._last = time.monotonic()
         self._cost, self._failed, self._spent = 0.0, False, -self._last
 
@@ -101,12 +104,13 @@ class Autosave:
             return None
 
 
-def newest(path: Path, read: Callable[[Path], Read]) -> Read:
+def newest(path: str | os.PathLike, read: Callable[[Path], Read]) -> Read:
     """What ``read`` makes of an autosave or, with a warning, of the one before if it is damaged.
 
     Raises what ``read`` raises for the newest if both are damaged.
     """
-    before = Autosave(path).before
+    autosave = Autosave(path)
+    path, before = autosave.path, autosave.before
     try:
         return read(path)
     except BmnasError as error:

@@ -467,7 +467,7 @@ class Search(Iterator[SearchState]):
         """
         device = resolve_device(device)
 
-        (header, config), tensors = newest(Path(path), partial(_read, as_task(task)))
+        (header, config), tensors = newest(path, partial(_read, as_task(task)))
         search = cls(task, config, seed=header.seed, device=device, bank=bank)
         try:
             search._restore(header, tensors)

@@ -155,6 +155,18 @@ def test_a_link_back_does_not_lead_in_a_circle_and_a_folder_named_twice_counts_o
     assert len(found.done) == 1
 
 
+def test_a_run_that_was_moved_to_another_disk_and_linked_is_found(tmp_path):
+    write_run(tmp_path / "s" / "a", seed=0)
+    write_run(tmp_path / "disk" / "b", seed=1)
+    try:
+        (tmp_path / "s" / "b").symlink_to(tmp_path / "disk" / "b", target_is_directory=True)
+    except OSError:
+        pytest.skip("Windows may not let us")
+    found = bm.collect(tmp_path / "s")
+    assert sorted(found.runs["seed"].unique()) == [0, 1]
+    assert found.done[1].folder == tmp_path / "s" / "b"
+
+
 def test_a_run_inside_another_runs_folder_is_found_too(tmp_path):
     write_run(tmp_path / "outer", parameters={"a": 1}, seed=0)
     write_run(tmp_path / "outer" / "inner", seed=1)
@@ -168,6 +180,12 @@ def test_a_notebook_that_saves_runs_of_its_own_is_no_run_without_a_result(tmp_pa
     write_run(cover / "a")
     found = bm.collect(tmp_path)
     assert len(found.done) == 1 and found.failed.empty
+
+
+def test_a_list_of_folders_is_refused_by_place(tmp_path):
+    write_run(tmp_path / "a")
+    with pytest.raises(ResultError, match=r"folder 2: found \[.*\]; allowed: text or a PathLike"):
+        bm.collect(tmp_path, [tmp_path])
 
 
 def test_places_without_runs_are_refused(tmp_path):
@@ -407,6 +425,16 @@ def test_collect_prints_the_summary_best_first_and_the_differences(tmp_path, mon
     lines = (tmp_path / "table.csv").read_text().splitlines()
     assert lines[1].startswith("digits,sum,,accuracy,max,0,learned by BM-NAS,0.9,12345,30.0,20.0")
     assert (tmp_path / "page.html").stat().st_size > 1000
+
+
+def test_seconds_of_resumed_runs_are_a_dash_and_count_in_no_mean(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "a", seed=0, baselines={}, provenance={"resumed": 5.0})
+    (line,) = bmnas("collect", "a").stdout.splitlines()[1:]
+    assert line.split()[-1] == "–"
+    write_run(tmp_path / "b", seed=1, baselines={})
+    line = bmnas("collect", "a", "b").stdout.splitlines()[1]
+    assert line.split()[-1] == "30.0"
 
 
 def test_collect_tells_protocols_apart_and_shows_them_as_the_rule(tmp_path, monkeypatch):

@@ -89,6 +89,8 @@ def test_what_cannot_be_run_again_is_refused_before_anything_starts(tmp_path):
             reproduce(failed)
         (failed / "result.json").write_text(json.dumps(RESULT))
     bare = write_run(tmp_path / "bare")
+    with pytest.raises(ResultError, match="result.json: found a file; allowed: the folder of"):
+        reproduce(bare / "result.json")
     with pytest.raises(NotebookError, match="bare: found 0 notebooks; allowed: the one that was"):
         reproduce(bare)
     write_notebook(bare / "nb.ipynb")

@@ -265,6 +265,24 @@ def test_no_output_is_lost_and_an_error_that_is_no_unicode_is_said(capfd):
     )
 
 
+@POSIX
+@pytest.mark.slow
+@pytest.mark.notebook
+def test_a_cell_that_prints_without_end_neither_fills_the_memory_nor_hides_what_follows():
+    write_notebook(
+        "import sys\nfor i in range(15):\n    print(str(i % 10) * 10**7)\n    sys.stdout.flush()",
+        "print('the next cell')",
+        "from IPython.display import clear_output\n"
+        "for i in range(30):\n    clear_output()\n    print('z' * 10**7, flush=True)",
+    )
+    run("nb.ipynb", out="out", progress=False)
+    cells = nbformat.read("out/nb.ipynb", as_version=4).cells
+    long, after, cleared = ["".join(output.text for output in cell.outputs) for cell in cells[-3:]]
+    assert 8e7 < len(long) < 1.001e8
+    assert long.endswith("\nWhat this cell shows beyond 100,000,000 bytes is left out.\n")
+    assert after == "the next cell\n" and cleared == "z" * 10**7 + "\n"
+
+
 def on_small_disk(*words, options="size=1m", before="true"):
     """A command on a disk of its own, ``disk``: its exit status, errors, and files."""
     Path("disk").mkdir(exist_ok=True)

@@ -12,6 +12,7 @@ from tiny import tiny_task
 import bmnas_core as bm
 from bmnas_core import search_files
 from bmnas_core.autosave import AutosaveWarning
+from bmnas_core.errors import BmnasError
 from bmnas_core.search import Search, SearchConfig, SearchError
 from bmnas_core.search_files import FORMAT
 from bmnas_core.selection import Selection, register_selection
@@ -289,6 +290,14 @@ def test_an_autosave_never_replaces_another_search(tmp_path):
     next(Search(tiny_task(), device="cpu", autosave=path, every=0))
     with pytest.raises(SearchError, match="which is there already; allowed: Search.resume"):
         Search(tiny_task(), device="cpu", autosave=path)
+
+
+@pytest.mark.parametrize("path", [".", "", True, 5])
+def test_an_autosave_is_the_path_of_a_file(path):
+    with pytest.raises(BmnasError, match="autosave: found .*; allowed: the path of a file"):
+        Search(tiny_task(), device="cpu", autosave=path)
+    with pytest.raises(BmnasError, match="autosave: found .*; allowed: the path of a file"):
+        Search.resume(path, tiny_task())
 
 
 @pytest.mark.parametrize("every", [-1, "often", float("nan"), True])

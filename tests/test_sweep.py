@@ -19,12 +19,14 @@ import nbformat
 import psutil
 import pytest
 import yaml
+from saved_runs import write_run
 
 import bmnas_core as bm
 from bmnas_core.errors import BmnasError
 from bmnas_core.experiments import SpecError, SweepError, load_result, read_spec
 from bmnas_core.experiments.expressions import Expression, ExpressionError
 from bmnas_core.experiments.spec import MAX_NAME, run_key
+from bmnas_core.experiments.sweep import _planned
 
 PARAMETERS = """\
 rule = "same"
@@ -238,6 +240,11 @@ def test_a_spec_that_is_missing_or_empty_and_one_of_a_missing_notebook_are_refus
             read_spec(path)
     with pytest.raises(SpecError, match="spec: seeds: found 1.5; allowed: an integer or a list"):
         read_spec({"notebook": "nb.ipynb", "seeds": 1.5})
+    for spec in ([{"notebook": "nb.ipynb"}], None, 5):
+        with pytest.raises(
+            SpecError, match="spec: found .*; allowed: text or a PathLike or a dict"
+        ):
+            read_spec(spec)
 
 
 def test_the_notebook_is_found_beside_the_spec(notebook):
@@ -386,6 +393,25 @@ def test_a_scheduler_that_is_not_there_is_a_line(notebook):
     ):
         bm.sweep({"notebook": "nb.ipynb"}, "out", scheduler=port, insecure=True)
     assert sorted(os.listdir("out")) == [".lock", "notebooks", "sweep.json"]
+
+
+def test_a_failed_run_of_a_notebook_that_was_mended_takes_its_folder_again(notebook):
+    spec = spec_of("grid: {operations: [[sum], [sum, attention]], lr: [0.1, 0.2]}")
+    mark = Path("out/.mark")
+    Path("out").mkdir()
+    before = [job.name for job in _planned(spec, Path("out"), mark)]
+    assert all("~" in name for name in before)
+    for name in before:
+        write_run(Path("out", name), parameters={}, status="failed", error="broken")
+    write_notebook(Path("nb.ipynb"), "mended = True")
+    spec = spec_of("grid: {operations: [[sum], [attention]], lr: [0.1, 0.2]}")
+    after = _planned(spec, Path("out"), mark)
+    kept = [job for job in after if job.parameters["operations"] == ["sum"]]
+    assert [job.name for job in kept] == [name for name in before if "attention" not in name]
+    assert all(job.before.status == "failed" and job.before.key != job.key for job in kept)
+    assert len({job.name for job in after}) == 4 and not {job.name for job in after} & {
+        name for name in before if "attention" in name
+    }
 
 
 @contextmanager

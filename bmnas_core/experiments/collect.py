@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..config import as_type
 from ..draw.canvas import printable
 from ..errors import BmnasError
 from ..storage import atomic_write
@@ -247,7 +248,8 @@ def collect(*folders: str | os.PathLike) -> Collection:
     import pandas as pd
 
     found: dict[Path, Run] = {}
-    for place in folders:
+    for i, place in enumerate(folders):
+        as_type(place, str | os.PathLike, f"folder {i + 1}", ResultError)
         runs = _without_covers(list(_runs_in(Path(place))))
         if not runs:
             allowed = "a folder with a result.json, or one that holds such folders"
@@ -336,8 +338,13 @@ def _runs_in(place: Path) -> Iterator[Run]:
     def refuse(error: OSError):
         raise ResultError(error.filename or place, error.strerror, "a folder that can be read")
 
-    for folder, inside, files in os.walk(place, onerror=refuse):
+    seen: set[str] = set()
+    for folder, inside, files in os.walk(place, onerror=refuse, followlinks=True):
         inside[:] = sorted(name for name in inside if _is_searched(name))
+        if (real := os.path.realpath(folder)) in seen:  # a link led back
+            inside.clear()
+            continue
+        seen.add(real)
         if {RUN_FILE, "result.json"} & set(files):
             yield _run(Path(folder), "result.json" in files)
         if SWEEP_FILE in files:

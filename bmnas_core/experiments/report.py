@@ -45,7 +45,7 @@ def summary_cells(found: Collection) -> Cells:
     rows = []
     for row in found.summary.to_dict("records"):
         numbers = str(row["seeds"]), mean_and_std(row["test"], row["std"]), interval(row)
-        costs = f"{row['params']:,}", f"{row['seconds']:,.1f}"
+        costs = f"{row['params']:,}", _one_decimal(row["seconds"])
         rows.append((*_group_texts(found, row), row["network"], *numbers, *costs))
     head = "network", "seeds", "test", "95 % interval", "parameters", "seconds"
     return Cells((*_group_head(found), *head), rows, 5)
@@ -84,6 +84,11 @@ def mean_and_std(mean: float, std: float) -> str:
 def interval(row: Mapping) -> str:
     """``0.9012 … 0.9388``; a dash if there is only one run."""
     return f"{row['low']:.4f} … {row['high']:.4f}" if row["low"] == row["low"] else "–"
+
+
+def _one_decimal(value: float) -> str:
+    """``1,234.5``; a dash if it is not known."""
+    return f"{value:,.1f}" if value == value else "–"
 
 
 def compared(row: Mapping) -> str:

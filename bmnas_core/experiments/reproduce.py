@@ -117,6 +117,8 @@ def reproduce(
     folder = Path(folder)
     if not (isinstance(within, (int, float)) and 0 <= within < math.inf):
         raise BmnasError("within", quoted(within), "a number of at least 0")
+    if folder.is_file():
+        raise ResultError(folder, "a file", "the folder of a run")
     record = load_run(folder)
     if record is not None and record["status"] != "done":
         raise ResultError(folder, f"a run with status {record['status']!r}", "one that is done")

@@ -62,7 +62,8 @@ def run(
     one.
 
     The result of an earlier run in the folder is moved to ``earlier`` there until this run is done.
-    Other files that the notebook writes are left as they are.
+    Other files that the notebook writes are left as they are. Of a cell that shows more than
+    100 MB, the rest is left out.
 
     Args:
         notebook: an ``.ipynb`` file.

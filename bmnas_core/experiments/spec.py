@@ -109,6 +109,7 @@ def read_spec(spec: str | os.PathLike | Mapping) -> Spec:
     if isinstance(spec, Mapping):
         folder, place, fields = Path(), "spec", as_json(spec, "spec")
     else:
+        as_type(spec, str | os.PathLike | dict, "spec", SpecError)
         folder, place = Path(spec).parent, str(spec)
         fields = read_yaml(Path(spec), SpecError, "a YAML file")
     _check_fields(fields, FIELDS, place, needed=("notebook",))

@@ -124,6 +124,11 @@ def _planned(spec: Spec, folder: Path, mark: Path) -> list[Job]:
         runs = _without_changed(record["runs"], spec, folder)
         named = {run_key(r["notebook_sha256"], r["parameters"]): name for name, r in runs.items()}
         freed = record["runs"].keys() - runs.keys()
+        wanted = {run_key(spec.sha256, values) for values in spec.runs}
+        for name in freed:  # a run of the changed notebook takes the folder of its failed one
+            key = run_key(spec.sha256, record["runs"][name]["parameters"])
+            if key in wanted:
+                named.setdefault(key, name)
         taken = {entry.name for entry in folder.iterdir()} - freed
         names = spec.names(taken, named)
         about = {"notebook": spec.notebook.name, "notebook_sha256": spec.sha256}
