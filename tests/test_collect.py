@@ -184,7 +184,7 @@ def test_a_notebook_that_saves_runs_of_its_own_is_no_run_without_a_result(tmp_pa
 
 def test_a_list_of_folders_is_refused_by_place(tmp_path):
     write_run(tmp_path / "a")
-    with pytest.raises(ResultError, match=r"folder 2: found \[.*\]; allowed: text or a PathLike"):
+    with pytest.raises(ResultError, match=r"folder 2: found \[.*; allowed: text or a PathLike"):
         bm.collect(tmp_path, [tmp_path])
 
 

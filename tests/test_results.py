@@ -154,6 +154,7 @@ WRONG = {
         ".baselines['GMU'].seconds: found -1; allowed: 0 or more",
     ),
     "negative parameters": ({"params": -1}, ".params: found -1; allowed: 0 or more"),
+    "too many parameters": ({"params": 1e300}, ".params: found 1e+300; allowed: at most 1e+15"),
     "negative search": ({"search_seconds": -0.5}, ".search_seconds: found -0.5; allowed: 0 or"),
     "negative training": ({"train_seconds": -2}, ".train_seconds: found -2; allowed: 0 or more"),
     "control characters": ({"task": "dig\x1b[31mits"}, ".task: found 'dig\\x1b[31mits'; allowed"),

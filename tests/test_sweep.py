@@ -412,6 +412,20 @@ def test_a_failed_run_of_a_notebook_that_was_mended_takes_its_folder_again(noteb
     assert len({job.name for job in after}) == 4 and not {job.name for job in after} & {
         name for name in before if "attention" in name
     }
+    statuses = {job.name: "failed" if job in kept else "missing" for job in after}
+    assert {run.folder.name: run.status for run in bm.collect("out").others} == statuses
+
+
+def test_a_run_takes_the_folder_of_one_that_failed_before_the_notebook_was_mended(notebook):
+    mark = Path("out/.mark")
+    Path("out").mkdir()
+    for values in ("[1, 2]", "[3, 4]"):
+        write_notebook(Path("nb.ipynb"), f"broken = {values}")
+        for job in _planned(spec_of(f"grid: {{C: {values}}}"), Path("out"), mark):
+            write_run(job.folder, parameters=job.parameters, status="failed", error="broken")
+    write_notebook(Path("nb.ipynb"), "mended = True")
+    found = _planned(spec_of("grid: {C: [1, 4]}"), Path("out"), mark)
+    assert [job.name for job in found] == ["C=1", "C=4"]
 
 
 @contextmanager

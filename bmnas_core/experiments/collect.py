@@ -339,16 +339,22 @@ def _runs_in(place: Path) -> Iterator[Run]:
         raise ResultError(error.filename or place, error.strerror, "a folder that can be read")
 
     seen: set[str] = set()
+    planned: dict[Path, dict] = {}
     for folder, inside, files in os.walk(place, onerror=refuse, followlinks=True):
         inside[:] = sorted(name for name in inside if _is_searched(name))
         if (real := os.path.realpath(folder)) in seen:  # a link led back
             inside.clear()
             continue
         seen.add(real)
+        path = Path(folder)
         if {RUN_FILE, "result.json"} & set(files):
-            yield _run(Path(folder), "result.json" in files)
+            run = _run(path, "result.json" in files)
+            # A sweep whose notebook was mended no longer lists what failed before.
+            if run.result or path.name in planned.get(path.parent, (path.name,)):
+                yield run
         if SWEEP_FILE in files:
-            yield from _missing(Path(folder))
+            planned[path] = load_planned(path)
+            yield from _missing(path, planned[path])
 
 
 def _is_searched(name: str) -> bool:
@@ -361,9 +367,9 @@ def _without_covers(runs: list[Run]) -> list[Run]:
     return [run for run in runs if run.status != "no result" or run.folder not in inside]
 
 
-def _missing(folder: Path) -> Iterator[Run]:
+def _missing(folder: Path, planned: dict[str, dict]) -> Iterator[Run]:
     """The runs of a sweep that have not begun."""
-    for name, record in load_planned(folder).items():
+    for name, record in planned.items():
         place = folder / name
         if not (place / RUN_FILE).exists() and not (place / "result.json").exists():
             yield Run(place, None, record, "missing")

@@ -28,6 +28,8 @@ RESULT_FIELDS, BASELINE_FIELDS = tuple(RESULT_TYPES), tuple(BASELINE_TYPES)
 #: Fields that are names, and those that are not below 0.
 NAMES = ("task", "rule", "protocol", "metric", "direction")
 COUNTS = ("params", "seconds", "search_seconds", "train_seconds")
+#: No network has more parameters and no run takes more seconds; tables count in 64 bits.
+MOST = 1e15
 #: What tables call the network that a search found.
 LEARNED = "learned by BM-NAS"
 #: What :func:`save_run` writes. The result comes last: if it is there, the others are complete.
@@ -313,8 +315,8 @@ def _check_name(name: str, place: str) -> None:
 
 
 def _check_count(value: float | None, place: str) -> None:
-    if value is not None and value < 0:
-        raise ResultError(place, value, "0 or more")
+    if value is not None and not 0 <= value <= MOST:
+        raise ResultError(place, value, "0 or more" if value < 0 else f"at most {MOST:.0e}")
 
 
 def known_metric(name: str) -> Metric | None:

@@ -22,6 +22,7 @@ from .run import _signals
 from .spec import Spec, read_spec, run_key
 from .workers import (
     ENDED,
+    WITHOUT_RESULT,
     GRACE,
     Job,
     RunState,
@@ -129,7 +130,11 @@ def _planned(spec: Spec, folder: Path, mark: Path) -> list[Job]:
             key = run_key(spec.sha256, record["runs"][name]["parameters"])
             if key in wanted:
                 named.setdefault(key, name)
-        taken = {entry.name for entry in folder.iterdir()} - freed
+        taken = {
+            entry.name
+            for entry in folder.iterdir()
+            if entry.name in runs or run_state(entry).status not in WITHOUT_RESULT
+        } - freed
         names = spec.names(taken, named)
         about = {"notebook": spec.notebook.name, "notebook_sha256": spec.sha256}
         planned = dict(zip(names, spec.runs, strict=True))

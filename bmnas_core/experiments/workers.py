@@ -34,6 +34,8 @@ GRACE = 15.0
 MAX_STARTS = 3
 #: Statuses of runs that ended by themselves; another sweep does not do these again.
 ENDED = ("done", "failed", "out of time")
+#: Those of a run that can be done anew in its folder, or by another run.
+WITHOUT_RESULT = ("failed", "out of time", "interrupted", "killed")
 
 
 class SweepError(BmnasError):
