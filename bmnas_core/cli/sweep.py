@@ -70,6 +70,7 @@ def sweep(
         told = runs[failed | (runs["error"] != "")]
         rows = told[["run", "status", "error"]].itertuples(index=False)
         typer.echo(f"\n{table(rows, ('run', 'status', 'error'))}\n")
-    typer.echo(f"all results as a table: bmnas collect {out}")
+    if not failed.all():
+        typer.echo(f"all results as a table: bmnas collect {out}")
     if failed.any():
         raise typer.Exit(1)
