@@ -95,7 +95,8 @@ def is_free(pair: Pair, taken: Collection[Pair] = ()) -> bool:
 
 def free_pairs(names: Sequence[str], taken: Collection[Pair] = ()) -> list[Pair]:
     """All ordered pairs (X, Y) of ``names`` that are free, see :func:`is_free`."""
-    return [pair for pair in permutations(names, 2) if is_free(pair, taken)]
+    closed = {pair for x, y in taken for pair in ((x, y), (y, x))}
+    return [pair for pair in permutations(names, 2) if pair not in closed]
 
 
 # --- genotypes

@@ -11,6 +11,7 @@ from saved_runs import GENOTYPE, genotype_of, write_run
 
 import bmnas_core as bm
 from bmnas_core.draw import DrawError, draw_differences
+from bmnas_core.draw.charts import signed
 from bmnas_core.errors import BmnasError
 from bmnas_core.experiments import Collection
 from bmnas_core.experiments.results import LEARNED
@@ -194,6 +195,22 @@ def test_many_groups_have_tables_and_the_first_of_them_charts(tmp_path, monkeypa
     page = written(bm.collect(tmp_path / "s"), tmp_path)
     assert "Charts of the first 2 groups of runs; 2 more are in the tables." in page.text
     assert len(page.named("svg")) == 2 and "rule3" in page.text
+
+
+@pytest.mark.parametrize(
+    "numbers, text",
+    [
+        ((-0.59, -0.844, -0.336), "−0.590 [−0.844, −0.336]"),
+        ((-0.0044, -0.00949, 0.000054), "−0.0044 [−0.0095, +0.0001]"),
+        ((-0.7, -4.44, 3.04), "−0.7 [−4.4, +3.0]"),
+        ((-12345.6, -20000, -3000.2), "−12,346 [−20,000, −3,000]"),
+        ((2e-7, 1e-7, 3e-7), "+0.00000020 [+0.00000010, +0.00000030]"),
+        ((0.0, 0.0, 0.0), "0.000 [0.000, 0.000]"),
+        ((0.01, float("nan"), float("nan")), "+0.010"),
+    ],
+)
+def test_a_difference_and_its_interval_have_the_digits_that_the_interval_gives(numbers, text):
+    assert signed(*numbers) == text
 
 
 def test_differences_are_drawn_with_their_intervals_and_refused_without_rows():

@@ -1,5 +1,6 @@
 """Charts, drawn by matplotlib in the kit's style: results of networks; α, β, γ over a search."""
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import cycle, product
@@ -111,10 +112,20 @@ def _draw_differences(ax, rows) -> None:
 
 
 def signed(difference: float, low: float, high: float) -> str:
-    """A difference with its interval, if it has one: ``−0.012 [−0.031, +0.007]``."""
-    texts = [f"{'+' if x > 0 else '−' if x < 0 else ''}{score_text(abs(x))}" for x in
-             (difference, low, high) if x == x]  # fmt: skip
-    return f"{texts[0]} [{', '.join(texts[1:])}]" if len(texts) == 3 else texts[0]
+    """A difference with its interval, if it has one: ``−0.0120 [−0.0310, +0.0070]``.
+
+    The three have the same decimals: two digits of half the interval's width, and at least three
+    where all are below 1.
+    """
+    decimals = 0 if max(abs(difference), abs(low), abs(high)) >= 1 else 3
+    if high > low:
+        decimals = max(decimals, 1 - math.floor(math.log10((high - low) / 2)))
+
+    def text(x):
+        size = f"{abs(x):,.{min(decimals, 9)}f}" if low == low else score_text(abs(x))
+        return f"{'+' if x > 0 else '−' if x < 0 else ''}{size}"
+
+    return f"{text(difference)} [{text(low)}, {text(high)}]" if low == low else text(difference)
 
 
 def draw_frontiers(tried, *, highlight: str = "BM-NAS", networks=None, ax=None):

@@ -22,8 +22,8 @@ from .run import _signals
 from .spec import Spec, read_spec, run_key
 from .workers import (
     ENDED,
-    WITHOUT_RESULT,
     GRACE,
+    WITHOUT_RESULT,
     Job,
     RunState,
     SweepError,

@@ -6,11 +6,8 @@
 import subprocess
 import sys
 import time
-import tracemalloc
-from dataclasses import replace
 from statistics import median
 
-import numpy as np
 import pytest
 import torch
 
@@ -97,30 +94,6 @@ def test_import_beyond_torch(capsys):
 
     with capsys.disabled():
         print(f"\nimport bmnas_core beyond torch: {median(beyond() for _ in range(3)):.2f} s")
-
-
-def test_a_history_of_5000_steps(capsys, tmp_path):
-    search = Search(load_task("digits"), device="cpu")
-    tracemalloc.start()
-    history = SearchHistory.from_search(search)
-    first = next(search)
-    random = np.random.default_rng(0)
-    for step in range(1, 5001):
-        moved = first.weights.alpha + random.normal(size=first.weights.alpha.shape)
-        weights = replace(first.weights, alpha=moved.astype(np.float32))
-        history.append(replace(first, step=step, weights=weights))
-    memory, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    path = history.save(tmp_path / "history")
-    load = seconds(lambda: SearchHistory.load(path), 3)
-    page = seconds(lambda: history.to_html(tmp_path / "replay.html"), 1)
-    with capsys.disabled():
-        print(
-            f"\nhistory of {len(history)} states with {len(history.genotypes)} genotypes: "
-            f"{memory / 1e6:.1f} MB in memory, {path.stat().st_size / 1e6:.1f} MB on disk, "
-            f"loaded in {load:.2f} s; 200 frames as HTML in {page:.1f} s, "
-            f"{(tmp_path / 'replay.html').stat().st_size / 1e6:.2f} MB"
-        )
 
 
 def test_drawing_against_a_search_step(capsys):
