@@ -974,3 +974,43 @@ def test_a_search_after_one_epoch_is_behind_all_default_searches():
 )
 def test_notebook_07_calls_level_and_behind_what_is(path, rule, network, expected):
     assert standing(behind(rule, path).loc[network]) == expected
+
+
+def test_readme_says_what_the_sweep_of_avmnist_found():
+    runs = pd.read_csv(RESULTS / "avmnist_sweep.csv")
+    keys = ["rule", "relaxation", "seed"]
+    tests = 100 * runs.pivot(index=keys, columns="network", values="test")
+    assert (
+        len(tests) == 20
+        and set(runs["metric"]) == {"accuracy"}
+        and set(runs["seed"]) == {*range(5)}
+    )
+
+    def interval(points: pd.Series) -> tuple[float, float]:
+        assert len(points) == 5
+        return points.mean(), points.sem() * student.ppf(0.975, 4)
+
+    learned = tests["learned by BM-NAS"]
+    behind = (-tests.drop(columns=learned.name)).add(learned, axis="index")
+    said = prose("README.md")
+    of_rules = [interval(learned[rule, "paper"] - learned[rule, "pair"]) for rule in RULES[::-1]]
+    assert all(abs(mean) < half for mean, half in of_rules)
+    same, by_sum = ("{:.2f} ± {:.2f}".format(*numbers).replace("-", "−") for numbers in of_rules)
+    assert f"*paper* − *pair* is {same} points under *same* and {by_sum} under *sum*" in said
+
+    level = [
+        name
+        for name, points in behind.loc["same"].items()
+        for halves in [[interval(points[relaxation]) for relaxation in ("pair", "paper")]]
+        if all(abs(mean) < half for mean, half in halves)
+    ]
+    assert f"Under *same*, {len(level)} of {behind.shape[1]} baselines are level" in said
+    assert {"fixed Sum", "late fusion, averaged"} <= set(level)
+
+    pair, paper = (
+        interval(behind.loc["sum", name]["fixed ConcatFC"]) for name in ("pair", "paper")
+    )
+    numbers = "by {:.2f} ± {:.2f} points with *pair* and {:.2f} ± {:.2f} with *paper*"
+    assert numbers.format(*pair, *paper) in said
+    sizes = runs[runs["rule"] == "sum"].groupby("network")["params"].mean()
+    assert round(sizes[learned.name] / sizes["fixed ConcatFC"]) == 6
