@@ -603,6 +603,10 @@ def test_a_changed_spec_adds_runs_and_a_changed_notebook_is_refused(capfd):
 def test_two_sweeps_on_one_folder_share_the_runs():
     listed = [{"how": "waits"}, *({"how": "well", "seed": seed} for seed in range(5))]
     words = "sweep", spec_file(list=listed), "--out", "out", "--workers", "1", "-q"
+    nb = nbformat.read("nb.ipynb", 4)
+    nb.cells.append(nbformat.v4.new_markdown_cell("![A dot](dot.png)"))
+    nbformat.write(nb, "nb.ipynb")
+    Path("dot.png").write_bytes(b"dot")
     both = [command(*words, start=subprocess.Popen) for _ in range(2)]
     wait_for(lambda: Counter(statuses().values()) == {"running": 1, "done": 5}, 120)
     Path("go").touch()
@@ -611,6 +615,8 @@ def test_two_sweeps_on_one_folder_share_the_runs():
         assert (process.returncode, errors) == (0, "")
         assert output.startswith("out: 6 runs: 6 done\n")
     assert times_done() == {"waits 0": 1, **{f"well {seed}": 1 for seed in range(5)}}
+    for page in Path("out").glob("how=*/nb.html"):  # has the picture beside the original notebook
+        assert "data:image/png;base64,ZG90" in page.read_text(encoding="utf-8")
 
 
 def from_a_terminal(words, **pipes):

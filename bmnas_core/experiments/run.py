@@ -52,6 +52,7 @@ def run(
     timeout: float | None = None,
     resume: bool = False,
     time_limit: float | None = None,
+    pictures: str | os.PathLike | None = None,
 ) -> Path:
     """Execute a notebook with other parameters, by papermill in this environment's Python.
 
@@ -75,6 +76,8 @@ def run(
             the top; searches, trainings and features find in ``state`` what they kept. A run that
             is done is left as it is; if there is none, one starts.
         time_limit: the most seconds that the whole run may take; unlimited by default.
+        pictures: the folder in which the page's pictures are that the notebook's text links to; the
+            notebook's own by default.
 
     Raises:
         NotebookError, ParameterError: for a file that is not a notebook with parameters, unknown
@@ -92,6 +95,7 @@ def run(
     """
     deadline = None if time_limit is None else time.monotonic() + time_limit
     notebook = Path(notebook)
+    pictures = notebook.parent if pictures is None else Path(pictures)
     nb = read_notebook(notebook)
     known = parameters_of(nb, notebook)
     values = {
@@ -107,7 +111,7 @@ def run(
     with _signals() as signals, locked(out):
         if not folder.begin(resume=resume):
             if executed.exists() and not executed.with_suffix(".html").exists():
-                _decorate(read_notebook(executed), executed, notebook)
+                _decorate(read_notebook(executed), executed, pictures)
             return out
         try:
             nb = _with_values(nb, values, notebook, executed)
@@ -121,7 +125,7 @@ def run(
             error = caught
         if error is None:
             signals.held = False
-            _decorate(nb, executed, notebook)
+            _decorate(nb, executed, pictures)
             return out
         signals.held = True
         late = deadline is not None and time.monotonic() >= deadline
@@ -130,7 +134,7 @@ def run(
         notes = [line, *_kept(folder, nb, executed, status, line)]
         signals.held = False
         with suppress(KeyboardInterrupt):
-            notes.append(_page(nb, executed, notebook))
+            notes.append(_page(nb, executed, pictures))
         message = "; ".join(filter(None, notes))
         if isinstance(error, KeyboardInterrupt):
             raise RunInterrupted(getattr(error, "signal", signal.SIGINT), message) from None
@@ -260,24 +264,24 @@ def _kept(folder: RunFolder, nb, executed: Path, status: str, line: str) -> Iter
         yield f"the result of the run before: {folder.earlier}"
 
 
-def _decorate(nb, executed: Path, notebook: Path) -> None:
+def _decorate(nb, executed: Path, pictures: Path) -> None:
     """Write the page of a run that is done. Warns with :class:`RunWarning` of what it lacks."""
     try:
-        missing = _page(nb, executed, notebook)
+        missing = _page(nb, executed, pictures)
     except RunInterrupted as error:
-        line = f"{notebook} is done, but was interrupted while its page was written"
+        line = f"{executed} is done, but its run was interrupted while its page was written"
         raise RunInterrupted(error.signal, line) from None
     if missing:
         warnings.warn(missing, RunWarning, stacklevel=3)
 
 
-def _page(nb, executed: Path, notebook: Path) -> str:
+def _page(nb, executed: Path, pictures: Path) -> str:
     """Write a run's page; what it lacks, in a line. No error here may undo or hide the run."""
     page = executed.with_suffix(".html")
     if not page.parent.is_dir():  # it vanished
         return ""
     try:
-        return write_page(nb, page, notebook.parent)
+        return write_page(nb, page, pictures)
     except FileError as error:
         return str(error)
     except Exception as error:

@@ -146,13 +146,14 @@ def _planned(spec: Spec, folder: Path, mark: Path) -> list[Job]:
         with atomic_write(path) as beside:
             text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
             beside.write_text(text, encoding="utf-8")
-    jobs = []
+    jobs, pictures = [], spec.notebook.absolute().parent
     for name, values in planned.items():
         key, before = run_key(spec.sha256, values), run_state(folder / name)
         if before.status == "done" and before.key != key:
             raise SweepError(folder / name, "the result of another run", "another --out")
         limits = spec.timeout, spec.time_limit
-        jobs.append(Job(name, folder / name, folder / kept, values, key, *limits, before, mark))
+        what = name, folder / name, folder / kept, pictures, values, key
+        jobs.append(Job(*what, *limits, before, mark))
     return jobs
 
 

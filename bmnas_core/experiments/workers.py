@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from errno import EDQUOT, ENOSPC, EROFS
+from functools import partial
 from pathlib import Path
 
 from ..errors import BmnasError, FileError, in_line
@@ -70,11 +71,16 @@ def run_state(folder: Path) -> RunState:
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a sweep, as a worker gets it; ``mark`` is a file that is there while it lasts."""
+    """One run of a sweep, as a worker gets it.
+
+    ``notebook`` is the sweep's copy, ``pictures`` the folder of the original; ``mark`` is a file
+    that is there while the sweep lasts.
+    """
 
     name: str
     folder: Path
     notebook: Path
+    pictures: Path
     parameters: dict
     key: str
     timeout: int | None
@@ -118,15 +124,14 @@ def _do_run(job: Job) -> RunState:
     if _counted(starts) > MAX_STARTS:
         return RunState("killed", f"its worker died {MAX_STARTS} times")
     get_worker().log_event(job.mark.name, job.name)
-    options = {"progress": False, "timeout": job.timeout, "time_limit": job.time_limit}
+    options = {"timeout": job.timeout, "time_limit": job.time_limit, "pictures": job.pictures}
+    do = partial(run, job.notebook, job.parameters, job.folder, progress=False, **options)
     _UNDER_WAY[job.mark, job.folder] = threading.get_ident()
     try:
         try:
-            run(job.notebook, job.parameters, job.folder, resume=True, **options)
-        except (
-            ResumeError
-        ):  # what it did before was with another version of the notebook or of the kit
-            run(job.notebook, job.parameters, job.folder, **options)
+            do(resume=True)
+        except ResumeError:  # what it did before was with another version of notebook or kit
+            do()
     except BusyError:
         return RunState("busy")
     except RunError:
