@@ -556,14 +556,14 @@ def test_of_twelve_runs_with_four_accidents_nine_succeed_and_only_the_rest_is_do
         assert done.stdout.splitlines()[-1] == "all results as a table: bmnas collect out"
         lines = done.stderr.splitlines()
         assert len(lines) == 12 and all(re.match(r"how=\S+: [a-z ]+$", line) for line in lines)
+        Path("mended").touch()
+        before = {path: path.read_text() for path in Path("out").glob("*/result.json")}
+        again = command("sweep", spec, "--out", "out", *options)
+        assert (again.returncode, again.stdout.splitlines()[0]) == (0, "out: 12 runs: 12 done")
+        assert set(times_done().values()) == {1} and times_done().total() == 12
     assert not list(Path("out").glob(".sweep-*"))
-    if cluster is separate_cluster:
-        return
-    Path("mended").touch()
-    before = {path: path.read_text() for path in Path("out").glob("*/result.json")}
-    assert set(bm.sweep(spec, "out", workers=2)["status"]) == {"done"}
-    assert set(times_done().values()) == {1} and times_done().total() == 12
-    assert len(bm.sweep(spec, "out")) == 12 and times_done().total() == 12
+    found = bm.sweep(spec, "out")
+    assert set(found["status"]) == {"done"} and times_done().total() == len(found) == 12
     assert all(path.read_text() == text for path, text in before.items())
     for run in Path("out").glob("how=*"):
         load_result(run)
