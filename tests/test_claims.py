@@ -13,6 +13,7 @@ from scipy.stats import t as student
 from bmnas_core import CellGenotype, Genotype, StepGenotype, TabularBenchmark
 from bmnas_core import benchmark as strategies
 from bmnas_core.baselines import read_baselines, read_tried, summarize, tried_path
+from bmnas_core.experiments import read_spec
 from bmnas_core.genotype import MOTIFS
 
 ROOT = Path(__file__).parents[1]
@@ -980,6 +981,10 @@ def test_readme_says_what_the_sweep_of_avmnist_found():
     runs = pd.read_csv(RESULTS / "avmnist_sweep.csv")
     keys = ["rule", "relaxation", "seed"]
     tests = 100 * runs.pivot(index=keys, columns="network", values="test")
+    planned = [
+        tuple(run[key] for key in keys) for run in read_spec(RESULTS / "avmnist_sweep.yaml").runs
+    ]
+    assert sorted(planned) == sorted(tests.index)
     assert (
         len(tests) == 20
         and set(runs["metric"]) == {"accuracy"}
