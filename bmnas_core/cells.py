@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .config import ConfigError
 from .errors import BmnasError, quoted
 from .genotype import OPERATIONS, CellGenotype, StepGenotype, step_name, step_predecessors
-from .ops import Reshape
+from .ops import BatchNorm, Conv1x1, LayerNorm, Projection, Reshape, convolve, on_rows
 from .registry import Registry
 
 #: Standard deviation of the initial α, β and γ, as published.
@@ -115,17 +115,19 @@ class Temperature(nn.Module):
         return logits if self.value == 1 else logits / self.value
 
 
-def mix_inputs(relaxation, logits: Tensor, states: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """The two inputs of a node, (N, C, L), as weighted sums over its predecessors.
+def edge_weights(relaxation, logits: Tensor) -> Tensor:
+    """Weights of a node's P incoming edges, (2, P) for X and Y, or (1, P) if both are one sum.
 
-    ``relaxation`` is a class of :data:`RELAXATIONS`; logits: (P, 2); states: P of (N, C, L).
+    ``relaxation`` is a class of :data:`RELAXATIONS`; logits: (P, 2).
     """
     x, y = relaxation.weights(logits)
-    stacked = torch.stack(states)
-    if x is y:
-        mixed = torch.einsum("p,pncl->ncl", x, stacked)
-        return mixed, mixed
-    return torch.einsum("kp,pncl->kncl", torch.stack([x, y]), stacked).unbind(0)
+    return x[None] if x is y else torch.stack([x, y])
+
+
+def weighted_sums(weights: Tensor, states: Sequence[Tensor]) -> Sequence[Tensor]:
+    """One sum of P states of one shape for each row of ``weights``, (K, P)."""
+    sums = weights @ torch.stack(states).flatten(1)
+    return sums.view(-1, *states[0].shape).unbind()
 
 
 class _CellOutput(nn.Module):
@@ -134,11 +136,67 @@ class _CellOutput(nn.Module):
     def __init__(self, C: int, L: int, M: int, dropout: float):
         super().__init__()
         self.reduce = Reshape(M * C, C, dropout) if M > 1 else None
-        self.ln = nn.LayerNorm([C, L])
+        self.ln = LayerNorm(C, L)
 
     def forward(self, x: Tensor, steps: list[Tensor]) -> Tensor:
-        out = steps[0] if self.reduce is None else self.reduce(torch.cat(steps, dim=1))
+        out = steps[0] if self.reduce is None else self.reduce(*steps)
         return self.ln(out + x)
+
+
+class MixedStep(nn.Module):
+    """All operations of one inner step on the same two inputs.
+
+    Projections are one: their weights are rows of one matrix, their BatchNorms channels of one.
+    Operations work on the first ``C`` channels of their inputs; the rest are summed.
+    """
+
+    def __init__(self, C: int, L: int, operations: tuple[str, ...], dropout: float):
+        super().__init__()
+        made = {name: OPERATIONS[name](C, L, dropout) for name in operations}
+        self.C, self.operations = C, nn.ModuleDict(made)
+        projections = {name: op for name, op in made.items() if isinstance(op, Projection)}
+        self.parts: dict[str, slice] = {}  # of the product, in C channels
+        for name, op in projections.items():
+            start = sum(made[other].parts for other in self.parts)
+            self.parts[name] = slice(start, start + op.parts)
+            del op.conv, op.bn
+        if projections:
+            channels = C * sum(op.parts for op in projections.values())
+            self.conv, self.bn = Conv1x1(2 * C, channels), BatchNorm(channels)
+
+    def forward(self, weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Rows ``x, y: (N, L, C)`` → ``(N, L, C)``; ``weights``: (1, operations)."""
+        a, b, rest = self._divide(x, y)
+        projected = self.bn(self.conv(a, b)).split(self.C, dim=-1) if self.parts else ()
+        outputs = []
+        for name, operation in self.operations.items():
+            if name in self.parts:
+                outputs.append(operation.finish(*projected[self.parts[name]]))
+            else:
+                outputs.append(on_rows(operation, a, b))
+        (mixed,) = weighted_sums(weights, outputs)
+        return torch.cat([*rest, mixed], dim=-1) if rest else mixed
+
+    def alone(self, name: str, x: Tensor, y: Tensor) -> Tensor:
+        """One operation: rows ``x, y: (N, L, C)`` → ``(N, L, C)``."""
+        a, b, rest = self._divide(x, y)
+        if name in self.parts:
+            part = self.parts[name]
+            own = slice(part.start * self.C, part.stop * self.C)
+            projected = convolve((a, b), self.conv.weight[own], self.conv.bias[own])
+            parts = self.bn.partly(own, projected).split(self.C, dim=-1)
+            made = self.operations[name].finish(*parts)
+        else:
+            made = on_rows(self.operations[name], a, b)
+        return torch.cat([*rest, made], dim=-1) if rest else made
+
+    def _divide(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """The channels of both that operations work on, and the sum of the others, if any."""
+        if x.shape[2] == self.C:
+            return x, y, []
+        a = x[..., : self.C]
+        b = a if y is x else y[..., : self.C]
+        return a, b, [x[..., self.C :] + y[..., self.C :]]
 
 
 class MixedCell(nn.Module):
@@ -172,34 +230,25 @@ class MixedCell(nn.Module):
         self.beta = nn.Parameter(INITIAL_SCALE * torch.randn(sum(self.edges), 2))
         self.gamma = nn.Parameter(INITIAL_SCALE * torch.randn(M, len(operations)))
         self.steps = nn.ModuleList(
-            nn.ModuleDict({op: OPERATIONS[op](C // partial, L, dropout) for op in operations})
-            for _ in range(M)
+            MixedStep(C // partial, L, operations, dropout) for _ in range(M)
         )
         self.output = _CellOutput(C, L, M, dropout)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """``x, y: (N, C, L)`` → ``(N, C, L)``."""
+        """Rows ``x, y: (N, L, C)`` → ``(N, L, C)``."""
         states = [x, y]
         edges = self.temperature(self.beta).split(self.edges)
-        gammas = self.temperature(self.gamma).softmax(1)
+        gammas = self.temperature(self.gamma).softmax(1).split(1)
         for step, logits, gamma in zip(self.steps, edges, gammas, strict=True):
-            a, b = mix_inputs(self.relaxation, logits, states)
-            states.append(self._mix_operations(step.values(), gamma, a, b))
+            inputs = weighted_sums(edge_weights(self.relaxation, logits), states)
+            states.append(step(gamma, inputs[0], inputs[-1]))
         return self.output(x, states[2:])
 
     def forward_path(self, genotype: CellGenotype, x: Tensor, y: Tensor) -> Tensor:
-        """One architecture of this Cell alone, with its weights: ``(N, C, L)`` → ``(N, C, L)``."""
-        operations = [step[s.op] for s, step in zip(genotype.steps, self.steps, strict=True)]
-        if self.partial > 1:
-            operations = [functools.partial(self._mix_operations, [op], [1.0]) for op in operations]
-        return self.output(x, run_nodes({"X": x, "Y": y}, genotype.steps, operations, step_name))
-
-    def _mix_operations(self, operations: Iterable, gamma: Iterable, a: Tensor, b: Tensor):
-        """The channels that no operation works on, summed, and then the operations' mixture."""
-        # Each operation slices for itself: one slice for all would add gradients in another order.
-        size, pairs = a.shape[1] // self.partial, zip(gamma, operations, strict=True)
-        mixed = sum(g * op(a[:, :size], b[:, :size]) for g, op in pairs)
-        return mixed if self.partial == 1 else torch.cat([a[:, size:] + b[:, size:], mixed], dim=1)
+        """One architecture of this Cell alone, with its weights: rows → ``(N, L, C)``."""
+        pairs = zip(genotype.steps, self.steps, strict=True)
+        steps = [functools.partial(step.alone, chosen.op) for chosen, step in pairs]
+        return self.output(x, run_nodes({"X": x, "Y": y}, genotype.steps, steps, step_name))
 
 
 class Cell(nn.Module):
@@ -212,9 +261,9 @@ class Cell(nn.Module):
         self.output = _CellOutput(C, L, len(genotype.steps), dropout)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """``x, y: (N, C, L)`` → ``(N, C, L)``."""
-        steps = run_nodes({"X": x, "Y": y}, self.genotype.steps, self.steps, step_name)
-        return self.output(x, steps)
+        """Rows ``x, y: (N, L, C)`` → ``(N, L, C)``."""
+        steps = [functools.partial(on_rows, operation) for operation in self.steps]
+        return self.output(x, run_nodes({"X": x, "Y": y}, self.genotype.steps, steps, step_name))
 
 
 def run_nodes(

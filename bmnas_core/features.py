@@ -314,43 +314,61 @@ _BANKS: weakref.WeakKeyDictionary[Task, dict[tuple, FeatureBank]] = weakref.Weak
 class _MemoryFeatures:
     """Features of all modalities in memory, in float32, with the interface of DiskFeatures.
 
+    Those of a modality lie side by side, position by position, so that a batch of them is one
+    gather, whose rows a product reads as they are.
+
     A run keeps those of a modality that took long (:mod:`~bmnas_core.autosave`).
     """
 
     def __init__(
         self, modalities: Sequence[Modality], L: int, device: torch.device, extract: Extract
     ):
-        self.features, self.skipped, self._column = {}, {}, {}
+        self.features, self.skipped, self._tables = {}, {}, []
         for m, modality in enumerate(modalities):
             autosave, found = None, None
             if is_kept():
                 autosave = kept("features", modality.fingerprint(), L, device.type)
-                found = autosave.read(partial(_read_features, modality, device))
-            features, skipped = found or self._extracted(modality, extract)
+                found = autosave.read(partial(_read_features, modality))
+            items = range(len(modality.inputs))
+            for part in [found] if found else extract(modality, [items]):
+                self._take(m, modality, part, device)
             if autosave and not found and autosave.seconds >= QUICK:
+                skipped = self.skipped[modality.name]
                 skips = {str(item): why for item, why in skipped.items()}
                 header = {"format": KEPT_FORMAT, "skipped": skips}
+                features = {name: self.features[name] for name in modality.channels}
                 autosave.save(lambda saved=(features, header): saved)
-            self.skipped[modality.name] = skipped
-            self.features |= features
-            self._column |= dict.fromkeys(features, m)
+        order = (name for modality in modalities for name in modality.channels)
+        self.features = {name: self.features[name] for name in order}
         self.shapes = {name: tuple(values.shape[1:]) for name, values in self.features.items()}
 
-    @staticmethod
-    def _extracted(modality: Modality, extract: Extract) -> tuple[dict[str, Tensor], dict]:
-        parts = list(extract(modality, [range(len(modality.inputs))]))
-        skipped = {item: why for part in parts for item, why in part.skipped.items()}
-        names = modality.channels
-        features = {n: torch.cat([part.features.pop(n) for part in parts]) for n in names}
-        return features, skipped
+    def _take(self, m: int, modality: Modality, part: Part, device: torch.device) -> None:
+        """Copy a part of modality m's features into its tables, which the first part makes."""
+        if modality.name not in self.skipped:
+            self.skipped[modality.name] = {}
+            sizes = {name: part.features[name].shape[1:] for name in modality.channels}
+            for L in sorted({length for _, length in sizes.values()}):
+                channels = {name: C for name, (C, length) in sizes.items() if length == L}
+                shape = len(modality.inputs), L, sum(channels.values())
+                table = torch.empty(shape, device=device)
+                parts = table.split(list(channels.values()), dim=2)
+                self.features |= {k: own.mT for k, own in zip(channels, parts, strict=True)}
+                self._tables.append((m, channels, table))
+        self.skipped[modality.name] |= part.skipped
+        for name, values in part.features.items():
+            self.features[name][part.start : part.end] = values
 
     def read(self, index: Tensor, rows: Tensor, next_rows: Tensor | None) -> dict[str, Tensor]:
-        items = index[rows]
-        return {name: self.features[name][items[..., m]] for name, m in self._column.items()}
+        items, found = index[rows], {}
+        for m, channels, table in self._tables:
+            taken = table.index_select(0, items[..., m].flatten())
+            parts = taken.view(*rows.shape, *table.shape[1:]).split(list(channels.values()), dim=-1)
+            found |= {name: part.mT for name, part in zip(channels, parts, strict=True)}
+        return {name: found[name] for name in self.features}
 
 
-def _read_features(modality: Modality, device: torch.device, path: Path) -> tuple[dict, dict]:
-    """Features and skipped items of a modality as a run kept them, or FeatureError."""
+def _read_features(modality: Modality, path: Path) -> Part:
+    """All of a modality's features as a run kept them, or FeatureError."""
     items = len(modality.inputs)
 
     def check(header: dict, described: dict[str, Tensor]) -> dict[int, str]:
@@ -361,7 +379,7 @@ def _read_features(modality: Modality, device: torch.device, path: Path) -> tupl
         return {int(item): str(why) for item, why in header["skipped"].items()}
 
     skipped, tensors = read_tensors(path, KEPT_FORMAT, FeatureError, "features", check)
-    return {name: tensors[name].to(device) for name in modality.channels}, skipped
+    return Part(0, items, {name: tensors[name] for name in modality.channels}, skipped)
 
 
 class RawInputs(Source):

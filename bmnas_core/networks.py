@@ -16,11 +16,20 @@ import torch
 from torch import Tensor, nn
 
 from . import genotype as grammar
-from .cells import INITIAL_SCALE, RELAXATIONS, Cell, MixedCell, Temperature, mix_inputs, run_nodes
+from .cells import (
+    INITIAL_SCALE,
+    RELAXATIONS,
+    Cell,
+    MixedCell,
+    Temperature,
+    edge_weights,
+    run_nodes,
+    weighted_sums,
+)
 from .config import Settings
 from .errors import BmnasError
 from .genotype import DEFAULT_OPERATIONS, CellGenotype, Genotype, Pair, StepGenotype
-from .ops import Attention, Reshape
+from .ops import Attention, BatchNorm, Dropout, LayerNorm, Reshape, draw_masks
 
 
 class FeatureError(BmnasError):
@@ -59,11 +68,12 @@ class _Classifier(nn.Module):
 
     def __init__(self, channels: int, L: int, classes: int):
         super().__init__()
-        self.ln = nn.LayerNorm([channels, L])
+        self.ln = LayerNorm(channels, L)
         self.linear = nn.Linear(channels * L, classes)
 
     def fuse(self, cells: list[Tensor]) -> Tensor:
-        return self.ln(torch.cat(cells, dim=1)).relu()
+        """Rows, each (N, L, C) → (N, N·C, L)."""
+        return self.ln(torch.cat(cells, dim=-1)).relu_().mT
 
     def forward(self, cells: list[Tensor]) -> Tensor:
         return self.linear(self.fuse(cells).flatten(1))
@@ -82,33 +92,45 @@ class _Reshapes(nn.Module):
         super().__init__()
         self.channels, self.C, self.L, self.gaps = dict(channels), C, L, gaps
         self.layers = nn.ModuleList(Reshape(c, C, dropout) for c in channels.values())
+        self.dropout = Dropout(dropout, C * len(channels))
 
-    def forward(
-        self, features: dict[str, Tensor], wanted: tuple[str, ...] | None = None
-    ) -> dict[str, Tensor]:
-        out = {}
-        for (name, channels), layer in zip(self.channels.items(), self.layers, strict=True):
-            if wanted is not None and name not in wanted:
-                continue
-            if name not in features:
-                missing = f"missing is {name!r}, which the network reads"
-                raise FeatureError(f"features: found {', '.join(features)}; {missing}")
-            shape = tuple(features[name].shape)
-            if shape[1:] not in ((channels, self.L), (channels, 1)):
-                allowed = f"(N, {channels}, {self.L}), or (N, {channels}, 1)"
-                raise FeatureError(f"feature {name!r}", f"shape {shape}", allowed)
-            x = features[name].expand(-1, -1, self.L)
-            out[name] = self._with_gaps(layer, x) if self.gaps else layer(x)
-        return out
+    def forward(self, features: dict[str, Tensor], wanted: tuple[str, ...] = ()) -> Tensor:
+        """Pooled features, each (N, C_i, L) → (N, L, features, C), of all or those ``wanted``."""
+        layers = dict(zip(self.channels, self.layers, strict=True))
+        layers = {name: layers[name] for name in wanted or layers}
+        rows = [self._rows(features, name) for name in layers]
+        if self.gaps:
+            return torch.stack(list(map(self._with_gaps, layers.values(), rows)), dim=2)
+        convolved = [layer.conv(x) for layer, x in zip(layers.values(), rows, strict=True)]
+        joined = torch.cat(convolved, dim=-1)
+        normalised = BatchNorm.joined([layer.bn for layer in layers.values()], joined)
+        return self.dropout(normalised.relu_()).view(*joined.shape[:2], -1, self.C)
+
+    def _rows(self, features: dict[str, Tensor], name: str) -> Tensor:
+        channels = self.channels[name]
+        if name not in features:
+            missing = f"missing is {name!r}, which the network reads"
+            raise FeatureError(f"features: found {', '.join(features)}; {missing}")
+        shape = tuple(features[name].shape)
+        if shape[1:] not in ((channels, self.L), (channels, 1)):
+            allowed = f"(N, {channels}, {self.L}), or (N, {channels}, 1)"
+            raise FeatureError(f"feature {name!r}", f"shape {shape}", allowed)
+        return features[name].mT.expand(-1, self.L, -1)
 
     def _with_gaps(self, layer: nn.Module, x: Tensor) -> Tensor:
         there = ~x[:, 0, 0].isnan()
         if not self.training and layer.bn.track_running_stats:
             return torch.where(there[:, None, None], layer(x.nan_to_num()), 0.0)
-        out = x.new_zeros(len(x), self.C, self.L)
+        out = x.new_zeros(len(x), self.L, self.C)
         if int(there.sum()) * self.L > 1:  # BatchNorm needs two values
             out[there] = layer(x[there])
         return out
+
+
+def _dropouts(network: nn.Module) -> list[Dropout]:
+    """The dropouts that a pass of a network in training uses."""
+    own = [] if network.gaps else [network.reshape.dropout]
+    return own + [module for module in network.cells.modules() if isinstance(module, Dropout)]
 
 
 def _know_gaps(network: nn.Module, gaps: bool) -> None:
@@ -165,6 +187,7 @@ class Hypernet(nn.Module):
             for _ in range(N)
         )
         self.classifier = _Classifier(N * C, L, classes)
+        self.dropouts = _dropouts(self)
         _know_gaps(self, gaps)
         for module in self.modules() if sampling == "single_path" else ():
             if isinstance(module, nn.BatchNorm1d):
@@ -207,37 +230,50 @@ class Hypernet(nn.Module):
             inputs = sample_pair(grammar.cell_predecessors(features, i), alpha, taken)
             steps = []
             for j, beta in enumerate(self.temperature(cell.beta).split(cell.edges)):
-                op = list(cell.steps[j])[sample(self.temperature(cell.gamma[j]))]
+                op = list(cell.steps[j].operations)[sample(self.temperature(cell.gamma[j]))]
                 steps.append(StepGenotype(op, sample_pair(grammar.step_predecessors(j), beta)))
             cells.append(CellGenotype(inputs, tuple(steps)))
         return Genotype(features, tuple(cells)), torch.stack(log_p).sum()
 
     def mix(
-        self, states: list[Tensor], pairs: Sequence[Pair] = (), first: Sequence[Tensor] = ()
+        self, states: Tensor, pairs: Sequence[Pair] = (), first: Sequence[Tensor] = ()
     ) -> list[Tensor]:
-        """Outputs of the Cells, given reshaped features, each (N, C, L).
+        """Outputs of the Cells, rows (N, L, C) each, given reshaped features (N, L, features, C).
 
         The first Cells read the nodes named in ``pairs``, if any, in place of their mixtures.
         ``first`` are outputs of the first Cells that are known already.
         """
-        states, features = [*states, *first], tuple(self.reshape.channels)
-        edges = self.temperature(self.alpha).split(self.edges)
-        cells = islice(enumerate(zip(self.cells, edges, strict=True)), len(first), None)
-        for i, (cell, logits) in cells:
+        features, outputs = tuple(self.reshape.channels), list(first)
+        edges = self.temperature(self.alpha).split(self.edges)[len(pairs) :]
+        weights = [edge_weights(self.relaxation, logits) for logits in edges]
+        sizes, n = [len(own) for own in weights], len(features)
+        mixed = []
+        if weights:  # all Cells read all features: one product for all of them
+            of_features = torch.cat([own[:, :n] for own in weights])
+            mixed = _sums_of_features(of_features, states).split(sizes, dim=2)
+        for i, cell in islice(enumerate(self.cells), len(first), None):
             if i < len(pairs):
+                nodes = [*states.unbind(2), *outputs]
                 names = grammar.cell_predecessors(features, i)
-                inputs = (states[names.index(name)] for name in pairs[i])
+                x, y = (nodes[names.index(name)] for name in pairs[i])
             else:
-                inputs = mix_inputs(self.relaxation, logits, states)
-            states.append(cell(*inputs))
-        return states[-len(self.cells) :]
+                inputs = mixed[i - len(pairs)].unbind(2)
+                if outputs:
+                    of_cells = weighted_sums(weights[i - len(pairs)][:, n:], outputs)
+                    inputs = list(map(torch.add, inputs, of_cells))
+                x, y = inputs[0], inputs[-1]
+            outputs.append(cell(x, y))
+        return outputs
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Pooled features, each (N, C_i, L) → logits (N, classes)."""
         path = self.path
         if path is None:
-            return self.classifier(self.mix(list(self.reshape(features).values())))
-        states = self.reshape(features, path.used_features)
+            if self.training:
+                draw_masks(self.dropouts, self.L * len(next(iter(features.values()))))
+            return self.classifier(self.mix(self.reshape(features)))
+        read = [name for name in self.reshape.channels if name in path.used_features]
+        states = dict(zip(read, self.reshape(features, read).unbind(2), strict=True))
         pairs = zip(self.cells, path.cells, strict=True)
         cells = [functools.partial(cell.forward_path, genotype) for cell, genotype in pairs]
         return self.classifier(run_nodes(states, path.cells, cells, grammar.cell_name))
@@ -252,6 +288,12 @@ class Hypernet(nn.Module):
         return [p for p in self.parameters() if id(p) not in searched]
 
 
+def _sums_of_features(weights: Tensor, states: Tensor) -> Tensor:
+    """One sum of P states (N, L, P, C) for each row of ``weights``, (K, P) → (N, L, K, C)."""
+    rows = states.flatten(0, 1)
+    return torch.bmm(weights.expand(len(rows), -1, -1), rows).unflatten(0, states.shape[:2])
+
+
 class FixedInputs(nn.Module):
     """A hypernet whose first Cells read fixed pairs, K lists of them, in place of mixtures."""
 
@@ -261,7 +303,7 @@ class FixedInputs(nn.Module):
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Pooled features, each (N, C_i, L) → logits (K, N, classes)."""
-        states, outputs, cells = list(self.hypernet.reshape(features).values()), [], []
+        states, outputs, cells = self.hypernet.reshape(features), [], []
         for before, pairs in zip([[], *self.inputs], self.inputs, strict=False):
             same = [a == b for a, b in zip(before, pairs, strict=False)]
             # In training each list has dropout of its own.
@@ -307,15 +349,19 @@ class FusionNetwork(nn.Module):
         self.reshape = _Reshapes(used, C, L, dropout, gaps)
         self.cells = nn.ModuleList(Cell(cell, C, L, dropout) for cell in genotype.cells)
         self.classifier = _Classifier(len(genotype.cells) * C, L, classes)
+        self.dropouts = _dropouts(self)
         _know_gaps(self, gaps)
 
     def mix(self, states: dict[str, Tensor]) -> list[Tensor]:
-        """Outputs of the Cells, given reshaped features by name, each (N, C, L)."""
+        """Outputs of the Cells, given reshaped features by name, rows (N, L, C) each."""
         return run_nodes(states, self.genotype.cells, self.cells, grammar.cell_name)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Pooled features, each (N, C_i, L) → logits (N, classes)."""
-        return self.classifier(self.mix(self.reshape(features)))
+        if self.training:
+            draw_masks(self.dropouts, self.L * len(next(iter(features.values()))))
+        names, states = self.reshape.channels, self.reshape(features).unbind(2)
+        return self.classifier(self.mix(dict(zip(names, states, strict=True))))
 
 
 def count_parameters(module: nn.Module) -> int:

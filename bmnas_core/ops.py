@@ -1,6 +1,9 @@
 """Primitive operations: everything a Cell's inner step can do with two inputs.
 
-Each maps ``x, y: (N, C, L)`` to ``(N, C, L)`` (Yin et al. 2022, table 1). A new one is a class::
+Each maps ``x, y: (N, C, L)`` to ``(N, C, L)`` (Yin et al. 2022, table 1). Networks work on *rows*,
+``(N, L, C)``: a 1×1 convolution of rows is one matrix product, and BatchNorm reads them as they lie
+in memory. The operations of this file do so too; any other gets ``(N, C, L)``. A new one is a
+class::
 
     @bm.register_operation("product", label="Product", symmetric=True)
     class Product(torch.nn.Module):
@@ -11,8 +14,12 @@ Each maps ``x, y: (N, C, L)`` to ``(N, C, L)`` (Yin et al. 2022, table 1). A new
             return x * y
 """
 
+from __future__ import annotations
+
 import inspect
 import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -35,35 +42,147 @@ def register_operation(name: str, *, label: str | None = None, symmetric: bool =
     return OPERATIONS.register(name, label=label or name, symmetric=symmetric)
 
 
-class Conv1x1(nn.Conv1d):
-    """A convolution of one tap, ``(N, C_in, L)`` → ``(N, C, L)``, as the matrix product it is.
+class RowOperation(nn.Module):
+    """Base of the operations of this file, which compute :meth:`rows`."""
 
-    Weights are :class:`torch.nn.Conv1d`'s. On the small C and L of a Cell the product is faster,
-    and those of an ensemble batch into one.
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """``x, y: (N, C, L)`` → ``(N, C, L)``."""
+        return self.rows(x.mT, y.mT).mT
+
+    def rows(self, x: Tensor, y: Tensor) -> Tensor:
+        """``x, y: (N, L, C)`` → ``(N, L, C)``."""
+        raise NotImplementedError
+
+
+class Conv1x1(nn.Conv1d):
+    """A convolution of one tap on the concatenation of rows, as the matrix product it is.
+
+    ``(N, L, C_1), (N, L, C_2), …`` → ``(N, L, C)``. Weights are :class:`torch.nn.Conv1d`'s.
     """
 
     def __init__(self, in_channels: int, C: int):
         super().__init__(in_channels, C, 1)
 
+    def forward(self, *parts: Tensor) -> Tensor:
+        return convolve(parts, self.weight, self.bias)
+
+
+def convolve(parts: Sequence[Tensor], weight: Tensor, bias: Tensor) -> Tensor:
+    """:class:`Conv1x1` with given weights, (C, C_1 + C_2 + …, 1) and (C,)."""
+    weight, x = weight.squeeze(2), parts[0]
+    if len(parts) == 2 and parts[1] is x:  # concat(x, x)·W = x·(W₁ + W₂), half the product
+        first, second = weight.unflatten(1, (2, -1)).unbind(1)
+        weight = first + second
+    elif len(parts) > 1:
+        x = torch.cat(parts, dim=-1)
+    return nn.functional.linear(x.flatten(0, 1), weight, bias).view(*x.shape[:2], -1)
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """BatchNorm of the channels of rows, ``(N, L, C)``, over all N·L of them."""
+
+    VALUES = ("running_mean", "running_var", "weight", "bias")
+
     def forward(self, x: Tensor) -> Tensor:
-        return torch.einsum("oc,ncl->nol", self.weight.squeeze(2), x) + self.bias[:, None]
+        return self._normalise(x, [getattr(self, name) for name in self.VALUES])
+
+    def partly(self, channels: slice, x: Tensor) -> Tensor:
+        """What it makes of some of its channels alone."""
+        values = (getattr(self, name) for name in self.VALUES)
+        return self._normalise(x, [own if own is None else own[channels] for own in values])
+
+    def _normalise(self, x: Tensor, values: list[Tensor | None]) -> Tensor:
+        training = self.training or self.running_mean is None
+        how = training, self.momentum, self.eps
+        return nn.functional.batch_norm(x.flatten(0, 1), *values, *how).view(x.shape)
+
+    @classmethod
+    def joined(cls, layers: Sequence[BatchNorm], x: Tensor) -> Tensor:
+        """Rows ``(N, L, C_1 + C_2 + …)`` after layers that each normalise channels of their own.
+
+        It is one pass for all: on tensors as small as a Cell's, calls take longer than numbers do.
+        """
+        first = layers[0]
+        if len(layers) == 1:
+            return first(x)
+        values = [[getattr(layer, name) for layer in layers] for name in cls.VALUES]
+        joined = [None if own[0] is None else torch.cat(own) for own in values]
+        out = first._normalise(x, joined)
+        if first.training and joined[0] is not None:
+            sizes = [layer.num_features for layer in layers]
+            for own, changed in zip(values[:2], joined, strict=False):
+                for old, new in zip(own, changed.split(sizes), strict=True):
+                    old.copy_(new)
+        return out
+
+
+class LayerNorm(nn.LayerNorm):
+    """LayerNorm over all values of a sample, ``(N, L, C)``. Weights are (C, L), as published."""
+
+    def __init__(self, C: int, L: int):
+        super().__init__([C, L])
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape, weights = x.shape[1:], (self.weight.mT, self.bias.mT)
+        return nn.functional.layer_norm(x, shape, *weights, self.eps)
+
+
+class Dropout(nn.Dropout):
+    """Dropout of rows of C channels. p is rounded to 1/256, and the scale of what stays fits that.
+
+    On a CPU it takes 8 random bits a value: PyTorch's own takes as long as a matrix product.
+    """
+
+    def __init__(self, p: float, C: int):
+        super().__init__(p)
+        self.C, self.kept = C, None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        if x.device.type != "cpu":
+            return super().forward(x)
+        kept, self.kept = self.kept, None
+        if kept is None or kept.numel() != x.numel():
+            kept = draw_mask(self.p, x.numel())
+        return x * kept.view(x.shape).to(x.dtype)
+
+
+def draw_mask(p: float, values: int) -> Tensor:
+    """What dropout multiplies so many values with: 0 with probability p, else 1 / (1 - p)."""
+    dropped = min(max(round(256 * p), 1), 255)
+    bits = torch.randint(-(2**63), 2**63 - 1, (-(-values // 8),)).view(torch.int8)
+    kept = bits[:values].to(torch.get_default_dtype()).ge_(dropped - 128)
+    return kept.mul_(256 / (256 - dropped))
+
+
+def draw_masks(layers: Iterable[Dropout], rows: int) -> None:
+    """Draw the masks of layers for their next inputs, of so many rows, at once."""
+    alike = defaultdict(list)
+    for layer in layers:
+        alike[layer.p].append(layer)
+    alike.pop(0.0, None)
+    for p, own in alike.items():
+        sizes = [rows * layer.C for layer in own]
+        for layer, mask in zip(own, draw_mask(p, sum(sizes)).split(sizes), strict=True):
+            layer.kept = mask
 
 
 class Reshape(nn.Module):
     """Brings a pooled feature, or several concatenated, to C channels.
 
-    ``(N, C_in, L)`` → ``(N, C, L)``: 1×1 convolution, BatchNorm, ReLU, dropout. With
+    Rows ``(N, L, C_in)`` → ``(N, L, C)``: 1×1 convolution, BatchNorm, ReLU, dropout. With
     :func:`~bmnas_core.networks.pool` before it this is the paper's reshape layer.
     """
 
     def __init__(self, in_channels: int, C: int, dropout: float):
         super().__init__()
         self.conv = Conv1x1(in_channels, C)
-        self.bn = nn.BatchNorm1d(C)
-        self.dropout = nn.Dropout(dropout)
+        self.bn = BatchNorm(C)
+        self.dropout = Dropout(dropout, C)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.bn(self.conv(x)).relu())
+    def forward(self, *parts: Tensor) -> Tensor:
+        return self.dropout(self.bn(self.conv(*parts)).relu_())
 
 
 def _try_out(name: str, cls: type) -> None:
@@ -94,52 +213,76 @@ OPERATIONS.check = _try_out
 
 
 @register_operation("zero", label="Zero", symmetric=True)
-class Zero(nn.Module):
+class Zero(RowOperation):
     """0: a step that contributes nothing."""
 
     def __init__(self, C: int, L: int, dropout: float = 0.0):
         super().__init__()
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def rows(self, x: Tensor, y: Tensor) -> Tensor:
         return torch.zeros_like(x)
 
 
 @register_operation("sum", label="Sum", symmetric=True)
-class Sum(nn.Module):
+class Sum(RowOperation):
     """x + y: what DARTS does with the inputs of a node."""
 
     def __init__(self, C: int, L: int, dropout: float = 0.0):
         super().__init__()
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def rows(self, x: Tensor, y: Tensor) -> Tensor:
         return x + y
 
 
 @register_operation("attention", label="Attention")
-class Attention(nn.Module):
-    """LayerNorm(dropout(y softmax(xᵀy / √C)ᵀ)): L positions of x attend to L positions of y.
+class Attention(RowOperation):
+    """LayerNorm(dropout(softmax(xyᵀ / √C) y)) of rows: L positions of x attend to L of y.
 
-    Queries are x, keys and values y, with no projections. Its dropout is 0.1 in every setting of
-    the paper. With ``gaps``, a y that is zero, as what a sample lacks is, has no positions to
-    attend to and gives 0; an x that is zero attends to all positions alike.
+    Queries are x, keys and values y, with no projections. Its dropout is 0.1 in
+    every setting of the paper. With ``gaps``, a y that is zero, as what a sample lacks is, has no
+    positions to attend to and gives 0; an x that is zero attends to all positions alike.
     """
 
     gaps = False
 
     def __init__(self, C: int, L: int, dropout: float = 0.0):
         super().__init__()
-        self.dropout = nn.Dropout(0.1)
-        self.ln = nn.LayerNorm([C, L])
+        self.dropout = Dropout(0.1, C)
+        self.ln = LayerNorm(C, L)
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        scores = x.transpose(1, 2) @ y / math.sqrt(x.shape[1])
-        attended = y @ scores.softmax(dim=-1).transpose(1, 2)
+    def rows(self, x: Tensor, y: Tensor) -> Tensor:
+        attended = y  # all that a single position can attend to
+        if y.shape[1] > 1:
+            scores = torch.bmm(y, x.mT).div_(math.sqrt(x.shape[2]))
+            # On a CPU softmax is slow along a last axis as short as L.
+            attended = torch.bmm(scores.softmax(dim=1).mT, y)
         out = self.ln(self.dropout(attended))
         return out * y.flatten(1).any(1)[:, None, None] if self.gaps else out
 
 
+class Projection(RowOperation):
+    """Base of operations that begin with BatchNorm(W concat(x, y)), ``parts`` times C channels.
+
+    :meth:`finish` is the rest of the operation.
+    """
+
+    def __init__(self, C: int, parts: int, dropout: float):
+        super().__init__()
+        self.C, self.parts = C, parts
+        self.conv = Conv1x1(2 * C, parts * C)
+        self.bn = BatchNorm(parts * C)
+        self.dropout = Dropout(dropout, C)
+
+    def rows(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.finish(*self.bn(self.conv(x, y)).split(self.C, dim=-1))
+
+    def finish(self, *parts: Tensor) -> Tensor:
+        """``(N, L, C)`` each → ``(N, L, C)``."""
+        raise NotImplementedError
+
+
 @register_operation("linear_glu", label="LinearGLU", symmetric=True)
-class LinearGLU(nn.Module):
+class LinearGLU(Projection):
     """value ⊙ sigmoid(gate), both a 1×1 convolution of concat(x, y).
 
     The released form: one convolution to 2C channels, of which the first C are the value, then
@@ -147,22 +290,25 @@ class LinearGLU(nn.Module):
     """
 
     def __init__(self, C: int, L: int, dropout: float = 0.0):
-        super().__init__()
-        self.conv = Conv1x1(2 * C, 2 * C)
-        self.bn = nn.BatchNorm1d(2 * C)
-        self.dropout = nn.Dropout(dropout)
+        super().__init__(C, 2, dropout)
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        both = self.bn(self.conv(torch.cat([x, y], dim=1)))
-        return self.dropout(nn.functional.glu(both, dim=1))
+    def finish(self, value: Tensor, gate: Tensor) -> Tensor:
+        return self.dropout(value * gate.sigmoid())
 
 
 @register_operation("concat_fc", label="ConcatFC", symmetric=True)
-class ConcatFC(Reshape):
+class ConcatFC(Projection):
     """ReLU(BatchNorm(W concat(x, y))): the fusion operation of MFAS."""
 
     def __init__(self, C: int, L: int, dropout: float = 0.0):
-        super().__init__(2 * C, C, dropout)
+        super().__init__(C, 1, dropout)
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return super().forward(torch.cat([x, y], dim=1))
+    def finish(self, projected: Tensor) -> Tensor:
+        return self.dropout(projected.relu())
+
+
+def on_rows(operation: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """An operation's output on rows: ``x, y: (N, L, C)`` → ``(N, L, C)``."""
+    if isinstance(operation, RowOperation):
+        return operation.rows(x, y)
+    return operation(x.mT, y.mT).mT

@@ -1,5 +1,6 @@
 """What a run depends on: the device, random numbers, and the lock that guards them."""
 
+import functools
 import hashlib
 import operator
 import os
@@ -102,6 +103,7 @@ def _forked_mps(number: int):
         torch.mps.set_rng_state(before)
 
 
+@functools.lru_cache(16)  # a search asks for one batch at a time
 def epoch_batches(
     n: int, batch_size: int, seed: int, *stream: str | int
 ) -> tuple[torch.Tensor, ...]:

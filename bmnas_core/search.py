@@ -7,7 +7,7 @@ import math
 import os
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, pairwise
@@ -15,7 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 from torch.optim import Adam
 
@@ -175,9 +175,12 @@ class Search(Iterator[SearchState]):
             hypernet = build_hypernet(task, config).to(self.device)
         hypernet.temperature.gumbel = config.gumbel
         weight_optimizer = Adam(
-            hypernet.weight_parameters(), config.max_lr, weight_decay=config.weight_decay
+            hypernet.weight_parameters(),
+            config.max_lr,
+            weight_decay=config.weight_decay,
+            fused=True,
         )
-        how = {"betas": config.arch_betas, "weight_decay": config.arch_weight_decay}
+        how = {"betas": config.arch_betas, "weight_decay": config.arch_weight_decay, "fused": True}
         self._record: Record | bool | None = None  # False: in no run's folder
         self._live = SimpleNamespace(
             hypernet=hypernet,
@@ -283,7 +286,8 @@ class Search(Iterator[SearchState]):
             phase = "weights"
         trained = (epoch + 1) * self.train_batches if phase == "architecture" else 0
         made: dict[str, float] = {}
-        self.hypernet.train()
+        if not self.hypernet.training:  # it visits every module
+            self.hypernet.train()
         with seeded(self.seed, "step", self.step, device=self.device):
             self._set_schedules(self.step)
             if phase != "architecture":
@@ -354,23 +358,42 @@ class Search(Iterator[SearchState]):
     def _update(self, split: str, k: int) -> float:
         """One optimiser step: of the weights on training batch k, or of α, β, γ on validation."""
         training, paths = split == "train", self.config.sampling == "single_path"
+        learning = self.weights if training else self.architecture
         optimizer = self.weight_optimizer if training else self.architecture_optimizer
         batch = self._batch(split, k)
-        if training:
+        path = None
+        if training and paths:
             with torch.no_grad():
-                path = self.hypernet.sample_path()[0] if paths else None
-            loss = self._loss(batch, path)
-        elif paths:
-            loss = self._loss_of_paths(batch)
-        else:
-            loss = self._loss(batch) if self.config.order == "first" else self._unrolled_loss(batch)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise SearchError(f"{split} loss at step {self.step + 1}: found {value}; not finite")
-        optimizer.zero_grad()
-        loss.backward(inputs=self.weights if training else self.architecture)
+                path = self.hypernet.sample_path()[0]
+        unrolled = not training and self.config.order == "second"
+        with nullcontext() if unrolled else self._learning_alone(learning):
+            if unrolled:
+                loss = self._unrolled_loss(batch)
+            elif paths and not training:
+                loss = self._loss_of_paths(batch)
+            else:
+                loss = self._loss(batch, path)
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                found = f"found {value}; not finite"
+                raise SearchError(f"{split} loss at step {self.step + 1}: {found}")
+            gradients = torch.autograd.grad(loss, learning, allow_unused=True)
+        for parameter, gradient in zip(learning, gradients, strict=True):
+            parameter.grad = gradient
         optimizer.step()
         return value
+
+    @contextmanager
+    def _learning_alone(self, learning: list[nn.Parameter]):
+        """No gradients but of these parameters: none has to be prepared for the others."""
+        others = self.weights if learning is self.architecture else self.architecture
+        for parameter in others:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in others:
+                parameter.requires_grad_(True)
 
     def _batches(self, split: str) -> int:
         return -(-self.bank.size(split) // self.config.batch_size)

@@ -123,9 +123,9 @@ def list_of(table) -> list[str]:
     return ["fixed Cells", "late fusion"] if table else []
 
 
-def test_baselines_read_the_bank_that_they_are_given(tmp_path, monkeypatch):
+def test_baselines_read_the_bank_that_they_are_given(monkeypatch):
     task, names = tiny_task(), ["single modalities", "fixed Cells", "BM-NAS", "random search"]
-    expected, bank = compare(task, names, **QUICK), FeatureBank(task, folder=tmp_path)
+    expected, bank = compare(task, names, **QUICK), FeatureBank(task)
     monkeypatch.setattr(FeatureBank, "__init__", None)  # so that no other bank can be made
     found = compare(tiny_task(), names, **QUICK, bank=bank)
     assert {k: e["scores"] for k, e in found.items()} == {

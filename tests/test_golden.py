@@ -1,6 +1,7 @@
 """The relaxation "paper" against the numbers that the published code computed."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from bmnas_core.genotype import (
     step_predecessors,
 )
 from bmnas_core.networks import FusionNetwork, Hypernet, count_parameters
+from bmnas_core.ops import Dropout
 from bmnas_core.selection import derive
 
 FOLDER = Path(__file__).parent / "golden"
@@ -48,10 +50,20 @@ def ours(name: str) -> str:
     return ".".join([*cell, *parts[1:]])
 
 
-def load(network, tensors, rename=ours):
+def joined(tensors):
+    """The tensors by our names, those of a hypernet's projections joined as it has them."""
+    parts = {}
+    for name, value in sorted(tensors.items(), key=lambda item: "concat_fc" in item[0]):
+        new = re.sub(r"(steps\.\d+)\.(linear_glu|concat_fc)\.", r"\1.", ours(name))
+        new = re.sub(r"(steps\.\d+)\.(attention)\.", r"\1.operations.\2.", new)
+        parts.setdefault(new, []).append(value)
+    return {name: torch.cat(own) if len(own) > 1 else own[0] for name, own in parts.items()}
+
+
+def load(network, tensors, rename=joined):
     """Load the stored weights; they must cover every weight of the fusion part, and no other."""
     skipped = ("inputs", "output", "cotangent", "grad.")
-    weights = {rename(k): v for k, v in tensors.items() if not k.startswith(skipped)}
+    weights = rename({k: v for k, v in tensors.items() if not k.startswith(skipped)})
     missing, unexpected = network.load_state_dict(weights, strict=False)
     assert not unexpected
     outside = ("reshape.", "classifier.linear.")
@@ -102,7 +114,7 @@ def cells_parameters(network):
 
 def test_hypernet_output_and_architecture_gradients_equal_the_published_code(golden):
     net, tensors = build_hypernet(golden), golden["hypernet"]
-    output = net.classifier.fuse(net.mix(list(tensors["inputs"])))
+    output = net.classifier.fuse(net.mix(tensors["inputs"].permute(1, 3, 0, 2)))
     torch.testing.assert_close(output, tensors["output"], rtol=1e-5, atol=1e-5)
     (output * tensors["cotangent"]).sum().backward()
     torch.testing.assert_close(net.alpha.grad, tensors["grad.alpha"], rtol=1e-5, atol=1e-5)
@@ -113,29 +125,29 @@ def test_hypernet_output_and_architecture_gradients_equal_the_published_code(gol
 
 
 def fixed_dropout(x):
-    """The published code's dropout of 0.1 with a fixed mask in place of a random one."""
-    sample, channel, position = (torch.arange(size) for size in x.shape)
-    kept = (sample[:, None, None] + 3 * channel[:, None] + 5 * position) % 10 != 0
+    """The published code's dropout of 0.1 of rows with a fixed mask in place of a random one."""
+    sample, position, channel = (torch.arange(size) for size in x.shape)
+    kept = (sample[:, None, None] + 5 * position[:, None] + 3 * channel) % 10 != 0
     return x * kept / 0.9
 
 
 @pytest.fixture
 def in_training(golden, monkeypatch):
     """The hypernet in training mode, after one pass and backward; beside it the published one."""
-    monkeypatch.setattr(torch.nn.Dropout, "forward", lambda self, x: fixed_dropout(x))
+    monkeypatch.setattr(Dropout, "forward", lambda self, x: fixed_dropout(x))
     stored = load_file(FOLDER / f"hypernet_{golden['name']}_training.safetensors")
     net, inputs = build_hypernet(golden), golden["hypernet"]["inputs"].clone()
-    output = net.train().classifier.fuse(net.mix(list(inputs.requires_grad_())))
+    output = net.train().classifier.fuse(net.mix(inputs.requires_grad_().permute(1, 3, 0, 2)))
     (output * golden["hypernet"]["cotangent"]).sum().backward()
     found = {"output": output, "grad.inputs": inputs.grad}
     found |= {f"grad.{name}": p.grad for name, p in net.named_parameters() if p.grad is not None}
-    found |= {f"after.{name}": b for name, b in net.named_buffers() if "cell" in name}
+    found |= {f"after.{name}": b for name, b in net.named_buffers() if "running" in name}
 
-    def renamed(name):
-        kind = next((k for k in ("grad.", "after.") if name.startswith(k)), "")
-        return kind + ours(name.removeprefix(kind))
-
-    return found, {renamed(name): value for name, value in stored.items()}
+    named = {"output": stored["output"]}
+    for kind in ("grad.", "after."):
+        own = {k.removeprefix(kind): v for k, v in stored.items() if k.startswith(kind)}
+        named |= {kind + name: value for name, value in joined(own).items()}
+    return found, named
 
 
 @pytest.mark.parametrize("part", ["output", "grad.", "after."])
@@ -144,7 +156,7 @@ def test_in_training_mode_the_hypernet_equals_the_published_code(in_training, pa
         {name: tensors[name] for name in tensors if name.startswith(part)}
         for tensors in in_training
     )
-    assert set(stored) == {name for name in found if "num_batches_tracked" not in name}
+    assert set(stored) == {name for name in found if "reshape" not in name}
     for name, value in stored.items():
         message = f"{name}: {{}}".format
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-5, msg=message)
@@ -170,8 +182,8 @@ def test_fusion_network_output_equals_the_published_code(golden):
             del parts[4]
         return ".".join(parts)
 
-    load(net, tensors, rename)
-    states = dict(zip(features, tensors["inputs"], strict=True))
+    load(net, tensors, lambda own: {rename(name): value for name, value in own.items()})
+    states = dict(zip(features, tensors["inputs"].mT, strict=True))
     output = net.classifier.fuse(net.mix(states))
     torch.testing.assert_close(output, tensors["output"], rtol=1e-5, atol=1e-5)
 

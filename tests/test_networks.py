@@ -17,8 +17,16 @@ from bmnas_core import (
     count_parameters,
     pool,
 )
-from bmnas_core.cells import RELAXATIONS, MixedCell, mix_inputs, register_relaxation
-from bmnas_core.networks import Reshape
+from bmnas_core.cells import (
+    RELAXATIONS,
+    MixedCell,
+    MixedStep,
+    edge_weights,
+    register_relaxation,
+    weighted_sums,
+)
+from bmnas_core.genotype import DEFAULT_OPERATIONS
+from bmnas_core.ops import Dropout, Reshape
 
 CHANNELS = {"Image_1": 3, "Image_2": 5, "Audio_1": 2, "Text_1": 7}
 SIZES = {"C": 6, "L": 4, "N": 2, "M": 2}
@@ -83,7 +91,7 @@ def test_a_feature_without_positions_counts_as_equal_at_all_of_them(kind):
 
 
 def test_a_reshape_layer_changes_channels_and_keeps_length():
-    assert Reshape(3, 6, 0.1)(torch.randn(2, 3, 4)).shape == (2, 6, 4)
+    assert Reshape(3, 6, 0.1)(torch.randn(2, 4, 3)).shape == (2, 4, 6)
 
 
 @pytest.mark.parametrize("relaxation", ["paper", "pair"])
@@ -111,17 +119,47 @@ def test_architecture_parameters_are_registered_and_apart_from_the_weights():
 
 def test_the_paper_relaxation_gives_x_and_y_the_same_sum_of_gated_edges():
     logits, states = torch.randn(3, 2), list(torch.randn(3, 2, 4, 5))
-    x, y = mix_inputs(RELAXATIONS["paper"], logits, states)
+    (mixed,) = weighted_sums(edge_weights(RELAXATIONS["paper"], logits), states)
     expected = sum(row.softmax(0)[1] * s for row, s in zip(logits, states, strict=True))
-    torch.testing.assert_close(x, expected)
-    assert x is y
+    torch.testing.assert_close(mixed, expected)
 
 
 def test_the_pair_relaxation_lets_edges_compete_for_x_and_for_y():
     logits, states = torch.randn(3, 2), list(torch.randn(3, 2, 4, 5))
-    for k, mixed in enumerate(mix_inputs(RELAXATIONS["pair"], logits, states)):
+    both = weighted_sums(edge_weights(RELAXATIONS["pair"], logits), states)
+    for k, mixed in enumerate(both):
         weights = logits[:, k].softmax(0)
         torch.testing.assert_close(mixed, sum(w * s for w, s in zip(weights, states, strict=True)))
+
+
+@pytest.mark.parametrize("relaxation", ["paper", "pair"])
+def test_what_cells_read_is_mixed_edge_by_edge(relaxation):
+    """All Cells' mixtures of features are one product; here they are sums of their own."""
+    torch.manual_seed(0)
+    net = Hypernet(CHANNELS, 5, C=6, L=4, N=3, M=1, relaxation=relaxation).eval()
+    torch.nn.init.normal_(net.alpha)
+    states = torch.randn(3, 4, len(CHANNELS), 6)
+    nodes = list(states.unbind(2))
+    for cell, logits in zip(net.cells, net.alpha.split(net.edges), strict=True):
+        x, y = net.relaxation.weights(logits)
+        inputs = (sum(w * s for w, s in zip(own, nodes, strict=True)) for own in (x, y))
+        nodes.append(cell(*inputs))
+    for mixed, expected in zip(net.mix(states), nodes[-3:], strict=True):
+        torch.testing.assert_close(mixed, expected)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("names", [DEFAULT_OPERATIONS, ("zero", "linear_glu", "sum"), ("zero",)])
+def test_a_mixed_step_is_the_weighted_sum_of_its_operations(names, training):
+    torch.manual_seed(0)
+    step = MixedStep(6, 4, names, 0.0).train(training)
+    for dropout in (module for module in step.modules() if isinstance(module, Dropout)):
+        dropout.p = 0.0  # attention has some of its own
+    x, y = torch.randn(2, 3, 4, 6)
+    weights = torch.rand(1, len(names))
+    alone = (step.alone(name, x, y) for name in names)
+    expected = sum(weight * out for weight, out in zip(weights[0], alone, strict=True))
+    torch.testing.assert_close(step(weights, x, y), expected)
 
 
 def test_a_mixed_cell_with_certain_weights_is_the_discrete_cell():
@@ -131,8 +169,8 @@ def test_a_mixed_cell_with_certain_weights_is_the_discrete_cell():
     with torch.no_grad():
         mixed.beta.copy_(torch.tensor([[50.0, -50.0], [-50.0, 50.0]]))
         mixed.gamma.copy_(torch.tensor([[-50.0, 50.0]]))
-    x, y = torch.randn(2, 3, 6, 4)
-    step = mixed.steps[0]["concat_fc"](x, y)
+    x, y = torch.randn(2, 3, 4, 6)
+    step = mixed.steps[0].alone("concat_fc", x, y)
     torch.testing.assert_close(mixed(x, y), mixed.output.ln(step + x))
 
 
@@ -177,13 +215,13 @@ def test_a_fusion_network_reads_only_the_features_it_uses():
 def test_a_fusion_network_is_the_formula():
     net = FusionNetwork(genotype(), CHANNELS, 5, C=6, L=4).eval()
     given_features = features()
-    a, b = (net.reshape(given_features)[name] for name in ("Image_2", "Audio_1"))
+    a, b = net.reshape(given_features).unbind(2)
     one, two = net.cells
-    s1 = one.steps[0](a, b)
-    s2 = one.steps[1](a, s1)
-    c1 = one.output.ln(one.output.reduce(torch.cat([s1, s2], 1)) + a)
+    s1 = one.steps[0].rows(a, b)
+    s2 = one.steps[1].rows(a, s1)
+    c1 = one.output.ln(one.output.reduce(torch.cat([s1, s2], 2)) + a)
     c2 = two.output.ln(c1 + a + c1)
-    fused = net.classifier.ln(torch.cat([c1, c2], 1)).relu().flatten(1)
+    fused = net.classifier.ln(torch.cat([c1, c2], 2)).relu().mT.flatten(1)
     torch.testing.assert_close(net(given_features), net.classifier.linear(fused))
 
 

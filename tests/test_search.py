@@ -28,7 +28,7 @@ from bmnas_core import (
     train,
 )
 from bmnas_core.architecture import genotype_probability, most_probable, sample_candidates
-from bmnas_core.cells import RELAXATIONS, Temperature, mix_inputs
+from bmnas_core.cells import RELAXATIONS, Temperature
 from bmnas_core.config import SearchSettings
 from bmnas_core.runtime import generator
 from bmnas_core.selection import derive
@@ -177,7 +177,7 @@ def perturbation_of(search):
             hypernet.eval()
             features, labels = search.bank.batch("validation", torch.arange(n))
             with torch.no_grad():
-                states = [hypernet.reshape(features)[name] for name in search.task.features]
+                states = list(hypernet.reshape(features).unbind(2))
                 outs = []
                 for j, cell in enumerate(hypernet.cells):
                     if j <= i:
@@ -186,7 +186,9 @@ def perturbation_of(search):
                     else:
                         start = sum(hypernet.edges[:j])
                         logits = hypernet.alpha[start : start + hypernet.edges[j]]
-                        outs.append(cell(*mix_inputs(hypernet.relaxation, logits, states)))
+                        weights = hypernet.relaxation.weights(logits)
+                        both = [[w * s for w, s in zip(k, states, strict=True)] for k in weights]
+                        outs.append(cell(*map(sum, both)))
                     states.append(outs[-1])
                 logits = hypernet.classifier(outs)
             found[pair] = float((logits.argmax(1) == labels).float().mean())
@@ -503,9 +505,9 @@ def test_gumbel_noise_samples_by_the_softmax_and_stops_with_training():
 
 def test_partial_channels_pass_the_others_on():
     cell = MixedCell(8, 4, 1, ("sum", "concat_fc"), 0.0, RELAXATIONS["pair"], partial=4).eval()
-    a, b = torch.randn(3, 8, 4), torch.randn(3, 8, 4)
-    out = cell._mix_operations(cell.steps[0].values(), torch.tensor([1.0, 0.0]), a, b)
-    torch.testing.assert_close(out, (a + b).roll(-2, dims=1))
+    a, b = torch.randn(3, 4, 8), torch.randn(3, 4, 8)
+    out = cell.steps[0](torch.tensor([[1.0, 0.0]]), a, b)
+    torch.testing.assert_close(out, (a + b).roll(-2, dims=2))
     with pytest.raises(ConfigError, match="partial: found 3; allowed: a divisor of C, 8"):
         Search(tiny_task(), SearchConfig(partial=3), device="cpu")
     states = run(Search(tiny_task(), SearchConfig(partial=2), device="cpu"))
@@ -790,7 +792,7 @@ def test_a_path_is_the_fusion_network_with_the_hypernets_weights():
     own, shared = net.state_dict(), search.hypernet.state_dict()
     reshape = list(search.task.channels)
     for name in own:
-        source = name
+        source, part = name, slice(None)
         for k, feature in enumerate(path.used_features):
             source = source.replace(f"reshape.layers.{k}.", f"reshape.layers.@{feature}.")
         for k, feature in enumerate(reshape):
@@ -798,9 +800,13 @@ def test_a_path_is_the_fusion_network_with_the_hypernets_weights():
         for i, cell in enumerate(path.cells):
             for j, step in enumerate(cell.steps):
                 prefix = f"cells.{i}.steps.{j}."
-                source = source.replace(prefix, f"{prefix}{step.op}.")
+                projected = search.hypernet.cells[i].steps[j].parts.get(step.op)
+                if projected and name.startswith(prefix):
+                    part = slice(8 * projected.start, 8 * projected.stop)
+                else:
+                    source = source.replace(prefix, f"{prefix}operations.{step.op}.")
         if source in shared:  # all but running statistics
-            own[name].copy_(shared[source])
+            own[name].copy_(shared[source][part])
     features, _ = search.bank.batch("train", torch.arange(20))
     for dropout in (m for m in net.modules() if isinstance(m, torch.nn.Dropout)):
         dropout.p = 0.0

@@ -29,7 +29,8 @@ SETTINGS = {
     "ntu": ({"Video": RESNET, "Skeleton": HCN}, 60, 96, 128, 8, 2, 2, 0.2),
     "egogesture": ({"RGB": RESNET, "Depth": RESNET}, 83, 72, 128, 8, 2, 3, 0.0),
     "digits": (DIGITS, 19, 64, 48, 4, 2, 2, 0.1),
-    "avmnist": (LENET, 19, 96, 256, 1, 2, 2, 0.1),
+    "avmnist": (LENET, 19, 64, 64, 8, 2, 2, 0.1),
+    "avmnist_sum": (LENET, 19, 96, 256, 1, 2, 2, 0.1),
 }
 
 
