@@ -171,7 +171,8 @@ class MixedStep(nn.Module):
         outputs = []
         for name, operation in self.operations.items():
             if name in self.parts:
-                outputs.append(operation.finish(*projected[self.parts[name]]))
+                made = operation.activate(*projected[self.parts[name]])
+                outputs.append(operation.dropout(made))
             else:
                 outputs.append(on_rows(operation, a, b))
         (mixed,) = weighted_sums(weights, outputs)
@@ -185,7 +186,8 @@ class MixedStep(nn.Module):
             own = slice(part.start * self.C, part.stop * self.C)
             projected = convolve((a, b), self.conv.weight[own], self.conv.bias[own])
             parts = self.bn.partly(own, projected).split(self.C, dim=-1)
-            made = self.operations[name].finish(*parts)
+            operation = self.operations[name]
+            made = operation.dropout(operation.activate(*parts))
         else:
             made = on_rows(self.operations[name], a, b)
         return torch.cat([*rest, made], dim=-1) if rest else made

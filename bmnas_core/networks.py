@@ -29,7 +29,16 @@ from .cells import (
 from .config import Settings
 from .errors import BmnasError
 from .genotype import DEFAULT_OPERATIONS, CellGenotype, Genotype, Pair, StepGenotype
-from .ops import Attention, BatchNorm, Dropout, LayerNorm, Reshape, draw_masks
+from .ops import (
+    Attention,
+    BatchNorm,
+    Dropout,
+    LayerNorm,
+    Reshape,
+    as_mask,
+    draw_masks,
+    random_bytes,
+)
 
 
 class FeatureError(BmnasError):
@@ -104,7 +113,8 @@ class _Reshapes(nn.Module):
         convolved = [layer.conv(x) for layer, x in zip(layers.values(), rows, strict=True)]
         joined = torch.cat(convolved, dim=-1)
         normalised = BatchNorm.joined([layer.bn for layer in layers.values()], joined)
-        return self.dropout(normalised.relu_()).view(*joined.shape[:2], -1, self.C)
+        reshaped = normalised.relu_().view(-1, len(layers), self.C)
+        return self.dropout(reshaped).view(*joined.shape[:2], -1, self.C)
 
     def _rows(self, features: dict[str, Tensor], name: str) -> Tensor:
         channels = self.channels[name]
@@ -125,12 +135,6 @@ class _Reshapes(nn.Module):
         if int(there.sum()) * self.L > 1:  # BatchNorm needs two values
             out[there] = layer(x[there])
         return out
-
-
-def _dropouts(network: nn.Module) -> list[Dropout]:
-    """The dropouts that a pass of a network in training uses."""
-    own = [] if network.gaps else [network.reshape.dropout]
-    return own + [module for module in network.cells.modules() if isinstance(module, Dropout)]
 
 
 def _know_gaps(network: nn.Module, gaps: bool) -> None:
@@ -187,7 +191,8 @@ class Hypernet(nn.Module):
             for _ in range(N)
         )
         self.classifier = _Classifier(N * C, L, classes)
-        self.dropouts = _dropouts(self)
+        self.dropouts = [m for m in self.cells.modules() if isinstance(m, Dropout)]
+        self.dropouts += [] if gaps else [self.reshape.dropout]
         _know_gaps(self, gaps)
         for module in self.modules() if sampling == "single_path" else ():
             if isinstance(module, nn.BatchNorm1d):
@@ -349,7 +354,15 @@ class FusionNetwork(nn.Module):
         self.reshape = _Reshapes(used, C, L, dropout, gaps)
         self.cells = nn.ModuleList(Cell(cell, C, L, dropout) for cell in genotype.cells)
         self.classifier = _Classifier(len(genotype.cells) * C, L, classes)
-        self.dropouts = _dropouts(self)
+        self.steps = max(len(cell.steps) for cell in genotype.cells)
+        self.dropouts = [] if gaps else [(self.reshape.dropout, slice(len(used)))]
+        for i, cell in enumerate(self.cells):
+            place = 2 * len(self.cells) + i * (self.steps + 1)
+            for j, step in enumerate(cell.steps):
+                own = (module for module in step.modules() if isinstance(module, Dropout))
+                self.dropouts += [(dropout, place + j) for dropout in own]
+            if cell.output.reduce is not None:
+                self.dropouts.append((cell.output.reduce.dropout, place + self.steps))
         _know_gaps(self, gaps)
 
     def mix(self, states: dict[str, Tensor]) -> list[Tensor]:
@@ -359,9 +372,35 @@ class FusionNetwork(nn.Module):
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Pooled features, each (N, C_i, L) → logits (N, classes)."""
         if self.training:
-            draw_masks(self.dropouts, self.L * len(next(iter(features.values()))))
+            self._draw_masks(len(next(iter(features.values()))))
         names, states = self.reshape.channels, self.reshape(features).unbind(2)
         return self.classifier(self.mix(dict(zip(names, states, strict=True))))
+
+    def _draw_masks(self, n: int) -> None:
+        """Draw the masks of all dropouts for n samples.
+
+        There are random numbers for every place where such a network may have a dropout, so that
+        networks of other genotypes get the same ones.
+        """
+        rates = {dropout.p for dropout, _ in self.dropouts} - {0.0}
+        if not rates:
+            return
+        N, M = len(self.cells), self.steps
+        numbers = random_bytes(mask_places(N, M) * n * self.L * self.C)
+        numbers = numbers.view(-1, n * self.L, self.C)
+        masks = {p: as_mask(numbers, p) for p in rates}
+        for dropout, place in self.dropouts:
+            if dropout.p:
+                kept = masks[dropout.p][place]
+                dropout.kept = kept.transpose(0, 1) if isinstance(place, slice) else kept
+
+
+def mask_places(N: int, M: int) -> int:
+    """Dropouts that a fusion network of N Cells of M steps may have, each for (N, L, C) values.
+
+    They are those of its inputs, two a Cell, and then Cell by Cell of its steps and its reduction.
+    """
+    return 2 * N + N * (M + 1)
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -144,15 +144,19 @@ class Dropout(nn.Dropout):
             return super().forward(x)
         kept, self.kept = self.kept, None
         if kept is None or kept.numel() != x.numel():
-            kept = draw_mask(self.p, x.numel())
+            kept = as_mask(random_bytes(x.numel()), self.p)
         return x * kept.view(x.shape).to(x.dtype)
 
 
-def draw_mask(p: float, values: int) -> Tensor:
-    """What dropout multiplies so many values with: 0 with probability p, else 1 / (1 - p)."""
+def random_bytes(n: int) -> Tensor:
+    """n random numbers from -128 to 127, as int8."""
+    return torch.randint(-(2**63), 2**63 - 1, (-(-n // 8),)).view(torch.int8)[:n]
+
+
+def as_mask(numbers: Tensor, p: float) -> Tensor:
+    """What dropout multiplies values with, by their random bytes: 0 with probability p."""
     dropped = min(max(round(256 * p), 1), 255)
-    bits = torch.randint(-(2**63), 2**63 - 1, (-(-values // 8),)).view(torch.int8)
-    kept = bits[:values].to(torch.get_default_dtype()).ge_(dropped - 128)
+    kept = numbers.to(torch.get_default_dtype()).ge_(dropped - 128)
     return kept.mul_(256 / (256 - dropped))
 
 
@@ -164,7 +168,8 @@ def draw_masks(layers: Iterable[Dropout], rows: int) -> None:
     alike.pop(0.0, None)
     for p, own in alike.items():
         sizes = [rows * layer.C for layer in own]
-        for layer, mask in zip(own, draw_mask(p, sum(sizes)).split(sizes), strict=True):
+        masks = as_mask(random_bytes(sum(sizes)), p).split(sizes)
+        for layer, mask in zip(own, masks, strict=True):
             layer.kept = mask
 
 
@@ -251,19 +256,23 @@ class Attention(RowOperation):
         self.ln = LayerNorm(C, L)
 
     def rows(self, x: Tensor, y: Tensor) -> Tensor:
-        attended = y  # all that a single position can attend to
-        if y.shape[1] > 1:
-            scores = torch.bmm(y, x.mT).div_(math.sqrt(x.shape[2]))
-            # On a CPU softmax is slow along a last axis as short as L.
-            attended = torch.bmm(scores.softmax(dim=1).mT, y)
-        out = self.ln(self.dropout(attended))
+        out = self.ln(self.dropout(self.attend(x, y)))
         return out * y.flatten(1).any(1)[:, None, None] if self.gaps else out
+
+    @staticmethod
+    def attend(x: Tensor, y: Tensor) -> Tensor:
+        """``softmax(xyᵀ / √C) y`` of rows, ``(N, L, C)``."""
+        if y.shape[1] == 1:  # all that a single position can attend to
+            return y
+        scores = torch.bmm(y, x.mT).div_(math.sqrt(x.shape[2]))
+        # On a CPU softmax is slow along a last axis as short as L.
+        return torch.bmm(scores.softmax(dim=1).mT, y)
 
 
 class Projection(RowOperation):
     """Base of operations that begin with BatchNorm(W concat(x, y)), ``parts`` times C channels.
 
-    :meth:`finish` is the rest of the operation.
+    :meth:`activate` and dropout are the rest of the operation.
     """
 
     def __init__(self, C: int, parts: int, dropout: float):
@@ -274,10 +283,12 @@ class Projection(RowOperation):
         self.dropout = Dropout(dropout, C)
 
     def rows(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.finish(*self.bn(self.conv(x, y)).split(self.C, dim=-1))
+        parts = self.bn(self.conv(x, y)).split(self.C, dim=-1)
+        return self.dropout(self.activate(*parts))
 
-    def finish(self, *parts: Tensor) -> Tensor:
-        """``(N, L, C)`` each → ``(N, L, C)``."""
+    @staticmethod
+    def activate(*parts: Tensor) -> Tensor:
+        """``(…, C)`` each → ``(…, C)``."""
         raise NotImplementedError
 
 
@@ -292,8 +303,9 @@ class LinearGLU(Projection):
     def __init__(self, C: int, L: int, dropout: float = 0.0):
         super().__init__(C, 2, dropout)
 
-    def finish(self, value: Tensor, gate: Tensor) -> Tensor:
-        return self.dropout(value * gate.sigmoid())
+    @staticmethod
+    def activate(value: Tensor, gate: Tensor) -> Tensor:
+        return value * gate.sigmoid()
 
 
 @register_operation("concat_fc", label="ConcatFC", symmetric=True)
@@ -303,8 +315,9 @@ class ConcatFC(Projection):
     def __init__(self, C: int, L: int, dropout: float = 0.0):
         super().__init__(C, 1, dropout)
 
-    def finish(self, projected: Tensor) -> Tensor:
-        return self.dropout(projected.relu())
+    @staticmethod
+    def activate(projected: Tensor) -> Tensor:
+        return projected.relu()
 
 
 def on_rows(operation: nn.Module, x: Tensor, y: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import copy
 import inspect
 import math
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from itertools import islice
 from statistics import fmean
 from typing import Protocol
@@ -26,16 +26,17 @@ from .architecture import (
     sample_candidates,
 )
 from .config import Config, Settings
+from .ensemble import build_ensemble, ensemble_loss
 from .errors import check_type, quoted
 from .features import FeatureBank
 from .genotype import CellGenotype, Genotype, Pair, StepGenotype, cell_predecessors, free_pairs
 from .kept_training import KeptTraining
 from .metrics import Metric, binomial_error, metric_of, standard_error
-from .networks import FixedInputs, Hypernet
+from .networks import FixedInputs, FusionNetwork, Hypernet
 from .registry import Registry, takes
 from .runtime import generator, seeded
 from .tasks.task import Task
-from .train import TrainConfig, fit_by_epoch, fusion_network, outputs_of
+from .train import TrainConfig, adam, fit_by_epoch, fusion_network, outputs_of
 
 #: Perturbation reads this many samples of validation for every pair, and all of validation only
 #: for pairs that are then fewer than so many standard errors behind the best.
@@ -43,6 +44,10 @@ SCREENING_SAMPLES, SCREENING_MARGIN = 512, 5
 
 #: Rungs of successive halving by default: four candidates for three epochs, two of them for seven.
 RUNGS = ((4, 3), (2, 7))
+
+#: Candidates are trained together if what passes between two of their layers, for a batch, has at
+#: most so many values. More would not stay in a processor's cache, and would take memory.
+MAX_VALUES_TOGETHER = 1 << 19
 
 #: Standard deviations between the quartiles of a normal distribution.
 QUARTILES = 1.349
@@ -317,8 +322,8 @@ class SuccessiveHalving(Perturbation):
     uniformly, since steps that learn fast seem better in a mixture than they are. For each of the
     search's ``rungs``, ``(how many, epochs)``, all remaining candidates are trained up to so many
     epochs and scored on validation; the best go on to the next rung (Jamieson and Talwalkar 2016).
-    The recipe is the task's own, on train alone, and the longest training. One step is one
-    training.
+    The recipe is the task's own, on train alone, and the longest training. All candidates of a rung
+    are trained together (:mod:`~bmnas_core.ensemble`) at its first step; each step scores one.
 
     If the scores of the first rung scatter hardly more than by chance, they tell little. Candidates
     within ``tie_margin`` · ``noise_ratio`` standard errors of the best count as equal, and the most
@@ -340,12 +345,14 @@ class SuccessiveHalving(Perturbation):
         given = self.weights, self.odds
         first = {self.genotype.canonical(): genotype_probability(*given, self.genotype)}
         found = first | sample_candidates(*given, most, random)
-        left = [Candidate(self.search, *item) for item in islice(found.items(), most)]
+        left = [Candidate(*item) for item in islice(found.items(), most)]
+        trainings = _trainings(self.search, left)
         self.steps = self.search.config.N + sum(min(k, len(left)) for k, _ in self.rungs)
         for rung, (count, epochs) in enumerate(self.rungs):
             left = self._best_first(left)[:count] if rung else left
-            for k, candidate in enumerate(left, 1):
-                candidate.train_to(epochs)
+            for training in trainings:
+                training.train_to(epochs, left)
+            for k in range(1, len(left) + 1):
                 if not rung:
                     self.noise_ratio = self._noise_ratio(left[:k])
                 if k == len(left) and self.noise_ratio > MAX_NOISE_RATIO:
@@ -375,36 +382,69 @@ class SuccessiveHalving(Perturbation):
         return noise / spread if 0 < spread < math.inf else 1.0
 
 
+@dataclass(eq=False)
 class Candidate:
     """A genotype in training: its probability under the hypernet, its score so far, and its error.
 
     ``error`` is the score's standard error.
     """
 
-    def __init__(self, search: SearchView, genotype: Genotype, probability: float):
-        self.genotype, self.probability = genotype, probability
-        self.data, self.metric, self.seed = (search.task, search.bank), search.metric, search.seed
-        sizes = {name: getattr(search.config, name) for name in ("C", "L", "dropout")}
-        config = TrainConfig(data="train", **sizes).with_defaults(search.task.config)
-        with seeded(search.seed, "initial weights"):
-            self.net = fusion_network(genotype, search.task, config)
-        self.kept = _kept_training(self.net, "candidate", search, config)
-        how = {"seed": search.seed, "validate": False, "kept": self.kept}
-        self.records = fit_by_epoch(self.net, *self.data, config, **how)
-
-    def train_to(self, epochs: int) -> None:
-        """Train up to so many epochs, at most the recipe's, and score on validation."""
-        for record in self.records:
-            self.record = record
-            if record["epoch"] >= epochs:
-                break
-        if "error" not in self.record:
-            outputs, labels = outputs_of(self.net, *self.data, "validation")
-            self.record["score"] = float(self.metric.score(outputs, labels))
-            self.record["error"] = standard_error(self.metric, outputs, labels, self.seed)
-            self.kept.save()
-        self.score, self.error = self.record["score"], self.record["error"]
+    genotype: Genotype
+    probability: float
+    score: float = math.nan
+    error: float = math.nan
 
 
-def _kept_training(net: nn.Module, kind: str, search: SearchView, config: Config) -> KeptTraining:
-    return KeptTraining(kind, net, search.bank, search.seed, config, search.task.scoring)
+def _trainings(search: SearchView, candidates: list[Candidate]) -> list[_Training]:
+    """Candidates as ensembles of at most ``MAX_VALUES_TOGETHER`` values at each place."""
+    sizes = {name: getattr(search.config, name) for name in ("C", "L", "dropout")}
+    config = TrainConfig(data="train", **sizes).with_defaults(search.task.config)
+    together = max(1, MAX_VALUES_TOGETHER // (config.batch_size * config.L * config.C))
+    if search.task.gaps:
+        together = 1
+    starts = range(0, len(candidates), together)
+    return [_Training(search, candidates[k : k + together], config) for k in starts]
+
+
+class _Training:
+    """Candidates in training together, or one alone."""
+
+    def __init__(self, search: SearchView, candidates: list[Candidate], config: TrainConfig):
+        self.search, self.candidates, self.config, self.epochs = search, candidates, config, 0
+        if len(candidates) == 1:
+            with seeded(search.seed, "initial weights"):
+                self.net = fusion_network(candidates[0].genotype, search.task, config)
+        else:
+            genotypes, seeds = [own.genotype for own in candidates], (search.seed,)
+            self.net = build_ensemble(genotypes, search.task, config, seeds)
+        self.optimizer = adam(self.net.to(search.bank.device), config)
+
+    def train_to(self, epochs: int, left: list[Candidate]) -> None:
+        """Train those that are left up to so many epochs, at most the recipe's, and score them."""
+        kept = [k for k, candidate in enumerate(self.candidates) if candidate in left]
+        if not kept:
+            return
+        if len(kept) < len(self.candidates):
+            self.net.keep(kept, self.optimizer)
+            self.candidates = [self.candidates[k] for k in kept]
+        search, metric = self.search, self.search.metric
+        data, alone = (search.task, search.bank), isinstance(self.net, FusionNetwork)
+        how = {"seed": search.seed, "validate": False, "optimizer": self.optimizer}
+        how["loss"] = metric.loss if alone else ensemble_loss(search.task)
+        how["kept"] = _kept_training(self.net, "candidates", search, self.config, self.epochs)
+        records = fit_by_epoch(self.net, *data, self.config, done=self.epochs, **how)
+        for _ in range(self.epochs, min(epochs, self.config.epochs)):
+            next(records)
+            self.epochs += 1
+        how["kept"].save()
+        outputs, labels = outputs_of(self.net, *data, "validation")
+        outputs = outputs[None] if alone else outputs
+        for candidate, own in zip(self.candidates, outputs, strict=True):
+            candidate.score = float(metric.score(own, labels))
+            candidate.error = standard_error(metric, own, labels, search.seed)
+
+
+def _kept_training(
+    net: nn.Module, kind: str, search: SearchView, config: Config, done: int = 0
+) -> KeptTraining:
+    return KeptTraining(kind, net, search.bank, search.seed, config, search.task.scoring, done)

@@ -9,6 +9,7 @@ from itertools import count, takewhile
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
 from .backbones.backbone import TRAINED_HERE
@@ -273,26 +274,26 @@ def fit_by_epoch(
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     validate: bool = True,
     kept: KeptTraining | None = None,
+    optimizer: Optimizer | None = None,
+    done: int = 0,
 ) -> Iterator[dict]:
     """:func:`fit` one epoch at a time, for callers that decide after each whether to go on.
 
     With several seeds the batches of all come together, along one more dimension in front. What
     ``kept`` has of the training is not done again: the records of its epochs come first, when the
-    network is as after the last of them.
+    network is as after the last of them. An ``optimizer`` that made the first ``done`` epochs goes
+    on with those that follow.
     """
     alone = not isinstance(seed, Sequence)
     seeds = (seed,) if alone else tuple(seed)
     check_type(config, TrainConfig, "config", TrainError)
     n, loss = source.size(config.data), loss or metric_of(task).loss
     check_type(net, nn.Module, "net", TrainError, "a network").to(source.device)
-    groups = net.parameters()
-    if hasattr(net, "parameter_groups"):
-        groups = net.parameter_groups(config)
-    optimizer = torch.optim.Adam(groups, lr=config.max_lr, weight_decay=config.weight_decay)
+    optimizer = optimizer or adam(net, config)
     scheduler = cosine_restarts(optimizer, config)
     records = kept.begin(optimizer) if kept else []
     yield from records
-    for epoch in range(len(records), config.epochs):
+    for epoch in range(done + len(records), config.epochs):
         start, losses = time.perf_counter(), []
         orders = [epoch_batches(n, config.batch_size, s, "training", epoch) for s in seeds]
         batches = orders[0] if alone else [torch.stack(rows) for rows in zip(*orders, strict=True)]
@@ -382,7 +383,8 @@ def outputs_of(
     net.eval()
     with torch.no_grad():
         rows = torch.arange(source.size(split)) if rows is None else rows
-        batches = source.batches(split, rows.split(source.eval_batch_size))
+        size = min(source.eval_batch_size, getattr(net, "eval_batch_size", math.inf))
+        batches = source.batches(split, rows.split(size))
         if source.gaps:
             batches = ((without_gaps(inputs, net, source), labels) for inputs, labels in batches)
         parts = [(net(inputs), labels) for inputs, labels in batches if len(labels)]
@@ -438,8 +440,17 @@ def drop_modalities(features: dict[str, Tensor], task: Task, p: float) -> dict[s
     }
 
 
-def cosine_restarts(optimizer: torch.optim.Optimizer, config: Settings):
+def adam(net: nn.Module, config: Settings) -> Optimizer:
+    """The optimiser of a network's training."""
+    groups = net.parameter_groups(config) if hasattr(net, "parameter_groups") else net.parameters()
+    rates = {"lr": config.max_lr, "weight_decay": config.weight_decay}
+    return torch.optim.Adam(groups, **rates, fused=True)
+
+
+def cosine_restarts(optimizer: Optimizer, config: Settings):
     """Learning rate along cosines from max to min that restart; step it with the epoch so far."""
+    for group in optimizer.param_groups:  # it may be in the middle of a cosine
+        group["lr"] = group.get("initial_lr", group["lr"])
     return CosineAnnealingWarmRestarts(optimizer, config.restart, T_mult=2, eta_min=config.min_lr)
 
 

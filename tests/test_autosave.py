@@ -11,7 +11,7 @@ import torch
 from tiny import TinyClassifier, tiny_task
 
 import bmnas_core as bm
-from bmnas_core import autosave
+from bmnas_core import autosave, selection
 from bmnas_core.autosave import Autosave, AutosaveWarning
 from bmnas_core.backbones.backbone import ConvBackbone
 from bmnas_core.features import FeatureBank
@@ -159,10 +159,13 @@ def test_searches_by_other_settings_seeds_or_scores_are_not_taken_for_each_other
         process()
 
 
-def test_candidates_of_a_killed_selection_are_not_trained_again(process, monkeypatch):
+@pytest.mark.parametrize(("stop", "epochs"), [(9, [1, 1, 0]), (12, [1, 1, 1])])
+def test_candidates_of_a_killed_selection_are_not_trained_again(stop, epochs, process, monkeypatch):
+    """It is killed after the tuning and the first rung, or the second: an epoch each."""
+    monkeypatch.setattr(selection, "MAX_NOISE_RATIO", 1.0)
     process()
     with pytest.raises(Killed):
-        searched(stop=10)  # after the tuning and the second of three candidates, an epoch each
+        searched(stop=stop)
     process()
     found, begin = [], KeptTraining.begin
 
@@ -172,7 +175,7 @@ def test_candidates_of_a_killed_selection_are_not_trained_again(process, monkeyp
 
     monkeypatch.setattr(KeptTraining, "begin", observed)
     searched()
-    assert found == [1, 1, 1, 0]
+    assert found == epochs
 
 
 @pytest.mark.slow

@@ -434,7 +434,7 @@ def test_a_final_selection_reads_no_test_data_and_trains_on_train_alone(monkeypa
     read.clear()
     run(search)
     assert {split for split, _ in read} == {"train", "validation"}
-    assert sum(len(rows) for split, rows in read if split == "validation") == (2 + 6) * 24
+    assert sum(len(rows) for split, rows in read if split == "validation") == (2 + 2) * 24
 
 
 def test_fewer_candidates_than_a_rung_has_room_for_end_the_search_early(monkeypatch):

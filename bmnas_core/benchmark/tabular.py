@@ -27,6 +27,7 @@ from torch import nn
 from .. import genotype as grammar
 from ..baselines.architectures import random_genotype
 from ..config import as_type
+from ..ensemble import FusionEnsemble, build_ensemble, fit_ensemble
 from ..errors import BmnasError, check_type, in_line, quoted
 from ..features import FeatureBank
 from ..genotype import DEFAULT_OPERATIONS, OPERATIONS, CellGenotype, Genotype, StepGenotype
@@ -38,11 +39,13 @@ from ..storage import atomic_write, file_version, parse_json, refuse_streams, te
 from ..tasks.files import asset, cache_folder
 from ..tasks.task import Task, as_task, load_task
 from ..train import TrainConfig, cosine_ends, fit_by_epoch, fusion_network, score, scores
-from .ensemble import ModelEnsemble, build_ensemble, fit_ensemble, shape_of
 
 FORMAT = "bmnas-benchmark/2"
 COLUMNS = ("genotype", "seed", "validation", "test", "curve", "parameters", "seconds", "device")
 SPLITS = ("validation", "test")
+
+#: Architectures whose networks are trained together; more are hardly faster.
+NETWORKS_TOGETHER = 32
 
 
 class BenchmarkError(BmnasError):
@@ -290,9 +293,9 @@ def tabulate(
 ) -> pd.DataFrame:
     """Train every architecture of a task's space and write the table, a Parquet file.
 
-    Networks of one shape are trained together, for ``together`` seeds at once, and the table is
-    written after each such ensemble. Networks that ``out`` has already are not trained again, and
-    processes that write one file share the work.
+    ``NETWORKS_TOGETHER`` architectures are trained together, for ``together`` seeds at once, and
+    the table is written after each such ensemble. Networks that ``out`` has already are not trained
+    again, and processes that write one file share the work.
 
     Args:
         operations: of the steps; they may include your own registered ones.
@@ -331,11 +334,10 @@ def tabulate(
         merit = means[[*SPLITS]] * METRICS[task.metric].sign
         best = pd.concat([means.loc[merit.nlargest(top, s).index, "genotype"] for s in SPLITS])
         genotypes = sorted(set(best), key=repr)
-    shapes, ensembles = defaultdict(list), defaultdict(list)
-    for genotype in genotypes:
-        shapes[shape_of(genotype)].append(genotype)
-    for (k, seed), alike in product(enumerate(map(as_seed, seeds)), shapes.values()):
-        if lacking := tuple(g for g in alike if not table.holds(g, seed)):
+    parts, ensembles = range(0, len(genotypes), NETWORKS_TOGETHER), defaultdict(list)
+    for (k, seed), start in product(enumerate(map(as_seed, seeds)), parts):
+        some = genotypes[start : start + NETWORKS_TOGETHER]
+        if lacking := tuple(g for g in some if not table.holds(g, seed)):
             ensembles[k // together, lacking].append(seed)
 
     def missing(ensemble: tuple[tuple[Genotype, ...], list[int]]) -> bool:
@@ -414,7 +416,7 @@ def _network(row: dict) -> tuple[str, int]:
 
 def _scores(trained: nn.Module, task: Task, bank: FeatureBank, split: str) -> list[float]:
     """The scores of an ensemble's networks, or of a network alone."""
-    if isinstance(trained, ModelEnsemble):
+    if isinstance(trained, FusionEnsemble):
         return scores(trained, task, bank, split)
     return [score(trained, task, bank, split)]
 
