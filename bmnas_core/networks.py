@@ -10,7 +10,7 @@ import functools
 import math
 from collections.abc import Sequence
 from contextlib import contextmanager
-from itertools import islice, product
+from itertools import groupby, islice, product
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +70,11 @@ def pool(feature: Tensor, L: int, pooling: str = "grid") -> Tensor:
         return nn.functional.adaptive_max_pool2d(feature, (rows, L // rows)).flatten(2)
     moments = feature.reshape(*feature.shape[:3], -1).amax(3)
     return nn.functional.adaptive_max_pool1d(moments, L)
+
+
+#: Variants of a hypernet are evaluated together if one of their Cells' outputs has at most so many
+#: values. More would not stay in a processor's cache.
+MAX_VALUES = 1 << 19
 
 
 class _Classifier(nn.Module):
@@ -246,7 +251,8 @@ class Hypernet(nn.Module):
         """Outputs of the Cells, rows (N, L, C) each, given reshaped features (N, L, features, C).
 
         The first Cells read the nodes named in ``pairs``, if any, in place of their mixtures.
-        ``first`` are outputs of the first Cells that are known already.
+        ``first`` are outputs of the first Cells that are known already; they may be K variants, one
+        after the other, (K·N, L, C), and so are the other outputs then.
         """
         features, outputs = tuple(self.reshape.channels), list(first)
         edges = self.temperature(self.alpha).split(self.edges)[len(pairs) :]
@@ -265,7 +271,9 @@ class Hypernet(nn.Module):
                 inputs = mixed[i - len(pairs)].unbind(2)
                 if outputs:
                     of_cells = weighted_sums(weights[i - len(pairs)][:, n:], outputs)
-                    inputs = list(map(torch.add, inputs, of_cells))
+                    variants = (sums.unflatten(0, (-1, len(states))) for sums in of_cells)
+                    both = zip(inputs, variants, strict=True)
+                    inputs = [(a + b).flatten(0, 1) for a, b in both]
                 x, y = inputs[0], inputs[-1]
             outputs.append(cell(x, y))
         return outputs
@@ -274,14 +282,18 @@ class Hypernet(nn.Module):
         """Pooled features, each (N, C_i, L) → logits (N, classes)."""
         path = self.path
         if path is None:
-            if self.training:
-                draw_masks(self.dropouts, self.L * len(next(iter(features.values()))))
+            self.draw_masks(features)
             return self.classifier(self.mix(self.reshape(features)))
         read = [name for name in self.reshape.channels if name in path.used_features]
         states = dict(zip(read, self.reshape(features, read).unbind(2), strict=True))
         pairs = zip(self.cells, path.cells, strict=True)
         cells = [functools.partial(cell.forward_path, genotype) for cell, genotype in pairs]
         return self.classifier(run_nodes(states, path.cells, cells, grammar.cell_name))
+
+    def draw_masks(self, features: dict[str, Tensor]) -> None:
+        """In training, draw the masks of all dropouts for a pass of these samples."""
+        if self.training:
+            draw_masks(self.dropouts, self.L * len(next(iter(features.values()))))
 
     def architecture_parameters(self) -> list[nn.Parameter]:
         """α, then each Cell's β, then each Cell's γ."""
@@ -307,15 +319,37 @@ class FixedInputs(nn.Module):
         self.hypernet, self.inputs, self.gaps = hypernet, inputs, hypernet.gaps
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """Pooled features, each (N, C_i, L) → logits (K, N, classes)."""
-        states, outputs, cells = self.hypernet.reshape(features), [], []
-        for before, pairs in zip([[], *self.inputs], self.inputs, strict=False):
-            same = [a == b for a, b in zip(before, pairs, strict=False)]
-            # In training each list has dropout of its own.
-            known = 0 if self.training else [*same, False].index(False)
-            cells = self.hypernet.mix(states, pairs, cells[:known])
-            outputs.append(self.hypernet.classifier(cells))
-        return torch.stack(outputs)
+        """Pooled features, each (N, C_i, L) → logits (K, N, classes).
+
+        In evaluation, lists that differ only in their last pairs share the Cells before, and go
+        through those that follow as one batch. In training each list has dropout of its own.
+        """
+        self.hypernet.draw_masks(features)
+        net, states, outputs = self.hypernet, self.hypernet.reshape(features), []
+        together = 1 if self.training else max(1, MAX_VALUES // states[:, :, 0].numel())
+        for (_, fixed), group in groupby(self.inputs, lambda own: (len(own), own[:-1])):
+            pairs, known = [own[-1:] for own in group], []
+            if together > 1:
+                known = net.mix(states, fixed)[: len(fixed)]
+            for k in range(0, len(pairs), together):
+                some = pairs[k : k + together]
+                outputs.append(self._classify(states, fixed, known, some))
+        return torch.cat(outputs)
+
+    def _classify(
+        self, states: Tensor, fixed: list[Pair], known: list[Tensor], pairs: list[list[Pair]]
+    ) -> Tensor:
+        """Logits (K, N, classes) for fixed pairs followed by each of K others."""
+        net, K = self.hypernet, len(pairs)
+        if not known and (K == 1 or not any(pairs)):
+            cells = net.mix(states, [*fixed, *pairs[0]])
+            return net.classifier(cells)[None].expand(K, -1, -1)
+        names = grammar.cell_predecessors(tuple(net.reshape.channels), len(fixed))
+        nodes = dict(zip(names, [*states.unbind(2), *known], strict=True))
+        x, y = (torch.cat([nodes[pair[side]] for (pair,) in pairs]) for side in (0, 1))
+        first = [*(cell.repeat(K, 1, 1) for cell in known), net.cells[len(fixed)](x, y)]
+        cells = net.mix(states, [*fixed, *pairs[0]], first)
+        return net.classifier(cells).unflatten(0, (K, -1))
 
     def parameter_groups(self, config: Settings) -> list[nn.Parameter]:
         """What its training changes: the weights, not α, β, γ."""

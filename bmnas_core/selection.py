@@ -8,6 +8,7 @@ two other rules evaluate on validation.
 from __future__ import annotations
 
 import copy
+import heapq
 import inspect
 import math
 from collections.abc import Iterator
@@ -41,6 +42,9 @@ from .train import TrainConfig, adam, fit_by_epoch, fusion_network, outputs_of
 #: Perturbation reads this many samples of validation for every pair, and all of validation only
 #: for pairs that are then fewer than so many standard errors behind the best.
 SCREENING_SAMPLES, SCREENING_MARGIN = 512, 5
+
+#: Perturbation evaluates at most so many pairs of a Cell; more than 16 features have more.
+MAX_PAIRS = 256
 
 #: Rungs of successive halving by default: four candidates for three epochs, two of them for seven.
 RUNGS = ((4, 3), (2, 7))
@@ -233,7 +237,8 @@ class Perturbation(Selection):
     replaces the mixtures that a Cell reads, while the other Cells and all steps go on mixing; the
     best pair stays for the Cells that follow. Steps are derived from β and γ. One step is one
     Cell. Compare DARTS-PT (Wang et al. 2021), which removes one operation at a time. Pairs that
-    are far behind on ``SCREENING_SAMPLES`` drop out (racing, Maron and Moore 1994).
+    are far behind on ``SCREENING_SAMPLES`` drop out (racing, Maron and Moore 1994). Of more than
+    ``MAX_PAIRS`` only the most probable under α are evaluated.
 
     As in DARTS-PT the hypernet is tuned after each decision: once a Cell has its pair, a copy of
     the hypernet learns for ``tuning_epochs`` what the next Cell has to add to that. Only weights
@@ -256,7 +261,7 @@ class Perturbation(Selection):
         for i in range(search.config.N):
             if i and search.config.tuning_epochs and search.config.sampling == "mixture":
                 self._tune(fixed)
-            pairs = free_pairs(cell_predecessors(self.weights.features, i), fixed)
+            pairs = self._pairs(i, fixed)
             scores, error = self._scores([[*fixed, pair] for pair in pairs])
             best = search.metric.best(scores)
             odds = [math.exp(-abs(score - best) / error) for score in scores]
@@ -264,6 +269,16 @@ class Perturbation(Selection):
             fixed.append(pairs[scores.index(best)])
             self.genotype = derived.with_inputs(fixed)
             yield self.genotype, best
+
+    def _pairs(self, i: int, fixed: list[Pair]) -> list[Pair]:
+        """Free pairs of Cell i; of more than ``MAX_PAIRS`` those most probable under α."""
+        pairs = free_pairs(cell_predecessors(self.weights.features, i), fixed)
+        if len(pairs) <= MAX_PAIRS:
+            return pairs
+        names, *sides = self.weights.cell_edges(i)
+        x, y = (dict(zip(names, side.tolist(), strict=True)) for side in sides)
+        likely = set(heapq.nlargest(MAX_PAIRS, pairs, key=lambda pair: x[pair[0]] * y[pair[1]]))
+        return [pair for pair in pairs if pair in likely]
 
     def _tune(self, fixed: list[Pair]) -> None:
         """Train a copy of the hypernet with its first Cells fixed to these pairs."""

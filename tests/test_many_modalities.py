@@ -23,6 +23,7 @@ from bmnas_core import (
     TabularBenchmark,
     Task,
     TrainConfig,
+    selection,
 )
 from bmnas_core.architecture import most_probable
 from bmnas_core.baselines import compare
@@ -151,10 +152,48 @@ def test_the_selection_from_24_features_is_done_in_seconds():
     search, start = Search(task, config, device="cpu"), time.perf_counter()
     for _ in search:
         pass
-    assert len(search.selection.odds[0]) == 24 * 23 and len(search.selection.odds[1]) == 25 * 24 - 2
+    most = selection.MAX_PAIRS
+    assert most < 24 * 23 and [len(odds) for odds in search.selection.odds] == [most, most]
     weights = search.state.weights
     found = most_probable(weights, 5)
     assert len(found) == 5 and time.perf_counter() - start < 120
+
+
+@pytest.mark.slow
+def test_perturbation_of_twenty_cells_is_done_in_seconds():
+    task = a_task(3, 4, defaults=True)
+    config = SearchConfig(selection="perturbation", epochs=1, N=20)
+    search, start = Search(task, config, device="cpu"), time.process_time()
+    for _ in search:
+        pass
+    assert len(search.best_genotype.cells) == 20 and time.process_time() - start < 120
+
+
+def test_of_too_many_pairs_the_most_probable_are_evaluated(monkeypatch):
+    task, n = a_task(4, 1), 5
+    monkeypatch.setattr(selection, "MAX_PAIRS", n)
+    search = Search(task, SearchConfig(selection="perturbation", N=2), device="cpu")
+    for _ in search:
+        pass
+    weights = search.state.weights
+    for i, odds in enumerate(search.selection.odds):
+        names, x, y = weights.cell_edges(i)
+        x, y = (dict(zip(names, side, strict=True)) for side in (x, y))
+        fixed = [cell.inputs for cell in search.best_genotype.cells[:i]]
+        pairs = sorted(free_pairs(names, fixed), key=lambda pair: -x[pair[0]] * y[pair[1]])
+        assert set(odds) == set(pairs[:n]) and sum(odds.values()) == pytest.approx(1)
+        assert search.best_genotype.cells[i].inputs in odds
+
+
+@pytest.mark.slow
+def test_with_half_the_pairs_evaluated_a_search_still_finds_one_of_the_best(monkeypatch):
+    monkeypatch.setattr(selection, "MAX_PAIRS", 15)
+    task = bm.load_task("digits", rule="sum")
+    search = Search(task, device="cpu")
+    for _ in search:
+        pass
+    assert len(search.selection.odds[0]) == 15
+    assert bm.TabularBenchmark("digits", rule="sum").percentile(search.best_genotype) < 5
 
 
 # --- baselines
