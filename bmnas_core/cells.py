@@ -82,9 +82,9 @@ class PairRelaxation:
     columns = ("X", "Y")
 
     @staticmethod
-    def weights(logits: Tensor) -> tuple[Tensor, Tensor]:
-        """As in :class:`PaperRelaxation`."""
-        return logits.softmax(dim=0).unbind(dim=1)
+    def weights(logits: Tensor) -> Tensor:
+        """As in :class:`PaperRelaxation`, both as one tensor (2, P)."""
+        return logits.T.softmax(dim=1)
 
 
 @register_relaxation("edge")
@@ -120,7 +120,10 @@ def edge_weights(relaxation, logits: Tensor) -> Tensor:
 
     ``relaxation`` is a class of :data:`RELAXATIONS`; logits: (P, 2).
     """
-    x, y = relaxation.weights(logits)
+    found = relaxation.weights(logits)
+    if isinstance(found, Tensor):
+        return found
+    x, y = found
     return x[None] if x is y else torch.stack([x, y])
 
 

@@ -70,6 +70,15 @@ def generator(seed: int, *stream: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
+#: How products may be computed in training: in single precision, or with bfloat16 factors.
+PRECISIONS = ("fp32", "bf16")
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """A context in which a network's products have one of :data:`PRECISIONS`; sums are fp32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
 #: Held while numbers are drawn from a random stream, so that no thread draws those of another.
 RNG_LOCK = threading.RLock()
 

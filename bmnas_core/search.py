@@ -28,7 +28,15 @@ from .features import Batch, FeatureBank
 from .genotype import DEFAULT_OPERATIONS, OPERATIONS, Genotype, Pair
 from .metrics import metric_of, standard_error
 from .networks import FixedInputs, Hypernet
-from .runtime import RNG_LOCK, as_seed, epoch_batches, resolve_device, seeded
+from .runtime import (
+    PRECISIONS,
+    RNG_LOCK,
+    as_seed,
+    autocast,
+    epoch_batches,
+    resolve_device,
+    seeded,
+)
 from .search_files import (
     FORMAT,
     OPTIMIZERS,
@@ -68,6 +76,8 @@ class SearchConfig(SearchSettings):
     the second; ``gumbel`` adds noise to them. See :class:`~bmnas_core.cells.MixedCell` for
     ``partial``, and :mod:`~bmnas_core.selection` for ``selection``, ``tuning_epochs``, ``rungs``
     and ``tie_margin``.
+
+    ``precision="bf16"`` multiplies in bfloat16 while it trains; it evaluates in single precision.
     """
 
     operations: tuple[str, ...] = setting(DEFAULT_OPERATIONS, choices=OPERATIONS)
@@ -85,6 +95,7 @@ class SearchConfig(SearchSettings):
     arch_weight_decay: float = setting(1e-3, ge=0.0)
     selection: str | None = setting(choices=SELECTIONS)
     tie_margin: float = setting(3.0, ge=0.0)
+    precision: str = setting("fp32", choices=PRECISIONS)
 
     def __post_init__(self):
         super().__post_init__()
@@ -387,6 +398,7 @@ class Search(Iterator[SearchState]):
     def _learning_alone(self, learning: list[nn.Parameter]):
         """No gradients but of these parameters: none has to be prepared for the others."""
         others = self.weights if learning is self.architecture else self.architecture
+        others = [parameter for parameter in others if parameter.requires_grad]
         for parameter in others:
             parameter.requires_grad_(False)
         try:
@@ -408,7 +420,8 @@ class Search(Iterator[SearchState]):
     def _loss(self, batch: Batch, path: Genotype | None = None) -> Tensor:
         """Loss of the hypernet on a batch, or of one architecture in it."""
         inputs, labels = batch
-        with self.hypernet.single_path(path):
+        precision = autocast(self.config.precision, self.device)
+        with self.hypernet.single_path(path), precision:
             return self.metric.loss(self.hypernet(inputs), labels)
 
     def _loss_of_paths(self, batch: Batch) -> Tensor:
@@ -434,7 +447,8 @@ class Search(Iterator[SearchState]):
         pairs = zip(self.weights, gradients, strict=True)
         unrolled = {names[id(w)]: w - rate * g for w, g in pairs if g is not None}
         inputs, labels = batch
-        return self.metric.loss(functional_call(self.hypernet, unrolled, (inputs,)), labels)
+        with autocast(self.config.precision, self.device):
+            return self.metric.loss(functional_call(self.hypernet, unrolled, (inputs,)), labels)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write everything needed to go on, as safetensors with a JSON header.

@@ -285,7 +285,7 @@ class Perturbation(Selection):
         search = self.search
         if self.hypernet is search.hypernet:  # whose weights a resumed search needs as they are
             self.hypernet = copy.deepcopy(self.hypernet)
-        names = {f.name for f in fields(Settings)} - {"epochs"}
+        names = {f.name for f in fields(Settings)} - {"epochs"} | {"precision"}
         recipe = {name: getattr(search.config, name) for name in names}
         config = TrainConfig(**recipe, data="train", epochs=search.config.tuning_epochs)
         net, metric = FixedInputs(self.hypernet, [fixed]), metric_of(search.task)
@@ -412,7 +412,7 @@ class Candidate:
 
 def _trainings(search: SearchView, candidates: list[Candidate]) -> list[_Training]:
     """Candidates as ensembles of at most ``MAX_VALUES_TOGETHER`` values at each place."""
-    sizes = {name: getattr(search.config, name) for name in ("C", "L", "dropout")}
+    sizes = {name: getattr(search.config, name) for name in ("C", "L", "dropout", "precision")}
     config = TrainConfig(data="train", **sizes).with_defaults(search.task.config)
     together = max(1, MAX_VALUES_TOGETHER // (config.batch_size * config.L * config.C))
     if search.task.gaps:

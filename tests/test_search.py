@@ -1,5 +1,6 @@
 """Search: reproducible to the bit, resumable, blind to test data."""
 
+import sys
 from collections import Counter
 from dataclasses import fields, replace
 from itertools import permutations
@@ -639,6 +640,57 @@ def test_a_multi_label_task_is_searched_by_weighted_f1():
 def test_settings_that_are_none_are_the_tasks():
     search = Search(tiny_task(), SearchConfig(N=1), device="cpu")
     assert (search.config.N, search.config.C, search.config.epochs) == (1, SETTINGS.C, 2)
+
+
+# --- precision
+
+
+def seen_types(net, calls):
+    """The types of a network's outputs, pass by pass, appended to ``calls``."""
+    return net.register_forward_hook(lambda _, __, out: calls.append((net.training, out.dtype)))
+
+
+@pytest.mark.parametrize("order", ["first", "second"])
+def test_bf16_multiplies_in_bfloat16_while_it_trains_and_learns_the_same(order):
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        config = SearchConfig(precision=precision, selection="argmax", order=order)
+        search, calls = Search(tiny_task(), config, seed=1, device="cpu"), []
+        seen_types(search.hypernet, calls)
+        losses[precision] = [state.train_loss for state in search]
+        trained = {dtype for training, dtype in calls if training}
+        assert trained == {torch.bfloat16 if precision == "bf16" else torch.float32}
+        assert {dtype for training, dtype in calls if not training} == {torch.float32}
+        assert {p.dtype for p in search.hypernet.parameters()} == {torch.float32}
+    assert losses["bf16"] != losses["fp32"] == pytest.approx(losses["bf16"], rel=0.05)
+
+
+def test_a_search_in_bf16_selects_in_bf16_and_resumes_to_the_bit(tmp_path, monkeypatch):
+    monkeypatch.setattr(selection, "MAX_NOISE_RATIO", 1.0)
+    config, used = SearchConfig(**HALVING, precision="bf16", tuning_epochs=1), []
+    train_module = sys.modules["bmnas_core.train"]  # the package's attribute is a function
+    real = train_module.autocast
+
+    def recorded(precision, device):
+        used.append(precision)
+        return real(precision, device)
+
+    monkeypatch.setattr(train_module, "autocast", recorded)
+    search = Search(tiny_task(), config, device="cpu")
+    for _ in range(4):
+        next(search)
+    search.save(tmp_path / "s.safetensors")
+    expected = run(search)
+    assert used and set(used) == {"bf16"}
+    resumed = Search.resume(tmp_path / "s.safetensors", tiny_task(), device="cpu")
+    assert resumed.config.precision == "bf16"
+    assert all(same(a, b) for a, b in zip(run(resumed), expected, strict=True))
+
+
+def test_an_unknown_precision_is_refused():
+    for kind in (SearchConfig, TrainConfig):
+        with pytest.raises(ConfigError, match="precision: found 'fp64'.*; allowed: 'fp32', 'bf16'"):
+            kind(precision="fp64")
 
 
 # --- refusals

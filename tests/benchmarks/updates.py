@@ -1,11 +1,15 @@
 """How near a bilevel update is to its arithmetic, and how much faster than at another commit.
 
     python tests/benchmarks/updates.py --settings ntu digits --repeat 15 --against ../before
+    python tests/benchmarks/updates.py --growth
 
 Each row is a setting and a relaxation: the median time of one update of the weights and of α, β, γ,
 on one thread; the time of the matrix products of the published computation, one after the other;
 and what the first takes as a multiple of the second. ``--against`` is a checkout of another commit,
 whose updates are timed in turn with this one's. Features are random: only shapes matter here.
+
+``--growth`` multiplies one size of a setting at a time, and fits how the time of an update grows
+with it: the exponent of a power, by least squares of the logarithms.
 """
 
 import argparse
@@ -74,13 +78,13 @@ def floor(name: str):
     return run
 
 
-def search_of(name: str, relaxation: str):
+def search_of(name: str, relaxation: str, precision: str = "fp32", setting: tuple = ()):
     """A search on random features of a setting; a quarter of its updates end an epoch."""
     import numpy as np
 
     import bmnas_core as bm
 
-    channels, classes, batch, C, L, N, M, dropout = SETTINGS[name]
+    channels, classes, batch, C, L, N, M, dropout = setting or SETTINGS[name]
     random, n = np.random.default_rng(0), 9 * batch
     features = {
         modality: [random.normal(size=(n, c, L)).astype(np.float32) for c in own]
@@ -91,12 +95,14 @@ def search_of(name: str, relaxation: str):
     task = bm.Task.from_features("random", features, labels, splits)
     config = {"C": C, "L": L, "N": N, "M": M, "batch_size": batch, "dropout": dropout}
     config |= {"epochs": 1000, "relaxation": relaxation, "selection": "argmax"}
+    if precision != "fp32":  # commits before it have no such setting
+        config["precision"] = precision
     return bm.Search(task, bm.SearchConfig(**config), device="cpu")
 
 
-def serve(name: str, relaxation: str) -> None:
+def serve(name: str, relaxation: str, precision: str) -> None:
     """For each line of the standard input make an update, and print how many seconds it took."""
-    search = search_of(name, relaxation)
+    search = search_of(name, relaxation, precision)
     for _ in sys.stdin:
         start = time.perf_counter()
         next(search)
@@ -106,8 +112,8 @@ def serve(name: str, relaxation: str) -> None:
 class Updates:
     """A process that makes updates when it is told to, with the code of a checkout."""
 
-    def __init__(self, checkout: Path, name: str, relaxation: str):
-        words = [sys.executable, __file__, "--serve", name, relaxation]
+    def __init__(self, checkout: Path, *what: str):
+        words = [sys.executable, __file__, "--serve", *what]
         environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen(words, env=environment, **pipes)
@@ -122,14 +128,15 @@ class Updates:
         self.process.wait()
 
 
-def compare(name: str, relaxation: str, repeat: int, against: Path | None) -> dict:
+def compare(name: str, relaxation: str, repeat: int, against: Path | None, precision: str) -> dict:
     """Medians over ``repeat`` rounds, in each of which all are timed in turn."""
     import torch
 
     torch.set_num_threads(1)
     least = floor(name)
     sides = {"now": ROOT} | ({"before": against} if against else {})
-    updates = {side: Updates(checkout, name, relaxation) for side, checkout in sides.items()}
+    how = {"now": precision, "before": "fp32"}
+    updates = {side: Updates(sides[side], name, relaxation, how[side]) for side in sides}
     times: dict[str, list[float]] = {"floor": [], **{side: [] for side in sides}}
     try:
         for i in range(repeat + 3):
@@ -142,7 +149,12 @@ def compare(name: str, relaxation: str, repeat: int, against: Path | None) -> di
     finally:
         for update in updates.values():
             update.end()
-    row = {"setting": name, "relaxation": relaxation, "gflop": round(gigaflops(name), 2)}
+    row = {
+        "setting": name,
+        "relaxation": relaxation,
+        "precision": precision,
+        "gflop": round(gigaflops(name), 2),
+    }
     row |= {f"{what}_ms": round(1e3 * median(own), 1) for what, own in times.items()}
     ratios = [a / b for a, b in zip(times["now"], times["floor"], strict=True)]
     row["now_over_floor"] = round(median(ratios), 2)
@@ -152,20 +164,63 @@ def compare(name: str, relaxation: str, repeat: int, against: Path | None) -> di
     return row
 
 
+#: The setting that grows: channels of each feature, features, classes, batch, C, L, N, M; and by
+#: what each of these is multiplied.
+GROWING = {
+    "channels": 32,
+    "features": 8,
+    "classes": 19,
+    "batch": 64,
+    "C": 48,
+    "L": 4,
+    "N": 2,
+    "M": 2,
+}
+FACTORS = (1, 2, 4, 8)
+
+
+def growth(size: str, repeat: int) -> dict:
+    """The median time of an update for each factor of one size, and the exponent that fits them."""
+    import numpy as np
+    import torch
+
+    torch.set_num_threads(1)
+    row, seconds = {"size": size, "from": GROWING[size]}, []
+    for factor in FACTORS:
+        now = GROWING | {size: factor * GROWING[size]}
+        half = [now["channels"]] * (now["features"] // 2)
+        numbers = [now[name] for name in ("classes", "batch", "C", "L", "N", "M")]
+        search = search_of("", "pair", setting=({"A": half, "B": half}, *numbers, 0.1))
+        times = []
+        for _ in range(repeat + 3):
+            start = time.perf_counter()
+            next(search)
+            times.append(time.perf_counter() - start)
+        seconds.append(median(times[3:]))
+        row[f"ms_x{factor}"] = round(1e3 * seconds[-1], 1)
+    row["exponent"] = round(float(np.polyfit(np.log(FACTORS), np.log(seconds), 1)[0]), 2)
+    return row
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--relaxations", nargs="+", default=["paper", "pair"])
     parser.add_argument("--repeat", type=int, default=15)
     parser.add_argument("--against", type=Path, help="a checkout of another commit")
-    parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--growth", action="store_true", help="how time grows with each size")
+    parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
         serve(*args.serve)
         return
-    for name in args.settings:
+    for size in GROWING if args.growth else ():
+        print(json.dumps(growth(size, args.repeat)), flush=True)
+    for name in () if args.growth else args.settings:
         for relaxation in args.relaxations:
-            print(json.dumps(compare(name, relaxation, args.repeat, args.against)), flush=True)
+            how = args.repeat, args.against, args.precision
+            print(json.dumps(compare(name, relaxation, *how)), flush=True)
 
 
 if __name__ == "__main__":
