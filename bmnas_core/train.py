@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 from .backbones.backbone import TRAINED_HERE
 from .backbones.item_training import train_on_items
 from .config import Settings, setting
+from .data_parallel import Processes, processes
 from .errors import BmnasError, check_type
 from .features import FeatureBank, RawInputs, Source, extract
 from .genotype import Genotype
@@ -39,7 +40,8 @@ class TrainConfig(Settings):
     ``data`` is what it learns from: train and validation together as in the paper, or train
     alone. ``finetune`` trains the backbones too, at the rate ``backbone_lr``. If a batch is too
     large for memory, ``micro_batch`` samples at a time go through the network, and their gradients
-    are added up for one step; BatchNorm sees one micro-batch at a time.
+    are added up for one step; BatchNorm sees one micro-batch at a time. Processes that accelerate
+    starts share the micro-batches of backbones and of ``finetune``.
 
     ``modality_dropout`` is the probability with which a sample's modality is hidden in training, so
     that the network bears samples that lack it (Neverova et al. 2016); one always stays.
@@ -292,7 +294,10 @@ def fit_by_epoch(
     check_type(config, TrainConfig, "config", TrainError)
     n, loss = source.size(config.data), loss or metric_of(task).loss
     check_type(net, nn.Module, "net", TrainError, "a network").to(source.device)
+    team = processes(source.device) if isinstance(source, RawInputs) else Processes()
+    team.align(net)
     optimizer = optimizer or adam(net, config)
+    learning = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     scheduler = cosine_restarts(optimizer, config)
     records = kept.begin(optimizer) if kept else []
     yield from records
@@ -301,10 +306,12 @@ def fit_by_epoch(
         orders = [epoch_batches(n, config.batch_size, s, "training", epoch) for s in seeds]
         batches = orders[0] if alone else [torch.stack(rows) for rows in zip(*orders, strict=True)]
         net.train()
-        parts = [_micro_batches(rows, config.micro_batch) for rows in batches]
+        parts = [_micro_batches(rows, config.micro_batch, team.count) for rows in batches]
+        parts = [team.share(rows) for rows in parts]
         augmentation = (seeds[0], "augmentation", epoch)
         read = source.batches(config.data, [p for rows in parts for p in rows], augmentation)
-        with seeded(seeds[0], "training noise", epoch, device=source.device):
+        noise = "training noise", epoch, *([team.index] if team.index else [])
+        with seeded(seeds[0], *noise, device=source.device):
             for b, rows in enumerate(parts):
                 scheduler.step(epoch + b / len(batches))
                 optimizer.zero_grad(set_to_none=True)
@@ -322,12 +329,15 @@ def fit_by_epoch(
                     value = value * (part.shape[-1] / batches[b].shape[-1])
                     value.backward()
                     of_batch.append(value.detach())
+                team.sum_gradients(learning)
                 optimizer.step()
-                losses += [torch.stack(of_batch).sum()] if of_batch else []
+                if of_batch or team.count > 1:
+                    losses.append(torch.stack(of_batch).sum() if of_batch else torch.zeros(()))
         next(read, None)  # lets it warn of what it left out
+        team.align(net)
         if not losses:
             raise TrainError(f"training in epoch {epoch + 1}: none of {n:,} samples can be read")
-        mean = float(torch.stack(losses).mean())
+        mean = float(team.total(torch.stack(losses).mean()))
         if not math.isfinite(mean):
             raise TrainError(f"training loss in epoch {epoch + 1}", mean, "finite")
         unseen = validate and config.data == "train"
@@ -465,8 +475,12 @@ def cosine_ends(config: Settings) -> tuple[int, ...]:
     return (*takewhile(lambda end: end < config.epochs, ends), config.epochs)
 
 
-def _micro_batches(rows: Tensor, size: int | None) -> tuple[Tensor, ...]:
-    """A batch in parts of nearly equal size, at most ``size``, but never a part of one sample."""
+def _micro_batches(rows: Tensor, size: int | None, processes: int = 1) -> tuple[Tensor, ...]:
+    """A batch in parts of nearly equal size, at most ``size``, but never a part of one sample.
+
+    If there are enough samples, every process gets as many parts as the others.
+    """
     n = rows.shape[-1]
-    parts = 1 if size is None else max(1, min(-(-n // size), n // 2))
+    parts = 1 if size is None else -(-n // size)
+    parts = max(1, min(-(-parts // processes) * processes, n // 2))
     return rows.tensor_split(parts, dim=-1)

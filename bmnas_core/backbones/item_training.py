@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Settings
+from ..data_parallel import processes
 from ..errors import BmnasError
 from ..kept_training import KeptTraining
 from ..progress import progress_bar
@@ -70,22 +71,27 @@ def train_on_items(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # it misses the optimiser's earlier steps
                 schedule.step()
+        team = processes(torch.device(device))
+        team.align(classifier)
         epochs = range(len(history), config.epochs)
         for epoch in progress_bar(epochs, f"{modality.name} alone", show=progress):
             start, losses = time.perf_counter(), []
             classifier.train()
             for rows in epoch_batches(len(train), config.batch_size, seed, *stream, epoch):
-                batch = train[rows]
+                (batch,) = team.share(train[rows].tensor_split(team.count))
                 shown = inputs[batch]
                 shown = random_shift(shown, SHIFT) if shown.dim() == 4 else shown
                 logits = classifier(shown.to(device))
                 loss = nn.functional.cross_entropy(logits, classes[batch].to(device))
+                loss = loss * (len(batch) / len(rows))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
+                team.sum_gradients(classifier.parameters())
                 optimizer.step()
                 schedule.step()
                 losses.append(loss.detach())
-            mean = float(torch.stack(losses).mean())
+            team.align(classifier)
+            mean = float(team.total(torch.stack(losses).mean()))
             if not math.isfinite(mean):
                 raise BmnasError(f"training loss in epoch {epoch + 1}", mean, "finite")
             classifier.eval()
