@@ -35,7 +35,7 @@ def test_the_page_of_a_notebook_needs_no_network_and_shows_equations_and_picture
     name = "02_primitive_operations"
     out = run(root / "notebooks" / f"{name}.ipynb", {}, notebook_runs / "page", progress=False)
     page.goto((out / f"{name}.html").as_uri())
-    equation = page.locator("math").nth(1).bounding_box()
+    equation = page.locator('math[display="block"]').first.bounding_box()
     assert equation["height"] > 10 and equation["width"] > 100
     widths = page.eval_on_selector_all("img", "images => images.map(i => i.naturalWidth)")
     assert len(widths) == 8 and min(widths) > 100
