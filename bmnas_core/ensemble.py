@@ -77,16 +77,27 @@ class _Layers(nn.Module):
             optimizer.state[getattr(self, name)] = state | moments
 
 
-class _Convolutions(_Layers):
-    """1×1 convolutions: rows ``(K, R, C_in)`` → ``(K, R, C)``."""
+class _InputConvolutions(_Layers):
+    """1×1 convolutions of the same rows: ``(R, C_in)`` → ``(R, K·C)``."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.baddbmm(self.bias[:, None], x, self.weight.squeeze(3).mT)
-
-    def of_one(self, x: Tensor) -> Tensor:
-        """All of them on the same rows: ``(R, C_in)`` → ``(R, K·C)``."""
         weight = self.weight.flatten(0, 1).squeeze(2)
         return nn.functional.linear(x, weight, self.bias.flatten())
+
+
+class _Turned(_Layers):
+    """Layers whose weights are kept as factors on the right, so that gradients come as they lie."""
+
+    @staticmethod
+    def turned(tensor: Tensor) -> Tensor:
+        return tensor.transpose(0, 1).contiguous() if tensor.dim() > 1 else tensor
+
+
+class _Convolutions(_Turned):
+    """1×1 convolutions: rows ``(K, R, C_in)`` → ``(K, R, C)``. Weights are (K, C_in, C, 1)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias[:, None], x, self.weight.squeeze(3))
 
 
 class _BatchNorms(_Layers):
@@ -116,11 +127,11 @@ class _LayerNorms(_Layers):
         return torch.addcmul(self.bias[:, None], normed, self.weight[:, None]).flatten(1, 2)
 
 
-class _Linears(_Layers):
+class _Linears(_Turned):
     """Linear layers: ``(K, N, values)`` → ``(K, N, classes)``."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.baddbmm(self.bias[:, None], x, self.weight.mT)
+        return torch.baddbmm(self.bias[:, None], x, self.weight)
 
 
 class _Operation(nn.Module):
@@ -253,7 +264,7 @@ class FusionEnsemble(nn.Module):
                 inputs[self._group(k), name].append((k, layer))
         self.reads = list(inputs)
         self.convs = nn.ModuleList(
-            _Convolutions([layer.conv for _, layer in own], [k for k, _ in own])
+            _InputConvolutions([layer.conv for _, layer in own], [k for k, _ in own])
             for own in inputs.values()
         )
         every = [pair for own in inputs.values() for pair in own]
@@ -296,7 +307,7 @@ class FusionEnsemble(nn.Module):
         convolved = []
         for (group, name), layers in zip(self.reads, self.convs, strict=True):
             x = features[name] if features[name].dim() == 3 else features[name][group]
-            convolved.append(layers.of_one(x.mT.expand(-1, self.L, -1).flatten(0, 1)))
+            convolved.append(layers(x.mT.expand(-1, self.L, -1).flatten(0, 1)))
         normed = self.bn.of_rows(torch.cat(convolved, dim=1)).relu_()
         nodes = normed.view(len(normed), len(self.bn.members), -1).transpose(0, 1)
         drop = self._dropout(nodes)
