@@ -1,5 +1,6 @@
 """Primitive operations and their registry."""
 
+import copy
 import math
 
 import pytest
@@ -9,7 +10,18 @@ from hypothesis import strategies as st
 
 from bmnas_core import OperationError, register_operation
 from bmnas_core.genotype import OPERATIONS
-from bmnas_core.ops import Attention, ConcatFC, LinearGLU, Sum, Zero
+from bmnas_core.ops import (
+    Attention,
+    BatchNorm,
+    ConcatFC,
+    Conv1x1,
+    Dropout,
+    LayerNorm,
+    LinearGLU,
+    Sum,
+    Zero,
+    draw_masks,
+)
 
 BUILT_IN = ("zero", "sum", "attention", "linear_glu", "concat_fc")
 
@@ -140,3 +152,77 @@ def test_a_class_that_does_not_do_its_part_is_refused(registry, name, cls, messa
 def test_an_unknown_operation_is_refused_with_the_known_ones():
     with pytest.raises(OperationError, match="found 'product'; allowed: zero, sum, attention"):
         OPERATIONS["product"]
+
+
+# --- dropout and norms of rows
+
+
+@pytest.mark.parametrize("p", [0.001, 0.1, 0.2, 0.5, 0.95])
+def test_dropout_drops_with_its_rate_and_keeps_the_mean(p):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        out = Dropout(p, 8)(torch.ones(400, 100, 8))
+    rate, n = max(round(256 * p), 1) / 256, out.numel()
+    assert abs(rate - p) <= 1 / 256
+    assert out.unique().tolist() == pytest.approx([0, 1 / (1 - rate)])
+    assert float((out == 0).double().mean()) == pytest.approx(rate, abs=5 * (rate / n) ** 0.5)
+    assert float(out.double().mean()) == pytest.approx(1, abs=5 * (rate / (1 - rate) / n) ** 0.5)
+    # Neighbours along each axis drop independently.
+    dropped = (out == 0).double() - rate
+    for axis in range(3):
+        ahead = dropped.roll(1, axis)
+        assert abs(float((dropped * ahead).mean())) < 5 * rate * (1 - rate) / n**0.5
+
+
+def test_dropout_is_nothing_in_evaluation_or_at_rate_0_and_its_gradient_is_its_mask():
+    x = torch.rand(5, 4, 8, requires_grad=True)
+    assert Dropout(0.5, 8).eval()(x) is x and Dropout(0.0, 8)(x) is x
+    out = Dropout(0.5, 8)(x)
+    (gradient,) = torch.autograd.grad(out.sum(), x)
+    torch.testing.assert_close(gradient, out / x)
+
+
+def test_masks_that_are_drawn_at_once_are_used_once_and_are_different():
+    layers = [Dropout(0.5, 8), Dropout(0.5, 8), Dropout(0.1, 4), Dropout(0.0, 8)]
+    draw_masks(layers, 20)
+    assert [layer.kept is None for layer in layers] == [False, False, False, True]
+    first, second, third = (layer(torch.ones(5, 4, layer.C)) for layer in layers[:3])
+    assert not torch.equal(first, second) and third.shape == (5, 4, 4)
+    assert all(layer.kept is None for layer in layers)
+    draw_masks(layers, 20)
+    assert layers[0](torch.ones(3, 4, 8)).shape == (3, 4, 8)  # of fewer rows: drawn anew
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_batchnorms_that_are_joined_are_each_alone(training):
+    joined = [BatchNorm(C).train(training) for C in (3, 5, 2)]
+    for layer in joined:
+        for value in (layer.weight, layer.bias, layer.running_mean):
+            torch.nn.init.normal_(value)
+    alone = copy.deepcopy(joined)
+    x = torch.randn(6, 4, 10)
+    expected = [one(part) for one, part in zip(alone, x.split((3, 5, 2), dim=2), strict=True)]
+    torch.testing.assert_close(BatchNorm.joined(joined, x), torch.cat(expected, dim=2))
+    for one, other in zip(joined, alone, strict=True):
+        torch.testing.assert_close(one.running_mean, other.running_mean)
+        torch.testing.assert_close(one.running_var, other.running_var)
+
+
+def test_norms_of_rows_are_those_of_torch_transposed():
+    x = torch.randn(6, 5, 4)  # (N, C, L)
+    for own, theirs in (
+        (BatchNorm(5), torch.nn.BatchNorm1d(5)),
+        (LayerNorm(5, 4), torch.nn.LayerNorm([5, 4])),
+    ):
+        torch.nn.init.normal_(own.weight)
+        theirs.load_state_dict(own.state_dict())
+        torch.testing.assert_close(own(x.mT).mT, theirs(x))
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_a_convolution_of_rows_is_that_of_torch(same):
+    conv = Conv1x1(10, 7)
+    x, y = torch.randn(6, 4, 5), torch.randn(6, 4, 5)
+    y = x if same else y
+    expected = torch.nn.functional.conv1d(torch.cat([x, y], 2).mT, conv.weight, conv.bias).mT
+    torch.testing.assert_close(conv(x, y), expected)
