@@ -16,14 +16,20 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from . import genotype as grammar
+from .config import Settings
 from .features import FeatureBank
 from .genotype import OPERATIONS, Genotype, Pair
 from .metrics import metric_of
 from .networks import FusionNetwork, mask_places
 from .ops import Attention, BatchNorm, Projection, as_mask, on_rows, random_bytes
 from .runtime import resolve_device, seeded
+from .signature import Signature
 from .tasks.task import Task, as_task
 from .train import TrainConfig, TrainError, fit_by_epoch, fusion_network
+
+#: Networks are trained together if what passes between two of their layers for a batch has at most
+#: so many values. More would not stay in a processor's cache, and would take memory.
+MAX_VALUES_TOGETHER = 1 << 19
 
 #: Called with values (K, R, C), a rate, a place and the K networks: the values after dropout.
 Drop = Callable[[Tensor, float, int, list[int]], Tensor]
@@ -400,6 +406,11 @@ def build_ensemble(
     return FusionEnsemble(nets, len(seeds))
 
 
+def networks_together(config: Settings) -> int:
+    """How many networks of these sizes are trained together."""
+    return max(1, MAX_VALUES_TOGETHER // (config.batch_size * config.L * config.C))
+
+
 def ensemble_loss(task: Task, groups: int = 1) -> Callable[[Tensor, Tensor], Tensor]:
     """The sum of the networks' own losses, of logits (K, N, classes) and labels of each group."""
     loss = metric_of(task).loss
@@ -446,4 +457,6 @@ def train_together(
     ensemble = build_ensemble(genotypes, task, config, seeds)
     for _ in fit_ensemble(ensemble, task, bank, config, seeds):
         pass
-    return tuple(net.eval() for net in ensemble.networks())
+    for net in ensemble.networks():
+        net.signature = Signature.from_task(task)
+    return tuple(net.eval() for net in ensemble.nets)

@@ -27,7 +27,7 @@ from .architecture import (
     sample_candidates,
 )
 from .config import Config, Settings
-from .ensemble import build_ensemble, ensemble_loss
+from .ensemble import build_ensemble, ensemble_loss, networks_together
 from .errors import check_type, quoted
 from .features import FeatureBank
 from .genotype import CellGenotype, Genotype, Pair, StepGenotype, cell_predecessors, free_pairs
@@ -48,10 +48,6 @@ MAX_PAIRS = 256
 
 #: Rungs of successive halving by default: four candidates for three epochs, two of them for seven.
 RUNGS = ((4, 3), (2, 7))
-
-#: Candidates are trained together if what passes between two of their layers, for a batch, has at
-#: most so many values. More would not stay in a processor's cache, and would take memory.
-MAX_VALUES_TOGETHER = 1 << 19
 
 #: Standard deviations between the quartiles of a normal distribution.
 QUARTILES = 1.349
@@ -411,12 +407,10 @@ class Candidate:
 
 
 def _trainings(search: SearchView, candidates: list[Candidate]) -> list[_Training]:
-    """Candidates as ensembles of at most ``MAX_VALUES_TOGETHER`` values at each place."""
+    """Candidates in ensembles, or each alone if samples lack modalities."""
     sizes = {name: getattr(search.config, name) for name in ("C", "L", "dropout", "precision")}
     config = TrainConfig(data="train", **sizes).with_defaults(search.task.config)
-    together = max(1, MAX_VALUES_TOGETHER // (config.batch_size * config.L * config.C))
-    if search.task.gaps:
-        together = 1
+    together = 1 if search.task.gaps else networks_together(config)
     starts = range(0, len(candidates), together)
     return [_Training(search, candidates[k : k + together], config) for k in starts]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import tiny_task
+from tiny import SETTINGS, tiny_task
 
 from bmnas_core import (
     DEFAULT_OPERATIONS,
@@ -20,6 +20,7 @@ from bmnas_core import (
     TrainConfig,
     TrainError,
     count_parameters,
+    ensemble,
 )
 from bmnas_core.baselines import (
     BASELINES,
@@ -306,9 +307,9 @@ def test_a_second_look_trains_the_best_for_longer_and_may_change_the_order():
     ]
     scores, looked = dict(zip(genotypes, (0.1, 0.5, 0.9, 0.8, 0.7, 0.2), strict=True)), []
 
-    def score(genotype, epochs):
-        looked.append((genotypes.index(genotype), epochs))
-        return 1 - scores[genotype]
+    def score(some, epochs):
+        looked.extend((genotypes.index(genotype), epochs) for genotype in some)
+        return [1 - scores[genotype] for genotype in some]
 
     assert second_look(scores, score, ((6, 3), (3, 7), (1, 15))) == genotypes[4]
     assert looked == [(2, 7), (3, 7), (4, 7), (4, 15)]
@@ -317,16 +318,34 @@ def test_a_second_look_trains_the_best_for_longer_and_may_change_the_order():
 
 @pytest.mark.parametrize("name", ["random search", "evolution"])
 def test_searches_by_training_take_a_second_look_as_bm_nas_does(name, monkeypatch):
-    trained, train = [], BaselineContext.train
+    trained, train, train_all = [], BaselineContext.train, BaselineContext.train_all
+    quick = TrainConfig(epochs=1)
 
     def recorded(self, genotype, config=None):
         trained.append((config or self.config).epochs)
-        return train(self, genotype, TrainConfig(epochs=1).with_defaults(self.config))
+        return train(self, genotype, quick.with_defaults(self.config))
+
+    def recorded_all(self, genotypes, config=None):
+        trained.extend([(config or self.config).epochs] * len(genotypes))
+        return train_all(self, genotypes, quick.with_defaults(self.config))
 
     monkeypatch.setattr(BaselineContext, "train", recorded)
+    monkeypatch.setattr(BaselineContext, "train_all", recorded_all)
     own = context(epochs=15, search=SearchConfig(rungs=((4, 3), (3, 7), (2, 20))))
     list(BASELINES[name](own))
     assert trained == [3] * 50 + [7] * 3 + [15] * 2 + [15]
+
+
+def test_networks_that_a_baseline_trains_together_are_those_that_it_trains_alone(monkeypatch):
+    each = SETTINGS.batch_size * SETTINGS.L * SETTINGS.C
+    monkeypatch.setattr(ensemble, "MAX_VALUES_TOGETHER", 3 * each)
+    own, random = context(), torch.Generator().manual_seed(0)
+    genotypes = [random_genotype(own.task.features, 2, 2, random) for _ in range(7)]  # 3, 3 and 1
+    features, _ = FeatureBank(own.task).batch("test", torch.arange(24))
+    nets = own.train_all(iter(genotypes), own.recipe_on_train(2))
+    for net, genotype in zip(nets, genotypes, strict=True):
+        alone = own.train(genotype, own.recipe_on_train(2))
+        torch.testing.assert_close(net(features), alone(features), rtol=0, atol=1e-2)
 
 
 SEARCHES = ("random genotypes", "random search", "evolution", "random features", "BM-NAS")
@@ -341,7 +360,11 @@ def genotypes_trained(monkeypatch) -> list[Genotype]:
         genotypes.append(genotype)
         return fusion_network(genotype, task, config), []
 
+    def recorded_all(some, task, config, **how):
+        return [recorded(genotype, task, config)[0] for genotype in some]
+
     monkeypatch.setattr("bmnas_core.baselines.context.train", recorded)
+    monkeypatch.setattr("bmnas_core.baselines.context.train_together", recorded_all)
     return genotypes
 
 

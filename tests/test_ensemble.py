@@ -43,6 +43,7 @@ def test_each_network_of_an_ensemble_is_as_trained_alone(metric):
     for genotype, net in zip(genotypes, nets, strict=True):
         alone, _ = train(genotype, task, config, **ALONE)
         assert net.genotype == genotype and not net.training
+        assert net.signature == alone.signature is not None
         torch.testing.assert_close(net(features), alone(features), rtol=0, atol=0.02)
         scores = evaluate(net, task, "test"), evaluate(alone, task, "test")
         assert scores[0] == pytest.approx(scores[1], abs=0.02)  # one answer may be a close call

@@ -170,8 +170,8 @@ def test_dropout_drops_with_its_rate_and_keeps_the_mean(p):
     # Neighbours along each axis drop independently.
     dropped = (out == 0).double() - rate
     for axis in range(3):
-        ahead = dropped.roll(1, axis)
-        assert abs(float((dropped * ahead).mean())) < 5 * rate * (1 - rate) / n**0.5
+        neighbours = dropped.roll(1, axis)
+        assert abs(float((dropped * neighbours).mean())) < 5 * rate * (1 - rate) / n**0.5
 
 
 def test_dropout_is_nothing_in_evaluation_or_at_rate_0_and_its_gradient_is_its_mask():

@@ -83,5 +83,5 @@ def fixed_attention(context: BaselineContext) -> Entries:
 def random_genotypes(context: BaselineContext) -> Entries:
     """Genotypes from the space of the search, sampled with the seed."""
     random = generator(context.seed, "random genotypes")
-    nets = [context.train(sample_genotype(context, random)) for _ in range(5)]
+    nets = context.train_all(sample_genotype(context, random) for _ in range(5))
     yield f"random genotypes, mean of {len(nets)}", nets

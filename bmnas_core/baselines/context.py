@@ -10,6 +10,7 @@ from statistics import fmean
 import torch
 from torch import Tensor, nn
 
+from ..ensemble import networks_together, train_together
 from ..errors import BmnasError, quoted
 from ..features import FeatureBank
 from ..genotype import Genotype
@@ -118,6 +119,19 @@ class BaselineContext:
         how = {"seed": self.seed, "device": self.device, "bank": self.bank}
         config = config or self.config
         return train(genotype, self.task, config, **how, progress=False, validate=False)[0]
+
+    def train_all(
+        self, genotypes: Iterable[Genotype], config: TrainConfig | None = None
+    ) -> list[nn.Module]:
+        """The networks of genotypes as of :meth:`train`, trained together where they can be."""
+        genotypes, config = list(genotypes), config or self.config
+        if self.task.gaps or config.finetune or config.modality_dropout:
+            return [self.train(genotype, config) for genotype in genotypes]
+        how = {"seeds": (self.seed,), "device": self.device, "bank": self.bank}
+        nets, together = [], networks_together(config.with_defaults(self.task.config))
+        for k in range(0, len(genotypes), together):
+            nets += train_together(genotypes[k : k + together], self.task, config, **how)
+        return nets
 
     def validate(self, net: nn.Module) -> float:
         """Validation score of a network, by which a baseline may select."""

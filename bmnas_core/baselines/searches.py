@@ -106,11 +106,12 @@ def best_pair(context: BaselineContext) -> Entries:
     fixed = fixed_genotype(context.task, "ConcatFC")
     fixed = replace(fixed, cells=fixed.cells[:1])
 
-    def score(pair: tuple[str, str]) -> float:
-        return context.validate(context.train(fixed.with_inputs([pair]), context.recipe_on_train()))
-
     def find() -> tuple[str, str]:
-        return context.metric.best(combinations(context.task.features, 2), key=score)
+        pairs = list(combinations(context.task.features, 2))
+        genotypes = (fixed.with_inputs([pair]) for pair in pairs)
+        nets = context.train_all(genotypes, context.recipe_on_train())
+        scores = dict(zip(pairs, map(context.validate, nets), strict=True))
+        return context.metric.best(pairs, key=scores.__getitem__)
 
     pair = context.search_once("best pair", find)
     yield "best pair, ConcatFC", [context.train(fixed.with_inputs([pair]))]
@@ -128,25 +129,28 @@ def searched_features(context: BaselineContext) -> Entries:
 def random_features(context: BaselineContext) -> Entries:
     """The steps that BM-NAS finds, on pairs sampled with the seed (Yin et al. 2022, table 6)."""
     found, random = context.searched(), generator(context.seed, "random features")
-    nets = [context.train(with_random_pairs(found, random)) for _ in range(3)]
+    nets = context.train_all(with_random_pairs(found, random) for _ in range(3))
     yield f"random features, searched Cells, mean of {len(nets)}", nets
 
 
 #: What was scored on the way, as canonical genotypes.
 Scores = dict[Genotype, float]
 
+#: Rates genotypes, higher being better.
+Score = Callable[[list[Genotype]], list[float]]
+
 
 def sample_best(
-    sample: Callable[[], Genotype], score: Callable[[Genotype], float], evaluations: int, *_: object
+    sample: Callable[[], Genotype], score: Score, evaluations: int, *_: object
 ) -> Scores:
     """Random search: so many sampled genotypes, scored. Called like :func:`evolve`."""
-    genotypes = (sample().canonical() for _ in range(evaluations))
-    return {genotype: score(genotype) for genotype in genotypes}
+    genotypes = [sample().canonical() for _ in range(evaluations)]
+    return dict(zip(genotypes, score(genotypes), strict=True))
 
 
 def evolve(
     sample: Callable[[], Genotype],
-    score: Callable[[Genotype], float],
+    score: Score,
     evaluations: int,
     random: torch.Generator,
     operations: tuple[str, ...],
@@ -155,34 +159,35 @@ def evolve(
 
     Args:
         sample: a random genotype; the first population consists of these.
-        score: rates a genotype, higher being better.
+        score: rates genotypes, higher being better: the first population together, then one by
+            one.
         evaluations: how many genotypes are scored.
         random: chooses tournaments and mutations.
         operations: those that a mutation may choose.
     """
-    scored: list[tuple[float, Genotype]] = []  # the last POPULATION are alive
-    for _ in range(evaluations):
-        if len(scored) < POPULATION:
-            genotype = sample()
-        else:
-            rows = torch.randperm(POPULATION, generator=random)[:TOURNAMENT].tolist()
-            _, parent = max((scored[row - POPULATION] for row in rows), key=itemgetter(0))
-            genotype = mutated(parent, random, operations)
-        scored.append((score(genotype), genotype))
+    first = [sample() for _ in range(min(POPULATION, evaluations))]
+    scored = list(zip(score(first), first, strict=True))  # the last POPULATION are alive
+    while len(scored) < evaluations:
+        rows = torch.randperm(POPULATION, generator=random)[:TOURNAMENT].tolist()
+        _, parent = max((scored[row - POPULATION] for row in rows), key=itemgetter(0))
+        genotype = mutated(parent, random, operations)
+        scored.append((*score([genotype]), genotype))
     return {genotype.canonical(): found for found, genotype in scored}
 
 
 def second_look(
-    scores: Scores, score: Callable[[Genotype, int], float], rungs: Sequence[tuple[int, int]]
+    scores: Scores,
+    score: Callable[[list[Genotype], int], list[float]],
+    rungs: Sequence[tuple[int, int]],
 ) -> Genotype:
     """The best genotype after what successive halving does with its best, trained for longer.
 
-    ``rungs`` are those of a search, of which the first is over; ``score`` takes a genotype and the
-    epochs that it is trained for.
+    ``rungs`` are those of a search, of which the first is over; ``score`` takes genotypes and the
+    epochs that they are trained for.
     """
     for count, epochs in rungs[1:]:
         best = sorted(scores, key=scores.__getitem__, reverse=True)[:count]
-        scores = {genotype: score(genotype, epochs) for genotype in best}
+        scores = dict(zip(best, score(best, epochs), strict=True))
     return max(scores, key=scores.__getitem__)
 
 
@@ -193,9 +198,10 @@ def _register_short_trainings(name: str, label: str, find: Callable) -> None:
         sample, short = partial(sample_genotype, context, random), min(SHORT_EPOCHS, epochs)
         settings = context.search.with_defaults(context.task.search_config)
 
-        def score(genotype: Genotype, so_many: int = short) -> float:
+        def score(genotypes: list[Genotype], so_many: int = short) -> list[float]:
             recipe = context.recipe_on_train(min(so_many, epochs))
-            return context.metric.sign * context.validate(context.train(genotype, recipe))
+            nets = context.train_all(genotypes, recipe)
+            return [context.metric.sign * context.validate(net) for net in nets]
 
         def best() -> Genotype:
             evaluations = BUDGET * epochs // short

@@ -185,8 +185,9 @@ def _simulate(
         order = torch.randperm(len(benchmark), generator=random).tolist()
         sample = map(benchmark.table["genotype"].__getitem__, order).__next__
 
-    def score(genotype: Genotype, epochs: int) -> float:
-        return benchmark.metric.sign * benchmark.simulated_score(genotype, epochs, run)
+    def score(genotypes: list[Genotype], epochs: int) -> list[float]:
+        found = (benchmark.simulated_score(genotype, epochs, run) for genotype in genotypes)
+        return [benchmark.metric.sign * one for one in found]
 
     scores = find(
         sample, partial(score, epochs=epochs), BUDGET * full // epochs, random, operations
