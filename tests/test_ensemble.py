@@ -72,23 +72,36 @@ def test_networks_of_a_seed_share_dropout_masks(groups, distinct):
     assert len(ensemble(features).detach().unique(dim=0)) == distinct
 
 
-def random_nets(count, N=2, M=2, seed=0, dropout=0.3):
+def random_nets(count, N=2, M=2, seed=0, dropout=0.3, operations=DEFAULT_OPERATIONS):
     """Networks of any genotypes, in double precision: apart from rounding, chaos is not in play."""
     task, random = tiny_task(), torch.Generator().manual_seed(seed)
-    every = (*DEFAULT_OPERATIONS, "zero")
-    genotypes = [random_genotype(FEATURES, N, M, random, every) for _ in range(count)]
+    genotypes = [random_genotype(FEATURES, N, M, random, operations) for _ in range(count)]
     sizes = {"C": 6, "L": 4, "dropout": dropout}
     return [FusionNetwork(g, task.channels, 3, **sizes).double() for g in genotypes]
+
+
+def some_features(seed):
+    random = torch.Generator().manual_seed(seed)
+    channels = tiny_task().channels.items()
+    features = {k: torch.randn(5, c, 4, generator=random).double() for k, c in channels}
+    return features | {"Audio_2": features["Audio_2"][:, :, :1]}  # one without positions
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6))
+def test_steps_may_be_zero(seed):
+    """Outputs alone: where BatchNorm sees a constant, rounding decides which way ReLU's goes."""
+    nets = random_nets(4, seed=seed, operations=(*DEFAULT_OPERATIONS, "zero"))
+    ensemble, features = FusionEnsemble(nets).double().eval(), some_features(seed)
+    expected = torch.stack([net.eval()(features) for net in nets])
+    torch.testing.assert_close(ensemble(features), expected)
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 3), st.integers(1, 3), st.integers(1, 6))
 def test_outputs_gradients_and_statistics_are_those_of_each_network(seed, N, M, count):
     nets = random_nets(count, N, M, seed)
-    ensemble = FusionEnsemble(nets).double()
-    task = tiny_task()
-    features = {name: torch.randn(5, c, 4).double() for name, c in task.channels.items()}
-    features["Audio_2"] = features["Audio_2"][:, :, :1]  # one without positions
+    ensemble, features = FusionEnsemble(nets).double(), some_features(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         together = ensemble.train()(features)
