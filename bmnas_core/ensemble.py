@@ -20,16 +20,12 @@ from .config import Settings
 from .features import FeatureBank
 from .genotype import OPERATIONS, Genotype, Pair
 from .metrics import metric_of
-from .networks import FusionNetwork, mask_places
+from .networks import MAX_VALUES_TOGETHER, FusionNetwork, mask_places
 from .ops import Attention, BatchNorm, Projection, as_mask, on_rows, random_bytes
 from .runtime import resolve_device, seeded
 from .signature import Signature
 from .tasks.task import Task, as_task
 from .train import TrainConfig, TrainError, fit_by_epoch, fusion_network
-
-#: Networks are trained together if what passes between two of their layers for a batch has at most
-#: so many values. More would not stay in a processor's cache, and would take memory.
-MAX_VALUES_TOGETHER = 1 << 19
 
 #: Called with values (K, R, C), a rate, a place and the K networks: the values after dropout.
 Drop = Callable[[Tensor, float, int, list[int]], Tensor]

@@ -72,9 +72,9 @@ def pool(feature: Tensor, L: int, pooling: str = "grid") -> Tensor:
     return nn.functional.adaptive_max_pool1d(moments, L)
 
 
-#: Variants of a hypernet are evaluated together if one of their Cells' outputs has at most so many
-#: values. More would not stay in a processor's cache.
-MAX_VALUES = 1 << 19
+#: Networks are computed together if what passes between two of their layers for a batch has at most
+#: so many values. More would not stay in a processor's cache, and would take memory.
+MAX_VALUES_TOGETHER = 1 << 19
 
 
 class _Classifier(nn.Module):
@@ -138,7 +138,7 @@ class _Reshapes(nn.Module):
             return torch.where(there[:, None, None], layer(x.nan_to_num()), 0.0)
         out = x.new_zeros(len(x), self.L, self.C)
         if int(there.sum()) * self.L > 1:  # BatchNorm needs two values
-            out[there] = layer(x[there])
+            out[there] = layer(x[there]).to(out.dtype)
         return out
 
 
@@ -291,9 +291,10 @@ class Hypernet(nn.Module):
         return self.classifier(run_nodes(states, path.cells, cells, grammar.cell_name))
 
     def draw_masks(self, features: dict[str, Tensor]) -> None:
-        """In training, draw the masks of all dropouts for a pass of these samples."""
-        if self.training:
-            draw_masks(self.dropouts, self.L * len(next(iter(features.values()))))
+        """In training on a CPU, draw the masks of all dropouts for a pass of these samples."""
+        first = next(iter(features.values()))
+        if self.training and first.device.type == "cpu":
+            draw_masks(self.dropouts, self.L * len(first))
 
     def architecture_parameters(self) -> list[nn.Parameter]:
         """α, then each Cell's β, then each Cell's γ."""
@@ -326,7 +327,7 @@ class FixedInputs(nn.Module):
         """
         self.hypernet.draw_masks(features)
         net, states, outputs = self.hypernet, self.hypernet.reshape(features), []
-        together = 1 if self.training else max(1, MAX_VALUES // states[:, :, 0].numel())
+        together = 1 if self.training else max(1, MAX_VALUES_TOGETHER // states[:, :, 0].numel())
         for (_, fixed), group in groupby(self.inputs, lambda own: (len(own), own[:-1])):
             pairs, known = [own[-1:] for own in group], []
             if together > 1:
@@ -405,8 +406,9 @@ class FusionNetwork(nn.Module):
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Pooled features, each (N, C_i, L) → logits (N, classes)."""
-        if self.training:
-            self._draw_masks(len(next(iter(features.values()))))
+        first = next(iter(features.values()))
+        if self.training and first.device.type == "cpu":
+            self._draw_masks(len(first))
         names, states = self.reshape.channels, self.reshape(features).unbind(2)
         return self.classifier(self.mix(dict(zip(names, states, strict=True))))
 

@@ -79,6 +79,11 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
+def at_least_single(outputs: torch.Tensor) -> torch.Tensor:
+    """A network's outputs for a loss, which is not computed in bfloat16."""
+    return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+
+
 #: Held while numbers are drawn from a random stream, so that no thread draws those of another.
 RNG_LOCK = threading.RLock()
 

@@ -32,6 +32,7 @@ from .runtime import (
     PRECISIONS,
     RNG_LOCK,
     as_seed,
+    at_least_single,
     autocast,
     epoch_batches,
     resolve_device,
@@ -422,7 +423,8 @@ class Search(Iterator[SearchState]):
         inputs, labels = batch
         precision = autocast(self.config.precision, self.device)
         with self.hypernet.single_path(path), precision:
-            return self.metric.loss(self.hypernet(inputs), labels)
+            outputs = self.hypernet(inputs)
+        return self.metric.loss(at_least_single(outputs), labels)
 
     def _loss_of_paths(self, batch: Batch) -> Tensor:
         """Mean loss of sampled architectures, with the gradient of REINFORCE."""
@@ -448,7 +450,8 @@ class Search(Iterator[SearchState]):
         unrolled = {names[id(w)]: w - rate * g for w, g in pairs if g is not None}
         inputs, labels = batch
         with autocast(self.config.precision, self.device):
-            return self.metric.loss(functional_call(self.hypernet, unrolled, (inputs,)), labels)
+            outputs = functional_call(self.hypernet, unrolled, (inputs,))
+        return self.metric.loss(at_least_single(outputs), labels)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write everything needed to go on, as safetensors with a JSON header.

@@ -23,7 +23,14 @@ from .kept_training import KeptTraining
 from .metrics import metric_of
 from .networks import FusionNetwork, count_parameters
 from .progress import progress_bar
-from .runtime import PRECISIONS, autocast, epoch_batches, resolve_device, seeded
+from .runtime import (
+    PRECISIONS,
+    at_least_single,
+    autocast,
+    epoch_batches,
+    resolve_device,
+    seeded,
+)
 from .signature import Signature
 from .tasks.inputs import DataError
 from .tasks.task import Modality, Task, as_task
@@ -325,7 +332,8 @@ def fit_by_epoch(
                     if source.gaps or config.modality_dropout:
                         inputs = without_gaps(inputs, net, source)
                     with autocast(config.precision, source.device):
-                        value = loss(net(inputs), labels)
+                        outputs = net(inputs)
+                    value = loss(at_least_single(outputs), labels)
                     value = value * (part.shape[-1] / batches[b].shape[-1])
                     value.backward()
                     of_batch.append(value.detach())

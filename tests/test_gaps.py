@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 import bmnas_core as bm
 from bmnas_core.baselines import BASELINES, compare
-from bmnas_core.benchmark import train_together
 from bmnas_core.config import SearchSettings, Settings
+from bmnas_core.ensemble import train_together
 from bmnas_core.networks import FusionNetwork, Hypernet
 from bmnas_core.tasks.folds import all_samples, make_folds
 from bmnas_core.train import drop_modalities, fusion_network
@@ -284,3 +284,13 @@ def test_backbones_are_not_fine_tuned_on_samples_with_gaps():
         bm.train(genotype, task, bm.TrainConfig(finetune=True), device="cpu")
     net, _ = bm.train(genotype, task, device="cpu", progress=False)
     assert np.isfinite(bm.evaluate(net, task))
+
+
+def test_samples_with_gaps_can_be_searched_and_trained_in_bf16():
+    task = own_task()
+    config = bm.SearchConfig(precision="bf16", epochs=1, selection="argmax")
+    search = bm.Search(task, config, device="cpu")
+    assert all(np.isfinite(state.train_loss) for state in search)
+    recipe = bm.TrainConfig(precision="bf16", epochs=1)
+    _, history = bm.train(search.best_genotype, task, recipe, device="cpu", progress=False)
+    assert np.isfinite(history[-1]["train_loss"])

@@ -105,6 +105,16 @@ def test_a_hypernet_runs_and_every_parameter_learns(relaxation, dropout, N, M):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 
 
+def test_off_the_cpu_no_masks_are_drawn_that_nobody_would_use():
+    given_features = {name: x.to("meta") for name, x in features().items()}
+    with torch.device("meta"):
+        hypernet = Hypernet(CHANNELS, 5, **SIZES, dropout=0.2)
+        net = FusionNetwork(genotype(), CHANNELS, 5, C=6, L=4, dropout=0.2)
+    assert hypernet(given_features).shape == net(given_features).shape == (3, 5)
+    dropouts = [*hypernet.dropouts, *(dropout for dropout, _ in net.dropouts)]
+    assert dropouts and all(dropout.kept is None for dropout in dropouts)
+
+
 def test_architecture_parameters_are_registered_and_apart_from_the_weights():
     net = Hypernet(CHANNELS, 5, **SIZES)
     searched, weights = net.architecture_parameters(), net.weight_parameters()

@@ -1,6 +1,5 @@
 """Tabular benchmarks: every architecture of a small space, trained; and strategies to compare."""
 
-from ..ensemble import FusionEnsemble, train_together
 from .strategies import (
     STRATEGIES,
     StrategyError,

@@ -28,7 +28,6 @@ def measure(name: str, rule: str, seed: int) -> dict:
 
     task = bm.load_task(name, rule=rule)
     search, seconds = bm.Search(task, seed=seed, device="cpu"), defaultdict(float)
-    search.bank.batch("train", search.bank.splits["train"][1][:1] * 0)
     bank, start = bm.FeatureBank.shared(task, None, "cpu"), time.process_time()
     for state in search:
         now = time.process_time()
