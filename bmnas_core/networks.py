@@ -246,23 +246,28 @@ class Hypernet(nn.Module):
         return Genotype(features, tuple(cells)), torch.stack(log_p).sum()
 
     def mix(
-        self, states: Tensor, pairs: Sequence[Pair] = (), first: Sequence[Tensor] = ()
+        self,
+        states: Tensor,
+        pairs: Sequence[Pair] = (),
+        first: Sequence[Tensor] = (),
+        last: int | None = None,
     ) -> list[Tensor]:
         """Outputs of the Cells, rows (N, L, C) each, given reshaped features (N, L, features, C).
 
         The first Cells read the nodes named in ``pairs``, if any, in place of their mixtures.
         ``first`` are outputs of the first Cells that are known already; they may be K variants, one
-        after the other, (K·N, L, C), and so are the other outputs then.
+        after the other, (K·N, L, C), and so are the other outputs then. With ``last``, only so many
+        Cells are computed.
         """
         features, outputs = tuple(self.reshape.channels), list(first)
-        edges = self.temperature(self.alpha).split(self.edges)[len(pairs) :]
+        edges = self.temperature(self.alpha).split(self.edges)[len(pairs) : last]
         weights = [edge_weights(self.relaxation, logits) for logits in edges]
         sizes, n = [len(own) for own in weights], len(features)
         mixed = []
         if weights:  # all Cells read all features: one product for all of them
             of_features = torch.cat([own[:, :n] for own in weights])
             mixed = _sums_of_features(of_features, states).split(sizes, dim=2)
-        for i, cell in islice(enumerate(self.cells), len(first), None):
+        for i, cell in islice(enumerate(self.cells), len(first), last):
             if i < len(pairs):
                 nodes = [*states.unbind(2), *outputs]
                 names = grammar.cell_predecessors(features, i)
@@ -330,8 +335,8 @@ class FixedInputs(nn.Module):
         together = 1 if self.training else max(1, MAX_VALUES_TOGETHER // states[:, :, 0].numel())
         for (_, fixed), group in groupby(self.inputs, lambda own: (len(own), own[:-1])):
             pairs, known = [own[-1:] for own in group], []
-            if together > 1:
-                known = net.mix(states, fixed)[: len(fixed)]
+            if not self.training and len(pairs) > 1:
+                known = net.mix(states, fixed, last=len(fixed))
             for k in range(0, len(pairs), together):
                 some = pairs[k : k + together]
                 outputs.append(self._classify(states, fixed, known, some))

@@ -26,7 +26,7 @@ from .config import MOST, ConfigError, SearchSettings, as_type, setting
 from .errors import BmnasError, check_type, quoted
 from .features import Batch, FeatureBank
 from .genotype import DEFAULT_OPERATIONS, OPERATIONS, Genotype, Pair
-from .metrics import metric_of, standard_error
+from .metrics import metric_of
 from .networks import FixedInputs, Hypernet
 from .runtime import (
     PRECISIONS,
@@ -53,7 +53,7 @@ from .search_state import Record, SearchState
 from .selection import RUNGS, SELECTIONS, check_genotype, derive, selection_for
 from .storage import read_tensors, tensor_hash, write_tensors
 from .tasks.task import Task, as_task
-from .train import cosine_restarts, outputs_of, score, scores
+from .train import cosine_restarts, outputs_of, score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -340,24 +340,25 @@ class Search(Iterator[SearchState]):
 
         They are those of the search's hypernet, or of a tuned copy of it.
         """
-        if self.config.sampling == "mixture":
-            fixed = FixedInputs(hypernet or self.hypernet, pairs)
-            return scores(fixed, self.task, self.bank, "validation", rows)
-        derived = derive(self.state.weights, self.config.selection)
-        return [self.score_of(derived.with_inputs(inputs), rows) for inputs in pairs]
+        outputs, labels = self.outputs_with_inputs(pairs, rows, hypernet)
+        return [float(self.metric.score(own, labels)) for own in outputs]
 
-    def error_with_inputs(
-        self, pairs: list[Pair], rows: Tensor | None = None, hypernet: Hypernet | None = None
-    ) -> float:
-        """Standard error of the score of one list of pairs, as :meth:`scores_with_inputs`."""
-        path, net = None, FixedInputs(hypernet or self.hypernet, [pairs])
-        if self.config.sampling != "mixture":
-            path = derive(self.state.weights, self.config.selection).with_inputs(pairs)
-            net = self.hypernet
-        with self.hypernet.single_path(path):
-            outputs, labels = outputs_of(net, self.task, self.bank, "validation", rows)
-        outputs = outputs if path else outputs[0]
-        return standard_error(self.metric, outputs, labels, self.seed)
+    def outputs_with_inputs(
+        self,
+        pairs: list[list[Pair]],
+        rows: Tensor | None = None,
+        hypernet: Hypernet | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """What is scored: outputs (lists of pairs, n, classes) and labels."""
+        data = self.task, self.bank, "validation", rows
+        if self.config.sampling == "mixture":
+            return outputs_of(FixedInputs(hypernet or self.hypernet, pairs), *data)
+        derived, outputs = derive(self.state.weights, self.config.selection), []
+        for inputs in pairs:
+            with self.hypernet.single_path(derived.with_inputs(inputs)):
+                own, labels = outputs_of(self.hypernet, *data)
+            outputs.append(own)
+        return torch.stack(outputs), labels
 
     def _set_schedules(self, step: int) -> None:
         """Learning rate and temperature of an update."""

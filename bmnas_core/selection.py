@@ -32,7 +32,7 @@ from .errors import check_type, quoted
 from .features import FeatureBank
 from .genotype import CellGenotype, Genotype, Pair, StepGenotype, cell_predecessors, free_pairs
 from .kept_training import KeptTraining
-from .metrics import Metric, binomial_error, metric_of, standard_error
+from .metrics import Metric, metric_of, standard_error
 from .networks import FixedInputs, FusionNetwork, Hypernet
 from .registry import Registry, takes
 from .runtime import generator, seeded
@@ -168,18 +168,13 @@ class SearchView(Protocol):
     def score_of(self, genotype: Genotype, rows: Tensor | None = None) -> float:
         """Score on validation of one architecture, with the hypernet's weights."""
 
-    def scores_with_inputs(
+    def outputs_with_inputs(
         self,
         pairs: list[list[Pair]],
         rows: Tensor | None = None,
         hypernet: Hypernet | None = None,
-    ) -> list[float]:
-        """Scores of a hypernet on validation, its first Cells fixed to each list of pairs."""
-
-    def error_with_inputs(
-        self, pairs: list[Pair], rows: Tensor | None = None, hypernet: Hypernet | None = None
-    ) -> float:
-        """Standard error of one of these scores."""
+    ) -> tuple[Tensor, Tensor]:
+        """Outputs and labels of a hypernet, its first Cells fixed to each list of pairs."""
 
 
 class Selection:
@@ -300,29 +295,30 @@ class Perturbation(Selection):
 
         Those screened out get at most the worst of the rest.
         """
-        search, metric, near = self.search, self.search.metric, [True] * len(pairs)
-        if self.items > SCREENING_SAMPLES:
-            random = generator(search.seed, "glance")
-            rows = torch.randperm(self.items, generator=random)[:SCREENING_SAMPLES]
-            screened = search.scores_with_inputs(pairs, rows, self.hypernet)
-            best = metric.best(screened)
-            error = self._error(pairs[screened.index(best)], best, rows)
-            enough = metric.sign * best - SCREENING_MARGIN * error
-            near = [not metric.sign * one < enough for one in screened]  # one may be NaN
-        left = [pair for pair, is_near in zip(pairs, near, strict=True) if is_near]
-        exact = search.scores_with_inputs(left, hypernet=self.hypernet)
-        best, worst = metric.best(exact), metric.worst(exact)
-        error, rest = self._error(left[exact.index(best)], best), iter(exact)
-        known = zip(near, exact if all(near) else screened, strict=True)
-        return [
-            next(rest) if is_near else metric.worst(one, worst) for is_near, one in known
-        ], error
+        search, metric = self.search, self.search.metric
+        rows = torch.randperm(self.items, generator=generator(search.seed, "glance"))
+        seen, unseen = rows[:SCREENING_SAMPLES], rows[SCREENING_SAMPLES:]
+        outputs, labels = search.outputs_with_inputs(pairs, seen, self.hypernet)
+        scores, error = self._scored(outputs, labels)
+        if len(unseen):
+            enough = metric.sign * metric.best(scores) - SCREENING_MARGIN * error
+            # One may be NaN.
+            near = [k for k, one in enumerate(scores) if not metric.sign * one < enough]
+            left = [pairs[k] for k in near]
+            more, their_labels = search.outputs_with_inputs(left, unseen, self.hypernet)
+            more = torch.cat([outputs[near], more], dim=1)
+            exact, error = self._scored(more, torch.cat([labels, their_labels]))
+            scores = [metric.worst(one, metric.worst(exact)) for one in scores]
+            for k, one in zip(near, exact, strict=True):
+                scores[k] = one
+        return scores, error
 
-    def _error(self, pairs: list[Pair], score: float, rows: Tensor | None = None) -> float:
-        """The standard error of a score on (rows of) validation."""
-        if self.search.metric.hits:
-            return binomial_error(score, self.items if rows is None else len(rows))
-        return self.search.error_with_inputs(pairs, rows, self.hypernet)
+    def _scored(self, outputs: Tensor, labels: Tensor) -> tuple[list[float], float]:
+        """Scores of outputs (K, n, classes), and the standard error of the best."""
+        metric = self.search.metric
+        scores = [float(metric.score(own, labels)) for own in outputs]
+        best = outputs[scores.index(metric.best(scores))]
+        return scores, standard_error(metric, best, labels, self.search.seed)
 
 
 @register_selection("successive_halving")

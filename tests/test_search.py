@@ -281,21 +281,25 @@ def test_perturbation_reads_all_of_validation_only_for_pairs_that_pass_the_scree
     task = tiny_task(settings=replace(SETTINGS, epochs=8, N=1, M=1))
     task.modalities[0].inputs.zero_()
     search = Search(task, SearchConfig(selection="perturbation"), seed=1, device="cpu")
-    asked, scores_with_inputs = [], search.scores_with_inputs
+    asked, outputs_with_inputs = [], search.outputs_with_inputs
 
     def counted(pairs, rows=None, hypernet=None):
-        asked.append((pairs, rows, scores_with_inputs(pairs, rows, hypernet)))
-        return asked[-1][2]
+        asked.append((pairs, rows))
+        return outputs_with_inputs(pairs, rows, hypernet)
 
-    monkeypatch.setattr(search, "scores_with_inputs", counted)
+    monkeypatch.setattr(search, "outputs_with_inputs", counted)
     run(search)
-    (pairs, rows, screened), (near, everything, read) = asked
-    assert len(pairs) == len(set(map(str, pairs))) and len(set(rows.tolist())) == 8
+    (pairs, rows), (near, others) = asked
+    monkeypatch.undo()
+    items = search.bank.size("validation")
+    assert len(rows) == 8 and sorted(torch.cat([rows, others]).tolist()) == list(range(items))
+    screened, read = search.scores_with_inputs(pairs, rows), search.scores_with_inputs(near)
+    assert len(pairs) == len(set(map(str, pairs)))
     best = max(screened)
     p = (8 * best + 1) / 10
     enough = best - behind * (p * (1 - p) / 10) ** 0.5
     assert near == [pair for pair, score in zip(pairs, screened, strict=True) if score >= enough]
-    assert everything is None and 0 < len(near) < len(pairs)
+    assert 0 < len(near) < len(pairs)
     assert [search.best_genotype.cells[0].inputs] == near[read.index(max(read))]
     assert search.best_score == max(read)
     (odds,) = search.selection.odds
