@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet -c constraints.txt
 
 # One test process per core, up to four; tests/conftest.py gives each of them one thread.
-PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal --ignore tests/benchmarks
 
 INSTALLED     := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 demo lab notebooks: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo lab notebooks test test-fast lint format clean system-packages
+.PHONY: help venv demo lab notebooks test test-fast benchmarks lint format clean system-packages
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -40,6 +40,9 @@ test: $(INSTALLED_DEV) system-packages ## run every test
 
 test-fast: $(INSTALLED_DEV) ## run the tests without notebooks, browser and slow ones
 	$(PYTEST) -m "not notebook and not browser and not slow"
+
+benchmarks: $(INSTALLED_DEV) system-packages ## print how long things take; no test fails on time
+	$(BIN)/python -m pytest -sq tests/benchmarks
 
 notebooks: $(INSTALLED_DEV) ## run all notebooks in place and keep their outputs
 	BMNAS_UNATTENDED=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace \

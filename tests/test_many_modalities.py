@@ -232,7 +232,7 @@ def claimed(label: str, net: torch.nn.Module, task: Task) -> set[str]:
 
 
 @pytest.mark.slow
-@counts
+@pytest.mark.parametrize("count", [2, 6])
 def test_every_baseline_runs_and_its_networks_read_what_they_claim(count):
     task = a_task(count)
     space = SearchConfig(epochs=1, selection="argmax", N=2, M=1)
