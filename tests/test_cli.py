@@ -477,5 +477,5 @@ def test_benchmark_writes_the_table_and_prints_its_summary():
     assert done.exit_code == 0, done.output
     assert done.output.startswith("j.csv\n\nrule  strategy") and "random search" in done.output
     rows = [line.split(",") for line in Path("j.csv").read_text().splitlines()]
-    assert [row[3] for row in rows] == ["seed", "400", "401"]
+    assert [row[3] for row in rows] == ["seed", "2100", "2101"]
     assert "strategy: found 'luck'" in bmnas_fails(*words, "--out", "j.csv", "--strategy", "luck")

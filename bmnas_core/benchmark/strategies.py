@@ -133,6 +133,7 @@ def _register_search(name: str, **settings) -> None:
 _ARGMAX = {"selection": "argmax", "epochs": 7}
 for _name, _settings in {
     "default search": {},
+    "bfloat16": {"precision": "bf16"},
     "few candidates": {"rungs": RUNGS},
     "perturbation": {"selection": "perturbation"},
     "without tuning": {"tuning_epochs": 0},
