@@ -238,6 +238,27 @@ def at_one_size() -> list[str]:
     ]
 
 
+def half_of_interval(values: pd.Series) -> float:
+    """Half of the 95 % interval of a mean, by Student's t."""
+    return values.sem() * student.ppf(0.975, len(values) - 1)
+
+
+def retrained(rule: str) -> tuple[float, float]:
+    """Points by which architectures trained anew are ahead of the table, and half the interval."""
+    table = pd.read_csv(RESULTS / "digits_retrained.csv")
+    each = table[table["rule"] == rule].groupby("genotype").mean(numeric_only=True)
+    points = 100 * (each["test"] - each["test_in_table"])
+    return points.mean(), half_of_interval(points)
+
+
+def in_bfloat16(rule: str) -> tuple[float, float]:
+    """What bfloat16 adds to the regret of the default search, and half the interval."""
+    table = strategies.read_benchmark(RESULTS / "digits_benchmark.csv")
+    table = table[table["rule"] == rule].pivot(index="seed", columns="strategy", values="regret")
+    points = table["bfloat16"] - table["default search"]
+    return points.mean(), half_of_interval(points)
+
+
 EVALUATION = "notebooks/06_evaluation.ipynb"
 SEARCHES = ("BM-NAS", "regularised evolution", "random search", "MFAS")
 AVERAGED = "late fusion, averaged"
@@ -594,6 +615,17 @@ SENTENCES = {
             for column in ("median_rank", "worst_rank", "regret")
         ],
     ),
+    "whether the table holds": (
+        "README.md",
+        "by {:.2f} ± {:.2f} points on average under *sum*, {:.2f} ± {:.2f} under *same* and "
+        "{:.2f} ± {:.2f} under *voice*",
+        lambda: [x for rule in (*RULES, "voice") for x in retrained(rule)],
+    ),
+    "half the precision": (
+        "README.md",
+        "then {:.2f} ± {:.2f} points further behind the best under *sum* and {:.2f} ± {:.2f} under",
+        lambda: [x for rule in RULES for x in in_bfloat16(rule)],
+    ),
     "what validation says under same": (
         "README.md",
         "are on ranks {} to {} on test, on average {:.2f} points behind. That the first of them "
@@ -661,7 +693,16 @@ SENTENCES = {
 @pytest.mark.parametrize("what", SENTENCES)
 def test_a_sentence_has_the_numbers_of_its_table(what):
     name, sentence, numbers = SENTENCES[what]
-    assert sentence.format(*numbers()) in prose(name)
+    assert sentence.format(*numbers()).replace("-0", "−0") in prose(name)
+
+
+def test_architectures_trained_anew_score_as_in_the_table_but_for_noise():
+    for rule in (*RULES, "voice"):
+        mean, half = retrained(rule)
+        assert abs(mean) < half < 0.5, rule
+    for rule in RULES:
+        mean, half = in_bfloat16(rule)
+        assert abs(mean) < half, rule
 
 
 def test_readme_has_the_table_of_baselines_under_voice():
@@ -780,7 +821,7 @@ def test_readme_has_the_table_of_strategies():
     text = (ROOT / "README.md").read_text().split("## Is the search any good?")[1]
     text = text.split("**Two Cells.**")[0]
     rows = dict(re.findall(r"\n\| \**([\w ,]+?)\**: [^|]*\| (.*) \|", text))
-    assert len(rows) == 11
+    assert len(rows) == 12
     for name, numbers in rows.items():
         found = (searches().loc[(rule, name)] for rule in RULES)
         parts = (f"{x.median_rank:g} ({x.worst_rank}) | {x.regret:.2f}" for x in found)
@@ -819,7 +860,7 @@ def test_readme_has_the_table_of_strategies_on_two_cells():
     assert means == sorted(means, reverse=True)
     for name, numbers in rows.items():
         own = on_two_cells()[name]
-        assert sorted(own["seed"]) == [*range(2000, 2010)]
+        assert sorted(own["seed"]) == [*range(2100, 2110)]
         seconds = own["seconds"].mean()
         test = f"{own['test'].mean():.3f} ± {own['test'].std():.3f}"
         costs = "–" if pd.isna(seconds) else f"{seconds:.0f}"
@@ -837,11 +878,11 @@ def test_the_default_search_is_among_the_best_two_percent_of_two_cells():
 def test_what_is_said_of_two_cells_follows_from_the_table(name):
     found, text = on_two_cells(), prose(name)
     names = "without tuning", "perturbation after 7 epochs"
-    missed = [{2: "two", 4: "four"}[10 - found[name]["hears"].sum()] for name in names]
+    missed = [{3: "three", 5: "five"}[10 - found[name]["hears"].sum()] for name in names]
     assert f"Without it {missed[0]} of ten searches miss the voice" in text
     assert f"{missed[1]} of ten" in text
     paper, default = (found[n]["seconds"].mean() for n in ("paper relaxation", "default search"))
-    assert "in less than a third of the time" in text and 4 * paper > default > 3 * paper
+    assert "in a third of the time" in text and 0.3 < paper / default < 0.37
     for alike in ("released", "perturbation"):
         apart = 100 * (found["default search"]["test"].mean() - found[alike]["test"].mean())
         assert abs(apart) < 0.25, alike  # "level", "nothing that ten seeds would show"
@@ -853,8 +894,6 @@ def test_notebook_08_says_where_strategies_end_on_two_cells():
     assert (
         f"is among the best {worst} % with all ten seeds**, and at {median} % in the median" in text
     )
-    better = (tabular("voice").table["test"] > found["default search"]["test"].median()).sum()
-    assert better == 2 and "two of a thousand random architectures are better" in text
     table = tabular("voice").table
     deaf = table.loc[~table["genotype"].map(hears), "test"].max()
     assert deaf < 0.69 and "those that read none are below 0.69, and half of all below 0.54" in text
@@ -875,10 +914,11 @@ def test_notebook_08_says_where_strategies_end_on_two_cells():
     }
     for name, sentence in said.items():
         assert sentence.format(*top(name).strip(")").split(" (")) in text, name
-    (missed,) = found["argmax"].loc[~found["argmax"]["hears"], "genotype"]
-    assert missed.used_features == ("Image_4", "Audio_4")
-    assert "argmax* does so once: Cell 2 reads the last image feature again" in text
-    assert missed.cells[1].inputs == ("Image_4", "C1")
+    missed = found["argmax"].loc[~found["argmax"]["hears"], "genotype"]
+    assert len(missed) == 3 and "*argmax* does so with three of ten seeds: Cell 2 reads" in text
+    for genotype in missed:
+        assert set(genotype.used_features) == {"Image_4", "Audio_4"}
+        assert "C1" in genotype.cells[1].inputs
 
 
 def quickstart(source: str) -> str:

@@ -113,13 +113,17 @@ def best_of(read: list[tuple], count: int) -> set:
 def test_short_trainings_are_followed_by_a_second_look_at_the_best(name, monkeypatch):
     benchmark = TabularBenchmark("digits", "sum")
     read = scores_read(benchmark, monkeypatch)
-    found = STRATEGIES[name](load_task("digits", rule="sum"), benchmark, None)(7)
-    first, second = read[:50], read[50:]
-    assert {epochs for *_, epochs, _ in first} == {3} and len({seed for *_, seed in read}) == 1
-    # Eight candidates of the task's own search reach its last rung, of seven epochs.
-    assert len(second) == 8 and {epochs for *_, epochs, _ in second} == {7}
-    assert {genotype for _, genotype, *_ in second} <= best_of(first, 8)
-    assert found.genotype.canonical() in best_of(second, 1)
+    task = load_task("digits", rule="sum")
+    found = STRATEGIES[name](task, benchmark, None)(7)
+    left, rest = read[:50], read[50:]
+    assert {epochs for *_, epochs, _ in left} == {3} and len({seed for *_, seed in read}) == 1
+    assert task.search_config.rungs[0][1] == 3
+    for count, epochs in task.search_config.rungs[1:]:  # as the task's own candidates go on
+        rung, rest = rest[:count], rest[count:]
+        assert len(rung) == count and {own for *_, own, _ in rung} == {epochs}
+        assert {genotype for _, genotype, *_ in rung} <= best_of(left, count)
+        left = rung
+    assert not rest and found.genotype.canonical() in best_of(left, 1)
 
 
 @pytest.mark.parametrize("name", ["random search", *SHORT_SIMULATED])
