@@ -1,5 +1,7 @@
 """α, β and γ as numbers: what they say of edges and operations, and how probable genotypes are."""
 
+from __future__ import annotations
+
 import heapq
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -49,9 +51,19 @@ class ArchitectureWeights:
     @classmethod
     def from_hypernet(cls, hypernet: Hypernet, operations: tuple[str, ...], relaxation: str):
         """A snapshot of a hypernet's current α, β, γ."""
-        parameters = hypernet.architecture_parameters()
-        arrays = [p.detach().cpu().numpy().copy() for p in parameters]
-        return cls.from_arrays(arrays, tuple(hypernet.reshape.channels), operations, relaxation)
+        return cls.later(hypernet, operations, relaxation)()
+
+    @classmethod
+    def later(cls, hypernet: Hypernet, operations: tuple[str, ...], relaxation: str):
+        """A function that gives what :meth:`from_hypernet` would give now."""
+        taken = [p.detach().clone() for p in hypernet.architecture_parameters()]
+        features = tuple(hypernet.reshape.channels)
+
+        def read() -> ArchitectureWeights:
+            arrays = [tensor.cpu().numpy() for tensor in taken]
+            return cls.from_arrays(arrays, features, operations, relaxation)
+
+        return read
 
     @classmethod
     def from_arrays(

@@ -6,9 +6,9 @@ import json
 import math
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import count, pairwise
 from pathlib import Path
@@ -207,6 +207,8 @@ class Search(Iterator[SearchState]):
         self.steps_per_epoch = self.train_batches + alone
         self.updates = self.steps_per_epoch * config.epochs
         self.step, self.best_score, self.best_genotype = 0, None, None
+        # Whether to read a number is to wait for a device, and the losses not read for that.
+        self._waits, self._unread = self.device.type != "cpu", []
         self.selection, self._selecting = selection_for(self), self._selection_steps()
         self._autosave = None if autosave is None else self._autosave_to(autosave, every)
 
@@ -228,16 +230,25 @@ class Search(Iterator[SearchState]):
     @property
     def state(self) -> SearchState:
         """The present state: α, β, γ and no losses. The step is 0 before the first one."""
+        return self._state("start")
+
+    def _state(
+        self,
+        phase: str,
+        train_loss: float | Callable | None = None,
+        val_loss: float | Callable | None = None,
+        val_score: float | None = None,
+    ) -> SearchState:
         config = self.config
         replayed = self._record.replayed if self._record else None
         if replayed is None:
             rate = self.weight_optimizer.param_groups[0]["lr"]
             how = config.operations, config.relaxation
-            weights = ArchitectureWeights.from_hypernet(self.hypernet, *how)
+            weights = ArchitectureWeights.later(self.hypernet, *how)
         else:
             rate, weights = replayed.lr, replayed.weights
         epoch = min(-(-self.step // self.steps_per_epoch), config.epochs)
-        numbers = self.step, epoch, "start", rate, None, None, None
+        numbers = self.step, epoch, phase, rate, train_loss, val_loss, val_score
         selected = self.best_genotype if self.step > self.updates else None
         return SearchState(*numbers, weights, config.selection, selected)
 
@@ -276,7 +287,7 @@ class Search(Iterator[SearchState]):
         if self.step == self.total_steps and next(self._selecting, None) is not None:
             found = f"more than {self.selection.steps} steps"
             raise SearchError(place, found, "at most its attribute steps")
-        return replace(self.state, phase="selection", val_score=self.best_score)
+        return self._state("selection", val_score=self.best_score)
 
     def _selection_steps(self) -> Iterator[object]:
         """What the rule yields, each on the random numbers of its step; after its end None."""
@@ -297,7 +308,7 @@ class Search(Iterator[SearchState]):
         elif not learning:
             phase = "weights"
         trained = (epoch + 1) * self.train_batches if phase == "architecture" else 0
-        made: dict[str, float] = {}
+        made: dict[str, float | Callable] = {}
         if not self.hypernet.training:  # it visits every module
             self.hypernet.train()
         with seeded(self.seed, "step", self.step, device=self.device):
@@ -307,10 +318,13 @@ class Search(Iterator[SearchState]):
             if phase != "weights" and learning:
                 made["val_loss"] = self._update("validation", self.step - trained)
         self.step += 1
+        self._unread += (loss for loss in made.values() if callable(loss))
         if self.step % self.steps_per_epoch == 0:
+            while self._unread:  # one may not be finite
+                self._unread.pop(0)()
             mixture = self.config.sampling == "mixture"
             made["val_score"] = self.score_of(None if mixture else self.state.genotype)
-        state = replace(self.state, phase=phase, **made)
+        state = self._state(phase, **made)
         self._note_best(state)
         return state
 
@@ -368,8 +382,11 @@ class Search(Iterator[SearchState]):
         done = step / max(self.updates - 1, 1)
         self.hypernet.temperature.value = first * (last / first) ** done
 
-    def _update(self, split: str, k: int) -> float:
-        """One optimiser step: of the weights on training batch k, or of α, β, γ on validation."""
+    def _update(self, split: str, k: int) -> float | Callable[[], float]:
+        """One optimiser step: of the weights on training batch k, or of α, β, γ on validation.
+
+        Returns the loss, or what reads it, if that would be to wait for a GPU.
+        """
         training, paths = split == "train", self.config.sampling == "single_path"
         learning = self.weights if training else self.architecture
         optimizer = self.weight_optimizer if training else self.architecture_optimizer
@@ -386,10 +403,9 @@ class Search(Iterator[SearchState]):
                 loss = self._loss_of_paths(batch)
             else:
                 loss = self._loss(batch, path)
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                found = f"found {value}; not finite"
-                raise SearchError(f"{split} loss at step {self.step + 1}: {found}")
+            value = partial(_finite, loss.detach(), f"{split} loss at step {self.step + 1}")
+            if not self._waits:
+                value = value()
             gradients = torch.autograd.grad(loss, learning, allow_unused=True)
         for parameter, gradient in zip(learning, gradients, strict=True):
             parameter.grad = gradient
@@ -604,6 +620,14 @@ class Search(Iterator[SearchState]):
         if self._record:
             self._record.append(state)
             self._record.save(self._saved, finished)
+
+
+def _finite(loss: Tensor, place: str) -> float:
+    """A loss as a number. Raises SearchError unless it is finite."""
+    value = float(loss)
+    if not math.isfinite(value):
+        raise SearchError(f"{place}: found {value}; not finite")
+    return value
 
 
 def _read(task: Task, path: Path) -> tuple[tuple[SearchHeader, SearchConfig], dict[str, Tensor]]:

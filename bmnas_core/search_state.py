@@ -22,6 +22,26 @@ from .selection import derive
 PHASES = ("start", "both", "weights", "architecture", "selection")
 
 
+class _ReadWhenAsked:
+    """A field that may be given as a function, which is called when the field is first read.
+
+    To read a number from a GPU is to wait until the GPU has done all it was given.
+    """
+
+    def __set_name__(self, owner: type, name: str):
+        self.name = name
+
+    def __get__(self, state: object | None, owner: type):
+        if state is None:  # as dataclass asks for a default
+            raise AttributeError(self.name)
+        if callable(value := state.__dict__[self.name]):
+            value = state.__dict__[self.name] = value()
+        return value
+
+    def __set__(self, state: object, value: object):
+        state.__dict__[self.name] = value
+
+
 @dataclass(frozen=True)
 class SearchState:
     """What one step of a search did, and the state after it.
@@ -43,10 +63,10 @@ class SearchState:
     epoch: int
     phase: str
     lr: float
-    train_loss: float | None
-    val_loss: float | None
+    train_loss: float | None = _ReadWhenAsked()
+    val_loss: float | None = _ReadWhenAsked()
     val_score: float | None
-    weights: ArchitectureWeights
+    weights: ArchitectureWeights = _ReadWhenAsked()
     selection: str
     selected: Genotype | None = None
 
@@ -97,6 +117,9 @@ class StateLog:
 
     def append(self, state: SearchState) -> None:
         """Keep a state in memory until the next :meth:`write`."""
+        self._unwritten.append(state)
+
+    def _bytes(self, state: SearchState) -> bytes:
         row, selected = np.zeros((), self._row), -1
         if state.selected is not None:
             if state.selected not in self._genotypes[-1:]:
@@ -107,11 +130,11 @@ class StateLog:
         row["phase"], row["known"] = PHASES.index(state.phase), [x is not None for x in scores]
         row["numbers"] = [state.lr, *(0.0 if x is None else x for x in scores)]
         row["weights"] = np.concatenate([array.ravel() for array in state.weights.arrays])
-        self._unwritten.append(row.tobytes())
+        return row.tobytes()
 
     def write(self) -> dict:
         """Write all states to disk; returns the account by which :meth:`read` finds them."""
-        data = b"".join(self._unwritten)
+        data = b"".join(map(self._bytes, self._unwritten))
         with open(self.path, "r+b" if self._count else "wb") as file:
             file.seek(self._count * self._row.itemsize)
             file.write(data)

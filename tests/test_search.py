@@ -1,5 +1,6 @@
 """Search: reproducible to the bit, resumable, blind to test data."""
 
+import math
 import sys
 from collections import Counter
 from dataclasses import fields, replace
@@ -270,6 +271,37 @@ def test_perturbation_with_single_paths_scores_the_derived_architecture_with_oth
             for pair in search.selection.odds[i]
         }
         assert scores[selected.cells[i].inputs] == max(scores.values())
+
+
+def as_on_a_gpu(config: SearchConfig) -> Search:
+    """A search that reads its numbers as on a device for which every read has to wait."""
+    search = Search(tiny_task(), config, device="cpu")
+    search._waits = True
+    return search
+
+
+def test_a_step_reads_no_number_from_a_gpu_and_states_read_theirs_when_asked(monkeypatch):
+    config = SearchConfig(selection="argmax")
+    usual, search = run(Search(tiny_task(), config, device="cpu")), as_on_a_gpu(config)
+    with monkeypatch.context() as patch:
+        for name in ("__float__", "__bool__", "item", "cpu", "numpy", "tolist"):
+            patch.setattr(torch.Tensor, name, None)
+        states = [next(search) for _ in range(search.steps_per_epoch - 1)]
+    states += run(search)
+    assert len(states) == len(usual) and all(map(same, states, usual))
+
+
+def test_on_a_gpu_a_loss_that_is_not_finite_ends_the_search_at_the_end_of_its_epoch():
+    search = as_on_a_gpu(SearchConfig(selection="argmax"))
+    next(search)
+    with torch.no_grad():
+        search.weights[0].fill_(math.nan)
+    steps = search.steps_per_epoch
+    assert steps == 3
+    for _ in range(steps - 2):
+        next(search)
+    with pytest.raises(SearchError, match="train loss at step 2: found nan; not finite"):
+        next(search)
 
 
 @pytest.mark.parametrize("behind", [0, 0.5, 1])
