@@ -14,7 +14,7 @@ from bmnas_core.experiments.spec import read_spec
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 
 #: For the paper's tasks: enough epochs for fusion to beat either modality alone.
-PAPER = {"backbone_epochs": 5, "search_epochs": 1, "epochs": 7, "finetune_epochs": 1}
+PAPER = {"backbone_epochs": 3, "search_epochs": 1, "epochs": 7, "finetune_epochs": 1}
 
 #: Parameters that make a notebook quick without leaving out any part of it.
 QUICK = {
@@ -27,7 +27,7 @@ QUICK = {
     "08_does_it_work": {"search_epochs": 1},
     "10_mmimdb": PAPER,
     "11_ntu": PAPER,
-    "12_egogesture": PAPER | {"backbone_epochs": 8},
+    "12_egogesture": PAPER | {"backbone_epochs": 5},
     "13_sweeps": {"seeds": 2, "search_epochs": 1, "epochs": 1},
 }
 pytestmark = [pytest.mark.notebook, pytest.mark.slow]
