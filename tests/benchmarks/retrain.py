@@ -9,6 +9,7 @@ beside how far they would by the seeds alone.
 """
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 
@@ -31,7 +32,8 @@ def retrained(rule: str, count: int) -> pd.DataFrame:
         runs = tabulate(task, out, SEEDS, genotypes=before.index, device="cpu")
     of_table = before.set_index(before.index.map(bm.Genotype.to_json))[["test", "runs"]]
     found = runs[["genotype", "seed", "test"]].join(of_table.add_suffix("_in_table"), "genotype")
-    return found.assign(rule=rule, noise=benchmark.noise())
+    in_one_line = [json.dumps(json.loads(text)) for text in found["genotype"]]
+    return found.assign(genotype=in_one_line, rule=rule, noise=benchmark.noise())
 
 
 def agreement(found: pd.DataFrame) -> pd.DataFrame:
