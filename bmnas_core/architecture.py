@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
@@ -54,8 +54,13 @@ class ArchitectureWeights:
         return cls.later(hypernet, operations, relaxation)()
 
     @classmethod
-    def later(cls, hypernet: Hypernet, operations: tuple[str, ...], relaxation: str):
-        """A function that gives what :meth:`from_hypernet` would give now."""
+    def later(
+        cls, hypernet: Hypernet, operations: tuple[str, ...], relaxation: str
+    ) -> Callable[[], ArchitectureWeights]:
+        """A function that gives what :meth:`from_hypernet` would give now.
+
+        Until it is called, the numbers stay on the hypernet's device.
+        """
         taken = [p.detach().clone() for p in hypernet.architecture_parameters()]
         features = tuple(hypernet.reshape.channels)
 

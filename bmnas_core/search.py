@@ -320,8 +320,9 @@ class Search(Iterator[SearchState]):
         self.step += 1
         self._unread += (loss for loss in made.values() if callable(loss))
         if self.step % self.steps_per_epoch == 0:
-            while self._unread:  # one may not be finite
-                self._unread.pop(0)()
+            for read in self._unread:  # which ends the search if one is not finite
+                read()
+            self._unread.clear()
             mixture = self.config.sampling == "mixture"
             made["val_score"] = self.score_of(None if mixture else self.state.genotype)
         state = self._state(phase, **made)

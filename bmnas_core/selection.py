@@ -168,13 +168,13 @@ class SearchView(Protocol):
     def score_of(self, genotype: Genotype, rows: Tensor | None = None) -> float:
         """Score on validation of one architecture, with the hypernet's weights."""
 
+    def scores_with_inputs(self, pairs: list[list[Pair]]) -> list[float]:
+        """Scores of the hypernet on validation, its first Cells fixed to each list of pairs."""
+
     def outputs_with_inputs(
-        self,
-        pairs: list[list[Pair]],
-        rows: Tensor | None = None,
-        hypernet: Hypernet | None = None,
+        self, pairs: list[list[Pair]], rows: Tensor, hypernet: Hypernet
     ) -> tuple[Tensor, Tensor]:
-        """Outputs and labels of a hypernet, its first Cells fixed to each list of pairs."""
+        """What is scored, of rows of validation and of a hypernet: outputs and labels."""
 
 
 class Selection:
@@ -302,7 +302,7 @@ class Perturbation(Selection):
         scores, error = self._scored(outputs, labels)
         if len(unseen):
             enough = metric.sign * metric.best(scores) - SCREENING_MARGIN * error
-            # One may be NaN.
+            # "Not below" keeps a score that is NaN.
             near = [k for k, one in enumerate(scores) if not metric.sign * one < enough]
             left = [pairs[k] for k in near]
             more, their_labels = search.outputs_with_inputs(left, unseen, self.hypernet)

@@ -23,6 +23,7 @@ from bmnas_core import (
     TabularBenchmark,
     Task,
     TrainConfig,
+    networks,
     selection,
 )
 from bmnas_core.architecture import most_probable
@@ -130,7 +131,9 @@ def test_a_search_that_the_released_rule_cannot_end_is_refused_before_it_begins(
         Search(a_task(6, 1), SearchConfig(selection="released", N=6), device="cpu")
 
 
-def test_pairs_fixed_one_after_the_other_share_what_earlier_cells_make_of_them():
+@pytest.mark.parametrize("most", [networks.MAX_VALUES_TOGETHER, 1])
+def test_pairs_fixed_one_after_the_other_share_what_earlier_cells_make_of_them(most, monkeypatch):
+    monkeypatch.setattr(networks, "MAX_VALUES_TOGETHER", most)
     task = a_task(4, 1)
     torch.manual_seed(0)
     net = Hypernet(task.channels, 3, C=8, L=2, N=3, M=1, dropout=0.5)
@@ -138,7 +141,11 @@ def test_pairs_fixed_one_after_the_other_share_what_earlier_cells_make_of_them()
     first = ("Image_1", "Text_1")
     lists = [[first, pair] for pair in free_pairs((*task.features, "C1"), [first])]
     lists += [[("Audio_1", "Image_1")], [("Audio_1", "Image_1"), ("C1", "Image_1")], []]
+    runs = []
+    hook = net.cells[0].register_forward_hook(lambda *_: runs.append(1))
     together = FixedInputs(net, lists).eval()(features)
+    hook.remove()
+    assert len(runs) == 1 + 3  # once for all that begin with the first pair, and the last three
     for own, pairs in zip(together, lists, strict=True):
         assert torch.equal(own, FixedInputs(net, [pairs]).eval()(features)[0])
     one, other = FixedInputs(net, [[first], [first]]).train()(features)
