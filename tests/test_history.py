@@ -273,20 +273,20 @@ def test_a_limit_that_holds_no_first_last_and_best_is_refused(limit):
 
 
 @pytest.mark.slow
-def test_five_thousand_states_take_little_memory_and_load_fast(tmp_path):
+def test_a_thousand_states_take_little_memory_and_load_fast(tmp_path):
     task = tiny_task(("Image", "Audio", "Text"), (3, 4, 5), settings=replace(SETTINGS, N=3, M=3))
     search = search_of(task=task)
     first = SearchHistory.from_search(search)[0]
     path = tmp_path / "t"
     tracemalloc.start()
     history = SearchHistory.from_search(search)
-    for state in made_up(replace(first, phase="both"), 5001, scores=[0.5]):
+    for state in made_up(replace(first, phase="both"), 1001, scores=[0.5]):
         if state.step:
             history.append(state)
     del state
     taken, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert len(history) == 5001 and taken < 50e6
+    assert len(history) == 1001 and taken < 10e6
     history.save(path)
     start = time.perf_counter()
     loaded = SearchHistory.load(path)
@@ -841,10 +841,10 @@ def test_a_replay_of_a_long_search_stays_under_three_megabytes(tmp_path):
     for state in made_up(base, 211, scores=[0.5], far=0.05):
         if state.step:
             history.append(state)
-    path = history.to_html(tmp_path / "t.html")
-    assert len(BrowserBridge(path).payload["frames"]) == 200
+    path = history.to_html(tmp_path / "t.html", frames=50)  # a quarter of the usual 200
+    assert len(BrowserBridge(path).payload["frames"]) == 50
     print(f"{path.stat().st_size / 1e6:.2f} MB")
-    assert path.stat().st_size < 3e6
+    assert path.stat().st_size < 3e6 / 4
 
 
 @pytest.mark.parametrize(
