@@ -1,6 +1,7 @@
 """SearchHistory: a search kept step by step, saved, compared, and replayed without a kernel."""
 
 import base64
+import inspect
 import json
 import random
 import re
@@ -841,8 +842,9 @@ def test_a_replay_of_a_long_search_stays_under_three_megabytes(tmp_path):
     for state in made_up(base, 211, scores=[0.5], far=0.05):
         if state.step:
             history.append(state)
-    path = history.to_html(tmp_path / "t.html", frames=50)  # a quarter of the usual 200
-    assert len(BrowserBridge(path).payload["frames"]) == 50
+    usual = inspect.signature(history.to_html).parameters["frames"].default
+    path = history.to_html(tmp_path / "t.html", frames=usual // 4)
+    assert usual == 200 and len(BrowserBridge(path).payload["frames"]) == 50
     print(f"{path.stat().st_size / 1e6:.2f} MB")
     assert path.stat().st_size < 3e6 / 4
 

@@ -239,8 +239,9 @@ def claimed(label: str, net: torch.nn.Module, task: Task) -> set[str]:
 
 
 @pytest.mark.slow
-def test_every_baseline_runs_on_six_modalities_and_its_networks_read_what_they_claim():
-    task = a_task(6)
+@pytest.mark.parametrize("count", [2, 6])
+def test_every_baseline_runs_and_its_networks_read_what_they_claim(count):
+    task = a_task(count)
     space = SearchConfig(epochs=1, selection="argmax", N=2, M=1)
     context = BaselineContext(task, TrainConfig(epochs=1), 0, torch.device("cpu"), space)
     seen = set()

@@ -395,8 +395,14 @@ def test_a_wheel_installed_elsewhere_copies_the_notebooks(elsewhere):
 
 @pytest.mark.slow
 @pytest.mark.notebook
-def test_a_copied_notebook_runs_by_the_wheel_alone(elsewhere):
-    name, quick = "00_quickstart", "-p search_epochs 1 -p epochs 1 -p selection argmax"
+@pytest.mark.parametrize(
+    ("name", "quick"),
+    [
+        ("00_quickstart", "-p search_epochs 1 -p epochs 1 -p selection argmax"),
+        ("02_primitive_operations", ""),
+    ],
+)
+def test_a_copied_notebook_runs_by_the_wheel_alone(elsewhere, name, quick):
     bmnas(elsewhere, "notebooks", "copies")
     words = ("run", f"copies/{name}.ipynb", *quick.split(), "-p", "device", "cpu")
     printed = bmnas(elsewhere, *words, "--out", f"runs/{name}", "--quiet")

@@ -530,7 +530,7 @@ def without_numbers(text):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cluster, well", [(workers_of_its_own, 4), (separate_cluster, 2)])
+@pytest.mark.parametrize("cluster, well", [(workers_of_its_own, 8), (separate_cluster, 2)])
 def test_of_runs_with_four_accidents_three_fail_and_only_those_are_done_again(cluster, well):
     count = well + len(EVIL)
     spec = spec_file(
@@ -608,20 +608,20 @@ def test_a_changed_spec_adds_runs_and_a_changed_notebook_is_refused(capfd):
 
 @pytest.mark.slow
 def test_two_sweeps_on_one_folder_share_the_runs():
-    listed = [{"how": "waits"}, *({"how": "well", "seed": seed} for seed in range(3))]
+    listed = [{"how": "waits"}, *({"how": "well", "seed": seed} for seed in range(5))]
     words = "sweep", spec_file(list=listed), "--out", "out", "--workers", "1", "-q"
     nb = nbformat.read("nb.ipynb", 4)
     nb.cells.append(nbformat.v4.new_markdown_cell("![A dot](dot.png)"))
     nbformat.write(nb, "nb.ipynb")
     Path("dot.png").write_bytes(b"dot")
     both = [command(*words, start=subprocess.Popen) for _ in range(2)]
-    wait_for(lambda: Counter(statuses().values()) == {"running": 1, "done": 3}, 120)
+    wait_for(lambda: Counter(statuses().values()) == {"running": 1, "done": 5}, 120)
     Path("go").touch()
     for process in both:
         output, errors = process.communicate(timeout=120)
         assert (process.returncode, errors) == (0, "")
-        assert output.startswith("out: 4 runs: 4 done\n")
-    assert times_done() == {"waits 0": 1, **{f"well {seed}": 1 for seed in range(3)}}
+        assert output.startswith("out: 6 runs: 6 done\n")
+    assert times_done() == {"waits 0": 1, **{f"well {seed}": 1 for seed in range(5)}}
     for page in Path("out").glob("how=*/nb.html"):  # has the picture beside the original notebook
         assert "data:image/png;base64,ZG90" in page.read_text(encoding="utf-8")
 
