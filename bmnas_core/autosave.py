@@ -6,6 +6,8 @@ second run that makes the same ones in the same order finds them there: finished
 interrupted work continues.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
@@ -15,13 +17,14 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from .errors import BmnasError, quoted
-from .storage import write_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: Environment variable: the folder in which a run keeps what it can be resumed from.
 STATE = "BMNAS_STATE"
@@ -76,6 +79,8 @@ class Autosave:
 
         If that fails, the earlier files stay, with an :class:`AutosaveWarning`.
         """
+        from .tensor_files import write_tensors
+
         start, beside = time.monotonic(), self.path.with_suffix(f".new{self.path.suffix}")
         try:
             tensors, header = make()

@@ -26,14 +26,14 @@ from .experiments.results import writable_folder
 from .features import FeatureBank, RawInputs
 from .genotype import Genotype
 from .locks import share_work
-from .metrics import metric_of
+from .losses import metric_of
 from .networks import count_parameters
 from .progress import progress_bar
 from .runtime import as_seed, resolve_device
 from .search import SearchConfig
-from .storage import read_tensors, write_tensors
 from .tasks.folds import Fold, all_samples, make_folds
 from .tasks.task import Task, TaskError
+from .tensor_files import read_tensors, write_tensors
 from .train import TrainConfig, outputs_of
 
 FORMAT = "bmnas-fold/2"

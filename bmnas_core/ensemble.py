@@ -19,7 +19,7 @@ from . import genotype as grammar
 from .config import Settings
 from .features import FeatureBank
 from .genotype import OPERATIONS, Genotype, Pair
-from .metrics import metric_of
+from .losses import metric_of
 from .networks import MAX_VALUES_TOGETHER, FusionNetwork, mask_places
 from .ops import Attention, BatchNorm, Projection, as_mask, on_rows, random_bytes
 from .runtime import resolve_device, seeded

@@ -29,9 +29,9 @@ from .feature_files import DiskFeatures, Extract, Part, cache_key
 from .networks import FeatureError, pool
 from .progress import progress_bar
 from .runtime import resolve_device
-from .storage import read_tensors
 from .tasks.inputs import AT_HAND, DataError, Inputs, first_readable, load, move, warn_skipped
 from .tasks.task import SPLITS, Modality, Task, TaskError, as_task, tensor_hash
+from .tensor_files import read_tensors
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -62,7 +62,12 @@ WRITERS = Registry("form", GenotypeError, on_demand={"source": f"{__package__}.s
 OPERATION_NAMES = (r"[a-z][a-z0-9_]*", "small letters, digits, underscores")
 
 #: Primitive operations by name, filled by :mod:`~bmnas_core.ops`; a genotype may use no others.
-OPERATIONS = Registry("operation", OperationError, pattern=OPERATION_NAMES)
+OPERATIONS = Registry(
+    "operation",
+    OperationError,
+    pattern=OPERATION_NAMES,
+    on_demand=dict.fromkeys(("zero", *DEFAULT_OPERATIONS), f"{__package__}.ops"),
+)
 
 
 # --- the grammar: what nodes are called, and which of them a Cell or a step may take

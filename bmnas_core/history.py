@@ -21,7 +21,8 @@ from .genotype import LARGEST, OPERATIONS, Genotype, cell_predecessors, step_pre
 from .metrics import score_text
 from .search import Search
 from .search_state import PHASES, SearchState
-from .storage import atomic_write, read_tensors, write_tensors
+from .storage import atomic_write
+from .tensor_files import read_tensors, write_tensors
 
 FORMAT = "bmnas-history/3"
 #: What a history must say of its search.

@@ -12,7 +12,7 @@ from .autosave import QUICK, is_kept, kept
 from .config import Config, setting
 from .errors import BmnasError
 from .genotype import Genotype
-from .storage import check_tensors, read_tensors, tensor_hash
+from .tensor_files import check_tensors, read_tensors, tensor_hash
 
 FORMAT = "bmnas-training/1"
 

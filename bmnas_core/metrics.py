@@ -1,4 +1,7 @@
-"""Metrics: how a task is scored, and what its networks minimise. Scores are scikit-learn's."""
+"""Metrics: how a task is scored. Scores are scikit-learn's.
+
+What reads a result needs its metric, but no tensor: PyTorch is imported where tensors are made.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,16 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from .config import as_type
 from .errors import BmnasError, TaskError, in_line, quoted
 from .registry import Registry, takes
-from .runtime import generator
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: Kinds of labels: classes (n,), of which there are two where they are binary; a multi-hot matrix
 #: (n, classes) of 0 and 1; values (n,) or (n, values), floats, for regression.
@@ -35,7 +38,8 @@ class Metric:
 
     Attributes:
         score: outputs (n, classes) and labels → a float.
-        loss: outputs and labels → a scalar tensor; None for the usual one, see :data:`LOSSES`.
+        loss: outputs and labels → a scalar tensor; None for the usual one, see
+            :data:`~bmnas_core.losses.LOSSES`.
         labels: of LABEL_KINDS, those that it takes.
         direction: ``"max"`` if a higher score is better, ``"min"`` if a lower one is.
         limits: the least and the largest score, None where there is none. Scores from 0 to 1 are
@@ -72,6 +76,8 @@ class Metric:
             for k, count in enumerate(counts.tolist()):
                 if count in (0, len(labels)):
                     return f"{'only samples' if count else 'no sample'} of class {k}"
+        import torch
+
         random = torch.Generator().manual_seed(0)
         try:
             with warnings.catch_warnings():
@@ -87,7 +93,7 @@ class Metric:
 def _try_out(name: str, metric: Metric) -> None:
     """Refuse a metric whose parts are of the wrong kind, or whose loss does not work.
 
-    The score is not tried, since it may import a large package.
+    The score is not tried, since it may import a large package; nor are losses of the kit's own.
     """
     place = f"metric {name!r}"
     if not metric.labels or not set(metric.labels) <= set(LABEL_KINDS):
@@ -97,7 +103,11 @@ def _try_out(name: str, metric: Metric) -> None:
     if not inspect.isroutine(metric.score) or not takes(metric.score, 2):
         allowed = "a function of outputs and labels"
         raise TaskError(place, f"a score of {quoted(metric.score)}", allowed)
-    for kind in metric.labels if metric.loss else ():
+    if metric.loss is None or metric.score.__module__ == __name__:
+        return
+    from torch import Tensor
+
+    for kind in metric.labels:
         outputs, labels = _example(kind)
         allowed = f"a scalar tensor for outputs of shape {tuple(outputs.shape)} and labels {kind!r}"
         try:
@@ -113,6 +123,8 @@ def _try_out(name: str, metric: Metric) -> None:
 
 def _example(kind: str) -> tuple[Tensor, Tensor]:
     """Outputs and labels of three samples."""
+    import torch
+
     outputs = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 0.5]], requires_grad=True)
     if kind == "values":
         return outputs[:, :1], torch.tensor([0.5, 1.0, -1.0])
@@ -176,132 +188,9 @@ def _for_labels_of_loss(name: str, metric: Metric) -> Metric:
     return replace(metric, labels=tuple(found))
 
 
-# --- losses
-
-
-def _weighted(weight: Sequence[float] | None, outputs: Tensor) -> Tensor | None:
-    return None if weight is None else torch.tensor(weight, device=outputs.device)
-
-
-def cross_entropy(
-    logits: Tensor,
-    labels: Tensor,
-    weight: Sequence[float] | None = None,
-    label_smoothing: float = 0.0,
-) -> Tensor:
-    """Mean over samples, of labels (n,), each times the ``weight`` of its class if there are some.
-
-    Label smoothing s takes the share s of a label and spreads it over all classes (Szegedy et al.
-    2016).
-    """
-    if weight is None:
-        return nn.functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-    # PyTorch would divide by the sum of weights, by which parts of a batch do not add up to it.
-    how = {"weight": _weighted(weight, logits), "label_smoothing": label_smoothing}
-    return nn.functional.cross_entropy(logits, labels, reduction="none", **how).mean()
-
-
-def binary_cross_entropy(
-    logits: Tensor,
-    labels: Tensor,
-    weight: Sequence[float] | None = None,
-    label_smoothing: float = 0.0,
-) -> Tensor:
-    """Mean over samples and classes, of labels (n, classes) of 0 and 1.
-
-    A ``weight`` is that of a class's samples against all others. Label smoothing s moves labels to
-    s / 2 and 1 − s / 2.
-    """
-    smooth = labels.to(logits.dtype) * (1 - label_smoothing) + label_smoothing / 2
-    how = {"pos_weight": _weighted(weight, logits)}
-    return nn.functional.binary_cross_entropy_with_logits(logits, smooth, **how)
-
-
-def squared_error(values: Tensor, labels: Tensor) -> Tensor:
-    """Mean over samples and values, of labels (n,) or (n, values)."""
-    return (values - labels.reshape(values.shape)).square().mean()  # mse_loss fails in a vmap
-
-
-def absolute_error(values: Tensor, labels: Tensor) -> Tensor:
-    """Mean over samples and values, of labels (n,) or (n, values)."""
-    return nn.functional.l1_loss(values, labels.reshape(values.shape))
-
-
-@dataclass(frozen=True)
-class Targets:
-    """Mean and standard deviation of each value over train; networks give standardised values."""
-
-    mean: tuple[float, ...]
-    scale: tuple[float, ...]
-
-    @classmethod
-    def from_labels(cls, labels: Tensor) -> Targets:
-        """Of labels (n,) or (n, values). A value that does not vary has a scale of 1."""
-        columns = labels.double().reshape(len(labels), -1)
-        scale, varies = columns.std(0, correction=0), (columns != columns[0]).any(0)
-        scale = torch.where(varies & (scale > 0), scale, torch.ones_like(scale))
-        return cls(tuple(columns.mean(0).tolist()), tuple(scale.tolist()))
-
-    def standardised(self, labels: Tensor) -> Tensor:
-        """Labels (n,) or (n, values) → (n, values), of mean 0 and deviation 1 over train."""
-        return (labels.reshape(len(labels), -1) - self._row(self.mean, labels)) / self._row(
-            self.scale, labels
-        )
-
-    def in_units(self, outputs: Tensor) -> Tensor:
-        """Outputs (…, n, values) in the labels' units."""
-        return outputs * self._row(self.scale, outputs) + self._row(self.mean, outputs)
-
-    def _row(self, numbers: tuple[float, ...], like: Tensor) -> Tensor:
-        return torch.tensor(numbers, dtype=like.dtype, device=like.device)
-
-
-#: What is minimised, by kind of labels, unless a metric has a loss of its own.
-LOSSES = {"classes": cross_entropy, "multi-label": binary_cross_entropy, "values": squared_error}
-
-
-def metric_of(task) -> Metric:
-    """The metric that a task names, with a loss and a score for that task.
-
-    The loss has the task's class weights and label smoothing; of values, networks give
-    standardised ones, the loss standardises the labels, and the score sees the task's units.
-    Raises TaskError for a metric that does not exist, or does not fit the task's labels.
-    """
-    if task.metric not in METRICS:
-        raise TaskError(f"{task.name}: metric", repr(task.metric), METRICS.names)
-    metric, kind = METRICS[task.metric], task.label_kind
-    if not metric.fits(kind, task.classes):
-        raise TaskError(
-            f"{task.name}: metric",
-            f"{task.metric!r} for {kind}",
-            ", ".join(fitting(kind, task.classes)),
-        )
-    loss, score = metric.loss or LOSSES[kind], metric.score
-    given = {"weight": task.class_weights or None, "label_smoothing": task.label_smoothing}
-    if given := {name: value for name, value in given.items() if value}:
-        if not set(given) <= set(inspect.signature(loss).parameters):
-            place = f"{task.name}: metric {task.metric!r}"
-            found = "class weights or label smoothing, which its own loss does not take"
-            raise TaskError(place, found, f"a loss with arguments {', '.join(given)}")
-        loss = partial(loss, **given)
-    if "threshold" in inspect.signature(score).parameters:
-        score = partial(score, threshold=task.threshold)
-    if task.targets is not None:
-        loss, score = partial(_standardised, loss, task), partial(_in_units, score, task)
-    return replace(metric, loss=loss, score=score)
-
-
 def fitting(kind: str, classes: int) -> list[str]:
     """Names of the metrics that take such labels."""
     return [name for name, metric in METRICS.items() if metric.fits(kind, classes)]
-
-
-def _standardised(loss: Callable, task, outputs: Tensor, labels: Tensor) -> Tensor:
-    return loss(outputs, task.targets.standardised(labels))
-
-
-def _in_units(score: Callable, task, outputs: Tensor, labels: Tensor) -> float:
-    return score(task.targets.in_units(outputs), labels)
 
 
 def score_text(score: float) -> str:
@@ -318,6 +207,10 @@ def standard_error(metric: Metric, outputs: Tensor, labels: Tensor, seed: int) -
     Resamples keep the number of samples of each class (Efron 1979); one without a score does not
     count. It is never 0, since odds divide by it.
     """
+    import torch
+
+    from .runtime import generator
+
     if metric.hits:
         return binomial_error(metric.score(outputs, labels), len(labels))
     outputs, labels, random = outputs.cpu(), labels.cpu(), generator(seed, "bootstrap")
@@ -459,6 +352,11 @@ def rmse(values: Tensor, labels: Tensor) -> float:
     from sklearn.metrics import root_mean_squared_error
 
     return float(root_mean_squared_error(*_both(values, labels)))
+
+
+def absolute_error(values: Tensor, labels: Tensor) -> Tensor:
+    """Mean over samples and values, of labels (n,) or (n, values)."""
+    return (values - labels.reshape(values.shape)).abs().mean()
 
 
 @register_metric("mae", absolute_error, labels="values", direction="min", limits=(0.0, None))

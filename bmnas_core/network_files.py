@@ -18,8 +18,8 @@ from .genotype import Genotype
 from .networks import FusionNetwork
 from .runtime import seeded
 from .signature import Signature
-from .storage import check_tensors, read_tensors, write_tensors
 from .tasks.task import Modality, Task, as_task
+from .tensor_files import check_tensors, read_tensors, write_tensors
 from .train import EndToEnd
 
 FORMAT = "bmnas-network/2"

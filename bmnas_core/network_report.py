@@ -12,7 +12,8 @@ from torch import nn
 from .draw.predictions import draw_confusion, draw_label_scores, draw_values
 from .errors import check_type
 from .features import FeatureBank, RawInputs
-from .metrics import METRICS, metric_of, score_text
+from .losses import metric_of
+from .metrics import METRICS, score_text
 from .tasks.task import Task, as_task
 from .train import TrainError, outputs_of
 

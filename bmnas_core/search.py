@@ -26,7 +26,7 @@ from .config import MOST, ConfigError, SearchSettings, as_type, setting
 from .errors import BmnasError, check_type, quoted
 from .features import Batch, FeatureBank
 from .genotype import DEFAULT_OPERATIONS, OPERATIONS, Genotype, Pair
-from .metrics import metric_of
+from .losses import metric_of
 from .networks import FixedInputs, Hypernet
 from .runtime import (
     PRECISIONS,
@@ -51,8 +51,8 @@ from .search_files import (
 )
 from .search_state import Record, SearchState
 from .selection import RUNGS, SELECTIONS, check_genotype, derive, selection_for
-from .storage import read_tensors, tensor_hash, write_tensors
 from .tasks.task import Task, as_task
+from .tensor_files import read_tensors, tensor_hash, write_tensors
 from .train import cosine_restarts, outputs_of, score
 
 

@@ -17,8 +17,8 @@ from .errors import BmnasError, quoted
 from .genotype import Genotype
 from .networks import Hypernet
 from .runtime import seeded
-from .storage import check_tensors
 from .tasks.task import Task
+from .tensor_files import check_tensors
 
 FORMAT = "bmnas-search/3"
 OPTIMIZERS = ("weight_optimizer", "architecture_optimizer")

@@ -32,7 +32,8 @@ from .errors import check_type, quoted
 from .features import FeatureBank
 from .genotype import CellGenotype, Genotype, Pair, StepGenotype, cell_predecessors, free_pairs
 from .kept_training import KeptTraining
-from .metrics import Metric, metric_of, standard_error
+from .losses import metric_of
+from .metrics import Metric, standard_error
 from .networks import FixedInputs, FusionNetwork, Hypernet
 from .registry import Registry, takes
 from .runtime import generator, seeded

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from .config import Config, ConfigError, setting
 from .errors import quoted
 from .genotype import GenotypeError, check_features
-from .metrics import LOSSES, Targets
+from .losses import LOSSES, Targets
 from .networks import POOLINGS
 from .tasks.inputs import FeatureArrays
 

@@ -20,7 +20,7 @@ from .errors import BmnasError, check_type
 from .features import FeatureBank, RawInputs, Source, extract
 from .genotype import Genotype
 from .kept_training import KeptTraining
-from .metrics import metric_of
+from .losses import metric_of
 from .networks import FusionNetwork, count_parameters
 from .progress import progress_bar
 from .runtime import (

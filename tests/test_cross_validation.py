@@ -15,7 +15,8 @@ from torch import nn
 import bmnas_core as bm
 from bmnas_core.config import SearchSettings, Settings
 from bmnas_core.cross_validation import corrected_interval
-from bmnas_core.metrics import METRICS, metric_of, register_metric
+from bmnas_core.losses import metric_of
+from bmnas_core.metrics import METRICS, register_metric
 from bmnas_core.tasks import Modality, Split, Task, TaskError
 from bmnas_core.tasks.arrays import SPLITS
 from bmnas_core.tasks.folds import all_samples, connected, make_folds, strata

@@ -33,7 +33,7 @@ from bmnas_core import (
 )
 from bmnas_core.history import FORMAT
 from bmnas_core.selection import derive
-from bmnas_core.storage import read_tensors, write_tensors
+from bmnas_core.tensor_files import read_tensors, write_tensors
 
 NUMBERS = ("step", "epoch", "phase", "lr", "train_loss", "val_loss", "val_score")
 
@@ -395,7 +395,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatc
             part.write_text("half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("bmnas_core.storage.save_file", broken)
+    monkeypatch.setattr("bmnas_core.tensor_files.save_file", broken)
     monkeypatch.setattr(import_module("bmnas_core.draw.replay"), "page", broken)
     with pytest.raises(OSError, match="disk full"):
         getattr(whole, method)(path)

@@ -17,16 +17,8 @@ import bmnas_core as bm
 from bmnas_core.baselines import compare
 from bmnas_core.config import SearchSettings, Settings
 from bmnas_core.errors import BmnasError
-from bmnas_core.metrics import (
-    LOSSES,
-    METRICS,
-    Targets,
-    absolute_error,
-    binomial_error,
-    cross_entropy,
-    metric_of,
-    standard_error,
-)
+from bmnas_core.losses import LOSSES, Targets, cross_entropy, metric_of
+from bmnas_core.metrics import METRICS, absolute_error, binomial_error, standard_error
 
 N = 90
 SMALL = Settings(C=8, L=1, N=1, M=1, epochs=15, batch_size=32, dropout=0.0, max_lr=1e-2)

@@ -18,7 +18,7 @@ import bmnas_core as bm
 from bmnas_core.cli.app import app
 from bmnas_core.genotype import OPERATIONS
 from bmnas_core.network_files import FORMAT
-from bmnas_core.storage import read_tensors, write_tensors
+from bmnas_core.tensor_files import read_tensors, write_tensors
 
 
 def cell(inputs, *operations) -> bm.CellGenotype:

@@ -213,12 +213,27 @@ def test_the_kit_names_the_encoding_of_its_texts():
     assert not without
 
 
-def test_importing_bmnas_core_loads_no_heavy_package():
+@pytest.mark.parametrize("name", ["bmnas_core", "bmnas_core.cli", "bmnas_core.experiments.sweep"])
+def test_the_kit_and_its_command_start_without_a_heavy_package(name):
+    heavy = f"{HEAVY} torch"
+    script = f"import sys, {name}; print(*sorted(set({heavy!r}.split()) & set(sys.modules)))"
+    assert run_python("-c", script, cwd=ROOT).split() == []
+
+
+def test_a_search_loads_torch_and_no_other_heavy_package():
     script = (
-        "import sys, torch; before = set(sys.modules); import bmnas_core; "
+        "import sys, torch; before = set(sys.modules); import bmnas_core as bm; "
+        "bm.Search, bm.train, bm.load_task, bm.draw; "
         f"print(*sorted(set({HEAVY!r}.split()) & (set(sys.modules) - before)))"
     )
     assert run_python("-c", script, cwd=ROOT).split() == []
+
+
+def test_every_name_that_the_kit_offers_is_there():
+    script = "import bmnas_core as bm, bmnas_core.train, bmnas_core.probe, bmnas_core.draw\n"
+    script += "for name in dir(bm): getattr(bm, name)\n"
+    script += "print(*{type(part).__name__ for part in (bm.train, bm.probe, bm.draw)})"
+    assert run_python("-c", script, cwd=ROOT).split() == ["function"]
 
 
 # --- notebooks as committed

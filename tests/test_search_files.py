@@ -16,7 +16,7 @@ from bmnas_core.errors import BmnasError
 from bmnas_core.search import Search, SearchConfig, SearchError
 from bmnas_core.search_files import FORMAT
 from bmnas_core.selection import Selection, register_selection
-from bmnas_core.storage import read_tensors, write_tensors
+from bmnas_core.tensor_files import read_tensors, write_tensors
 
 EXP_AVG = "weight_optimizer.0.exp_avg"
 ADAM_STEP = "weight_optimizer.0.step"

@@ -27,10 +27,9 @@ from bmnas_core.storage import (
     check_writable,
     is_stream,
     parse_json,
-    read_tensors,
-    write_tensors,
 )
 from bmnas_core.tasks.files import cached_folder
+from bmnas_core.tensor_files import read_tensors, write_tensors
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX files")
 
@@ -275,7 +274,8 @@ def test_a_file_that_grows_beyond_its_limit_is_said_in_one_line(tmp_path):
     code = """
 import resource, sys, torch
 from bmnas_core.errors import FileError
-from bmnas_core.storage import atomic_write, write_tensors
+from bmnas_core.storage import atomic_write
+from bmnas_core.tensor_files import write_tensors
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 for name in ("text", "tensors"):
     try:
@@ -308,7 +308,7 @@ from bmnas_core.cli.app import app
 from bmnas_core.backbones.paper.checkpoints import save_checkpoint
 from bmnas_core.benchmark import tabulate
 from bmnas_core.experiments import save_run
-from bmnas_core.storage import write_tensors
+from bmnas_core.tensor_files import write_tensors
 from bmnas_core.tasks import TASKS, files
 from tiny import SETTINGS, tiny_task
 from dataclasses import replace

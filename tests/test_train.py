@@ -29,7 +29,8 @@ from bmnas_core import (
 )
 from bmnas_core.config import Settings
 from bmnas_core.features import RawInputs
-from bmnas_core.metrics import METRICS, metric_of
+from bmnas_core.losses import metric_of
+from bmnas_core.metrics import METRICS
 from bmnas_core.tasks import DataWarning
 from bmnas_core.train import EndToEnd, Unimodal, _micro_batches, outputs_of
 

@@ -14,7 +14,7 @@ from ..errors import BmnasError
 from ..kept_training import KeptTraining
 from ..progress import progress_bar
 from ..runtime import epoch_batches, seeded
-from ..storage import tensor_hash
+from ..tensor_files import tensor_hash
 from .backbone import last_mean
 
 #: Most pixels by which a batch of images (N, C, H, W) is shifted along H and W. A search is misled

@@ -14,7 +14,8 @@ from ..ensemble import networks_together, train_together
 from ..errors import BmnasError, quoted
 from ..features import FeatureBank
 from ..genotype import Genotype
-from ..metrics import Metric, metric_of
+from ..losses import metric_of
+from ..metrics import Metric
 from ..networks import count_parameters
 from ..progress import progress_bar
 from ..registry import Registry, takes

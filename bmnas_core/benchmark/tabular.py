@@ -35,9 +35,10 @@ from ..locks import locked, share_work
 from ..metrics import METRICS
 from ..networks import count_parameters
 from ..runtime import as_seed, device_name, generator, resolve_device, seeded
-from ..storage import atomic_write, file_version, parse_json, refuse_streams, tensor_hash
+from ..storage import atomic_write, file_version, parse_json, refuse_streams
 from ..tasks.files import asset, cache_folder
 from ..tasks.task import Task, as_task, load_task
+from ..tensor_files import tensor_hash
 from ..train import TrainConfig, cosine_ends, fit_by_epoch, fusion_network, score, scores
 
 FORMAT = "bmnas-benchmark/2"

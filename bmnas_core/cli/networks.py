@@ -7,12 +7,8 @@ import typer
 from typer import Argument, Option
 
 from ..errors import BmnasError
-from ..export import export_program
 from ..genotype import Genotype
-from ..network_files import load_network
-from ..source import network_source
 from ..storage import atomic_write, is_stream
-from ..tasks import load_task
 from .common import out_option, pairs, repeated
 from .tasks import _task_options
 
@@ -40,6 +36,11 @@ def export(
 
     The source reads the weights of a saved network; a genotype has none, and no program.
     """
+    from ..export import export_program
+    from ..network_files import load_network
+    from ..source import network_source
+    from ..tasks import load_task
+
     if source == torch_export:
         raise BmnasError("bmnas export", "both or neither", "one of --source, --torch-export")
     if out.exists() and network.exists() and out.samefile(network):

@@ -15,7 +15,6 @@ from ..experiments import Parameter
 from ..experiments.report import mean_and_std
 from ..storage import atomic_write, check_writable, is_stream
 from ..tasks.files import asset, kit_file
-from ..train import TrainConfig, train_backbone
 from .common import Device, out_option, pairs, repeated, table
 
 #: How many problems of a data set are listed; thousands of files may be missing.
@@ -122,6 +121,7 @@ def backbone(
     It learns from the training split; the score shown is on validation.
     """
     from ..backbones.paper import checkpoints
+    from ..train import TrainConfig, train_backbone
 
     loaded = tasks.load_task(task, **_task_options(task, pairs(options)))
     model = loaded.modality(modality).backbone

@@ -1,15 +1,21 @@
 """Architectures and searches as pictures: graphs by graphviz, results by matplotlib."""
 
-from ..architecture import ArchitectureWeights
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from ..errors import check_type
 from ..genotype import Genotype
-from ..search import SearchState
 from . import genotypes, hypernets
 from .canvas import DrawError, Picture
 from .charts import draw_differences, draw_frontiers, draw_results, draw_trajectories
 from .curves import draw_curves
 from .genotypes import draw_comparison
 from .hypernets import draw_heatmaps
+
+if TYPE_CHECKING:
+    from ..architecture import ArchitectureWeights
+    from ..search import SearchState
 
 
 def draw(

@@ -1,16 +1,21 @@
 """The hypernet as a graph and as heatmaps: every candidate with its current weight."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from itertools import repeat
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..architecture import ArchitectureWeights
 from ..errors import check_type
 from ..genotype import OPERATIONS, CellGenotype, Genotype, step_name, step_predecessors
-from ..search import SearchState
 from . import canvas as c
 from .genotypes import Graph
+
+if TYPE_CHECKING:
+    from ..architecture import ArchitectureWeights
+    from ..search import SearchState
 
 #: Heights of an operation in a step and of a step's title; the gaps between a Cell's columns and
 #: between the rails above and below its steps.
@@ -87,6 +92,9 @@ def weights_of(what) -> tuple[ArchitectureWeights, Genotype | None]:
 
     Raises DrawError for anything else, and for weights that are not finite.
     """
+    from ..architecture import ArchitectureWeights
+    from ..search import SearchState
+
     weights, chosen = what, None
     if isinstance(what, SearchState):
         weights, chosen = what.weights, what.genotype

@@ -9,10 +9,8 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ..config import __version__
-from ..runtime import device_name
 
 #: The kit's own folder.
 KIT = Path(__file__).resolve().parents[1]
@@ -22,6 +20,8 @@ PATIENCE = 10
 
 def versions() -> dict[str, str]:
     """Of Python, this kit, and the packages that compute."""
+    import torch
+
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
@@ -47,6 +47,8 @@ def provenance(
         parameters: of the run.
         resumed: seconds of work that were done before a run was resumed; its times lack them.
     """
+    import torch
+
     return {
         "time": datetime.now().astimezone().isoformat(timespec="seconds"),
         "parameters": None if parameters is None else dict(parameters),
@@ -95,6 +97,10 @@ def cores() -> int:
 
 
 def _gpu(device: object) -> str | None:
+    import torch
+
+    from ..runtime import device_name
+
     with suppress(RuntimeError, TypeError, AssertionError):
         found = torch.device(device)
         return device_name(found) if found.type == "cuda" else None

@@ -1,8 +1,6 @@
 """Tasks: data, backbones, metric and settings, one file each. The kit's are imported on demand."""
 
-from .dataset_inputs import DatasetInputs
-from .files import DATA_SETS
-from .inputs import DataError, DataWarning, FileInputs
-from .load import load_features
-from .rules import RULES, DigitPair, register_rule
-from .task import TASKS, Modality, Split, Task, TaskError, load_task, register_task
+import lazy_loader
+
+# As in `bmnas_core`: where the kit's files are can be asked without PyTorch.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -15,11 +15,10 @@ from tempfile import TemporaryDirectory
 from types import ModuleType
 from zipfile import ZipFile
 
-from ..errors import BmnasError, FileError, in_line
+from ..errors import BmnasError, DataError, DataWarning, FileError, in_line
 from ..progress import progress_bar
 from ..registry import Registry
 from ..storage import atomic_write, part_beside, reason_of, remove, sweep_parts
-from .inputs import DataError, DataWarning
 
 PACKAGE = Path(__file__).parents[1]
 

@@ -11,7 +11,7 @@ from torch.nn.functional import one_hot
 
 from ..backbones.backbone import TRAINED_HERE
 from ..config import as_type
-from ..metrics import metric_of
+from ..losses import metric_of
 from ..runtime import as_seed, generator
 from .arrays import SPLITS, group_numbers, strata, stratified_parts
 from .task import Split, Task, TaskError, as_task

@@ -21,7 +21,7 @@ from ..backbones.item_training import SHIFT, train_on_items
 from ..config import SearchSettings, Settings
 from ..errors import in_line, quoted
 from ..runtime import as_seed, generator
-from ..storage import read_tensors, write_tensors
+from ..tensor_files import read_tensors, write_tensors
 from .audio import add_noise, log_mel
 from .files import asset, cache_folder
 from .inputs import DataError

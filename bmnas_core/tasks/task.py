@@ -18,10 +18,11 @@ from ..backbones.tap import Tapped, dry_run
 from ..config import SearchSettings, Settings, fit_fields
 from ..errors import TaskError, check_type, near_miss, quoted
 from ..genotype import GenotypeError, check_features
-from ..metrics import METRICS, Targets, fitting
+from ..losses import Targets
+from ..metrics import METRICS, fitting
 from ..networks import POOLINGS, FeatureError
 from ..registry import Registry
-from ..storage import tensor_hash
+from ..tensor_files import tensor_hash
 from .arrays import (
     SPLITS,
     check_metric,

@@ -17,7 +17,8 @@ from IPython.display import HTML
 from ..errors import BmnasError, check_type, quoted
 from ..features import FeatureBank
 from ..genotype import OPERATIONS, Genotype
-from ..metrics import metric_of, score_text
+from ..losses import metric_of
+from ..metrics import score_text
 from ..networks import count_parameters
 from ..runtime import as_seed, resolve_device
 from ..tasks.task import Task, as_task

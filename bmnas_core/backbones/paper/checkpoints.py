@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ...errors import BmnasError, check_type
-from ...storage import check_writable, read_tensors, write_tensors
+from ...storage import check_writable
+from ...tensor_files import read_tensors, write_tensors
 
 FORMAT = "bmnas-backbone/1"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".tar", ".checkpoint")
