@@ -6,8 +6,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet -c constraints.txt
 
-# One test process per core, up to four; tests/conftest.py gives each of them one thread.
-PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal --ignore tests/benchmarks
+# Fast tests have a process for each core, up to four; of all tests many wait for a kernel or a
+# browser, so there is one process more. tests/conftest.py gives each of them one thread.
+PYTEST := $(BIN)/python -m pytest --dist worksteal --ignore tests/benchmarks
 
 INSTALLED     := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
@@ -36,10 +37,10 @@ lab: $(INSTALLED) ## open the notebooks in JupyterLab, on this machine only
 		$(if $(filter 0,$(shell id -u)),--allow-root)
 
 test: $(INSTALLED_DEV) system-packages ## run every test
-	$(PYTEST)
+	$(PYTEST) -n auto
 
 test-fast: $(INSTALLED_DEV) ## run the tests without notebooks, browser and slow ones
-	$(PYTEST) -m "not notebook and not browser and not slow"
+	$(PYTEST) -n logical --maxprocesses 4 -m "not notebook and not browser and not slow"
 
 benchmarks: $(INSTALLED_DEV) system-packages ## print how long things take; no test fails on time
 	$(BIN)/python -m pytest -sq tests/benchmarks

@@ -28,6 +28,11 @@ def pytest_configure(config):
     settings.load_profile("bmnas")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than cores, up to five: many tests wait for a kernel or a browser."""
+    return min(os.cpu_count() or 1, 4) + 1
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
     """Run fast tests first, then slow ones, notebooks, the browser; skip ``gpu`` without one."""

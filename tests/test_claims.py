@@ -130,8 +130,10 @@ def points_behind(network: str, split: str, path: Path = VOICE, **where) -> tupl
     return points.mean(), points.sem() * student.ppf(0.975, len(points) - 1)
 
 
-def with_interval(network: str, split: str, path: Path = VOICE, **where) -> str:
-    return "{:.1f} ± {:.1f}".format(*points_behind(network, split, path, **where))
+def with_interval(network: str, split: str, path: Path = VOICE, sign: int = 1, **where) -> str:
+    """Points behind BM-NAS, or with sign -1 those that a network is before it."""
+    mean, half = points_behind(network, split, path, **where)
+    return f"{sign * mean:.1f} ± {half:.1f}"
 
 
 def voice_tried(network: str, **sizes: float) -> tuple[float, int]:
@@ -428,8 +430,9 @@ SENTENCES = {
     ),
     "what a person may find": (
         "notebooks/06_evaluation.ipynb",
-        "The best pair is only {} points behind on test, with less than a third of the parameters; "
-        "to try all pairs takes {:.0f} seconds with training, BM-NAS {:.0f}",
+        "The best pair is only {} points behind on test, which five seeds do not tell from "
+        "nothing, with less than a fifth of the parameters; to try all pairs takes {:.0f} seconds "
+        "with training, BM-NAS {:.0f}",
         lambda: [
             with_interval(SMALL[0], "test"),
             *(voice(name, "seconds").mean() for name in (SMALL[0], "BM-NAS")),
@@ -459,22 +462,25 @@ SENTENCES = {
         "notebooks/06_evaluation.ipynb",
         "on validation MFAS is {} behind. They search for {:.0f} and {:.0f} seconds, BM-NAS for "
         "{:.0f}, and by perturbation alone for {:.0f}. *BM-NAS by argmax* missed the voice with "
-        "one seed of five, {:.2f} on test",
+        "three seeds of five, with {:.2f} on test or less",
         lambda: [
             with_interval("MFAS", "validation"),
             *(
                 voice(name, "search_seconds").mean()
                 for name in ("random search", "MFAS", "BM-NAS", "BM-NAS by perturbation")
             ),
-            voice("BM-NAS by argmax", "test").min(),
+            max(x for x in voice("BM-NAS by argmax", "test") if x < 0.8),
         ],
     ),
     "the MLP under voice": (
         "notebooks/06_evaluation.ipynb",
-        "cannot be told from BM-NAS on test, either, {} behind, with less than half the "
+        "cannot be told from BM-NAS on test, either, {} ahead, with less than a tenth of the "
         "parameters, in a second. On validation, after training on 1,000 samples fewer, it is {} "
         "behind",
-        lambda: [with_interval("MLP of two layers", split) for split in ("test", "validation")],
+        lambda: [
+            with_interval(SMALL[1], "test", sign=-1),
+            with_interval(SMALL[1], "validation"),
+        ],
     ),
     "the MLP and MFAS under voice": (
         "README.md",
@@ -544,10 +550,14 @@ SENTENCES = {
     ),
     "few pairs on test": (
         "notebooks/06_evaluation.ipynb",
-        "It is {} points with 500, {} with 1,500, and nothing that five seeds would show",
+        "It is {} points with 500 and {} with 1,000; with 1,500 the MLP is {} ahead, "
+        "and with more samples five seeds show no difference",
         lambda: [
-            with_interval(SMALL[1], "test", VARIANTS, options=f"train_pairs={pairs}")
-            for pairs in (500, 1500)
+            *(
+                with_interval(SMALL[1], "test", VARIANTS, options=f"train_pairs={pairs}")
+                for pairs in (500, 1000)
+            ),
+            with_interval(SMALL[1], "test", VARIANTS, sign=-1, options="train_pairs=1500"),
         ],
     ),
     "few pairs on test, again": (
@@ -734,22 +744,19 @@ LEVEL = ("random search", "MFAS", "MLP of two layers")
 
 def test_under_voice_the_last_features_are_not_enough_and_three_methods_are_level():
     for name in (*NOT_SEARCHED, "fixed two-head attention", "late fusion, averaged"):
-        assert points_behind(name, "test")[0] > 20.8, name
-        assert points_behind(name, "validation")[0] > 20.8, name
-    assert points_behind("BM-NAS of one Cell", "test")[0] > 20
-    for name in (*LEVEL, "BM-NAS by perturbation"):
+        assert points_behind(name, "test")[0] > 19.5, name
+        assert points_behind(name, "validation")[0] > 19.5, name
+    assert (voice("BM-NAS of one Cell", "test") < 0.8).sum() == 4
+    for name in (*LEVEL, "BM-NAS by perturbation", SMALL[0]):
         mean, half = points_behind(name, "test")
         assert abs(mean) < half, name
     for motif in ("ConcatFC", "two-head attention", "attention on attention"):
         mean, half = points_behind(f"searched features, {motif}", "test")
         assert abs(mean) < half, motif
     small, large = (voice(name, "params").mean() for name in ("MLP of two layers", "BM-NAS"))
-    assert small < large / 2 and voice("best pair, ConcatFC", "params").mean() < large / 3
-    mean, _ = points_behind(ANY_PAIRS, "test")
-    assert round(mean) == 30
-    assert (voice("regularised evolution", "test") < 0.9).sum() == 2  # "with one or two seeds"
-    (missed,) = (x for x in voice("BM-NAS by argmax", "test") if x < 0.8)
-    assert missed < 0.75  # with the others the voice was found
+    assert small < large / 10 and voice(SMALL[0], "params").mean() < large / 5
+    assert (voice("regularised evolution", "test") < 0.9).sum() == 2  # "with two seeds"
+    assert (voice("BM-NAS by argmax", "test") < 0.8).sum() == 3  # "missed the voice"
 
 
 def test_after_long_training_an_mlp_is_level_under_voice():
@@ -762,7 +769,7 @@ def test_after_long_training_an_mlp_is_level_under_voice():
     at_500 = {"path": VARIANTS, "options": "train_pairs=500"}
     last, mlp = (voice(n, "validation", **at_500).mean() for n in ("fixed ConcatFC", SMALL[1]))
     assert last > mlp
-    for pairs in (1000, 2000, 3000):
+    for pairs in (2000, 3000):
         own = {} if pairs == 2000 else {"path": VARIANTS, "options": f"train_pairs={pairs}"}
         mean, half = points_behind(SMALL[1], "test", **own)
         assert abs(mean) < half, pairs

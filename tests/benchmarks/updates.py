@@ -2,6 +2,7 @@
 
     python tests/benchmarks/updates.py --settings ntu digits --repeat 15 --against ../before
     python tests/benchmarks/updates.py --growth
+    python tests/benchmarks/updates.py --operations
 
 Each row is a setting and a relaxation: the median time of one update of the weights and of α, β, γ,
 on one thread; the time of the matrix products of the published computation, one after the other;
@@ -9,7 +10,8 @@ and what the first takes as a multiple of the second. ``--against`` is a checkou
 whose updates are timed in turn with this one's. Features are random: only shapes matter here.
 
 ``--growth`` multiplies one size of a setting at a time, and fits how the time of an update grows
-with it: the exponent of a power, by least squares of the logarithms.
+with it: the exponent of a power, by least squares of the logarithms. ``--operations`` counts the
+operations on tensors of an update, views aside: on a GPU each launches about one kernel.
 """
 
 import argparse
@@ -202,6 +204,27 @@ def growth(size: str, repeat: int) -> dict:
     return row
 
 
+def operations(name: str, relaxation: str) -> int:
+    """How many operations an update dispatches, without views and empty tensors."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Counter(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            aliases = [found.alias_info for found in function._schema.returns]
+            is_view = any(alias is not None and not alias.is_write for alias in aliases)
+            self.count += not (is_view or "empty" in function.__name__)
+            return function(*args, **(kwargs or {}))
+
+    search = search_of(name, relaxation)
+    for _ in range(5):  # the fourth ends an epoch
+        next(search)
+    with Counter() as counter:
+        next(search)
+    return counter.count
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
@@ -210,6 +233,7 @@ def main() -> None:
     parser.add_argument("--against", type=Path, help="a checkout of another commit")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--growth", action="store_true", help="how time grows with each size")
+    parser.add_argument("--operations", action="store_true", help="count the operations")
     parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
@@ -219,8 +243,12 @@ def main() -> None:
         print(json.dumps(growth(size, args.repeat)), flush=True)
     for name in () if args.growth else args.settings:
         for relaxation in args.relaxations:
-            how = args.repeat, args.against, args.precision
-            print(json.dumps(compare(name, relaxation, *how)), flush=True)
+            row = {"setting": name, "relaxation": relaxation}
+            if args.operations:
+                row["operations"] = operations(name, relaxation)
+            else:
+                row = compare(name, relaxation, args.repeat, args.against, args.precision)
+            print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ PAPER = Settings(
 SAMPLE = replace(PAPER, C=32, epochs=15, batch_size=32, max_lr=3e-3)
 #: How the sample's backbones are trained alone.
 SAMPLE_BACKBONES = {
-    "Image": Settings(epochs=12, batch_size=16, max_lr=7e-4, restart=12),
+    "Image": Settings(epochs=12, batch_size=16, max_lr=1e-3, restart=12),
     "Text": Settings(epochs=40, batch_size=32, max_lr=5e-3, restart=40),
 }
 #: For the sample: side of the square of pixels that become one, and width of VGG-19.
