@@ -17,7 +17,6 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.optim import Adam
 
 from .architecture import ArchitectureWeights, SelectionError
 from .autosave import Autosave, is_kept, kept, newest
@@ -28,6 +27,7 @@ from .features import Batch, FeatureBank
 from .genotype import DEFAULT_OPERATIONS, OPERATIONS, Genotype, Pair
 from .losses import metric_of
 from .networks import FixedInputs, Hypernet
+from .optimizers import Adam
 from .runtime import (
     PRECISIONS,
     RNG_LOCK,

@@ -22,6 +22,7 @@ from .genotype import Genotype
 from .kept_training import KeptTraining
 from .losses import metric_of
 from .networks import FusionNetwork, count_parameters
+from .optimizers import Adam
 from .progress import progress_bar
 from .runtime import (
     PRECISIONS,
@@ -467,7 +468,7 @@ def adam(net: nn.Module, config: Settings) -> Optimizer:
     """The optimiser of a network's training."""
     groups = net.parameter_groups(config) if hasattr(net, "parameter_groups") else net.parameters()
     rates = {"lr": config.max_lr, "weight_decay": config.weight_decay}
-    return torch.optim.Adam(groups, **rates, fused=True)
+    return Adam(groups, **rates, fused=True)
 
 
 def cosine_restarts(optimizer: Optimizer, config: Settings):

@@ -339,6 +339,7 @@ def test_searches_by_training_take_a_second_look_as_bm_nas_does(name, monkeypatc
 def test_networks_that_a_baseline_trains_together_are_those_that_it_trains_alone(monkeypatch):
     each = SETTINGS.batch_size * SETTINGS.L * SETTINGS.C
     monkeypatch.setattr(ensemble, "MAX_VALUES_TOGETHER", 3 * each)
+    monkeypatch.setattr(ensemble, "LEAST_TOGETHER", 3)
     own, random = context(), torch.Generator().manual_seed(0)
     genotypes = [random_genotype(own.task.features, 2, 2, random) for _ in range(7)]  # 3, 3 and 1
     features, _ = FeatureBank(own.task).batch("test", torch.arange(24))

@@ -229,6 +229,17 @@ def test_a_search_loads_torch_and_no_other_heavy_package():
     assert run_python("-c", script, cwd=ROOT).split() == []
 
 
+def test_a_search_and_a_training_do_not_load_pytorchs_compiler():
+    script = (
+        "import sys, tiny, bmnas_core as bm; task = tiny.tiny_task(); "
+        "search = bm.Search(task, bm.SearchConfig(epochs=1), device='cpu'); list(search); "
+        "bm.train(search.best_genotype, task, progress=False, device='cpu'); "
+        "bm.train_backbone(task, 'Image', progress=False, device='cpu'); "
+        "print('torch._dynamo' in sys.modules)"
+    )
+    assert run_python("-c", script, cwd=ROOT / "tests").split() == ["False"]
+
+
 def test_every_name_that_the_kit_offers_is_there():
     script = "import bmnas_core as bm, bmnas_core.train, bmnas_core.probe, bmnas_core.draw\n"
     script += "for name in dir(bm): getattr(bm, name)\n"

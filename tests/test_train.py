@@ -24,6 +24,7 @@ from bmnas_core import (
     evaluate,
     fit,
     network_cost,
+    optimizers,
     train,
     train_backbone,
 )
@@ -386,3 +387,20 @@ def test_what_is_no_task_or_no_config_is_refused(call):
         call(genotype, 3)
     with pytest.raises(ConfigError, match="config: found dict; allowed: a TrainConfig"):
         call(genotype, task, {"epochs": 1})
+
+
+@pytest.mark.parametrize("kind", ["Adam", "AdamW"])
+def test_optimisers_make_the_steps_of_pytorchs(kind):
+    own, theirs = (getattr(m, kind) for m in (optimizers, torch.optim))
+    nets = [torch.nn.Linear(5, 3) for _ in range(2)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    pair = [make(net.parameters(), 0.1) for make, net in zip((own, theirs), nets, strict=True)]
+    x = torch.randn(7, 5)
+    for _ in range(4):
+        for net, optimizer in zip(nets, pair, strict=True):
+            optimizer.zero_grad()
+            net(x).square().mean().backward()
+            optimizer.step()
+    assert all(map(torch.equal, nets[0].parameters(), nets[1].parameters()))
+    assert not nets[0].weight.grad.requires_grad and nets[0].weight.requires_grad
+    pair[0].load_state_dict(pair[1].state_dict())

@@ -12,6 +12,7 @@ from ..config import Settings
 from ..data_parallel import processes
 from ..errors import BmnasError
 from ..kept_training import KeptTraining
+from ..optimizers import AdamW
 from ..progress import progress_bar
 from ..runtime import epoch_batches, seeded
 from ..tensor_files import tensor_hash
@@ -56,7 +57,7 @@ def train_on_items(
         last = nn.LazyLinear(len(classes.unique()))
         classifier = nn.Sequential(modality.backbone, _LastMean(), last).to(device)
         classifier(inputs[train[:2]].to(device))  # gives the lazy layer its size
-        optimizer = torch.optim.AdamW(classifier.parameters(), weight_decay=config.weight_decay)
+        optimizer = AdamW(classifier.parameters(), weight_decay=config.weight_decay)
         steps = -(-len(train) // config.batch_size) * config.epochs
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.max_lr, steps)
         made_from = *stream, seed, config, modality.inputs_hash, tensor_hash(train)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Config, setting
+from ..optimizers import Adam
 from ..runtime import generator, seeded
 from .context import BaselineContext, Entries, NotDefined, register_baseline
 from .fusion_models import dense
@@ -130,7 +131,7 @@ class MFASSearch:
         self._random = generator(context.seed, "MFAS")
         with seeded(context.seed, "MFAS surrogate"):
             self.surrogate = Surrogate(len(self.modalities) + 1)
-        self._optimizer = torch.optim.Adam(self.surrogate.parameters(), lr=self.config.surrogate_lr)
+        self._optimizer = Adam(self.surrogate.parameters(), lr=self.config.surrogate_lr)
 
     def layers(self) -> list[Layer]:
         """All options for one fusion layer, or so many random ones if there are more."""
