@@ -1,65 +1,115 @@
-"""What `import bmnas_core` offers: read by type checkers, and by `__init__.py`."""
+"""What `import bmnas_core` offers: read by type checkers, and by `__init__.py`.
 
-from .architecture import ArchitectureWeights, SelectionError, most_probable
-from .backbones.tap import Tap, tap
-from .baselines import BASELINES, BaselineContext, BaselineError, compare, register_baseline
-from .benchmark import STRATEGIES, StrategyError, TabularBenchmark, register_strategy
-from .cells import RELAXATIONS, Cell, MixedCell, RelaxationError, register_relaxation
-from .config import ConfigError, SearchSettings, Settings, __version__
-from .cross_validation import CrossValidation, cross_validate
-from .draw import (
-    DrawError,
-    Picture,
-    draw,
-    draw_comparison,
-    draw_curves,
-    draw_differences,
-    draw_frontiers,
-    draw_heatmaps,
-    draw_results,
-    draw_trajectories,
-)
-from .errors import BmnasError, SourceError
-from .experiments import collect, load_result, save_run, sweep, write_report
-from .export import ExportError, export_program
-from .features import FeatureBank
-from .genotype import (
-    DEFAULT_OPERATIONS,
-    OPERATIONS,
-    CellGenotype,
-    Change,
-    Genotype,
-    GenotypeError,
-    OperationError,
-    StepGenotype,
-)
-from .history import Comparison, HistoryError, SearchHistory
-from .metrics import METRICS, register_metric
-from .network_files import NetworkError, load_network, save_network
-from .network_report import Report, report
-from .networks import FeatureError, FusionNetwork, Hypernet, count_parameters, pool
-from .ops import register_operation
-from .prediction import PredictionError, predict
-from .probe import probe
-from .progress import progress_bar
-from .runtime import DeviceError, resolve_device
-from .search import Search, SearchConfig, SearchError, SearchState
-from .selection import SELECTIONS, SearchView, Selection, derive, register_selection
-from .signature import Signature
-from .source import network_source
-from .tasks import (
-    TASKS,
-    DataError,
-    DatasetInputs,
-    DataWarning,
-    Modality,
-    Split,
-    Task,
-    TaskError,
-    load_features,
-    load_task,
-    register_rule,
-    register_task,
-)
-from .train import TrainConfig, TrainError, evaluate, fit, network_cost, train, train_backbone
-from .widgets import GenotypeEditor, Scoreboard, SearchStepper, interactive, side_by_side
+``X as X`` is how a stub says that X is for others.
+"""
+
+from .architecture import ArchitectureWeights as ArchitectureWeights
+from .architecture import SelectionError as SelectionError
+from .architecture import most_probable as most_probable
+from .backbones.tap import Tap as Tap
+from .backbones.tap import tap as tap
+from .baselines import BASELINES as BASELINES
+from .baselines import BaselineContext as BaselineContext
+from .baselines import BaselineError as BaselineError
+from .baselines import compare as compare
+from .baselines import register_baseline as register_baseline
+from .benchmark import STRATEGIES as STRATEGIES
+from .benchmark import StrategyError as StrategyError
+from .benchmark import TabularBenchmark as TabularBenchmark
+from .benchmark import register_strategy as register_strategy
+from .cells import RELAXATIONS as RELAXATIONS
+from .cells import Cell as Cell
+from .cells import MixedCell as MixedCell
+from .cells import RelaxationError as RelaxationError
+from .cells import register_relaxation as register_relaxation
+from .config import ConfigError as ConfigError
+from .config import SearchSettings as SearchSettings
+from .config import Settings as Settings
+from .config import __version__ as __version__
+from .cross_validation import CrossValidation as CrossValidation
+from .cross_validation import cross_validate as cross_validate
+from .draw import DrawError as DrawError
+from .draw import Picture as Picture
+from .draw import draw as draw
+from .draw import draw_comparison as draw_comparison
+from .draw import draw_curves as draw_curves
+from .draw import draw_differences as draw_differences
+from .draw import draw_frontiers as draw_frontiers
+from .draw import draw_heatmaps as draw_heatmaps
+from .draw import draw_results as draw_results
+from .draw import draw_trajectories as draw_trajectories
+from .errors import BmnasError as BmnasError
+from .errors import SourceError as SourceError
+from .experiments import collect as collect
+from .experiments import load_result as load_result
+from .experiments import save_run as save_run
+from .experiments import sweep as sweep
+from .experiments import write_report as write_report
+from .export import ExportError as ExportError
+from .export import export_program as export_program
+from .features import FeatureBank as FeatureBank
+from .genotype import DEFAULT_OPERATIONS as DEFAULT_OPERATIONS
+from .genotype import OPERATIONS as OPERATIONS
+from .genotype import CellGenotype as CellGenotype
+from .genotype import Change as Change
+from .genotype import Genotype as Genotype
+from .genotype import GenotypeError as GenotypeError
+from .genotype import OperationError as OperationError
+from .genotype import StepGenotype as StepGenotype
+from .history import Comparison as Comparison
+from .history import HistoryError as HistoryError
+from .history import SearchHistory as SearchHistory
+from .metrics import METRICS as METRICS
+from .metrics import register_metric as register_metric
+from .network_files import NetworkError as NetworkError
+from .network_files import load_network as load_network
+from .network_files import save_network as save_network
+from .network_report import Report as Report
+from .network_report import report as report
+from .networks import FeatureError as FeatureError
+from .networks import FusionNetwork as FusionNetwork
+from .networks import Hypernet as Hypernet
+from .networks import count_parameters as count_parameters
+from .networks import pool as pool
+from .ops import register_operation as register_operation
+from .prediction import PredictionError as PredictionError
+from .prediction import predict as predict
+from .probe import probe as probe
+from .progress import progress_bar as progress_bar
+from .runtime import DeviceError as DeviceError
+from .runtime import resolve_device as resolve_device
+from .search import Search as Search
+from .search import SearchConfig as SearchConfig
+from .search import SearchError as SearchError
+from .search import SearchState as SearchState
+from .selection import SELECTIONS as SELECTIONS
+from .selection import SearchView as SearchView
+from .selection import Selection as Selection
+from .selection import derive as derive
+from .selection import register_selection as register_selection
+from .signature import Signature as Signature
+from .source import network_source as network_source
+from .tasks import TASKS as TASKS
+from .tasks import DataError as DataError
+from .tasks import DatasetInputs as DatasetInputs
+from .tasks import DataWarning as DataWarning
+from .tasks import Modality as Modality
+from .tasks import Split as Split
+from .tasks import Task as Task
+from .tasks import TaskError as TaskError
+from .tasks import load_features as load_features
+from .tasks import load_task as load_task
+from .tasks import register_rule as register_rule
+from .tasks import register_task as register_task
+from .train import TrainConfig as TrainConfig
+from .train import TrainError as TrainError
+from .train import evaluate as evaluate
+from .train import fit as fit
+from .train import network_cost as network_cost
+from .train import train as train
+from .train import train_backbone as train_backbone
+from .widgets import GenotypeEditor as GenotypeEditor
+from .widgets import Scoreboard as Scoreboard
+from .widgets import SearchStepper as SearchStepper
+from .widgets import interactive as interactive
+from .widgets import side_by_side as side_by_side

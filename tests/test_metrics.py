@@ -1,6 +1,7 @@
 """Metrics: scores of classes and values, their losses, directions and noise."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -18,7 +19,7 @@ from bmnas_core.baselines import compare
 from bmnas_core.config import SearchSettings, Settings
 from bmnas_core.errors import BmnasError
 from bmnas_core.losses import LOSSES, Targets, cross_entropy, metric_of
-from bmnas_core.metrics import METRICS, absolute_error, binomial_error, standard_error
+from bmnas_core.metrics import METRICS, _try_out, absolute_error, binomial_error, standard_error
 
 N = 90
 SMALL = Settings(C=8, L=1, N=1, M=1, epochs=15, batch_size=32, dropout=0.0, max_lr=1e-2)
@@ -435,3 +436,15 @@ def test_a_task_prints_its_settings():
     assert text.splitlines()[0].startswith("Task 'own': 2 classes, auroc; 54 train, 18 validation")
     assert "settings: C 8, L 1, N 1, M 1, epochs 15, batch_size 32" in text
     assert "in its search: " in text and text.endswith("labels: label_smoothing 0.1")
+
+
+def no_score(outputs, labels) -> float:
+    return 0.0
+
+
+def test_losses_of_the_kits_own_metrics_work_as_those_of_others_must():
+    own = {name: metric for name, metric in METRICS.items() if metric.loss}
+    assert "mae" in own
+    for name, metric in own.items():
+        # The score makes it a metric of another module, which is tried.
+        _try_out(name, replace(metric, score=no_score))

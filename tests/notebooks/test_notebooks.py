@@ -25,7 +25,6 @@ QUICK = {
     "06_evaluation": {"epochs": 1},
     "07_ablations": {"epochs": 1},
     "08_does_it_work": {"search_epochs": 1},
-    "09_own_task": {"epochs": 2},
     "10_mmimdb": PAPER,
     "11_ntu": PAPER,
     "12_egogesture": PAPER | {"backbone_epochs": 5},
