@@ -2,11 +2,16 @@
 
 import json
 import re
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import nbformat
 import pytest
 import yaml
 
+import bmnas_core as bm
 from bmnas_core import Genotype
 from bmnas_core.experiments import RESULT_FILES, load_result, notebook_parameters, run
 from bmnas_core.experiments.spec import read_spec
@@ -127,3 +132,18 @@ def test_the_spec_in_notebook_13_is_one_and_its_command_names_one_of_its_runs(tm
 @pytest.mark.parametrize("name", [path.stem for path in NOTEBOOKS])
 def test_a_notebook_runs_on_the_gpu(name, notebook_runs):
     run_notebook(name, notebook_runs / f"{name}_cuda", device="cuda")
+
+
+def test_the_quickstarts_ablation_is_left_out_where_no_other_feature_fits(capsys):
+    """As in a sweep of AV-MNIST, where a Cell read both middle features of the audio."""
+    cells = nbformat.read(NOTEBOOKS[0], 4).cells
+    (source,) = (cell.source for cell in cells if cell.get("id") == "cell-ablation")
+    images, sounds = ([f"{m}_{i}" for i in (1, 2, 3)] for m in ("Image", "Audio"))
+    step = bm.StepGenotype("sum", ("X", "Y"))
+    pairs = ("Audio_2", "Audio_1"), ("Image_3", "Audio_3")
+    genotype = bm.Genotype(images + sounds, [bm.CellGenotype(pair, (step,)) for pair in pairs])
+    names = {"genotype": genotype, "probes": {}, "bm": bm, "epochs": 1, "seed": 0, "task": None}
+    names |= {"replace": replace, "suppress": suppress, "device": "cpu"}
+    names |= {"image": SimpleNamespace(channels=images), "audio": SimpleNamespace(channels=sounds)}
+    exec(source, names)
+    assert names["changed"] == genotype and "validation" not in capsys.readouterr().out
