@@ -1,8 +1,10 @@
 """The paper's backbones: equal to the published ones, small ones that learn, weights in files."""
 
 import json
+import math
 import os
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 from torch.nn import functional as F
 
 from bmnas_core import BmnasError, ConfigError, FeatureError, Modality, pool
@@ -315,9 +318,12 @@ def test_a_saved_file_names_the_backbone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
 
 
+PREFIXES = ("", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.")
+
+
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".PTH", ".pth.tar", ".checkpoint"])
-@pytest.mark.parametrize("wrapping", [None, "state_dict", "model"])
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("wrapping", [None, "state_dict", "model", "model_state_dict", "net"])
+@pytest.mark.parametrize("prefix", PREFIXES)
 def test_published_weights_are_read_however_they_were_saved(suffix, wrapping, prefix, tmp_path):
     one, other = made("InflatedResNet50"), made("InflatedResNet50", seed=1)
     data = {prefix + name: tensor for name, tensor in values(one).items()}
@@ -327,6 +333,75 @@ def test_published_weights_are_read_however_they_were_saved(suffix, wrapping, pr
     torch.save(data, path, _use_new_zipfile_serialization=suffix != ".pth.tar")
     assert load_checkpoint(other, path) == []
     assert same(values(one), values(other)) and other._origin == path.name
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda data: {"hcn": data},
+        lambda data: {"best": {"of 3 runs": data}, "score": 0.9},
+        lambda data: {"ema": {"a": torch.ones(2)}, "model": data},
+        lambda data: {"best_acc1": torch.tensor(83.9), "state_dict": data},
+        lambda data: {"optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}}, "hcn": data},
+        lambda data: {"state_dict": data, "best_prec1": np.float64(93.1), "seen": np.int64(3)},
+        lambda data: data | {"epoch": 3, "best": np.float32(0.9), "note": "x", "lr": None},
+    ],
+)
+@pytest.mark.parametrize("numpy", ["_core", "core"], ids=["NumPy 2", "NumPy 1"])
+def test_the_one_dictionary_of_tensors_is_read_whatever_is_around_it(around, numpy, tmp_path):
+    one, other = made("HCN"), made("HCN", seed=1)
+    torch.save(around(values(one)), tmp_path / "saved.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "saved.pt") as old,
+        zipfile.ZipFile(tmp_path / "a.pt", "w") as a,
+    ):
+        for part in old.namelist():
+            a.writestr(part, old.read(part).replace(b"numpy._core", b"numpy." + numpy.encode()))
+    assert load_checkpoint(other, tmp_path / "a.pt") == []
+    assert same(values(one), values(other))
+
+
+@pytest.mark.parametrize(
+    "wrap", [torch.compile, nn.DataParallel, lambda m: torch.compile(nn.DataParallel(m))]
+)
+def test_a_compiled_or_wrapped_backbone_is_saved_and_read_under_its_own_names(wrap, tmp_path):
+    one, other = made("VGG19"), made("VGG19", seed=1)
+    save_checkpoint(wrap(one), tmp_path / "a.safetensors")
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        assert set(file.keys()) == set(values(one))
+        assert json.loads(file.metadata()["bmnas"])["backbone"] == "VGG19"
+    assert load_checkpoint(wrap(other), tmp_path / "a.safetensors") == []
+    assert same(values(one), values(other)) and other._origin == "a.safetensors"
+    third = made("VGG19", seed=2)
+    assert set(load_checkpoint(wrap(third), tmp_path / "a.safetensors", head=False)) > {
+        "classifier.weight"
+    }
+
+
+def test_a_part_that_was_compiled_alone_keeps_its_name(tmp_path):
+    one, other = made("HCN"), made("HCN", seed=1)
+    own = values(one)
+    one.conv1 = torch.compile(one.conv1)
+    assert "conv1._orig_mod.0.weight" in one.state_dict()
+    save_checkpoint(one, tmp_path / "a.safetensors")
+    torch.save(one.state_dict(), tmp_path / "a.pt")
+    for name in ("a.safetensors", "a.pt"):
+        other = made("HCN", seed=1)
+        other.conv2 = torch.compile(other.conv2)
+        load_checkpoint(other, tmp_path / name)
+        found = {name.replace("_orig_mod.", ""): t for name, t in other.state_dict().items()}
+        assert same(own, found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("name", ["a.pt", "a.safetensors"])
+def test_weights_of_another_precision_become_the_backbones(dtype, name, tmp_path):
+    one, other = values(made("HCN")), made("HCN", seed=1)
+    saved = {k: t.to(dtype) if t.is_floating_point() else t for k, t in one.items()}
+    (torch.save if name == "a.pt" else save_file)(saved, tmp_path / name)
+    load_checkpoint(other, tmp_path / name)
+    for key, tensor in values(other).items():
+        assert tensor.dtype == one[key].dtype and torch.equal(tensor, saved[key].to(tensor.dtype))
 
 
 def test_old_weights_without_counted_batches_are_read(tmp_path):
@@ -558,16 +633,103 @@ def test_a_file_that_is_no_checkpoint_is_refused_in_one_line(name, damage, tmp_p
         (torch.ones(2), "found Tensor; allowed: tensors by name"),
         ([torch.ones(2)], "found list; allowed"),
         ({}, "found nothing; allowed"),
-        ({"epoch": 3, "net": {}}, "found 'epoch': int; allowed: .* under 'state_dict' or 'model'"),
+        (
+            {"epoch": 3, "net": {}},
+            "found 'net': dict without tensors; allowed: tensors",
+        ),
         ({0: torch.ones(2)}, "found 0: Tensor; allowed: tensors by name"),
         ({"a": torch.ones(2).to_sparse()}, "found 'a': Tensor; allowed: tensors by name"),
-        ({"a": np.float64(1)}, r"found more than tensors \(numpy.*scalar\)"),
+        ({"a": np.float64(1)}, r"found no tensor in \['a'\]; allowed"),
+        ({"a": np.ones(2)}, "found more than tensors .numpy"),
+        (
+            {"ema": {"a": torch.ones(2)}, "best": {"a": torch.ones(2)}},
+            "found 2 dictionaries of tensors: 'ema', 'best'; allowed: one, or one called 'state",
+        ),
+        (
+            {"a": torch.ones(2), "_orig_mod.a": torch.ones(2)},
+            "found names with and without _orig_mod.; allowed: each name once",
+        ),
     ],
 )
 def test_a_file_of_something_else_is_refused(data, message, tmp_path):
     torch.save(data, tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match=f"a.pt: {message}"):
         load_checkpoint(made("HCN"), tmp_path / "a.pt")
+
+
+def damaged(kind):
+    """Weights of VGG-19 with one tensor that cannot be right: its name, values, what is said."""
+    weight = "classifier.weight"
+    last = values(made("VGG19"))[weight]
+    if kind == "int8":
+        return weight, (10 * last).to(torch.int8), "found values of torch.int8; allowed: weights of"
+    if kind == "float8":
+        eight = last.to(torch.float8_e4m3fn)
+        return weight, eight, "found values of torch.float8_e4m3fn; allowed: weights of float16, b"
+    if kind == "bool":
+        return weight, last > 0, "found values of torch.bool; allowed: weights of"
+    if kind == "complex":
+        return weight, last.to(torch.complex64), "found values of torch.complex64; allowed: weights"
+    if kind == "a float where a number of batches is":
+        name = next(n for n in values(made("VGG19")) if n.endswith("num_batches_tracked"))
+        return name, torch.tensor(3.5), "found values of torch.float32; allowed: torch.int64"
+    if kind == "negative variance":
+        name = next(n for n in values(made("VGG19")) if n.endswith("running_var"))
+        variance = values(made("VGG19"))[name].clone()
+        variance[1] = -0.25
+        return name, variance, "found a variance of -0.25; allowed: 0 or more"
+    found, said = {"NaN": (math.nan, "NaN"), "infinity": (-math.inf, "infinity")}.get(
+        kind, (1e60, "infinity")
+    )
+    last = last.double().clone()
+    last.view(-1)[-1] = found
+    return weight, last, f"found {said}; allowed: finite numbers in torch.float32"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "int8", "float8", "bool", "complex", "a float where a number of batches is",
+        "negative variance", "NaN", "infinity", "too large for float32",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("file", ["a.pt", "a.safetensors"])
+def test_values_that_cannot_be_weights_are_refused_and_nothing_is_read(kind, file, tmp_path):
+    name, tensor, message = damaged(kind)
+    backbone, data = made("VGG19", seed=1), values(made("VGG19")) | {name: tensor}
+    before = values(backbone)
+    (torch.save if file == "a.pt" else save_file)(data, tmp_path / file)
+    with pytest.raises(CheckpointError, match=f"{file}: {name}: {message}"):
+        load_checkpoint(backbone, tmp_path / file)
+    assert same(before, values(backbone)) and backbone._origin == "initial values"
+
+
+def test_integers_are_refused_where_kernels_are_inflated(tmp_path):
+    backbone, weights = made("InflatedResNet50"), torchvision_resnet50()
+    name = "layer2.0.conv2.weight"
+    weights[name] = (10 * weights[name]).to(torch.int8)
+    save_file(weights, tmp_path / "a.safetensors")
+    with pytest.raises(CheckpointError, match=f"cnn.{name}: found values of torch.int8"):
+        load_checkpoint(backbone, tmp_path / "a.safetensors")
+
+
+def test_a_compressed_file_is_refused_before_it_fills_the_memory(tmp_path):
+    torch.save({"a": torch.zeros(1 << 20)}, tmp_path / "plain.pt")
+    bomb = zipfile.ZipFile(tmp_path / "a.pt", "w", zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(tmp_path / "plain.pt") as plain, bomb:
+        for part in plain.namelist():
+            bomb.writestr(part, plain.read(part))
+    assert (tmp_path / "a.pt").stat().st_size < 10_000
+    with pytest.raises(CheckpointError, match="a.pt: .*: found compressed; allowed: as it is"):
+        load_checkpoint(made("HCN"), tmp_path / "a.pt")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes in folders")
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_pipe_is_refused_and_not_waited_for(suffix, tmp_path):
+    os.mkfifo(tmp_path / f"a{suffix}")
+    with pytest.raises(CheckpointError, match="cannot be read .no file, but a device, a pipe or"):
+        load_checkpoint(made("HCN"), tmp_path / f"a{suffix}")
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -2,21 +2,39 @@
 
 import os
 import re
+import zipfile
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ...errors import BmnasError, check_type
-from ...storage import check_writable
+from ...errors import BmnasError, check_type, quoted, shortened
+from ...storage import check_writable, refuse_streams
 from ...tensor_files import read_tensors, write_tensors
 
 FORMAT = "bmnas-backbone/1"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".tar", ".checkpoint")
 SHOWN = 3
+#: What a dictionary of tensors is usually called inside a file, the first of these that is there.
+WRAPPINGS = ("state_dict", "model_state_dict", "model", "net")
+#: Dictionaries are looked for so many levels deep.
+DEEPEST = 4
+#: What ``torch.compile`` puts before the names of a module, wherever the module is.
+COMPILED = "_orig_mod."
+#: What may stand beside tensors, and is not read: numbers, texts, and NumPy's numbers.
+BESIDE = (bool, int, float, str, np.generic, type(None))
+#: Types of weights that are read as the backbone's own.
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_KINDS = [type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "?")]
+_SCALAR = np.float64(0).__reduce__()[0]
+_NAMES = [f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")]
+#: What numbers of NumPy are pickled with, in its versions 1 and 2; ``weights_only`` allows none.
+NUMPY_NUMBERS = [np.dtype, *_KINDS, *((_SCALAR, name) for name in _NAMES)]
 Tensors = dict[str, Tensor]
 
 
@@ -30,9 +48,11 @@ def load_checkpoint(
     """Read weights into a backbone, any torch module: all of them, or none.
 
     The file is in safetensors format, or ``torch.save`` wrote it: a dictionary of tensors, or one
-    with such a dictionary under ``"state_dict"`` or ``"model"``. Names may begin with ``module.``.
-    No code in the file is run.
-    The checksums of a file of :func:`save_checkpoint` are compared. Two kinds of weights fit:
+    with such a dictionary inside, under ``"state_dict"`` or any name if it is the only one. Numbers
+    and texts beside them are not read, and no code in the file is run. ``module.`` and
+    ``_orig_mod.``, which wrapped and compiled modules put before names, are taken off. Weights in
+    half precision, bfloat16 or float64 become the backbone's type. The checksums of a file of
+    :func:`save_checkpoint` are compared. Two kinds of weights fit:
 
     - weights under its own names, which for the paper's backbones are the published ones;
     - for :class:`VGG19` and :class:`InflatedResNet50`, ImageNet's under torchvision's names for
@@ -44,11 +64,15 @@ def load_checkpoint(
     head, for example one trained for other classes, is not read. Returns the names that kept their
     values: the head's, or none.
 
-    Raises CheckpointError for a file that cannot be read, holds no weights or does not fit. The
-    backbone then stays as it was.
+    Raises CheckpointError for a file that cannot be read, holds no weights or does not fit, and for
+    weights that are integers or of 8 bits, not finite in the backbone's type, or negative variances
+    of BatchNorm. The backbone then stays as it was.
     """
     check_type(backbone, nn.Module, "backbone", CheckpointError, "a torch module")
-    tensors, own = _read(path), backbone.state_dict()
+    backbone = _unwrapped(backbone)
+    state = backbone.state_dict()
+    tensors, names_of = _read(path), _without_prefixes(state)
+    own = {name: state[old] for name, old in names_of.items()}
     names = getattr(backbone, "imagenet", {})
     used = tuple(old for old, new in names.items() if new is not None)
     if any(name.startswith(used) for name in tensors):
@@ -59,7 +83,8 @@ def load_checkpoint(
         tensors = {name: t for name, t in tensors.items() if not name.startswith(in_head)}
     problem = f"{path}: found weights that do not fit this {type(backbone).__name__}"
     _check(tensors, own, kept, in_head, problem)
-    backbone.load_state_dict(own | tensors)
+    tensors = {name: _like(own[name], tensor, path, name) for name, tensor in tensors.items()}
+    backbone.load_state_dict(state | {names_of[name]: tensor for name, tensor in tensors.items()})
     backbone._origin = Path(path).name
     return kept
 
@@ -67,12 +92,17 @@ def load_checkpoint(
 def save_checkpoint(backbone: nn.Module, path: str | os.PathLike) -> None:
     """Write a backbone's weights under its own names, as safetensors, whole or not at all.
 
+    These are the names that it has when it is neither compiled nor wrapped.
+
     Raises CheckpointError for a path that does not end in ``.safetensors``, FileError for one that
     cannot be written.
     """
     check_target(path)
+    backbone = _unwrapped(backbone)
     header = {"format": FORMAT, "backbone": type(backbone).__name__}
-    write_tensors(path, backbone.state_dict(), header)
+    state = backbone.state_dict()
+    names = _without_prefixes(state)
+    write_tensors(path, {name: state[old] for name, old in names.items()}, header)
 
 
 def check_target(path: str | os.PathLike) -> None:
@@ -81,6 +111,36 @@ def check_target(path: str | os.PathLike) -> None:
     if suffix.lower() != ".safetensors":
         raise CheckpointError(path, f"suffix {suffix!r}", "'.safetensors'")
     check_writable(path)
+
+
+def _unwrapped(backbone: nn.Module) -> nn.Module:
+    """The module inside those of ``torch.compile`` and of data parallelism."""
+    wrappers = nn.DataParallel, nn.parallel.DistributedDataParallel
+    while inner := getattr(backbone, "_orig_mod", None) or (
+        backbone.module if isinstance(backbone, wrappers) else None
+    ):
+        backbone = inner
+    return backbone
+
+
+def _like(own: Tensor, tensor: Tensor, path: str | os.PathLike, name: str) -> Tensor:
+    """A tensor in the type of ``own``, whose shape it has. Raises CheckpointError."""
+    place = f"{path}: {name}"
+    if not own.is_floating_point():
+        counts = not (tensor.is_floating_point() or tensor.is_complex() or tensor.is_quantized)
+        if tensor.dtype != own.dtype and (own.is_complex() or not counts):
+            raise CheckpointError(place, f"values of {tensor.dtype}", own.dtype)
+        return tensor.to(own.dtype)
+    if tensor.dtype not in FLOATS:
+        allowed = f"weights of {', '.join(str(kind).removeprefix('torch.') for kind in FLOATS)}"
+        raise CheckpointError(place, f"values of {tensor.dtype}", allowed)
+    tensor = tensor.to(own.dtype)
+    if not tensor.isfinite().all():
+        found = "NaN" if tensor.isnan().any() else "infinity"
+        raise CheckpointError(place, found, f"finite numbers in {own.dtype}")
+    if name.endswith("running_var") and (tensor < 0).any():
+        raise CheckpointError(place, f"a variance of {tensor.min():.3g}", "0 or more")
+    return tensor
 
 
 def _check(tensors: Tensors, own: Tensors, kept: list[str], in_head: tuple[str, ...], problem: str):
@@ -112,15 +172,16 @@ def _from_imagenet(tensors: Tensors, names: dict[str, str | None], own: Tensors)
         name = new + name.removeprefix(old)
         shape = own[name].shape if name in own else tensor.shape
         if len(shape) == 5 and tensor.dim() == 4 and shape[:2] + shape[3:] == tensor.shape:
-            tensor = tensor.unsqueeze(2).expand(shape) / shape[2]
+            tensor = (tensor.unsqueeze(2).expand(shape) / shape[2]).to(tensor.dtype)
         found[name] = tensor
     return found
 
 
 def _read(path: str | os.PathLike) -> Tensors:
-    """A file's tensors by name, without wrapping and without ``module.``."""
+    """A file's tensors by name, without wrapping and prefixes."""
     try:
         path = Path(path)
+        refuse_streams(path)
         path.open("rb").close()
     except (OSError, TypeError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
@@ -132,9 +193,11 @@ def _read(path: str | os.PathLike) -> Tensors:
             with safe_open(path, "pt") as file:
                 ours = "sha256" in (file.metadata() or {})
             read = partial(read_tensors, format=FORMAT, refused=CheckpointError, what="weights")
-            tensors = read(path)[1] if ours else load_file(path)
+            found = read(path)[1] if ours else load_file(path)
         else:
-            tensors = torch.load(path, weights_only=True, map_location="cpu")
+            _refuse_compressed(path)
+            with torch.serialization.safe_globals(NUMPY_NUMBERS):
+                found = torch.load(path, weights_only=True, map_location="cpu")
     except CheckpointError:
         raise
     except Exception as error:  # a damaged pickle can raise anything
@@ -142,16 +205,67 @@ def _read(path: str | os.PathLike) -> Tensors:
         what = f"more than tensors ({code[1]})" if code else "no checkpoint, or a damaged one"
         allowed = "tensors by name in safetensors or by torch.save"
         raise CheckpointError(path, what, allowed) from None
-    for wrapping in ("state_dict", "model"):
-        if isinstance(tensors, dict) and isinstance(tensors.get(wrapping), dict):
-            tensors = tensors[wrapping]
-    if not isinstance(tensors, dict) or not tensors:
-        found = "nothing" if tensors == {} else type(tensors).__name__
-        raise CheckpointError(path, found, "tensors by name")
-    for name, tensor in tensors.items():
+    tensors = _tensors_in(found, path)
+    plain = _without_prefixes(tensors)
+    if len(plain) < len(tensors):
+        raise CheckpointError(path, f"names with and without {COMPILED}", "each name once")
+    return {name: tensors[old] for name, old in plain.items()}
+
+
+def _refuse_compressed(path: Path) -> None:
+    """Refuse a zip file with parts that are compressed: ``torch.save`` makes none.
+
+    A small one could fill all memory.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for part in archive.infolist():
+                if part.compress_type != zipfile.ZIP_STORED:
+                    raise CheckpointError(f"{path}: {part.filename}", "compressed", "as it is")
+
+
+def _tensors_in(found: object, path: Path) -> Tensors:
+    """The tensors by name that a file holds, or the one dictionary in it does."""
+    if not isinstance(found, dict) or not found:
+        kind = "nothing" if found == {} else type(found).__name__
+        raise CheckpointError(path, kind, "tensors by name")
+    inside = dict(_dictionaries(found))
+    known = [name for name in WRAPPINGS if name in inside]
+    if len(inside) > 1 and not known:
+        several = f"{len(inside)} dictionaries of tensors: {', '.join(map(quoted, inside))}"
+        raise CheckpointError(path, shortened(several, 200), "one, or one called 'state_dict'")
+    if inside:
+        place = known[0] if known else next(iter(inside))
+        path, found = f"{path}: {place}", inside[place]
+    tensors = {}
+    for name, tensor in found.items():
         plain = isinstance(tensor, Tensor) and tensor.layout is torch.strided
-        if not isinstance(name, str) or not plain or tensor.is_meta:
-            allowed = "tensors by name, or those under 'state_dict' or 'model'"
-            raise CheckpointError(path, f"{name!r}: {type(tensor).__name__}", allowed)
-    prefix = "module." if all(name.startswith("module.") for name in tensors) else ""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+        if isinstance(name, str) and plain and not tensor.is_meta:
+            tensors[name] = tensor
+        elif not isinstance(name, str) or not isinstance(tensor, BESIDE):
+            kind = type(tensor).__name__ + " without tensors" * isinstance(tensor, dict)
+            raise CheckpointError(
+                path, f"{quoted(name)}: {kind}", "tensors by name, or one dictionary of them"
+            )
+    if not tensors:
+        what = f"no tensor in {quoted(list(found))}"
+        raise CheckpointError(path, what, "tensors by name, or one dictionary of them")
+    return tensors
+
+
+def _dictionaries(found: dict, within: str = "", depth: int = 0) -> Iterator[tuple[str, dict]]:
+    """Dictionaries of tensors inside ``found``, by where they are, such as ``"net.weights"``."""
+    for name, inner in found.items():
+        if isinstance(name, str) and isinstance(inner, dict) and depth < DEEPEST:
+            if any(isinstance(value, Tensor) for value in inner.values()):
+                yield within + name, inner
+            else:
+                yield from _dictionaries(inner, f"{within}{name}.", depth + 1)
+
+
+def _without_prefixes(names: Sequence[str]) -> dict[str, str]:
+    """Names without what wrapped and compiled modules put before them → names as they are."""
+    plain = {name.replace(COMPILED, ""): name for name in names}
+    while plain and all(name.startswith("module.") for name in plain):
+        plain = {name.removeprefix("module."): old for name, old in plain.items()}
+    return plain
