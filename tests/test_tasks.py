@@ -26,7 +26,7 @@ from bmnas_core import (
     train_backbone,
 )
 from bmnas_core.config import Settings
-from bmnas_core.tasks import DATA_SETS, TASKS, audio, avmnist, digits, pairs
+from bmnas_core.tasks import DATA_SETS, TASKS, audio, avmnist, digits, files, pairs
 from bmnas_core.tasks.files import DataSet, asset, read_manifest
 
 # --- any task
@@ -432,6 +432,45 @@ def test_a_task_with_a_wrong_file_is_refused_by_its_name(copy, damage):
         load_task("avmnist")
 
 
+def unpacked(content, name):
+    return gzip.decompress(content), name.removesuffix(".gz")
+
+
+LEFT_BEHIND = {
+    "unpacked": unpacked,
+    "unpacked, with a dot": lambda c, n: (gzip.decompress(c), n[:-3].replace("-idx", ".idx")),
+    "with a dot": lambda c, n: (c, n.replace("-idx", ".idx")),
+    "packed anew": lambda c, n: (gzip.compress(gzip.decompress(c), 1, mtime=7), n),
+    "packed, without .gz": lambda c, n: (c, n.removesuffix(".gz")),
+    "unpacked, with .gz": lambda c, n: (gzip.decompress(c), n),
+}
+
+
+@pytest.mark.parametrize("how", LEFT_BEHIND)
+def test_mnist_is_known_by_its_contents_however_it_was_unpacked(copy, how):
+    usual = [avmnist.read_idx(copy / name) for name in (avmnist.IMAGES, avmnist.LABELS)]
+    for name in (avmnist.IMAGES, avmnist.LABELS):
+        content, other = LEFT_BEHIND[how]((copy / name).read_bytes(), name)
+        (copy / name).unlink()
+        (copy / other).write_bytes(content)
+    assert avmnist.DATA.check() == []
+    for name, expected in zip((avmnist.IMAGES, avmnist.LABELS), usual, strict=True):
+        assert np.array_equal(avmnist.read_idx(avmnist.DATA.locate(name)), expected)
+    where = avmnist.DATA.locate(avmnist.IMAGES)
+    content = bytearray(avmnist.read_bytes(where, unpack=True))
+    content[5000] ^= 1  # one pixel
+    where.write_bytes(content)
+    (problem,) = avmnist.DATA.check()
+    assert problem.startswith(f"{where}: found 7840016 bytes with SHA-256 ")
+
+
+def test_a_file_that_unpacks_to_gigabytes_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MOST_BYTES", 1 << 20)
+    (tmp_path / "x.gz").write_bytes(gzip.compress(bytes(2 << 20)))
+    with pytest.raises(DataError, match="x.gz: found more than 1 MB; allowed: at most that"):
+        avmnist.read_idx(tmp_path / "x.gz")
+
+
 def test_missing_files_are_counted_and_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("BMNAS_DATA", str(tmp_path))
     with pytest.raises(DataError, match=r"and 2999 more\). Set BMNAS_DATA to .*'avmnist', or run"):
@@ -442,7 +481,9 @@ def test_missing_files_are_counted_and_the_remedy_is_named(tmp_path, monkeypatch
     "content, message",
     [
         (b"", "found no IDX file of bytes"),
-        (b"\x1f\x8b", "found no gzip file"),
+        (b"\x1f\x8b", "found no whole gzip file"),
+        (gzip.compress(b"abc", mtime=0)[:-4], "found no whole gzip file"),
+        (gzip.compress(b"abc", mtime=0)[:-4] + b"xxxx", "found no whole gzip file"),
         (gzip.compress(b"abc", mtime=0), "found no IDX file of bytes"),
         (
             gzip.compress(b"\x00\x00\x08\x01\x00\x00\x00\x05abc", mtime=0),

@@ -1,9 +1,8 @@
 """``avmnist``: MNIST's test images and the Free Spoken Digit Dataset, from their own files."""
 
-import gzip
 import hashlib
+import math
 import wave
-import zlib
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -16,7 +15,7 @@ from ..config import SearchSettings, Settings
 from ..errors import quoted
 from ..runtime import generator
 from .audio import fit_length, mel_power
-from .files import DATA_SETS
+from .files import DATA_SETS, read_bytes
 from .inputs import DataError
 from .pairs import DigitData, PairRecipe, pair_task
 from .rules import DigitPair
@@ -101,8 +100,8 @@ def _with_unheard(data: DigitData, test: str) -> DigitData:
 
 @cache
 def _read(root: Path) -> DigitData:
-    images = torch.from_numpy(read_idx(root / IMAGES)).float().unsqueeze(1) / 255
-    digits = torch.from_numpy(read_idx(root / LABELS)).long()
+    images = torch.from_numpy(read_idx(DATA.locate(IMAGES))).float().unsqueeze(1) / 255
+    digits = torch.from_numpy(read_idx(DATA.locate(LABELS))).long()
     order = torch.randperm(len(images), generator=generator(0, "avmnist images"))
     names = sorted(p for p in DATA.manifest() if p.startswith("fsdd/"))
     waves = torch.stack([fit_length(read_wave(root / name)) for name in names])
@@ -121,16 +120,13 @@ def _read(root: Path) -> DigitData:
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """A gzipped IDX file of unsigned bytes, as MNIST is distributed. Raises DataError."""
-    try:
-        content = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: found no gzip file ({error})") from None
+    """An IDX file of unsigned bytes, packed by gzip as MNIST is, or not. Raises DataError."""
+    content = read_bytes(path, unpack=True)
     if len(content) < 4 or content[:3] != b"\x00\x00\x08" or len(content) < 4 + 4 * content[3]:
         raise DataError(f"{path}: found no IDX file of bytes")
     shape = tuple(np.frombuffer(content, ">u4", content[3], offset=4).tolist())
     data = np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape))
-    if len(data) != np.prod(shape):
+    if len(data) != math.prod(shape):
         raise DataError(path, f"{len(data)} values", shape)
     return data.reshape(shape).copy()
 

@@ -1,10 +1,12 @@
 """Where data files are, whether they are the right ones, and how to get them."""
 
+import gzip
 import hashlib
 import os
 import subprocess
 import sys
 import warnings
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,9 +20,19 @@ from zipfile import ZipFile
 from ..errors import BmnasError, DataError, DataWarning, FileError, in_line
 from ..progress import progress_bar
 from ..registry import Registry
-from ..storage import atomic_write, part_beside, reason_of, remove, sweep_parts
+from ..storage import (
+    atomic_write,
+    part_beside,
+    reason_of,
+    refuse_streams,
+    remove,
+    sweep_parts,
+)
 
 PACKAGE = Path(__file__).parents[1]
+
+#: Most bytes of a data set's file that is read as a whole, as it is or unpacked.
+MOST_BYTES = 256 << 20
 
 #: Where the files of ``avmnist`` come from, by their first folder.
 URLS = {
@@ -103,6 +115,9 @@ class DataSet:
     #: Returns the expected files, path relative to ``root`` → SHA-256. None if users may have parts
     #: of them; then loading the task is the check.
     manifest: Callable[[], dict[str, str]] | None = None
+    #: Like ``manifest``, of those files that may also lie there unpacked, or packed anew: path
+    #: without ``.gz`` → SHA-256 of what is in them.
+    unpacked: Callable[[], dict[str, str]] = dict
     url: Callable[[str], str] | None = None  # of a file's path; None if owners give it on request
     #: The folder of an installed package that has the files, such as ``"sklearn/datasets/data"``.
     package: str = ""
@@ -127,8 +142,7 @@ class DataSet:
     def check(self) -> list[str]:
         """Problems with the files, one line each, such as a file that is missing or damaged."""
         if self.manifest:
-            hashes = self.manifest().items()
-            return [p for path, digest in hashes if (p := _problem(self.root / path, digest))]
+            return list(self._problems().values())
         from .task import load_task
 
         problems = []
@@ -139,6 +153,28 @@ class DataSet:
             except BmnasError as error:
                 problems.append(str(error))
         return problems + [str(w.message) for w in caught if issubclass(w.category, DataWarning)]
+
+    def locate(self, path: str) -> Path:
+        """Where a file of the manifest is; one that may be unpacked, under whichever name it has.
+
+        Of ``a-idx3-ubyte.gz`` these are ``a.idx3-ubyte.gz``, and both without ``.gz``.
+        """
+        wanted = self.root / path
+        if path.removesuffix(".gz") not in self.unpacked():
+            return wanted
+        names = [wanted.name, wanted.name.replace("-idx", ".idx")]
+        names += [name.removesuffix(".gz") for name in names]
+        there = [wanted.with_name(name) for name in names if wanted.with_name(name).is_file()]
+        return there[0] if there else wanted
+
+    def _problems(self) -> dict[str, str]:
+        """Path in the manifest → what is wrong with its file."""
+        inside, problems = self.unpacked(), {}
+        for path, digest in self.manifest().items():
+            unpacked = inside.get(path.removesuffix(".gz"))
+            if why := _problem(self.locate(path), unpacked or digest, unpack=bool(unpacked)):
+                problems[path] = why
+        return problems
 
     def require(self) -> Path:
         """The folder with the files. Raises DataError for wrong ones, with the remedy."""
@@ -167,7 +203,8 @@ class DataSet:
             raise DataError(f"{place}: cannot be fetched, {remedy}")
         import pooch
 
-        hashes = self.manifest()
+        wrong = self._problems()
+        hashes = {path: digest for path, digest in self.manifest().items() if path in wrong}
         urls = {path: self.url(path) for path in hashes}
         files = pooch.create(self.root, base_url="", registry=hashes, urls=urls)
         pooch.get_logger().setLevel("WARNING")
@@ -213,17 +250,38 @@ def _fetch_release(release: str, folder: str, target: Path, place: str) -> None:
                         part.write_bytes(archive.read(entry.as_posix()))
 
 
-def _problem(file: Path, expected: str) -> str | None:
-    """What is wrong with a file of this SHA-256."""
-    try:
-        content = file.read_bytes()
-    except FileNotFoundError:
+def _problem(file: Path, expected: str, *, unpack: bool) -> str | None:
+    """What is wrong with a file whose content has this SHA-256."""
+    if not file.exists():
         return f"{file}: missing"
-    except OSError as error:
-        return f"{file}: cannot be read ({error.strerror})"
+    try:
+        content = read_bytes(file, unpack=unpack)
+    except DataError as error:
+        return str(error)
     digest = hashlib.sha256(content).hexdigest()
     found = f"{len(content)} bytes with SHA-256 {digest[:16]}…"
     return None if digest == expected else f"{file}: found {found}; allowed: {expected[:16]}…"
+
+
+def read_bytes(file: Path, *, unpack: bool = False) -> bytes:
+    """What is in a file; with ``unpack`` what gzip packed in it, if it did.
+
+    Raises DataError for one that cannot be read, is no file, or holds more than MOST_BYTES.
+    """
+    try:
+        refuse_streams(file)
+        with file.open("rb") as opened:
+            content = opened.read(MOST_BYTES + 1)
+            if unpack and content[:2] == b"\x1f\x8b":
+                opened.seek(0)
+                content = gzip.GzipFile(fileobj=opened).read(MOST_BYTES + 1)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{file}: found no whole gzip file ({in_line(error)})") from None
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({reason_of(error)})") from None
+    if len(content) > MOST_BYTES:
+        raise DataError(file, f"more than {MOST_BYTES >> 20} MB", "at most that")
+    return content
 
 
 def read_manifest(path: Path) -> dict[str, str]:
@@ -248,6 +306,7 @@ DATA_SETS["avmnist"] = DataSet(
     license="MNIST: CC BY-SA 3.0; FSDD: CC BY-SA 4.0",
     source="LeCun, Cortes, Burges; Zohar Jackson and contributors",
     manifest=lambda: read_manifest(asset("avmnist/files.sha256")),
+    unpacked=lambda: read_manifest(asset("avmnist/unpacked.sha256")),
     url=lambda path: URLS[path.split("/")[0]] + path.split("/", 1)[1],
 )
 DATA_SETS["multiple_features"] = DataSet(
