@@ -39,6 +39,7 @@ from .draw import draw_heatmaps as draw_heatmaps
 from .draw import draw_results as draw_results
 from .draw import draw_trajectories as draw_trajectories
 from .errors import BmnasError as BmnasError
+from .errors import DataNotice as DataNotice
 from .errors import SourceError as SourceError
 from .experiments import collect as collect
 from .experiments import load_result as load_result

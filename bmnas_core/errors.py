@@ -27,6 +27,10 @@ class DataWarning(UserWarning):
     """Data that can be used but have a flaw, such as samples left out for unreadable files."""
 
 
+class DataNotice(DataWarning):
+    """What was decided about data that could be read in several ways; nothing is wrong."""
+
+
 class SourceError(BmnasError):
     """A network that cannot be written as a module of its own."""
 

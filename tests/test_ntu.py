@@ -3,6 +3,7 @@
 import os
 import pickle
 import re
+import tempfile
 import time
 import warnings
 from collections import Counter
@@ -12,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
-from bmnas_core.errors import BmnasError
+from bmnas_core.errors import BmnasError, DataNotice
 from bmnas_core.runtime import generator
 from bmnas_core.tasks import DataError, DataWarning, TaskError
 from bmnas_core.tasks.files import asset, cached_folder, package
@@ -133,7 +136,10 @@ EVERYONE = sorted(name_of(s, c, a) for s in range(1, 41) for c in (1, 2, 3) for 
 def people(task, split: str) -> set[tuple[int, int]]:
     """Subject and camera of every sample of a split, from the names of its files."""
     names = task.modalities[0].inputs.names
-    found = [re.search(r"C(\d{3})P(\d{3})", names[i]).groups() for i in task.items(split, "Video")]
+    found = [
+        re.search(r"C(\d{3})P(\d{3})", Path(names[i]).name.upper()).groups()
+        for i in task.items(split, "Video")
+    ]
     return {(int(subject), int(camera)) for camera, subject in found}
 
 
@@ -166,9 +172,83 @@ def test_a_task_with_fewer_training_subjects_reads_no_others(tmp_path):
     assert len(task.modalities[0].inputs) == 6 * (8 + len(VALIDATION_SUBJECTS + TEST_SUBJECTS))
 
 
+#: NTU RGB+D 120: old subjects act in setups 1 to 17, and all new ones in setups 18 to 32.
+EVERYONE_120 = [
+    f"S{setup:03d}C001P{subject:03d}R001A{action:03d}"
+    for setup, subjects, actions in (
+        (1, 41, (1, 60)),
+        (8, 41, (60,)),
+        (18, 107, (61, 120)),
+        (24, 107, (61,)),
+        (25, 107, (61,)),
+    )
+    for subject in range(1 if setup < 18 else 41, subjects)
+    for action in actions
+]
+
+
+def test_ntu_120_is_split_by_subjects_as_its_authors_did(tmp_path):
+    task = ntu(str(tree(tmp_path, EVERYONE_120)), classes=120)
+    assert task.classes == 120 and task.protocol == "cross-subject of 120 actions"
+    assert task.notes["other_actions"] == 0
+    who = {split: {subject for subject, _ in people(task, split)} for split in task.splits}
+    trainers = {
+        1, 2, 4, 5, 8, 9, 13, 14, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38, 45, 46, 47, 49,
+        50, 52, 53, 54, 55, 56, 57, 58, 59, 70, 74, 78, 80, 81, 82, 83, 84, 85, 86, 89, 91, 92, 93,
+        94, 95, 97, 98, 100, 103,
+    }  # fmt: skip
+    assert len(trainers) == 53 and who["train"] | who["validation"] == trainers
+    assert who["validation"] == {2, 5, 9, 14, 54, 83, 95, 103}
+    assert who["test"] == set(range(1, 107)) - trainers
+    for split in task.splits.values():  # actions of both halves
+        assert {0, 119} <= set(split.labels.tolist())
+    assert [len(part) for part in (who["train"], who["test"])] == [45, 53]
+
+
+def test_ntu_120_is_split_by_setups_too(tmp_path):
+    task = ntu(str(tree(tmp_path, EVERYONE_120)), classes=120, protocol="setup")
+    names = task.modalities[0].inputs.names
+    setups = {
+        split: {int(Path(names[i]).name[1:4]) for i in task.items(split, "Video")}
+        for split in task.splits
+    }
+    assert setups == {"train": {18}, "validation": {8, 24}, "test": {1, 25}}
+    assert task.protocol == "cross-setup of 120 actions"
+
+
+def test_the_135_halves_that_ntu_120_lacks_are_left_out(tmp_path):
+    missing = asset("ntu/missing_skeletons.txt").read_text().splitlines()
+    tree(tmp_path, EVERYONE_120 + missing, ["_rgb.avi"])
+    tree(tmp_path, EVERYONE_120, [".skeleton"])
+    task = ntu(str(tmp_path), classes=120)
+    assert task.notes["missing_skeletons"] == 535
+
+
+def test_only_the_second_half_of_ntu_120_is_named_as_what_it_is(tmp_path):
+    tree(tmp_path, [name for name in EVERYONE_120 if name.endswith("A061")])
+    with pytest.raises(
+        DataError, match=r"found 0 .* of 60 actions, 198 samples of others .*classes=120 re"
+    ):
+        ntu(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
+        ({"classes": 100}, "classes: found 100; allowed: 60, 120"),
+        ({"classes": True}, "classes: found True; allowed: 60, 120"),
+        (
+            {"classes": 120, "protocol": "view"},
+            "protocol: found 'view' of 120 actions; allowed: 'subject', 'setup'",
+        ),
+        (
+            {"protocol": "setup"},
+            "protocol: found 'setup' of 60 actions; allowed: 'subject', 'view'",
+        ),
+        (
+            {"classes": 120, "train_subjects": (54,)},
+            "found 54, who is in validation; allowed: 1, 4",
+        ),
         ({"protocol": "camera"}, "protocol: found 'camera'; allowed: 'subject', 'view'"),
         (
             {"train_subjects": (1, 2)},
@@ -237,6 +317,7 @@ def test_halves_are_paired_by_name_and_single_ones_left_out_and_counted(tmp_path
 
 def test_samples_whose_skeletons_the_authors_miss_are_left_out_and_counted(tmp_path):
     missing = asset("ntu/missing_skeletons.txt").read_text().splitlines()
+    missing = [name for name in missing if int(name[-3:]) <= 60]
     assert len(missing) == 302 == len(set(missing)) and missing == sorted(missing)
     tree(tmp_path, EVERYONE + missing, ["_rgb.avi"])
     tree(tmp_path, EVERYONE + missing[:7], [".skeleton"])
@@ -250,7 +331,7 @@ def test_samples_whose_skeletons_the_authors_miss_are_left_out_and_counted(tmp_p
 def test_samples_of_ntu_120_are_left_out_and_counted(tmp_path):
     others = [name_of(1, action=61), name_of(1, action=120), name_of(106, action=3)]
     task = ntu(str(tree(tmp_path, EVERYONE + others)))
-    assert task.notes["ntu120"] == 3
+    assert task.notes["other_actions"] == 3
     assert len(task.modalities[0].inputs) == len(EVERYONE)
 
 
@@ -269,13 +350,61 @@ def test_files_may_be_anywhere_below_the_folder_beside_other_files(tmp_path):
 
 def test_two_files_for_the_same_half_of_a_sample_are_refused_with_both_places(tmp_path):
     tree(tmp_path, EVERYONE)
-    copy = tmp_path / "nturgb+d_rgb_256x256_30"
-    copy.mkdir()
-    (copy / f"{EVERYONE[3]}_rgb.avi").touch()
-    with pytest.raises(DataError) as caught:
-        ntu(str(tmp_path))
-    for folder in ("nturgb+d_rgb", "nturgb+d_rgb_256x256_30"):
-        assert str(Path(folder, f"{EVERYONE[3]}_rgb.avi")) in str(caught.value)
+    for kind, remedy in {
+        "_rgb.avi": "; videos=FOLDER reads those in one folder",
+        ".skeleton": "",
+    }.items():
+        copy = tmp_path / "copy" / f"{EVERYONE[3]}{kind}"
+        copy.parent.mkdir(exist_ok=True)
+        copy.touch()
+        with pytest.raises(DataError, match=f"allowed: once{remedy}$") as caught:
+            ntu(str(tmp_path))
+        folder = "nturgb+d_rgb" if remedy else "nturgb+d_skeletons"
+        assert str(copy) in str(caught.value)
+        assert str(Path(folder, f"{EVERYONE[3]}{kind}")) in str(caught.value)
+        copy.unlink()
+
+
+def test_the_released_codes_copies_are_read_unless_another_folder_is_named(tmp_path):
+    tree(tmp_path, EVERYONE)
+    copies = tmp_path / "nturgb+d_rgb_256x256_30"
+    copies.mkdir()
+    for name in EVERYONE[5:]:
+        (copies / f"{name}_rgb.avi").touch()
+    with pytest.warns(
+        DataNotice, match=r"two videos of 235 samples; those in 'nturgb.d_rgb_256x"
+    ) as w:
+        task = ntu(str(tmp_path))
+    assert "videos='nturgb+d_rgb' would read the others" in str(w[0].message)
+    folders = Counter(Path(path).parent.name for path in task.modalities[0].inputs.names)
+    assert folders == {"nturgb+d_rgb_256x256_30": 235, "nturgb+d_rgb": 5}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        task = ntu(str(tmp_path), videos="nturgb+d_rgb")
+    assert {Path(path).parent.name for path in task.modalities[0].inputs.names} == {"nturgb+d_rgb"}
+    with pytest.raises(
+        DataError, match=r"found 0 files .*_rgb.avi and 240 .* \(videos: in 'rgb'\)"
+    ):
+        ntu(str(tmp_path), videos="rgb")
+
+
+@pytest.mark.parametrize(
+    "folder", [".Trash-0/files", "@eaDir", "a/.snapshot/b", "#recycle", "__MACOSX"]
+)
+def test_folders_that_systems_make_are_not_looked_into(tmp_path, folder):
+    tree(tmp_path, EVERYONE)
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / folder / f"{EVERYONE[0]}.skeleton").touch()
+    assert len(ntu(str(tmp_path)).modalities[0].inputs) == len(EVERYONE)
+
+
+def test_names_may_be_in_small_letters_and_endings_in_capitals(tmp_path):
+    tree(tmp_path, EVERYONE)
+    for path in list(tmp_path.rglob("S*.*")):
+        path.rename(path.with_name(path.name.lower() if "P00" in path.name else path.name.upper()))
+    task = ntu(str(tmp_path))
+    assert len(task.modalities[0].inputs) == len(EVERYONE)
+    assert people(task, "test") == {(s, c) for s in TEST_SUBJECTS for c in (1, 2, 3)}
 
 
 @pytest.mark.parametrize("kinds, counts", [((), (0, 0)), ((".skeleton",), (0, 240))])
@@ -362,11 +491,8 @@ def test_bodies_keep_their_places_and_are_zeros_when_missing(tmp_path):
         {"9": first[4]},
         {"9": first[5], "8": second[5]},
     ]
-    frames.append({"7": walking(1)[0]})  # in one frame only, so it is not kept
     skeleton = read_skeleton(written(tmp_path, skeleton_text(frames)))
-    assert (
-        skeleton.shape[1] == 5
-    )  # without the frame that has no body and the one with another body
+    assert skeleton.shape[1] == 5  # without the frame that has no body
     there = skeleton.any((0, 2))
     assert there.tolist() == [
         [False, True],
@@ -378,6 +504,102 @@ def test_bodies_keep_their_places_and_are_zeros_when_missing(tmp_path):
     # The first body is missing at first; the origin is where it first appears, at height 0.5.
     assert np.allclose(skeleton[1, 0, :, 1], 0 - 0.5)
     assert np.allclose(skeleton[1, [1, 2, 4], 1, 1], [0.25 - 0.5, 0.75 - 1.5, 1.25 - 2.5])
+
+
+def standing(x: float) -> np.ndarray:
+    """A body whose joints are at (x, (1 + x)·j/10, 3): its height says who it is."""
+    return np.stack([np.full(25, x), (1 + x) * np.arange(25) / 10, np.full(25, 3.0)], 1)
+
+
+def clip(tracks: dict[str, tuple[float, list[range]]]) -> list[dict]:
+    """Frames with bodies: tracking number → who it is, and when it is there."""
+    end = max(span.stop for _, spans in tracks.values() for span in spans)
+    return [
+        {name: standing(x) for name, (x, spans) in tracks.items() if any(t in s for s in spans)}
+        for t in range(end)
+    ]
+
+
+def who_is_where(tmp_path, tracks: dict) -> list[list[float | None]]:
+    """Who is in the first place of each frame that is read, and who in the second."""
+    skeleton = read_skeleton(written(tmp_path, skeleton_text(clip(tracks))))
+    heights = skeleton[1, :, 11] - skeleton[1, :, 1]
+    there = skeleton.any((0, 2))
+    return [
+        [round(float(h) - 1, 1) if seen else None for h, seen in zip(*both, strict=True)]
+        for both in zip(heights.T, there.T, strict=True)
+    ]
+
+
+def test_a_person_whose_tracking_number_changes_stays_one_person(tmp_path):
+    """As in shahroudy/NTURGB-D, issue 6: first one number, then two new ones."""
+    one, new, other = range(25), range(25, 40), range(25, 40)
+    tracks = {"1": (-0.5, [one]), "2": (-0.5, [new]), "3": (0.5, [other])}
+    first, second = who_is_where(tmp_path, tracks)
+    assert first == [-0.5] * 40 and second == [None] * 25 + [0.5] * 15
+
+
+def test_no_frame_is_lost_when_one_person_has_three_numbers(tmp_path):
+    spans = enumerate([range(14), range(14, 28), range(28, 40)])
+    first, second = who_is_where(tmp_path, {str(k): (-0.5, [span]) for k, span in spans})
+    assert first == [-0.5] * 28 + [None] * 12 and second == [None] * 28 + [-0.5] * 12
+
+
+def test_tracks_are_joined_nearest_in_time_and_then_in_space(tmp_path):
+    always, early = (3.0, [range(20)]), (0.0, [range(10)])
+    soon_elsewhere, late_there = (2.0, [range(11, 20)]), (0.0, [range(14, 20)])
+    tracks = {"1": early, "2": always, "3": late_there, "4": soon_elsewhere}
+    assert who_is_where(tmp_path, tracks) == [[3.0] * 20, [0.0] * 10 + [None] + [2.0] * 9]
+    farther, nearer = (2.0, [range(12, 20)]), (0.5, [range(12, 20)])
+    tracks = {"1": early, "2": always, "3": farther, "4": nearer}
+    assert who_is_where(tmp_path, tracks) == [[3.0] * 20, [0.0] * 10 + [None] * 2 + [0.5] * 8]
+
+
+def test_a_frame_with_a_third_person_alone_is_kept_in_the_place_of_the_latest(tmp_path):
+    third = (2.0, [range(22, 28), range(30, 33)])
+    tracks = {"1": (0.0, [range(30)]), "2": (1.0, [range(25)]), "3": third}
+    first, second = who_is_where(tmp_path, tracks)
+    assert first == [0.0] * 30 + [2.0] * 3 and second == [1.0] * 25 + [None] * 8
+
+
+@given(
+    st.dictionaries(
+        st.integers(0, 6),
+        st.tuples(st.floats(-0.9, 3), st.lists(st.booleans(), min_size=12, max_size=12)),
+        min_size=1,
+        max_size=6,
+    ).filter(lambda tracks: any(any(seen) for _, seen in tracks.values()))
+)
+def test_every_frame_with_a_body_is_kept_and_no_body_is_invented(tracks):
+    frames = [
+        {str(k): standing(x) for k, (x, seen) in tracks.items() if seen[t]} for t in range(12)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        skeleton = read_skeleton(written(Path(folder), skeleton_text(frames)))
+    there = skeleton.any((0, 2))
+    with_bodies = [frame for frame in frames if frame]
+    assert len(there) == len(with_bodies) and there.any(1).all()
+    assert all(n <= min(2, len(f)) for n, f in zip(there.sum(1), with_bodies, strict=True))
+
+
+@pytest.mark.parametrize(
+    "frames, message",
+    [
+        ([{}] * 10_001, "line 1: found 10001 frames; allowed: at most 10000"),
+        ([{str(t): standing(0)} for t in range(129)], "found 129 tracking numbers; allowed: at m"),
+    ],
+)
+def test_a_file_of_more_than_any_sensor_sees_is_refused(tmp_path, frames, message):
+    path = written(tmp_path, skeleton_text(frames))
+    with pytest.raises(DataError, match=f"^{re.escape(str(path))}: {message}"):
+        read_skeleton(path)
+
+
+def test_128_tracks_are_joined_in_a_moment(tmp_path):
+    tracks = {str(t): (t / 100, [range(t, t + 1)]) for t in range(128)}
+    start = time.process_time()
+    assert len(who_is_where(tmp_path, tracks)[0]) == 128
+    assert time.process_time() - start < 5  # seconds; it takes 0.5
 
 
 def test_time_is_resampled_linearly_to_32_frames(tmp_path):

@@ -263,24 +263,26 @@ def _problem(file: Path, expected: str, *, unpack: bool) -> str | None:
     return None if digest == expected else f"{file}: found {found}; allowed: {expected[:16]}…"
 
 
-def read_bytes(file: Path, *, unpack: bool = False) -> bytes:
+def read_bytes(file: Path, most: int | None = None, *, unpack: bool = False) -> bytes:
     """What is in a file; with ``unpack`` what gzip packed in it, if it did.
 
-    Raises DataError for one that cannot be read, is no file, or holds more than MOST_BYTES.
+    Raises DataError for one that cannot be read, is no file, or holds more bytes than ``most``, by
+    default MOST_BYTES.
     """
+    most = most or MOST_BYTES
     try:
         refuse_streams(file)
         with file.open("rb") as opened:
-            content = opened.read(MOST_BYTES + 1)
+            content = opened.read(most + 1)
             if unpack and content[:2] == b"\x1f\x8b":
                 opened.seek(0)
-                content = gzip.GzipFile(fileobj=opened).read(MOST_BYTES + 1)
+                content = gzip.GzipFile(fileobj=opened).read(most + 1)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{file}: found no whole gzip file ({in_line(error)})") from None
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({reason_of(error)})") from None
-    if len(content) > MOST_BYTES:
-        raise DataError(file, f"more than {MOST_BYTES >> 20} MB", "at most that")
+    if len(content) > most:
+        raise DataError(file, f"more than {most >> 20} MB", "at most that")
     return content
 
 

@@ -36,9 +36,10 @@ def modalities_of(
     backbones: Mapping[str, Backbone],
     inputs: Mapping[str, Inputs],
     weights: Mapping[str, str | os.PathLike] | None,
+    head: bool,
     pooling: str,
 ) -> tuple[Modality, ...]:
-    """Modalities, after reading ``weights`` into their backbones.
+    """Modalities, after reading ``weights`` into their backbones, with their heads or without.
 
     Raises TaskError for weights of a modality that does not exist, else as ``load_checkpoint``.
     """
@@ -47,7 +48,7 @@ def modalities_of(
     for name, path in (weights or {}).items():
         if name not in backbones:
             raise TaskError("weights", repr(name), ", ".join(backbones))
-        load_checkpoint(backbones[name], path)
+        load_checkpoint(backbones[name], path, head=head)
     return tuple(
         Modality.numbered(name, backbone, inputs[name], pooling=pooling)
         for name, backbone in backbones.items()

@@ -56,6 +56,7 @@ def egogesture(
     sample: bool = False,
     annotation: str | os.PathLike | None = None,
     weights: dict[str, str | os.PathLike] | None = None,
+    head: bool = True,
 ) -> Task:
     """Hand gestures filmed from the wearer's eyes, RGB and depth (Zhang et al. 2018): 83 classes.
 
@@ -72,6 +73,7 @@ def egogesture(
         annotation: JSON file of labels, subsets, first and last frames; by default the only
             ``*.json`` in ``data_root``.
         weights: modality → file of weights for its backbone; a backbone without has random ones.
+        head: whether to read the classifiers of these weights, too; they may be of other classes.
 
     Raises DataError for files that are missing or damaged, CheckpointError or TaskError for weights
     that do not fit or have no modality.
@@ -91,7 +93,7 @@ def egogesture(
     splits = paired_splits([SUBSETS[g.subset] for g in gestures], [g.label for g in gestures])
     notes = {"root": str(root), "sample": sample, "labels": labels, "frames": frames, "size": size}
     notes["left out"] = len(found) - len(gestures)
-    modalities = modalities_of(backbones, inputs, weights, pooling="time")
+    modalities = modalities_of(backbones, inputs, weights, head, pooling="time")
     return Task(
         "egogesture", None, len(labels), "accuracy", modalities, splits,
         SAMPLE if sample else PAPER,

@@ -30,6 +30,7 @@ def mmimdb(
     data_root: str | os.PathLike | None = None,
     sample: bool = False,
     weights: dict[str, str | os.PathLike] | None = None,
+    head: bool = True,
     raw: bool = False,
 ) -> Task:
     """Genres of films by poster and plot (Arevalo et al. 2017): 23 classes, any number per film.
@@ -47,6 +48,7 @@ def mmimdb(
         sample: read posters at 64×40, for a small VGG-19 that trains on a laptop. Without
             ``data_root`` they are those of 1,100 films that the kit draws in this format.
         weights: modality → file of weights for its backbone; a backbone without has random ones.
+        head: whether to read the classifiers of these weights, too; they may be of other classes.
         raw: keep the posters' numbers as they are in the file instead of normalising them. The
             published weights of the Image backbone expect these.
 
@@ -62,7 +64,7 @@ def mmimdb(
     with seeded(0, "mmimdb backbones"):
         image = VGG19(CLASSES, width=SAMPLE_WIDTH if sample else 64)
         backbones = {"Image": image, "Text": MaxoutMLP(CLASSES)}
-    modalities = modalities_of(backbones, inputs, weights, pooling="grid")
+    modalities = modalities_of(backbones, inputs, weights, head, pooling="grid")
     notes = {"root": str(root), "sample": sample, "genres": films.names}
     notes |= {"left out": films.left_out, "raw": raw}
     return Task(

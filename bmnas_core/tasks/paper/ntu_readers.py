@@ -1,17 +1,18 @@
 """NTU RGB+D's readers: frames of a video, and the joints of two bodies, spread over time."""
 
+import math
 import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import combinations, islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..files import package
+from ..files import package, read_bytes
 from ..inputs import DataError
 from .common import DEVIATION, MEAN
 
@@ -20,6 +21,8 @@ JOINTS, BODIES = 25, 2
 ORIGIN = 1
 #: Metres from the sensor at which no body can be.
 FAR = 1000.0
+#: Bounds of a ``.skeleton`` file. Clips last a few seconds; the sensor tracks six bodies at a time.
+MOST_BYTES, MOST_FRAMES, MOST_TRACKS = 64 << 20, 10_000, 128
 
 
 # --- videos
@@ -135,12 +138,16 @@ class SkeletonReader:
 def read_skeleton(path: str | os.PathLike) -> np.ndarray:
     """Two bodies of a ``.skeleton`` file: (3, frames, 25, 2) metres from joint 2 of the first.
 
-    Of more than two bodies the two that are in the most frames are kept; of equals, those that move
-    most. They come in this order, and each keeps its place for the whole clip. Frames with neither
-    are left out. A missing body is zeros; the released code leaves it at the sensor. The origin
-    stays where it was in frames without the first body.
+    The sensor gives a person a new number whenever it has lost them. So of more than two numbers,
+    those that are never in one frame are joined until two persons remain: first those nearest in
+    time, of equals those nearest in space. Of more persons the two that are in the most frames are
+    kept; of equals, those that move most. They come in this order, and each keeps its place for the
+    whole clip. A frame with neither of them has somebody else, in the place of whoever was there
+    nearest in time. Frames without a body are left out. A missing body is zeros; the released code
+    leaves it at the sensor. The origin stays where it was in frames without the first body.
 
-    Raises DataError for a malformed file, with the line, and for one without any body.
+    Raises DataError for a malformed file, with the line, for one without any body, and for one that
+    is longer than MOST_BYTES, MOST_FRAMES or MOST_TRACKS allow.
     """
     ids, times, joints, count = _parse(path)
     rows: dict[str, list[int]] = {}
@@ -148,15 +155,22 @@ def read_skeleton(path: str | os.PathLike) -> np.ndarray:
         rows.setdefault(body, []).append(row)
     if not rows:
         raise DataError(path, f"no body in {count} frames", "at least one")
-
-    def rank(body: str) -> tuple[int, float]:
-        return -len(rows[body]), -float(joints[rows[body]].var(0).sum())
-
+    if len(rows) > MOST_TRACKS:
+        raise DataError(path, f"{len(rows)} tracking numbers", f"at most {MOST_TRACKS}")
+    when = np.array(times)
+    persons = _joined([np.array(track) for track in rows.values()], when, joints)
+    persons.sort(key=lambda own: (-len(own), -float(joints[own].var(0).sum())))
     places = np.zeros((count, BODIES, JOINTS, 3), np.float32)
     there = np.zeros((count, BODIES), bool)
-    for slot, body in enumerate(sorted(rows, key=rank)[:BODIES]):
-        when = np.array(times)[rows[body]]
-        places[when, slot], there[when, slot] = joints[rows[body]], True
+    for slot, own in enumerate(persons[:BODIES]):
+        places[when[own], slot], there[when[own], slot] = joints[own], True
+    for own in persons[BODIES:]:
+        left = own[~there[when[own]].any(1)]
+        for stretch in np.split(left, np.flatnonzero(np.diff(when[left]) > 1) + 1):
+            if len(stretch):
+                apart = [_apart(stretch, person, when, joints) for person in persons[:BODIES]]
+                slot = apart.index(min(apart))
+                places[when[stretch], slot], there[when[stretch], slot] = joints[stretch], True
     places, there = places[there.any(1)], there[there.any(1)]
     latest = np.maximum.accumulate(np.where(there[:, 0], np.arange(len(there)), 0))
     latest = np.maximum(latest, there[:, 0].argmax())
@@ -165,11 +179,46 @@ def read_skeleton(path: str | os.PathLike) -> np.ndarray:
     return places.transpose(3, 0, 2, 1).copy()
 
 
+def _joined(tracks: list[np.ndarray], when: np.ndarray, joints: np.ndarray) -> list[np.ndarray]:
+    """Tracks, each the rows of one body, joined until two are left or all others share a frame."""
+    apart = {}
+    tracks = dict(enumerate(tracks))
+    while len(tracks) > BODIES:
+        for pair in combinations(tracks, 2):
+            if pair not in apart:
+                apart[pair] = _apart(*(tracks[k] for k in pair), when, joints)
+        nearest, pair = min((apart[pair], pair) for pair in combinations(tracks, 2))
+        if nearest[0] == math.inf:
+            break
+        both = np.concatenate([tracks.pop(k) for k in pair])
+        tracks[max([*tracks, *pair]) + 1] = both[when[both].argsort()]
+    return list(tracks.values())
+
+
+def _apart(
+    one: np.ndarray, other: np.ndarray, when: np.ndarray, joints: np.ndarray
+) -> tuple[float, float]:
+    """Frames between two tracks where they are nearest in time, and metres between their bodies.
+
+    Infinite for tracks that share a frame.
+    """
+    after = np.searchsorted(when[other], when[one]).clip(max=len(other) - 1)
+    near = np.stack([after, (after - 1).clip(min=0)])
+    frames = np.abs(when[other][near] - when[one])
+    if not frames.min():
+        return math.inf, math.inf
+    side, row = np.unravel_index(frames.argmin(), frames.shape)
+    metres = np.linalg.norm(joints[one[row]] - joints[other[near[side, row]]], axis=1).mean()
+    return float(frames.min()), float(metres)
+
+
 def _parse(path: str | os.PathLike) -> tuple[list[str], list[int], np.ndarray, int]:
     """Every body of every frame: its id, its frame, its (25, 3) joints; and how many frames."""
     lines = _Lines(path)
     ids, times, rows, starts = [], [], [], []
     frames = lines.count("number of frames")
+    if frames > MOST_FRAMES:
+        raise lines.wrong(0, f"{frames} frames", f"at most {MOST_FRAMES}")
     for frame in range(frames):
         bodies: list[str] = []
         for _ in range(lines.count("number of bodies")):
@@ -200,9 +249,7 @@ class _Lines:
     def __init__(self, path: str | os.PathLike):
         self.path, self.at = path, 0
         try:
-            self.lines = Path(path).read_bytes().decode("ascii").rstrip().splitlines()
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+            self.lines = read_bytes(Path(path), MOST_BYTES).decode("ascii").rstrip().splitlines()
         except UnicodeDecodeError as error:
             raise DataError(path, f"byte {error.object[error.start]:#04x}", "text") from None
 
