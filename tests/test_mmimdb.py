@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from bmnas_core import DataError, TaskError, load_task
+from bmnas_core import DataError, DataNotice, TaskError, load_task
 from bmnas_core.backbones.paper import CheckpointError, save_checkpoint
 from bmnas_core.metrics import weighted_f1
 from bmnas_core.runtime import generator
@@ -21,10 +21,9 @@ from bmnas_core.tasks.paper.mmimdb_films import (
     HDF5,
     SPLIT,
     SPLITS,
-    SUBTRACTED,
-    PosterReader,
     read_films,
 )
+from bmnas_core.tasks.paper.mmimdb_posters import SCALES, PosterReader, scale_of
 from bmnas_core.tasks.paper.samples import posters
 
 GENRES = list(posters.GENRES)
@@ -104,6 +103,10 @@ def write_npy(folder, data=None):
             np.save(folder / split / f"label_{i:06d}.npy", data["genres"][row])
             row += 1
     return folder
+
+
+def reader_of(source, **how) -> PosterReader:
+    return PosterReader(source, scale_of(source), **how)
 
 
 def normalised(image: np.ndarray) -> torch.Tensor:
@@ -194,7 +197,7 @@ def test_a_plot_may_be_the_vectors_of_its_words(tmp_path):
 
 
 def as_the_authors_wrote(images: np.ndarray) -> np.ndarray:
-    less = np.array(SUBTRACTED)[:, None, None]
+    less = np.array([103.939, 116.779, 123.68])[:, None, None]
     return (images[:, ::-1] - less).astype("int32")
 
 
@@ -202,8 +205,8 @@ def as_the_authors_wrote(images: np.ndarray) -> np.ndarray:
 def test_posters_in_blue_green_red_minus_their_means_are_recognised_and_restored(tmp_path, write):
     data = contents()
     folder = write(tmp_path / "data", data | {"images": as_the_authors_wrote(data["images"])})
-    reader = PosterReader.from_source(read_films(folder).posters)
-    assert reader.subtracted
+    reader = reader_of(read_films(folder).posters)
+    assert reader.scale.name == "BGR less mean"
     for item in (0, 12):
         found, wanted = reader(item), normalised(data["images"][item])
         assert (found - wanted).abs().max() < 1 / 255 / min(DEVIATION)
@@ -218,13 +221,13 @@ def test_raw_posters_are_the_numbers_in_the_file(tmp_path):
 
 def test_each_pixel_of_a_shrunken_poster_is_a_mean(tmp_path):
     films = read_films(write_hdf5(tmp_path / "data"))
-    small = PosterReader.from_source(films.posters, shrink=4)(2)
+    small = reader_of(films.posters, shrink=4)(2)
     whole = normalised(contents()["images"][2])
     torch.testing.assert_close(small, whole.reshape(3, 64, 4, 40, 4).mean((2, 4)))
 
 
 def test_augmentation_mirrors_and_shifts_and_depends_on_its_generator_alone(tmp_path):
-    reader = PosterReader.from_source(read_films(write_hdf5(tmp_path / "data")).posters)
+    reader = reader_of(read_films(write_hdf5(tmp_path / "data")).posters)
     whole, mirrored, shifts = reader(0), 0, set()
     for seed in range(20):
         poster = reader(0, generator(seed, "augmentation"))
@@ -243,7 +246,7 @@ def test_augmentation_mirrors_and_shifts_and_depends_on_its_generator_alone(tmp_
 
 
 def test_posters_are_read_in_other_processes_even_after_the_file_was_opened_here(tmp_path):
-    inputs = PosterReader.from_source(read_films(write_hdf5(tmp_path / "data")).posters).inputs()
+    inputs = reader_of(read_films(write_hdf5(tmp_path / "data")).posters).inputs()
     inputs[0]  # the file was open here before
     batches = [(torch.tensor(n), torch.tensor(n)[:, None]) for n in ([1, 2], [3])]
     for found, (_, items) in zip(load([inputs], batches, workers=2), batches, strict=True):
@@ -255,7 +258,7 @@ def test_the_version_of_inputs_depends_on_all_that_determines_them(tmp_path):
     folder = write_hdf5(tmp_path / "data", split=ids_by_split())
 
     def version(**how):
-        return PosterReader.from_source(read_films(folder).posters, **how).inputs().version
+        return reader_of(read_films(folder).posters, **how).inputs().version
 
     found = {version(), version(shrink=4), version(raw=True)}
     ids = ids_by_split()
@@ -267,16 +270,104 @@ def test_the_version_of_inputs_depends_on_all_that_determines_them(tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda images: images + 100, r"images\[0\]: found numbers 100 … 355; allowed: 0 … 255"),
-        (lambda images: images * 1.0 * np.nan, r"images\[0\]: found numbers nan … nan; allowed"),
+        (
+            lambda image: image + 100,
+            "found numbers 100 … 355; allowed: a poster on the scale '0 to",
+        ),
+        (lambda image: image * 1.0 * np.nan, "found numbers nan … nan; allowed: a poster on the"),
+        (
+            lambda image: image / 255,
+            "found numbers 0 … 1; allowed: a poster on the scale '0 to 255'",
+        ),
+        (lambda image: image / 127.5 - 1, "found numbers -1 … 1; allowed: a poster on the scale"),
+        (lambda image: 3 + image / 255, "found numbers 3 … 4; allowed: a poster on the scale '0 t"),
     ],
 )
-def test_a_poster_with_numbers_out_of_range_is_refused_when_it_is_read(tmp_path, change, message):
-    data = contents()
-    folder = write_hdf5(tmp_path / "data", data | {"images": change(data["images"])})
-    inputs = PosterReader.from_source(read_films(folder).posters).inputs()
-    with pytest.raises(DataError, match=message):
-        inputs[0]
+@pytest.mark.parametrize("write", [write_hdf5, write_npy])
+def test_one_poster_on_another_scale_is_refused_when_it_is_read(tmp_path, change, message, write):
+    images = contents()["images"].astype("float32")
+    images[2] = change(images[2])
+    folder = write(tmp_path / "data", contents() | {"images": images})
+    inputs = reader_of(read_films(folder).posters).inputs()
+    place = r"image_000002.npy" if write is write_npy else r"images\[2\]"
+    with pytest.raises(DataError, match=f"{place}: {message}"):
+        inputs[2]
+    assert inputs[1].std() > 0.9  # and the others are read
+
+
+def test_a_black_poster_is_a_poster(tmp_path):
+    images = contents()["images"]
+    images[2] = 0
+    inputs = reader_of(
+        read_films(write_hdf5(tmp_path / "data", contents() | {"images": images})).posters
+    )
+    assert torch.allclose(inputs(2)[:, 0, 0], -torch.tensor(MEAN) / torch.tensor(DEVIATION))
+
+
+def on_scale(name: str, images: np.ndarray) -> np.ndarray:
+    """Posters of levels in 0 … 255 as people write them."""
+    mean, deviation = (np.array(v)[:, None, None] for v in (MEAN, DEVIATION))
+    less = np.array([123.68, 116.779, 103.939])[:, None, None]
+    return {
+        "0 to 255": images,
+        "BGR less mean": (images - less)[:, ::-1],
+        "RGB less mean": images - less,
+        "0 to 1": images / 255,
+        "-1 to 1": images / 127.5 - 1,
+        "ImageNet": (images / 255 - mean) / deviation,
+    }[name]
+
+
+def pictures(dark: int = 0, bright: int = 255) -> np.ndarray:
+    """Posters with soft shades between two levels, other ones in each colour."""
+    y, x = np.mgrid[0:256, 0:160]
+    shades = [(y + (k + 1) * x + 40 * c) % 256 / 255 for k in range(N) for c in range(3)]
+    shades = np.reshape(shades, (N, 3, 256, 160))
+    return (dark + (bright - dark) * shades).round()
+
+
+@pytest.mark.parametrize("name", SCALES)
+@pytest.mark.parametrize("levels", [(0, 255), (0, 140), (60, 255)], ids=["full", "dark", "bright"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_posters_are_recognised_on_any_scale_and_look_the_same(tmp_path, name, levels, dtype):
+    images = pictures(*levels)
+    folder = write_npy(
+        tmp_path / "data", contents() | {"images": on_scale(name, images).astype(dtype)}
+    )
+    reader = reader_of(read_films(folder).posters)
+    assert reader.scale is SCALES[name]
+    for item in (0, 12):
+        found, wanted = reader(item), normalised(images[item])
+        rounding = 1e-4 if dtype != "float16" else 1 / 255 / min(DEVIATION)
+        assert (found - wanted).abs().max() < rounding and found.std() > 0.4
+
+
+def test_an_unusual_scale_is_named_and_another_can_be_given(tmp_path):
+    images = on_scale("0 to 1", pictures()).astype("float32")
+    folder = write_npy(tmp_path / "data", contents() | {"images": images})
+    with pytest.warns(
+        DataNotice, match="found posters on the scale '0 to 1'; scale=NAME reads ano"
+    ):
+        task = load_task("mmimdb", data_root=folder, sample=True)
+    assert task.notes["scale"] == "0 to 1" and task.modalities[0].inputs[0].std() > 0.9
+    task = load_task("mmimdb", data_root=folder, sample=True, scale="-1 to 1")
+    assert task.notes["scale"] == "-1 to 1"
+    assert task.modalities[0].inputs[0].min() > 0  # grey to white, as was said
+    with pytest.raises(
+        TaskError, match="scale: found '0 to 2'; allowed: '0 to 255', 'BGR less mean'"
+    ):
+        load_task("mmimdb", data_root=folder, scale="0 to 2")
+
+
+@pytest.mark.parametrize("other", ["0 to 1", "-1 to 1", "ImageNet", "nothing"])
+def test_posters_on_no_one_scale_are_refused(tmp_path, other):
+    images = pictures().astype("float32")
+    images[::2] = on_scale(other, images)[::2] if other != "nothing" else 1000 * images[::2]
+    folder = write_npy(tmp_path / "data", contents() | {"images": images})
+    with pytest.raises(
+        DataError, match="12 other posters: found numbers .*; allowed: scale=, one of '0"
+    ):
+        load_task("mmimdb", data_root=folder, sample=True)
 
 
 def test_a_damaged_poster_of_an_hdf5_file_fails_alone(tmp_path):
@@ -290,7 +381,7 @@ def test_a_damaged_poster_of_an_hdf5_file_fails_alone(tmp_path):
     with path.open("r+b") as file:
         file.seek(where.byte_offset)
         file.write(b"\0" * where.size)
-    inputs = PosterReader.from_source(read_films(folder).posters).inputs()
+    inputs = reader_of(read_films(folder).posters).inputs()
     with pytest.raises(DataError, match=r"multimodal_imdb.hdf5: images\[5\]: cannot be read"):
         inputs[5]
     batch = next(load([inputs], [(torch.tensor([4, 5]), torch.tensor([[4], [5]]))], workers=0))
@@ -446,7 +537,9 @@ def test_a_damaged_file_is_refused_with_the_layouts_that_are_allowed(tmp_path, d
         read_films(path.parent)
 
 
-@pytest.mark.parametrize("folder, found", [("empty", "neither layout"), ("none", "no such folder")])
+@pytest.mark.parametrize(
+    "folder, found", [("empty", "no known layout"), ("none", "no such folder")]
+)
 def test_a_folder_without_films_is_refused_with_the_layouts_that_are_allowed(
     tmp_path, monkeypatch, folder, found
 ):
@@ -515,7 +608,7 @@ def test_a_film_with_a_damaged_file_is_left_out_and_counted(tmp_path, part, dama
 )
 def test_a_damaged_poster_fails_when_it_is_read(tmp_path, damage, message):
     folder = write_npy(tmp_path / "data")
-    inputs = PosterReader.from_source(read_films(folder).posters).inputs()
+    inputs = reader_of(read_films(folder).posters).inputs()
     damage(folder / "train" / "image_000003.npy")
     with pytest.raises(DataError, match=f"train.image_000003.npy: .*{message}"):
         inputs[3]
@@ -556,6 +649,147 @@ def test_a_folder_that_lacks_a_split_is_refused(tmp_path, empty):
 
 
 # --- options
+
+
+# --- the raw archive
+
+PLOTS = ["A spaceship lands.", "Two sisters fall in love with one pianist.", "Robots and ROBOTS!"]
+
+
+def write_raw(folder, **changes):
+    """The raw archive: a JSON file and a poster for each film; ``changes`` of the first film."""
+    pil = files.package("PIL.Image")
+    (folder / "dataset").mkdir(parents=True)
+    for k, one in enumerate(one for ids in ids_by_split().values() for one in ids):
+        about = {
+            "title": "x",
+            "plot": [PLOTS[k % 3], "Short."],
+            "genres": ["Drama", GENRES[k], "News"],
+        }
+        about |= changes if not k else {}
+        (folder / "dataset" / f"{one}.json").write_text(json.dumps(about))
+        pixels = np.full((300, 200, 3), (200, 10 * k, 30), np.uint8)
+        pil.fromarray(pixels).save(folder / "dataset" / f"{one}.jpeg")
+    (folder / SPLIT).write_text(json.dumps(ids_by_split()))
+    return folder
+
+
+def test_the_raw_archive_is_read_with_its_words_counted(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        task = load_task("mmimdb", data_root=write_raw(tmp_path / "data"), sample=True)
+    assert {name: len(split) for name, split in task.splits.items()} == {
+        "train": 6, "validation": 3, "test": 4,
+    }  # fmt: skip
+    labels = torch.cat([split.labels for split in task.splits.values()])
+    for k, row in enumerate(labels):  # "News" is none of the 23
+        assert {GENRES[i] for i in row.nonzero()[:, 0]} == {"Drama", GENRES[k]}
+    image, text = task.modalities
+    wanted = (torch.tensor([200, 40, 30]) / 255 - torch.tensor(MEAN)) / torch.tensor(DEVIATION)
+    assert torch.allclose(image.inputs[4].mean((1, 2)), wanted, atol=0.05)
+    assert image.inputs[4].shape == (3, 64, 40)
+    words = text.inputs
+    assert words.shape == (N, 7)  # without "a", "in", "with", "one", "two", "and"
+    assert torch.allclose(words[0], words[3]) and words[0] @ words[1] == 0
+    assert ((words > 0).sum(1)[:3]).tolist() == [2, 4, 1]
+    assert torch.allclose(words.norm(dim=1), torch.ones(N))
+    net = task.modalities[1].backbone
+    assert [feature.shape for feature in net(words)] == [(N, 64), (N, 128)]
+
+
+def test_words_of_validation_and_test_are_not_counted(tmp_path):
+    folder = write_raw(tmp_path / "data")
+    last = folder / "dataset" / f"{ids_by_split()['test'][0]}.json"
+    last.write_text(json.dumps({"plot": "unheard zeppelins", "genres": ["War"]}))
+    task = load_task("mmimdb", data_root=folder, sample=True)
+    assert task.modalities[1].inputs.shape == (N, 7)
+    assert not task.modalities[1].inputs[9].any()
+
+
+def test_plots_of_the_raw_archive_may_be_vectors_of_ones_own(tmp_path):
+    folder, ids = write_raw(tmp_path / "data"), contents()["imdb_ids"].astype(str)
+    vectors = np.random.default_rng(0).normal(size=(N, 12))
+    np.savez(tmp_path / "texts.npz", ids=ids[::-1][:-1], vectors=vectors[::-1][:-1])
+    with pytest.warns(
+        DataWarning, match=rf"films: 1 left out: .*found no vector of film '{ids[0]}'"
+    ):
+        task = load_task("mmimdb", data_root=folder, sample=True, texts=tmp_path / "texts.npz")
+    assert torch.allclose(task.modalities[1].inputs, torch.from_numpy(vectors[1:]).float())
+
+
+@pytest.mark.parametrize(
+    "arrays, message",
+    [
+        ({"ids": ["a"]}, "found no vectors .* allowed: an .npz of ids"),
+        (
+            {"ids": ["a"], "vectors": [[1.0], [2.0]]},
+            r"found ids of shape \(1,\) and vectors of shape",
+        ),
+        (
+            {"ids": ["a"], "vectors": [1.0]},
+            r"found ids of shape \(1,\) and vectors of shape \(1,\)",
+        ),
+        ({"ids": ["a"], "vectors": [[np.nan]]}, "vectors: found others than finite numbers"),
+        ({"ids": ["a"], "vectors": [["x"]]}, "vectors: found others than finite numbers"),
+        ({"ids": ["a"], "vectors": np.array([[{}]], object)}, "found no vectors"),
+    ],
+)
+def test_vectors_that_do_not_fit_are_refused(tmp_path, arrays, message):
+    np.savez(tmp_path / "texts.npz", **arrays)
+    folder = write_raw(tmp_path / "data")
+    with pytest.raises(DataError, match=f"texts.npz: {message}"):
+        load_task("mmimdb", data_root=folder, sample=True, texts=tmp_path / "texts.npz")
+    with pytest.raises(DataError, match="texts: found .*; allowed: None, but with the raw archive"):
+        load_task("mmimdb", data_root=write_npy(tmp_path / "npy"), texts=tmp_path / "texts.npz")
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"plot": []}, r"json: plot: found ''; allowed: text"),
+        ({"plot": 3}, r"json: plot: found 3; allowed: text, or a list of texts"),
+        ({"plot": None}, "json: plot: found None; allowed: text"),
+        ({"genres": ["News"]}, r"json: genres: found \['News'\]; allowed: one at least of the 23"),
+        ({"genres": "Drama"}, "json: genres: found 'Drama'; allowed: a list of names"),
+        ("json", "0000100.json: cannot be read"),
+        ("text", "0000100.json: found no JSON"),
+        ("list", "0000100.json: plot: found None"),
+        ("jpeg", "0000100.jpeg: missing"),
+    ],
+)
+def test_a_film_of_the_raw_archive_that_lacks_a_part_is_left_out(tmp_path, changes, message):
+    folder = write_raw(tmp_path / "data", **(changes if isinstance(changes, dict) else {}))
+    path = folder / "dataset" / "0000100.json"
+    if changes == "json":
+        path.unlink()
+    elif changes in ("text", "list"):
+        path.write_text("[" * (200_000 if changes == "text" else 1) + "]" * (changes == "list"))
+    elif changes == "jpeg":
+        path.with_suffix(".jpeg").unlink()
+    with pytest.warns(DataWarning, match=f"films: 1 left out: .*{message}"):
+        task = load_task("mmimdb", data_root=folder, sample=True)
+    assert len(task.split("train")) == 5
+
+
+def test_an_id_that_climbs_out_of_the_folder_is_refused(tmp_path):
+    folder, ids = write_raw(tmp_path / "data"), ids_by_split()
+    ids["train"][0] = "../../outside"
+    (folder / SPLIT).write_text(json.dumps(ids))
+    with pytest.raises(DataError, match=r"split.json: found id '../../outside'; allowed: letters"):
+        load_task("mmimdb", data_root=folder, sample=True)
+
+
+def test_a_poster_that_is_no_jpeg_asks_no_other_decoder(tmp_path):
+    folder = write_raw(tmp_path / "data")
+    pil = files.package("PIL.Image")
+    path = folder / "dataset" / "0000100.jpeg"
+    pil.fromarray(np.zeros((30, 20, 3), np.uint8)).save(path, format="PNG")
+    inputs = load_task("mmimdb", data_root=folder, sample=True).modalities[0].inputs
+    with pytest.raises(
+        DataError, match="0000100.jpeg: found no picture that can be decoded .*JPEG"
+    ):
+        inputs[0]
+    assert inputs[1].shape == (3, 64, 40)
 
 
 def test_weights_of_unknown_modalities_are_refused(sample_task):

@@ -286,6 +286,18 @@ def read_bytes(file: Path, most: int | None = None, *, unpack: bool = False) -> 
     return content
 
 
+def refuse_packed(path: Path) -> None:
+    """Raise OSError for an .npz, a zip file, that unpacks to more than 256 times its size or so.
+
+    Arrays of zeros may do that too; there are none among features. A device is refused as well.
+    """
+    refuse_streams(path)
+    with ZipFile(path) as archive:
+        size = sum(part.file_size for part in archive.infolist())
+    if size > MOST_BYTES and size > 256 * path.stat().st_size:
+        raise OSError(f"{size >> 20} MB, packed in {path.stat().st_size >> 10} KB")
+
+
 def read_manifest(path: Path) -> dict[str, str]:
     """A file in the format of ``sha256sum``: path → hash."""
     rows = (line.split("  ", 1) for line in path.read_text(encoding="utf-8").splitlines())

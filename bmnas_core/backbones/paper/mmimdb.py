@@ -70,22 +70,23 @@ class Maxout(nn.Module):
 class MaxoutMLP(Backbone):
     """Two maxout layers, each followed by BatchNorm and dropout (Arevalo et al. 2017).
 
-    Tapped are both maxouts. ``x: (N, 300)``, the mean word2vec vector of a plot → two features
-    ``(N, 64)`` and ``(N, 128)``.
+    Tapped are both maxouts. ``x: (N, size)``, by default 300, the mean word2vec vector of a plot →
+    two features ``(N, 64)`` and ``(N, 128)``.
     """
 
     channels = (64, 128)
     head = ("op4", "hid2val")
 
-    def __init__(self, classes: int = 23):
+    def __init__(self, classes: int = 23, size: int = 300):
         super().__init__()
-        self.op1 = Maxout(300, 64)
+        self.size = size
+        self.op1 = Maxout(size, 64)
         self.op2 = nn.Sequential(nn.BatchNorm1d(64), nn.Dropout(0.5))
         self.op3 = Maxout(64, 128)
         self.op4 = nn.Sequential(nn.BatchNorm1d(128), nn.Dropout(0.5))
         self.hid2val = nn.Linear(128, classes)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        self._check_input(x, "N", 300)
+        self._check_input(x, "N", self.size)
         first = self.op1(x)
         return [first, self.op3(self.op2(first))]

@@ -1,15 +1,19 @@
 """What the paper's three tasks share: where their files are, backbones, modalities."""
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ...backbones.backbone import Backbone
 from ...backbones.paper.checkpoints import load_checkpoint
+from ...errors import in_line
+from ...storage import refuse_streams
 from .. import files
 from ..inputs import DataError, Inputs
 from ..task import SPLITS, Modality, Split, TaskError
@@ -62,6 +66,37 @@ def paired_splits(parts: Sequence[str], labels: Tensor | Sequence[int]) -> dict[
         items = torch.tensor([i for i, part in enumerate(parts) if part == name], dtype=torch.long)
         splits[name] = Split(name, items[:, None].expand(-1, 2), labels[items])
     return splits
+
+
+#: Most pixels of a picture, before it is scaled.
+MOST_PIXELS = 64_000_000
+
+
+def read_picture(
+    path: Path, mode: str, size: tuple[int, int], box: Callable[[tuple], tuple] | None = None
+) -> np.ndarray:
+    """A JPEG file scaled to ``size``, (width, height): (height, width, colours) bytes.
+
+    ``mode`` is "RGB" or "L"; ``box`` gives the part to scale, as Pillow has it, from the picture's
+    size. No other decoder is asked, whatever is in the file. Raises DataError for a file that is
+    missing or no JPEG, or of more than MOST_PIXELS.
+    """
+    pil = files.package("PIL.Image")
+    try:
+        refuse_streams(path)
+        with pil.open(path, formats=("JPEG",)) as image:
+            if math.prod(image.size) > MOST_PIXELS:
+                raise DataError(path, f"{image.size} pixels", f"{MOST_PIXELS:,} at most")
+            whole = image.convert(mode)
+    except FileNotFoundError:
+        raise DataError(f"{path}: missing; allowed: a file for each annotated frame") from None
+    except (OSError, SyntaxError, ValueError, pil.DecompressionBombError) as error:
+        if isinstance(error, DataError):
+            raise
+        found = f"no picture that can be decoded ({in_line(error)})"
+        raise DataError(path, found, "a JPEG file") from None
+    scaled = whole.resize(size, pil.Resampling.BILINEAR, box and box(whole.size))
+    return np.asarray(scaled).reshape(size[1], size[0], len(mode))
 
 
 def read_json(path: Path) -> object:

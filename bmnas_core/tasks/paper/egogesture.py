@@ -20,10 +20,9 @@ from ...backbones.paper.egogesture import ResNeXt3D
 from ...config import SearchSettings, Settings
 from ...errors import quoted, shortened
 from ...runtime import seeded
-from ..files import package
 from ..inputs import DataError, DataWarning, FileInputs, files_version, warn_skipped
 from ..task import Task, register_task
-from .common import folder_of, modalities_of, paired_splits, read_json
+from .common import folder_of, modalities_of, paired_splits, read_json, read_picture
 from .samples import gestures as samples
 
 SUBSETS = {"training": "train", "validation": "validation", "testing": "test"}
@@ -143,18 +142,8 @@ class FrameReader:
 
     def _frame(self, path: Path, crop: tuple[float, float, float] | None) -> np.ndarray:
         """One frame as (size, size, colours) bytes."""
-        pil = package("PIL.Image")
-        try:
-            with pil.open(path) as image:
-                image = image.convert("RGB" if self.colours == 3 else "L")
-        except FileNotFoundError:
-            raise DataError(f"{path}: missing; allowed: a file for each annotated frame") from None
-        except (OSError, SyntaxError, ValueError, pil.DecompressionBombError) as error:
-            found = f"no picture that can be decoded ({error})"
-            raise DataError(path, found, "a JPEG file") from None
-        box = _box(image.size, self.size, crop)
-        scaled = image.resize((self.size, self.size), pil.Resampling.BILINEAR, box)
-        return np.asarray(scaled).reshape(self.size, self.size, self.colours)
+        mode, size = "RGB" if self.colours == 3 else "L", (self.size, self.size)
+        return read_picture(path, mode, size, lambda sides: _box(sides, self.size, crop))
 
 
 def _box(sides: tuple[int, int], size: int, crop: tuple[float, float, float] | None) -> tuple:

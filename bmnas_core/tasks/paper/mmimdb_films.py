@@ -1,23 +1,25 @@
-"""MM-IMDB's films: which there are, posters, plots and genres, from either layout of the files."""
+"""MM-IMDB's films: which there are, posters, plots and genres, from any layout of the files."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...backbones.item_training import random_shift
-from ...errors import check_type
-from ..files import package
-from ..inputs import DataError, FileInputs, files_version, warn_skipped
-from .common import DEVIATION, MEAN, read_json
+from ...errors import check_type, in_line, quoted
+from ...progress import progress_bar
+from ..files import package, read_bytes, refuse_packed
+from ..inputs import DataError, warn_skipped
+from .common import read_json
+from .mmimdb_posters import DAMAGED, SHAPE, Posters, UnreadableError, read_npy
 from .samples import posters
 
 HDF5, SPLIT = "multimodal_imdb.hdf5", "split.json"
@@ -26,18 +28,18 @@ SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 CLASSES, VECTOR = 23, 300
 #: Of the 27 genres, those that the data set's authors and the paper do not use.
 DROPPED = ("News", "Adult", "Talk-Show", "Reality-TV")
+#: Folder of the raw archive, with a JSON file and a poster for each film.
+RAW = "dataset"
 LAYOUTS = (
-    f"{HDF5}, with {SPLIT} beside it or the splits in its attribute 'split'; or folders "
-    "train, dev and test with image_000000.npy, text_000000.npy, label_000000.npy, and so on"
+    f"{HDF5}, with {SPLIT} beside it or the splits in its attribute 'split'; folders train, dev "
+    "and test with image_000000.npy, text_000000.npy, label_000000.npy, and so on; or the raw "
+    f"archive, {RAW}/<id>.json and <id>.jpeg with {SPLIT}"
 )
+#: Words of the plots that are counted, the most frequent ones, if no vectors are given.
+VOCABULARY = 3000
+#: Most bytes of a film's JSON file.
+MOST_BYTES = 4 << 20
 NOT_FINITE = "found NaN or infinity; allowed: finite numbers"
-SHAPE = (3, 256, 160)
-#: What the data set's authors subtracted from blue, green and red in 0 … 255.
-SUBTRACTED = (103.939, 116.779, 123.68)
-#: Most pixels by which a poster is shifted in training.
-SHIFT = 8
-#: What h5py and NumPy raise for damaged files.
-DAMAGED = (OSError, EOFError, ValueError, TypeError, KeyError, RuntimeError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -45,16 +47,22 @@ class Films:
     """The films that can be read, in the order train, validation, test."""
 
     posters: Posters
-    plots: Tensor  # (n, 300), mean word vectors
+    plots: Tensor  # (n, 300), mean word vectors; of the raw archive as many numbers as there are
     genres: Tensor  # (n, 23) of 0 and 1
     names: tuple[str, ...]  # of the genres
     sizes: tuple[int, int, int]  # number of films in each split
     left_out: int  # number of films that cannot be read
 
 
-def read_films(root: Path) -> Films:
-    """The films of a folder. Raises DataError for one in neither layout, and for damaged files."""
+def read_films(root: Path, texts: str | os.PathLike | None = None) -> Films:
+    """The films of a folder; ``texts`` are vectors for the plots of the raw archive.
+
+    Raises DataError for a folder in no known layout, and for damaged files.
+    """
     path = root / HDF5
+    raw = not path.is_file() and (root / RAW).is_dir()
+    if texts is not None and not raw:
+        raise DataError("texts", quoted(str(texts)), f"None, but with the raw archive, {RAW}/")
     if path.is_file():
         try:
             return _read_hdf5(path)
@@ -64,7 +72,9 @@ def read_films(root: Path) -> Films:
             raise DataError(path, f"no whole HDF5 file ({error})", LAYOUTS) from None
     if any((root / split).is_dir() for split in SPLITS):
         return _read_npy_folders(root)
-    found = "neither layout" if root.is_dir() else "no such folder"
+    if raw:
+        return _read_raw(root, texts)
+    found = "no known layout" if root.is_dir() else "no such folder"
     raise DataError(
         f"data of task 'mmimdb': {root}: found {found}; allowed: {LAYOUTS}. Set BMNAS_DATA to the "
         "folder that holds 'mmimdb', or give data_root; sample=True needs no data"
@@ -77,7 +87,8 @@ def _films(place, splits: dict[str, list], source, plots, genres, names, reasons
     for split, found in splits.items():
         if not found:
             raise DataError(place, f"no film of {split!r} that can be read", "at least one")
-    plots = torch.from_numpy(np.asarray(plots, np.float32))
+    if not isinstance(plots, Tensor):
+        plots = torch.from_numpy(np.asarray(plots, np.float32))
     genres = torch.from_numpy(np.asarray(genres, np.int64))
     sizes = tuple(map(len, splits.values()))
     return Films(source, plots, genres, tuple(names), sizes, len(reasons))
@@ -175,6 +186,15 @@ def _rows_by_id(path: Path, data: Path, ids: Sequence[str], reasons: list[str]) 
     for row, one in enumerate(ids):
         if rows.setdefault(one, row) != row:
             raise DataError(f"{data}: imdb_ids", f"{one!r} in rows {rows[one]} and {row}", "once")
+    splits = _ids_by_split(path)
+    for name, wanted in splits.items():
+        unknown = [one for one in wanted if one not in rows]
+        reasons += [f"{path}: {name}: {one!r} is not in {data.name}" for one in unknown]
+    return {name: [rows[i] for i in wanted if i in rows] for name, wanted in splits.items()}
+
+
+def _ids_by_split(path: Path) -> dict[str, list[str]]:
+    """Split → ids of its films. Raises DataError for an id that is in two splits."""
     splits = read_json(path)
     if not isinstance(splits, dict) or not set(SPLITS) <= set(splits):
         found = ", ".join(map(repr, splits)) if isinstance(splits, dict) else type(splits).__name__
@@ -185,10 +205,8 @@ def _rows_by_id(path: Path, data: Path, ids: Sequence[str], reasons: list[str]) 
         for i, one in enumerate(wanted):
             if not isinstance(one, str):
                 raise DataError(f"{path}: {name}[{i}]", repr(one), "an id as a string")
-        unknown = [one for one in wanted if one not in rows]
-        reasons += [f"{path}: {name}: {one!r} is not in {data.name}" for one in unknown]
     _check_apart(str(path), splits, "film")
-    return {name: [rows[i] for i in wanted if i in rows] for name, wanted in splits.items()}
+    return splits
 
 
 def _rows_by_attribute(path: Path, file, n: int) -> dict[str, list[int]]:
@@ -281,109 +299,87 @@ def _numbers(path: Path, size: int, words: bool = False) -> np.ndarray:
     return found
 
 
-# --- posters
+# --- the raw archive
 
 
-class UnreadableError(DataError):
-    """A part of one film that is missing or damaged, so that the film is left out."""
+def _read_raw(root: Path, texts: str | os.PathLike | None) -> Films:
+    splits = _ids_by_split(root / SPLIT)
+    vectors = _read_vectors(Path(texts).expanduser()) if texts is not None else None
+    kept: dict[str, list[str]] = {split: [] for split in SPLITS}
+    pictures, plots, genres, reasons = [], [], [], []
+    for split, ids in splits.items():
+        for one in progress_bar(ids, f"films of {split}"):
+            try:
+                picture, plot, labels = _raw_film(root / RAW, one)
+                if vectors is not None:
+                    if one not in vectors:
+                        raise UnreadableError(f"{texts}: found no vector of film {one!r}")
+                    plot = vectors[one]
+            except UnreadableError as reason:
+                reasons.append(str(reason))
+                continue
+            kept[split].append(one)
+            pictures.append(picture)
+            plots.append(plot)
+            genres.append(labels)
+    if vectors is None and kept["train"]:
+        plots = _bag_of_words(plots, len(kept["train"]))
+    return _films(root, kept, Posters(tuple(pictures)), plots, genres, posters.GENRES, reasons)
 
 
-@dataclass(frozen=True)
-class Posters:
-    """Posters in one .npy file each; or, with ``rows``, in the data set ``images`` of an HDF5 file.
-
-    The HDF5 file is opened for each poster, since an open one must not be sent to another process.
-    """
-
-    paths: tuple[Path, ...]
-    rows: tuple[int, ...] | None = None
-
-    def __len__(self) -> int:
-        return len(self.paths if self.rows is None else self.rows)
-
-    def name(self, item: int) -> str:
-        if self.rows is None:
-            return str(self.paths[item])
-        return f"{self.paths[0]}: images[{self.rows[item]}]"
-
-    def read(self, item: int) -> np.ndarray:
-        """Raises DataError for a poster that cannot be read."""
-        if self.rows is None:
-            return read_npy(self.paths[item])
-        h5py = package("h5py")
-        try:
-            with h5py.File(self.paths[0]) as file:
-                return file["images"][self.rows[item]]
-        except DAMAGED as error:
-            raise UnreadableError(f"{self.name(item)}: cannot be read ({error})") from None
-
-
-def read_npy(path: Path) -> np.ndarray:
-    """An array from a .npy file.
-
-    Raises UnreadableError for a damaged file, DataError for Python objects, which could run code.
-    """
+def _raw_film(folder: Path, one: str) -> tuple[Path, str, list[int]]:
+    """Poster, plot and genres of a film. Raises UnreadableError for one that lacks any of them."""
+    path = folder / f"{one}.json"
+    if not re.fullmatch(r"\w+", one):
+        raise DataError(path.parent.parent / SPLIT, f"id {quoted(one)}", "letters and digits")
     try:
-        with path.open("rb") as file:
-            return np.lib.format.read_array(file, allow_pickle=False)
-    except DAMAGED as error:
-        if isinstance(error, ValueError) and "pickle" in str(error):
-            raise DataError(path, "Python objects", "an array of numbers") from None
-        raise UnreadableError(f"{path}: cannot be read ({error})") from None
+        about = json.loads(read_bytes(path, MOST_BYTES))
+    except DataError as error:
+        raise UnreadableError(str(error)) from None
+    except (ValueError, RecursionError) as error:
+        raise UnreadableError(f"{path}: found no JSON ({in_line(error)})") from None
+    about = about if isinstance(about, dict) else {}
+    plot, genres = about.get("plot"), about.get("genres")
+    plot = max(plot, key=len, default="") if _is_texts(plot) else plot
+    if not isinstance(plot, str) or not plot.strip():
+        raise UnreadableError(f"{path}: plot", quoted(plot), "text, or a list of texts")
+    if not _is_texts(genres):
+        raise UnreadableError(f"{path}: genres", quoted(genres), "a list of names")
+    found = [folder / f"{one}{ending}" for ending in (".jpeg", ".jpg")]
+    picture = next((path for path in found if path.is_file()), None)
+    if picture is None:
+        raise UnreadableError(f"{found[0]}: missing")
+    labels = [int(name in genres) for name in posters.GENRES]
+    if not any(labels):
+        raise UnreadableError(f"{path}: genres", quoted(genres), f"one at least of the {CLASSES}")
+    return picture, plot, labels
 
 
-@dataclass(frozen=True)
-class PosterReader:
-    """Item → poster ``(3, 256 / shrink, 160 / shrink)``, normalised as ImageNet is.
-
-    Files hold red, green and blue in 0 … 255. If some numbers are negative, they hold what the data
-    set's authors wrote: blue, green and red minus 103.939, 116.779 and 123.68. With a generator the
-    poster is mirrored half of the time and shifted by up to 8 pixels along each axis, its border
-    repeated. This augmentation is ours; the paper names none.
-    """
-
-    source: Posters
-    subtracted: bool  # whether the numbers are those that the authors wrote
-    shrink: int = 1  # side of the square of pixels whose mean becomes one pixel
-    raw: bool = False  # whether the numbers stay as they are in the file
-
-    @classmethod
-    def from_source(cls, source: Posters, **how) -> PosterReader:
-        """The reader of a source. About sixteen of its posters show how the numbers are written."""
-        negative = []
-        for item in range(0, len(source), -(-len(source) // 16)):
-            with suppress(DataError):  # reported when the item itself is read
-                negative.append(bool((source.read(item) < 0).any()))
-        return cls(source, 2 * sum(negative) > len(negative), **how)
-
-    def inputs(self) -> FileInputs:
-        names = tuple(map(self.source.name, range(len(self.source))))
-        how = self.source.rows, self.subtracted, self.shrink, self.raw
-        return FileInputs(names, self, files_version(self.source.paths, *how))
-
-    def __call__(self, item: int, random: torch.Generator | None = None) -> Tensor:
-        """Raises DataError for a poster that cannot be read, or of another shape or range."""
-        place, found = self.source.name(item), self.source.read(item)
-        if found.shape != SHAPE or found.dtype.kind not in "iuf":
-            raise DataError(place, f"shape {found.shape} of {found.dtype}", f"{SHAPE} of numbers")
-        offsets = SUBTRACTED if self.subtracted else (0, 0, 0)
-        levels = found + np.reshape(offsets, (3, 1, 1))
-        low, high = levels.min(), levels.max()
-        if not -1 < low <= high < 256:
-            raise DataError(place, f"numbers {low:.0f} … {high:.0f}", "0 … 255")
-        poster = torch.from_numpy(found.astype(np.float32))
-        if self.shrink > 1:
-            poster = torch.nn.functional.avg_pool2d(poster, self.shrink)
-        if not self.raw:
-            poster = (poster + _by_colour(offsets)) / 255
-            poster = poster.flip(0) if self.subtracted else poster
-            poster = (poster - _by_colour(MEAN)) / _by_colour(DEVIATION)
-        if random is None:
-            return poster
-        if torch.rand((), generator=random) < 0.5:
-            poster = poster.flip(2)
-        return random_shift(poster, SHIFT // self.shrink, random)
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
-def _by_colour(values: Sequence[float]) -> Tensor:
-    return torch.tensor(values).view(3, 1, 1)
+def _bag_of_words(plots: Sequence[str], train: int) -> Tensor:
+    """Weighted counts of the words (tf-idf) that are the most frequent in the training plots."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    words = TfidfVectorizer(max_features=VOCABULARY, stop_words="english", dtype=np.float32)
+    words.fit(plots[:train])
+    return torch.from_numpy(words.transform(plots).toarray())
+
+
+def _read_vectors(path: Path) -> dict[str, np.ndarray]:
+    """Film → vector, from an .npz of ``ids`` (n,) and ``vectors`` (n, size)."""
+    allowed = "an .npz of ids (n,) and vectors (n, size)"
+    try:
+        refuse_packed(path)
+        with np.load(path, allow_pickle=False) as file:
+            ids, vectors = file["ids"], file["vectors"]
+    except (*DAMAGED, BadZipFile) as error:
+        raise DataError(path, f"no vectors ({in_line(error)})", allowed) from None
+    if ids.ndim != 1 or vectors.ndim != 2 or len(ids) != len(vectors) or not vectors.size:
+        found = f"ids of shape {ids.shape} and vectors of shape {vectors.shape}"
+        raise DataError(path, found, allowed)
+    if vectors.dtype.kind not in "iuf" or not np.isfinite(vectors := _as_floats(vectors)).all():
+        raise DataError(f"{path}: vectors", "others than finite numbers", "finite numbers")
+    return dict(zip(map(_text, ids.tolist()), vectors, strict=True))
