@@ -22,6 +22,7 @@ from bmnas_core.cli import main
 from bmnas_core.errors import BmnasError
 from bmnas_core.registry import Registry
 from bmnas_core.tasks import TASKS, DataError, load_task
+from bmnas_core.tasks.checkup import Checkup
 
 GENOTYPE = """{"format": "bmnas-genotype/1", "features": ["Image_1", "Audio_1"],
  "cells": [{"inputs": ["Image_1", "Audio_1"], "steps": [{"op": "sum", "inputs": ["X", "Y"]}]}]}"""
@@ -245,8 +246,10 @@ class FakeData(SimpleNamespace):
     def state(self):
         return "embedded" if self.embedded else "missing" if self.problems else "ready"
 
-    def check(self):
-        return self.problems
+    def examine(self, options, *, deep, workers):
+        self.asked = options, deep, workers
+        notices = ["found two videos"] if self.title == "AV-MNIST" else []
+        return Checkup("all are right", {"files": 3000}, self.problems, notices)
 
     def fetch(self):
         if self.title == "Broken":
@@ -281,8 +284,9 @@ def test_data_check_prints_problems_and_exits_with_1(data_sets):
     done = bmnas("data", "check")
     assert done.exit_code == 1
     assert done.stdout.splitlines() == [
-        "digits: all files are right",
-        "avmnist: all files are right",
+        "digits: 3,000 files: all are right",
+        "avmnist: found two videos",
+        "avmnist: 3,000 files: all are right",
         "mmimdb: a.zip: missing",
         "mmimdb: b: short",
     ]
@@ -292,8 +296,18 @@ def test_data_check_prints_problems_and_exits_with_1(data_sets):
 
 def test_data_check_lists_only_the_first_of_many_problems(data_sets):
     data_sets["mmimdb"].problems = [f"{i}: missing" for i in range(3000)]
+    data_sets["mmimdb"].problems += [
+        f"{i}.avi: found {i} frames (short); allowed: 8" for i in range(7)
+    ]
     lines = bmnas("data", "check", "mmimdb").stdout.splitlines()
-    assert len(lines) == 11 and lines[-1] == "mmimdb: … and 2,990 more"
+    kinds = "3,000 × missing; 7 × found N frames"
+    assert len(lines) == 11 and lines[-1] == f"mmimdb: … and 2,997 more; by kind: {kinds}"
+
+
+def test_data_check_hands_options_on(data_sets):
+    words = ("-p", "annotation", "all.json", "-p", "sample", "true", "--deep", "--workers", 2)
+    bmnas("data", "check", "mmimdb", *words)
+    assert data_sets["mmimdb"].asked == ({"annotation": "all.json", "sample": True}, True, 2)
 
 
 def test_data_fetch_downloads_one_task(data_sets):

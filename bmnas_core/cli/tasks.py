@@ -15,7 +15,7 @@ from ..experiments import Parameter
 from ..experiments.report import mean_and_std
 from ..storage import atomic_write, check_writable, is_stream
 from ..tasks.files import asset, kit_file
-from .common import Device, out_option, pairs, repeated, table
+from .common import Device, ParameterCommand, out_option, pairs, repeated, table
 
 #: How many problems of a data set are listed; thousands of files may be missing.
 SHOWN = 10
@@ -40,16 +40,32 @@ def list_all() -> None:
     typer.echo(table((name, d.state, d.license, d.title, d.root) for name, d in found))
 
 
-@data.command()
-def check(task: DataSetName = "") -> None:
-    """Check the files of TASK, or of all; exits with 1 if any is missing or not right."""
+@data.command(cls=ParameterCommand)
+def check(
+    task: DataSetName = "",
+    options: Annotated[
+        list[str] | None,
+        repeated("-p", "An option of TASK, such as annotation or data_root", "NAME VALUE"),
+    ] = None,
+    deep: Annotated[bool, Option("--deep", help="Decode every file, in worker processes.")] = False,
+    workers: Annotated[
+        int | None, Option(min=0, help="How many with --deep; one per core if not given.")
+    ] = None,
+) -> None:
+    """Check the files of TASK, or of all; exits with 1 if any is missing or not right.
+
+    Files with known checksums are read as a whole. Of others, names, sizes, first and last bytes
+    are looked at, and what is in the middle only with --deep.
+    """
     wrong = False
     for name, entry in _data_sets(task).items():
-        problems = entry.check()
-        wrong = wrong or bool(problems)
-        lines = problems[:SHOWN] or ["all files are right"]
-        if len(problems) > SHOWN:
-            lines.append(f"… and {len(problems) - SHOWN:,} more")
+        words = _task_options(name, pairs(options)) if options else {}
+        found = entry.examine(words, deep=deep, workers=workers)
+        wrong = wrong or bool(found.problems)
+        lines = found.notices + (found.problems[:SHOWN] or [str(found)])
+        if len(found.problems) > SHOWN:
+            kinds = "; ".join(f"{n:,} × {kind}" for kind, n in found.kinds().items())
+            lines += [f"… and {len(found.problems) - SHOWN:,} more; by kind: {kinds}"]
         typer.echo("\n".join(f"{name}: {line}" for line in lines))
     if wrong:
         raise typer.Exit(1)

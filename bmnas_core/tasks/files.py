@@ -5,9 +5,8 @@ import hashlib
 import os
 import subprocess
 import sys
-import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
@@ -15,9 +14,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
+from typing import TYPE_CHECKING
 from zipfile import ZipFile
 
-from ..errors import BmnasError, DataError, DataWarning, FileError, in_line
+from ..errors import DataError, FileError, in_line
 from ..progress import progress_bar
 from ..registry import Registry
 from ..storage import (
@@ -28,6 +28,9 @@ from ..storage import (
     remove,
     sweep_parts,
 )
+
+if TYPE_CHECKING:
+    from .checkup import Checkup
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -113,7 +116,7 @@ class DataSet:
     source: str
     embedded: bool = False  # whether they come with the kit; others are below :func:`data_root`
     #: Returns the expected files, path relative to ``root`` → SHA-256. None if users may have parts
-    #: of them; then loading the task is the check.
+    #: of them; then the task itself says whether it can read them.
     manifest: Callable[[], dict[str, str]] | None = None
     #: Like ``manifest``, of those files that may also lie there unpacked, or packed anew: path
     #: without ``.gz`` → SHA-256 of what is in them.
@@ -140,19 +143,29 @@ class DataSet:
         return "ready" if present else "missing"
 
     def check(self) -> list[str]:
-        """Problems with the files, one line each, such as a file that is missing or damaged."""
-        if self.manifest:
-            return list(self._problems().values())
-        from .task import load_task
+        """Problems with the files of the manifest, one line each; none if there is no manifest."""
+        return list(self._problems().values()) if self.manifest else []
 
-        problems = []
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", DataWarning)
-            try:
-                load_task(self.name)
-            except BmnasError as error:
-                problems.append(str(error))
-        return problems + [str(w.message) for w in caught if issubclass(w.category, DataWarning)]
+    def examine(
+        self,
+        options: Mapping[str, object] | None = None,
+        *,
+        deep: bool = False,
+        workers: int | None = None,
+    ) -> "Checkup":
+        """What is found in the files: their contents if there is a manifest, else what they are by
+        their ends, or with ``deep`` decoded; as the task with these options reads them.
+        """
+        from .checkup import Checkup, check_task
+
+        if not self.manifest:
+            return check_task(self.name, options or {}, deep, workers)
+        if options:
+            raise DataError(
+                f"{self.name}: options", ", ".join(options), "none; the files are known"
+            )
+        counts = {"files": len(self.manifest())}
+        return Checkup("all are right by their checksums", counts, self.check())
 
     def locate(self, path: str) -> Path:
         """Where a file of the manifest is; one that may be unpacked, under whichever name it has.
@@ -284,6 +297,28 @@ def read_bytes(file: Path, most: int | None = None, *, unpack: bool = False) -> 
     if len(content) > most:
         raise DataError(file, f"more than {most >> 20} MB", "at most that")
     return content
+
+
+def ends_of(file: str | os.PathLike, n: int = 4096) -> tuple[int, bytes, bytes]:
+    """A file's size, and its first and last bytes.
+
+    Raises DataError for a file that is missing, empty or none, such as a device.
+    """
+    file = Path(file)
+    try:
+        refuse_streams(file)
+        with file.open("rb") as opened:
+            first = opened.read(n)
+            size = opened.seek(0, os.SEEK_END)
+            opened.seek(max(0, size - n))
+            last = opened.read(n)
+    except FileNotFoundError:
+        raise DataError(f"{file}: missing") from None
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({reason_of(error)})") from None
+    if not size:
+        raise DataError(file, "an empty file", "one with content")
+    return size, first, last
 
 
 def refuse_packed(path: Path) -> None:

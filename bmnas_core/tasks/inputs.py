@@ -40,11 +40,14 @@ class FileInputs(OnDemandInputs):
             all have one shape. It runs in worker processes too, and raises DataError for an item
             that cannot be read.
         version: hash of what determines the values, see :func:`files_version`.
+        look: item number → None, raising DataError if its files cannot be right by their names,
+            sizes, first and last bytes; without decoding, for a quick check.
     """
 
     names: tuple[str, ...]
     read: Callable[[int, torch.Generator | None], Tensor]
     version: str
+    look: Callable[[int], None] | None = None
 
     def __len__(self) -> int:
         return len(self.names)

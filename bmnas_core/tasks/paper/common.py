@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...backbones.backbone import Backbone
 from ...backbones.paper.checkpoints import load_checkpoint
-from ...errors import in_line
+from ...errors import in_line, quoted
 from ...storage import refuse_streams
 from .. import files
 from ..inputs import DataError, Inputs
@@ -97,6 +97,15 @@ def read_picture(
         raise DataError(path, found, "a JPEG file") from None
     scaled = whole.resize(size, pil.Resampling.BILINEAR, box and box(whole.size))
     return np.asarray(scaled).reshape(size[1], size[0], len(mode))
+
+
+def look_at_jpeg(path: Path) -> None:
+    """Raise DataError for a file that does not begin and end as a JPEG file does."""
+    _, first, last = files.ends_of(path)
+    if first[:3] != b"\xff\xd8\xff":
+        raise DataError(path, f"a file that begins {quoted(first[:12])}", "a JPEG file")
+    if b"\xff\xd9" not in last:
+        raise DataError(path, "a JPEG file without its end", "a whole one")
 
 
 def read_json(path: Path) -> object:

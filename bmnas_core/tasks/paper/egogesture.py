@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,14 @@ from ...errors import quoted, shortened
 from ...runtime import seeded
 from ..inputs import DataError, DataWarning, FileInputs, files_version, warn_skipped
 from ..task import Task, register_task
-from .common import folder_of, modalities_of, paired_splits, read_json, read_picture
+from .common import (
+    folder_of,
+    look_at_jpeg,
+    modalities_of,
+    paired_splits,
+    read_json,
+    read_picture,
+)
 from .samples import gestures as samples
 
 SUBSETS = {"training": "train", "validation": "validation", "testing": "test"}
@@ -121,7 +128,20 @@ class FrameReader:
         files = [annotation, *(self.root / folder for folder in sorted({c[0] for c in self.clips}))]
         names = tuple(f"{folder}, frames {first}…{last}" for folder, first, last in self.clips)
         version = files_version(files, self.clips, self.frames, self.size)
-        return FileInputs(names, self, version)
+        return FileInputs(names, self, version, self.look)
+
+    def look(self, item: int) -> None:
+        """Raises DataError for frames without a file, and for ends that are no JPEG's."""
+        folder, first, last = self.clips[item]
+        names = _names_in(self.root / folder)
+        missing = [n for n in range(first, last + 1) if f"{n:06d}.jpg" not in names]
+        if missing:
+            found = f"no {missing[0]:06d}.jpg" + f" and {len(missing) - 1} more" * (
+                len(missing) > 1
+            )
+            raise DataError(self.root / folder, found, f"frames {first} to {last}")
+        for number in {first, (first + last) // 2, last}:
+            look_at_jpeg(self.root / folder / f"{number:06d}.jpg")
 
     def __call__(self, item: int, random: torch.Generator | None = None) -> Tensor:
         """Raises DataError for a frame that is missing or cannot be decoded, with its file."""
@@ -144,6 +164,14 @@ class FrameReader:
         """One frame as (size, size, colours) bytes."""
         mode, size = "RGB" if self.colours == 3 else "L", (self.size, self.size)
         return read_picture(path, mode, size, lambda sides: _box(sides, self.size, crop))
+
+
+@lru_cache(1024)
+def _names_in(folder: Path) -> frozenset[str]:
+    try:
+        return frozenset(os.listdir(folder))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror})") from None
 
 
 def _box(sides: tuple[int, int], size: int, crop: tuple[float, float, float] | None) -> tuple:

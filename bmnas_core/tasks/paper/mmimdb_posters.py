@@ -1,5 +1,7 @@
 """MM-IMDB's posters: read from any layout of the files, on any scale that people use."""
 
+import io
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,9 +12,10 @@ import torch
 from torch import Tensor
 
 from ...backbones.item_training import random_shift
-from ..files import package
+from ...errors import in_line
+from ..files import ends_of, package
 from ..inputs import DataError, FileInputs, files_version
-from .common import DEVIATION, MEAN, read_picture
+from .common import DEVIATION, MEAN, look_at_jpeg, read_picture
 
 SHAPE = (3, 256, 160)
 #: Most pixels by which a poster is shifted in training.
@@ -43,6 +46,14 @@ class Posters:
             return str(self.paths[item])
         return f"{self.paths[0]}: images[{self.rows[item]}]"
 
+    def look(self, item: int) -> None:
+        """Raises DataError for a file that is no poster by its ends; those of HDF5 are one file."""
+        path = self.paths[item] if self.rows is None else None
+        if path and path.suffix == ".npy":
+            _look_at_npy(path)
+        elif path:
+            look_at_jpeg(path)
+
     def read(self, item: int) -> np.ndarray:
         """Raises DataError for a poster that cannot be read."""
         if self.rows is None:
@@ -68,6 +79,22 @@ def read_npy(path: Path) -> np.ndarray:
         if isinstance(error, ValueError) and "pickle" in str(error):
             raise DataError(path, "Python objects", "an array of numbers") from None
         raise UnreadableError(f"{path}: cannot be read ({error})") from None
+
+
+def _look_at_npy(path: Path) -> None:
+    """Raise UnreadableError for a file whose size is not that of the poster it claims."""
+    size, first, _ = ends_of(path)
+    try:
+        start = io.BytesIO(first)
+        version = np.lib.format.read_magic(start)
+        read = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
+        shape, _, dtype = read(start)
+    except (ValueError, AttributeError) as error:
+        raise UnreadableError(f"{path}: found no array ({in_line(error)})") from None
+    claimed = start.tell() + math.prod(shape) * dtype.itemsize
+    if shape != SHAPE or size != claimed:
+        found = f"{size:,} bytes for shape {shape} of {dtype}"
+        raise UnreadableError(path, found, f"{claimed:,} for shape {SHAPE}")
 
 
 def _read_jpeg(path: Path) -> np.ndarray:
@@ -141,7 +168,7 @@ class PosterReader:
     def inputs(self) -> FileInputs:
         names = tuple(map(self.source.name, range(len(self.source))))
         how = self.source.rows, self.scale, self.shrink, self.raw
-        return FileInputs(names, self, files_version(self.source.paths, *how))
+        return FileInputs(names, self, files_version(self.source.paths, *how), self.source.look)
 
     def __call__(self, item: int, random: torch.Generator | None = None) -> Tensor:
         """Raises DataError for a poster that cannot be read, or of another shape or scale."""

@@ -109,7 +109,7 @@ def ntu(
         "Skeleton": SkeletonReader(skeletons, min_frames=16 if sample else 64),
     }
     inputs = {
-        name: FileInputs(read.paths, read, files_version(read.paths, read))
+        name: FileInputs(read.paths, read, files_version(read.paths, read), read.look)
         for name, read in readers.items()
     }
     sizes = {"width": 8, "blocks": (1, 1, 1, 1)} if sample else {}

@@ -12,15 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..files import package, read_bytes
+from ...errors import in_line, quoted
+from ...storage import refuse_streams
+from ..files import ends_of, package, read_bytes
 from ..inputs import DataError
-from .common import DEVIATION, MEAN
+from .common import DEVIATION, MEAN, MOST_PIXELS
 
 JOINTS, BODIES = 25, 2
 #: Joint 2 in the data set's own count, the middle of the spine.
 ORIGIN = 1
 #: Metres from the sensor at which no body can be.
 FAR = 1000.0
+#: Endings of video files, and the formats that are read under them.
+FORMATS = {".avi": "avi", ".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+#: Frames of a video; those of NTU RGB+D have a few hundred.
+MOST_VIDEO_FRAMES = 100_000
 #: Bounds of a ``.skeleton`` file. Clips last a few seconds; the sensor tracks six bodies at a time.
 MOST_BYTES, MOST_FRAMES, MOST_TRACKS = 64 << 20, 10_000, 128
 
@@ -47,6 +53,16 @@ class VideoReader:
         video = torch.from_numpy(video).flip(-1) if self.bgr else torch.from_numpy(video)
         return (video / 255 - torch.tensor(MEAN)) / torch.tensor(DEVIATION)
 
+    def look(self, item: int) -> None:
+        """Raises DataError for a file that is no AVI or shorter than it says, by its ends."""
+        path = self.paths[item]
+        size, first, _ = ends_of(path)
+        if first[:4] != b"RIFF" or first[8:12] != b"AVI ":
+            raise DataError(path, f"a file that begins {quoted(first[:12])}", "an AVI file")
+        claimed = 8 + int.from_bytes(first[4:8], "little")
+        if size < claimed:
+            raise DataError(path, f"{size:,} bytes", f"the {claimed:,} it claims")
+
 
 def read_video(
     path: str | os.PathLike, frames: int = 8, size: int = 256, share: float = 1.0
@@ -63,6 +79,8 @@ def read_video(
             stream = file.streams.video[0]
             packets = sum(packet.size > 0 for packet in file.demux(stream))  # without decoding
             count = claimed = max(stream.frames, packets)
+        if count > MOST_VIDEO_FRAMES:
+            raise DataError(path, f"{count:,} frames", f"{MOST_VIDEO_FRAMES:,} at most")
         while count:
             first = (count - int(count * share)) // 2
             chosen = np.linspace(first, count - 1 - first, frames).astype(int).tolist()
@@ -73,17 +91,35 @@ def read_video(
                 raise DataError(path, f"{len(found)} frames", f"the {claimed} it claims")
             count = len(found)  # some codecs give fewer frames than the file has packets
     except (av.error.FFmpegError, OSError) as error:
-        raise DataError(f"{path}: found no video that can be decoded ({error})") from None
+        if isinstance(error, DataError):
+            raise
+        why = error.strerror or in_line(error)
+        raise DataError(f"{path}: found no video that can be decoded ({why})") from None
     raise DataError(path, "no video frame", "at least one")
 
 
 def _open(path: str | os.PathLike):
-    file = package("av").open(os.fspath(path), metadata_errors="ignore")
-    if not file.streams.video or file.streams.video[0].codec_context is None:
+    """An open video, read by the format that belongs to its ending and by no other.
+
+    Some formats, such as play lists, are lists of other files.
+    """
+    refuse_streams(path)
+    kind = FORMATS.get(Path(path).suffix.lower())
+    if kind is None:
+        raise DataError(path, f"a file {Path(path).suffix or 'without ending'}", ", ".join(FORMATS))
+    file = package("av").open(os.fspath(path), format=kind, metadata_errors="ignore")
+    try:
+        if not file.streams.video or file.streams.video[0].codec_context is None:
+            raise DataError(path, "no video stream in a known codec", "one")
+        codec = file.streams.video[0].codec_context
+        if codec.width * codec.height > MOST_PIXELS:
+            allowed = f"{MOST_PIXELS:,} pixels at most"
+            raise DataError(path, f"frames of {codec.width} × {codec.height}", allowed)
+    except DataError:
         file.close()
-        raise DataError(path, "no video stream in a known codec", "one")
+        raise
     # The worker processes that load batches already keep every core busy.
-    file.streams.video[0].codec_context.thread_count = 1
+    codec.thread_count = 1
     return file
 
 
@@ -126,6 +162,16 @@ class SkeletonReader:
         there = self._resampled((skeleton != 0).any(2).any(0).float()[None, :, None])
         skeleton = self._resampled(skeleton) / there.clamp(min=0.5)
         return skeleton * (there >= 0.5)
+
+    def look(self, item: int) -> None:
+        """Raises DataError for a file that does not begin or end as a skeleton file does."""
+        path = self.paths[item]
+        _, first, last = ends_of(path)
+        start, end = first.split(b"\n", 1)[0].strip(), last.rstrip().rsplit(b"\n", 1)[-1].split()
+        if not start.isdigit():
+            raise DataError(f"{path}: line 1", quoted(start[:40]), "the number of frames")
+        if len(end) != 12 and end != [b"0"]:
+            raise DataError(f"{path}: last line", f"{len(end)} values", "12, of a joint")
 
     def _resampled(self, skeleton: Tensor) -> Tensor:
         """(coordinates, T, joints, bodies) → (coordinates, frames, joints, bodies)."""
