@@ -7,12 +7,15 @@ from collections.abc import Iterable
 class BmnasError(ValueError):
     """Something that a user gave does not fit: the place, what was found, and what is allowed.
 
-    With ``place`` alone, that is the whole message.
+    With ``place`` alone, that is the whole message. It is one line without control characters,
+    whatever a file holds; what is printed of those is their number.
     """
 
     def __init__(self, place: object, found: object = None, allowed: object = None):
         said = allowed is not None
-        super().__init__(f"{place}: found {found}; allowed: {allowed}" if said else place)
+        super().__init__(
+            printable(f"{place}: found {found}; allowed: {allowed}" if said else place)
+        )
 
 
 class TaskError(BmnasError):
@@ -54,6 +57,14 @@ def check_type(value, kind: type, place: str, error: type[BmnasError], allowed: 
 def quoted(value: object, length: int = 80) -> str:
     """``repr(value)`` in one line of at most ``length`` characters."""
     return shortened(" ".join(map(str.strip, repr(value).splitlines())), length)
+
+
+def printable(text: object) -> str:
+    """A text in one line, with escapes in place of what a terminal could obey or not show."""
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def shortened(text: str, length: int) -> str:

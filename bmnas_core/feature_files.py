@@ -26,7 +26,7 @@ from torch import Tensor
 
 from .locks import locked
 from .networks import FeatureError
-from .storage import atomic_write
+from .storage import atomic_write, text_of
 from .tasks.inputs import DataError
 from .tasks.task import Modality
 
@@ -315,7 +315,7 @@ class MemmapFeatures:
         """The features in a folder; sets what a file beside them says. FeatureError if damaged."""
         path = folder / name
         try:
-            text = path.read_bytes().decode()
+            text = text_of(path)
             meta = json.loads(text)
             for field, allowed in self._meta.items():
                 if meta[field] != allowed:

@@ -17,6 +17,7 @@ from hashlib import sha256
 from itertools import permutations, starmap, zip_longest
 from pathlib import Path
 
+from . import storage
 from .errors import BmnasError, quoted
 from .published import PublishedCell, parse_published, write_published
 from .registry import Registry
@@ -27,6 +28,8 @@ Pair = tuple[str, str]
 
 #: The most Cells of a genotype, and steps of a Cell.
 LARGEST = 64
+#: The most features, and bytes of a genotype's text.
+MOST_FEATURES, MOST_BYTES = 512, 1 << 20
 
 #: The operations that a search chooses from unless told otherwise: the paper's, less Zero.
 DEFAULT_OPERATIONS = ("sum", "attention", "linear_glu", "concat_fc")
@@ -230,6 +233,9 @@ class Genotype:
     def from_json(cls, text: str, source: str = "") -> Genotype:
         """Read a genotype from JSON text. Raises GenotypeError; ``source`` names the text in it."""
         try:
+            if len(text) > MOST_BYTES:
+                found = f"{len(text):,} characters"
+                raise GenotypeError("document", found, f"{MOST_BYTES:,} at most")
             return cls._from_data(json.loads(text, object_pairs_hook=_no_repeats))
         except json.JSONDecodeError as error:
             place = f"line {error.lineno} column {error.colno}"
@@ -247,10 +253,11 @@ class Genotype:
         if form != FORMAT:
             raise GenotypeError("format", form, repr(FORMAT))
         made = []
-        for i, cell in enumerate(_listed("cells", cells)):
+        check_features(_listed("features", features))
+        for i, cell in enumerate(_listed("cells", cells, "Cell")):
             inputs, steps = _fields(f"cells[{i}]", cell, "inputs", "steps")
             place = f"cells[{i}].steps"
-            steps = enumerate(_listed(place, steps))
+            steps = enumerate(_listed(place, steps, "step"))
             steps = [_fields(f"{place}[{j}]", step, "op", "inputs") for j, step in steps]
             made.append(CellGenotype(inputs, tuple(starmap(StepGenotype, steps))))
         return cls(features, tuple(made))
@@ -319,14 +326,14 @@ class Genotype:
     @classmethod
     def load(cls, path: str | os.PathLike) -> Genotype:
         """Read a genotype file. Raises GenotypeError naming the file and the place in it."""
-        return cls.from_json(read_text(path), str(path))
+        return cls.from_json(text_of(path), str(path))
 
 
-def read_text(path: str | os.PathLike) -> str:
+def text_of(path: str | os.PathLike) -> str:
     """The text of a genotype's file. Raises GenotypeError naming it."""
     try:
         path = Path(path)
-        return path.read_text(encoding="utf-8")
+        return storage.text_of(path, MOST_BYTES)
     except TypeError:
         raise GenotypeError("path", path, "the path of a genotype file") from None
     except FileNotFoundError:
@@ -334,22 +341,27 @@ def read_text(path: str | os.PathLike) -> str:
     except UnicodeDecodeError as error:
         place = f"byte {error.start}"
         raise GenotypeError(place, "no UTF-8", "text in UTF-8", str(path)) from None
-    except OSError as error:
-        raise GenotypeError("file", error.strerror, "a readable file", str(path)) from None
+    except (OSError, ValueError) as error:
+        why = storage.reason_of(error)
+        raise GenotypeError("file", why, "a readable file", str(path)) from None
 
 
 def check_features(features: tuple[str, ...]) -> None:
     """Raise :class:`GenotypeError` unless these are printable names, each once and no Cell's."""
     if not features:
         raise GenotypeError("features", [], "at least one feature name")
+    if len(features) > MOST_FEATURES:
+        raise GenotypeError("features", f"{len(features)} names", f"at most {MOST_FEATURES}")
+    seen: set[str] = set()
     for i, name in enumerate(features):
         place = f"features[{i}]"
         if not isinstance(name, str) or not name.isprintable() or not name.strip():
             raise GenotypeError(place, name, "a printable name")
         if re.fullmatch(r"C\d+", name):
             raise GenotypeError(place, name, "names other than C1, C2, …, which are Cells")
-        if name in features[:i]:
+        if name in seen:
             raise GenotypeError(place, name, "each name once")
+        seen.add(name)
 
 
 def _check_cell(cell: object, place: str, nodes: tuple[str, ...]) -> None:

@@ -1,6 +1,7 @@
 """Files that are whole or not there: written beside their place, then renamed."""
 
 import hashlib
+import io
 import json
 import os
 import platform
@@ -11,15 +12,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .errors import BmnasError, FileError, in_line
+from .errors import BmnasError, FileError, in_line, printable, quoted, shortened
 from .locks import locked, share_work
 
 #: After this many seconds without a write, a part counts as abandoned.
 ABANDONED = 24 * 3600
+#: How far rounding may take a score beyond its metric's limits.
+ROUNDING = 1e-6
 #: How long to wait, in seconds, for another program that has a file open on Windows.
 PATIENCE = 5.0
 _PART = re.compile(r"\..*\.([0-9a-f]{8})-(\d+)-\d+\.part")
@@ -204,6 +207,50 @@ def reason_of(error: BaseException) -> str:
     return os.strerror(number) if number else in_line(error)
 
 
+#: Most bytes of a file that is read as a whole, unless its kind allows fewer.
+MOST_BYTES = 256 << 20
+
+
+def read_bytes(path: str | os.PathLike, most: int | None = None) -> bytes:
+    """The bytes of a file.
+
+    Raises OSError for one that cannot be read, is none, as a device, or is longer than ``most``, by
+    default MOST_BYTES.
+    """
+    most = most or MOST_BYTES
+    refuse_streams(path)
+    with open(path, "rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(f"more than {most:,} bytes")
+    return content
+
+
+def text_of(path: str | os.PathLike, most: int | None = None) -> str:
+    """The text of a file in UTF-8. Raises OSError as :func:`read_bytes`, or UnicodeDecodeError."""
+    return read_bytes(path, most).decode()
+
+
+def read_parquet(path: str | os.PathLike):
+    """A Parquet file as a pyarrow table.
+
+    It is read a few rows at a time, since a small file can hold a long text a million times. Raises
+    OSError or ValueError for one that is damaged, is none, or holds more than MOST_BYTES.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    refuse_streams(path)
+    batches, size = [], 0
+    with parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=256):
+            batches.append(batch)
+            size += batch.nbytes
+            if size > MOST_BYTES:
+                raise OSError(f"more than {MOST_BYTES:,} bytes of values")
+        return pyarrow.Table.from_batches(batches, file.schema_arrow).combine_chunks()
+
+
 def refuse_streams(path: str | os.PathLike) -> None:
     """Raise OSError for a device, a pipe or a socket: reading it might never end."""
     mode = os.stat(path).st_mode
@@ -254,17 +301,76 @@ class TableError(BmnasError):
     """A CSV file that is not a table of results, or has other columns."""
 
 
-def read_table(path: str | os.PathLike, columns: Sequence[str]):
-    """A CSV file as a pandas DataFrame. Raises :class:`TableError` unless it has these columns."""
+#: Kind of a column's cells → what they may be. With a question mark after it, a cell may be empty.
+KINDS = {
+    "name": "printable text of 1 to 200 characters",
+    "text": "text",
+    "count": "a whole number, 0 or more",
+    "seconds": "a number, 0 or more",
+    "number": "a finite number",
+}
+
+
+def check_cells(path: str | os.PathLike, table, columns: Mapping[str, str]) -> None:
+    """Raise :class:`TableError`, by row, unless all cells are of the kinds of their columns.
+
+    ``table`` is a pandas DataFrame, ``columns`` are names and :data:`KINDS`.
+    """
+    import numpy as np
+    import pandas as pd
+
+    for name, kind in columns.items():
+        cells, kind, optional = table[name], kind.removesuffix("?"), kind.endswith("?")
+        empty = cells.isna()
+        if kind == "name":
+            fits = cells.map(_is_name)
+        elif kind == "text":
+            fits = cells.map(lambda cell: isinstance(cell, str))
+        else:
+            numbers = pd.to_numeric(cells, errors="coerce")
+            fits = np.isfinite(numbers) & ~cells.map(lambda cell: isinstance(cell, str))
+            if kind != "number":
+                fits &= (numbers >= 0) & (numbers < 2.0**53)
+            if kind == "count":
+                fits &= numbers == numbers.round()
+        wrong = ~(fits | empty) if optional else ~fits
+        if wrong.any():
+            row = int(wrong.to_numpy().argmax())
+            found = "nothing" if empty.iloc[row] else quoted(cells.iloc[row])
+            raise TableError(f"{path}: row {row + 1}: {name}", found, KINDS[kind])
+
+
+def _is_name(cell: object) -> bool:
+    return isinstance(cell, str) and cell.isprintable() and bool(cell.strip()) and len(cell) <= 200
+
+
+def check_scores(path: str | os.PathLike, scores, name: str, metric: str) -> None:
+    """Raise :class:`TableError`, by row, for scores that a metric cannot have, rounding aside."""
+    from .metrics import METRICS
+
+    least, most = METRICS[metric].limits if metric in METRICS else (None, None)
+    for row, score in enumerate(scores):
+        if least is not None and score < least - ROUNDING:
+            raise TableError(f"{path}: row {row + 1}: {name}", score, f"at least {least:g}")
+        if most is not None and score > most + ROUNDING:
+            raise TableError(f"{path}: row {row + 1}: {name}", score, f"at most {most:g}")
+
+
+def read_table(path: str | os.PathLike, columns: Mapping[str, str]):
+    """A CSV file as a pandas DataFrame.
+
+    Raises :class:`TableError` unless it has these columns, with cells of their :data:`KINDS`.
+    """
     import pandas as pd
 
     try:
-        refuse_streams(path)
-        table = pd.read_csv(path)
+        table = pd.read_csv(io.BytesIO(read_bytes(path)))
     except (OSError, ValueError) as error:
-        raise TableError(f"{path}: found no table ({error})") from None
+        raise TableError(f"{path}: found no table ({in_line(error)})") from None
     if list(table.columns) != list(columns):
-        raise TableError(path, f"columns {', '.join(table.columns)}", ", ".join(columns))
+        found = shortened(printable(", ".join(map(str, table.columns))), 90)
+        raise TableError(path, f"columns {found}", ", ".join(columns))
+    check_cells(path, table, columns)
     return table
 
 
@@ -273,10 +379,10 @@ class ResumableTable:
 
     The file is rewritten at each addition, whole or not at all. Several processes may add to one
     file: rows that others have added are read in between. Raises :class:`TableError` if it exists
-    and is not a table with these columns.
+    and is not a table with these columns, names and :data:`KINDS`.
     """
 
-    def __init__(self, path: str | os.PathLike, columns: Sequence[str]):
+    def __init__(self, path: str | os.PathLike, columns: Mapping[str, str]):
         self.path, self.columns, self.rows = Path(path), columns, []
         self._read: tuple | None = None
         self._refresh()
@@ -328,7 +434,7 @@ class ResumableTable:
     def _frame(self):
         import pandas as pd
 
-        return pd.DataFrame(self.rows, columns=self.columns)
+        return pd.DataFrame(self.rows, columns=list(self.columns))
 
     def _refresh(self) -> None:
         """Read the file if it is not as it was when it was last read or written."""

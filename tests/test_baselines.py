@@ -731,7 +731,7 @@ def test_of_equally_good_settings_the_smallest_network_is_chosen():
         for C, params in ((2, 10), (8, 300), (4, 200), (16, 400))
         for score in [worse if C == 2 else 0.9]
     ]
-    tried = pd.DataFrame(rows, columns=TRIED_COLUMNS)
+    tried = pd.DataFrame(rows, columns=[*TRIED_COLUMNS])
     best = TrainConfig(C=4, L=1, epochs=15, max_lr=0.1)
     assert best_settings(tried) == {("r", m, "A"): best for m in ("accuracy", "rmse")}
 
@@ -744,7 +744,7 @@ def test_a_summary_pairs_seeds_and_puts_the_best_first():
         for name, pair in scores.items()
         for seed, score in enumerate(pair)
     ]
-    found = summarize(pd.DataFrame(rows, columns=COLUMNS)).set_index("network")
+    found = summarize(pd.DataFrame(rows, columns=[*COLUMNS])).set_index("network")
     assert list(found.index) == ["A", "C", "B"]
     assert found["test"].tolist() == pytest.approx([0.85, 0.8, 0.7])
     assert found["validation"].tolist() == pytest.approx([0.75, 0.7, 0.6])
@@ -761,7 +761,7 @@ def test_a_summary_of_errors_puts_the_lowest_first_in_their_own_units():
         for name, pair in {"A": (50.0, 60.0), "B": (40.0, 44.0)}.items()
         for seed, score in enumerate(pair)
     ]
-    found = summarize(pd.DataFrame(rows, columns=COLUMNS)).set_index("network")
+    found = summarize(pd.DataFrame(rows, columns=[*COLUMNS])).set_index("network")
     assert list(found.index) == ["B", "A"] and found["test"].tolist() == [42.0, 55.0]
     assert found["behind"].tolist() == [0.0, 13.0] and set(found["metric"]) == {"mae"}
 
@@ -771,7 +771,7 @@ def test_a_summary_keeps_the_tables_order_of_rules():
         ("t", rule, None, "accuracy", 0, "A", "A", 8, 4, 15, 0.1, score, score, 10, 1.0, 3.0, "cpu")
         for rule, score in (("sum", 0.5), ("same", 0.9), ("also", 0.7))
     ]
-    found = summarize(pd.DataFrame(rows, columns=COLUMNS))
+    found = summarize(pd.DataFrame(rows, columns=[*COLUMNS]))
     assert found["rule"].tolist() == ["sum", "same", "also"]
 
 

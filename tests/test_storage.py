@@ -563,7 +563,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     with pytest.raises(FileError, match="found no thing .no file, but a device, a pipe or"):
         read(tmp_path / "pipe")
     with pytest.raises(TableError, match="found no table .no file, but a device, a pipe or"):
-        ResumableTable(tmp_path / "pipe", ["a"])
+        ResumableTable(tmp_path / "pipe", {"a": "count"})
 
 
 # --- JSON
@@ -590,7 +590,9 @@ def test_json_is_refused_by_place(text, message):
 
 
 def test_a_table_reads_what_others_have_added(tmp_path):
-    one, two = (ResumableTable(tmp_path / "t.csv", ["a", "b"]) for _ in range(2))
+    one, two = (
+        ResumableTable(tmp_path / "t.csv", {"a": "count", "b": "number?"}) for _ in range(2)
+    )
     one.add([{"a": 1, "b": None}])
     assert two.holds(a=1) and two.holds(a=1, b=None) and not two.holds(a=2)
     two.add([{"a": 2, "b": 0.12345678}])
@@ -600,7 +602,7 @@ def test_a_table_reads_what_others_have_added(tmp_path):
 
 
 def test_a_table_that_is_deleted_meanwhile_is_written_anew(tmp_path):
-    table = ResumableTable(tmp_path / "t.csv", ["a"])
+    table = ResumableTable(tmp_path / "t.csv", {"a": "count"})
     table.add([{"a": 1}])
     (tmp_path / "t.csv").unlink()
     table.add([{"a": 2}])
@@ -615,7 +617,7 @@ def test_a_tables_folder_that_vanishes_meanwhile_is_made_again_and_no_row_is_los
             shutil.rmtree(path.parent)
         return [run]
 
-    ResumableTable(path, ["a"]).fill([{"a": k} for k in range(4)], compute, "runs")
+    ResumableTable(path, {"a": "count"}).fill([{"a": k} for k in range(4)], compute, "runs")
     assert path.read_text() == "a\n0\n1\n2\n3\n"
 
 
@@ -628,7 +630,7 @@ def test_threads_that_fill_one_table_lose_and_double_no_row(tmp_path):
         return [run | {"b": k} for k in range(2)]
 
     def fill():
-        ResumableTable(tmp_path / "t.csv", ["a", "b"]).fill(runs, compute, "runs")
+        ResumableTable(tmp_path / "t.csv", {"a": "count", "b": "count"}).fill(runs, compute, "runs")
 
     threads = [threading.Thread(target=fill) for _ in range(2)]
     for thread in threads:

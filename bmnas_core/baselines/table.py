@@ -19,17 +19,18 @@ from ..errors import check_type, in_line, quoted
 from ..locks import share_work
 from ..metrics import METRICS
 from ..runtime import device_name, resolve_device
-from ..storage import ResumableTable, parse_json, read_table
+from ..storage import ResumableTable, check_scores, parse_json, read_table, text_of
 from ..tasks.task import TASKS, Task, load_task
 from ..train import TrainConfig
 from .context import BASELINES, BaselineError, compare
 
 #: The settings among which a baseline may choose.
 SETTINGS = ("C", "L", "epochs", "max_lr")
-_KEYS = ("task", "rule", "options", "metric", "seed", "baseline", "network", *SETTINGS)
-_COSTS = ("params", "search_seconds", "seconds", "device")
-COLUMNS = (*_KEYS, "validation", "test", *_COSTS)
-TRIED_COLUMNS = (*_KEYS, "validation", *_COSTS)
+_KEYS = {"task": "name", "rule": "name?", "options": "text?", "metric": "name", "seed": "count"}
+_KEYS |= {"baseline": "name", "network": "name"} | dict.fromkeys(SETTINGS, "seconds?")
+_COSTS = {"params": "count", "search_seconds": "seconds", "seconds": "seconds", "device": "name"}
+COLUMNS = _KEYS | {"validation": "number", "test": "number"} | _COSTS
+TRIED_COLUMNS = _KEYS | {"validation": "number"} | _COSTS
 
 #: The seed with which settings are tried.
 SETTINGS_SEED = 0
@@ -161,13 +162,21 @@ def read_settings(path: str | os.PathLike) -> list[TrainConfig]:
     Raises BaselineError for a file that is no such list, ConfigError for a field that is not one.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = text_of(path)
     except (OSError, ValueError) as error:
         raise BaselineError(f"{path}: found no JSON ({in_line(error)})") from None
     listed = parse_json(text, BaselineError, path)
     if not isinstance(listed, list) or not listed:
         raise BaselineError(path, quoted(listed), "a list of settings")
     return [TrainConfig.from_dict(one) for one in listed]
+
+
+def _checked(path: str | os.PathLike, columns: Mapping[str, str]) -> pd.DataFrame:
+    table = read_table(path, columns)
+    for metric, rows in table.groupby("metric"):
+        for name in set(columns) & {"validation", "test"}:
+            check_scores(path, rows[name], name, metric)
+    return table
 
 
 def best_settings(tried: pd.DataFrame) -> dict[tuple[str, str, str], TrainConfig]:
@@ -193,12 +202,12 @@ def tried_path(out: str | os.PathLike) -> Path:
 
 def read_baselines(path: str | os.PathLike) -> pd.DataFrame:
     """The rows of a table of baselines. TableError if the file is missing or not such a table."""
-    return _with_texts(read_table(path, COLUMNS))
+    return _with_texts(_checked(path, COLUMNS))
 
 
 def read_tried(path: str | os.PathLike) -> pd.DataFrame:
     """The rows that :func:`try_settings` wrote. TableError as :func:`read_baselines`."""
-    return _with_texts(read_table(path, TRIED_COLUMNS))
+    return _with_texts(_checked(path, TRIED_COLUMNS))
 
 
 def _as_setting(config: TrainConfig) -> TrainConfig:

@@ -30,7 +30,10 @@ from ..tasks import load_task
 from ..tasks.task import Task
 from .tabular import BenchmarkError, TabularBenchmark
 
-COLUMNS = ("task", "rule", "strategy", "seed", "genotype", "tau", "seconds", "device")
+COLUMNS = {
+    "task": "name", "rule": "name", "strategy": "name", "seed": "count", "genotype": "text",
+    "tau": "number?", "seconds": "seconds?", "device": "name",
+}  # fmt: skip
 
 
 class StrategyError(BmnasError):

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from itertools import product, starmap
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow
 import pyarrow.parquet as parquet
@@ -35,13 +36,25 @@ from ..locks import locked, share_work
 from ..metrics import METRICS
 from ..networks import count_parameters
 from ..runtime import as_seed, device_name, generator, resolve_device, seeded
-from ..storage import atomic_write, file_version, parse_json, refuse_streams
+from ..storage import (
+    TableError,
+    atomic_write,
+    check_cells,
+    check_scores,
+    file_version,
+    parse_json,
+    read_parquet,
+)
 from ..tasks.files import asset, cache_folder
 from ..tasks.task import Task, as_task, load_task
 from ..tensor_files import tensor_hash
 from ..train import TrainConfig, cosine_ends, fit_by_epoch, fusion_network, score, scores
 
 FORMAT = "bmnas-benchmark/2"
+_CELLS = {
+    "genotype": "text", "seed": "count", "validation": "number", "test": "number",
+    "parameters": "count", "seconds": "seconds", "device": "name",
+}  # fmt: skip
 COLUMNS = ("genotype", "seed", "validation", "test", "curve", "parameters", "seconds", "device")
 SPLITS = ("validation", "test")
 
@@ -474,8 +487,7 @@ def _write(path: Path, recipe: dict, rows: list[dict]) -> None:
 def _read(path: Path) -> tuple[dict, pd.DataFrame]:
     """The recipe, and one row per network."""
     try:
-        refuse_streams(path)
-        table = parquet.read_table(path)
+        table = read_parquet(path)
         text = (table.schema.metadata or {}).get(b"bmnas", b"{}").decode()
     except (OSError, ValueError) as error:
         raise BenchmarkError(f"{path}: found no tabular benchmark ({in_line(error)})") from None
@@ -491,5 +503,33 @@ def _read(path: Path) -> tuple[dict, pd.DataFrame]:
         raise BenchmarkError(path, found, OPERATIONS.names)
     # What did not exist when the table was made has its default.
     recipe.setdefault("sampled", False)
-    recipe["config"] = TrainConfig.from_dict(recipe["config"]).to_dict()
-    return recipe, table.to_pandas()
+    config = TrainConfig.from_dict(recipe["config"])
+    for name in ("epochs", "restart"):
+        if not getattr(config, name):
+            raise BenchmarkError(f"{path}: recipe.config.{name}", "nothing", "a number")
+    recipe["config"] = config.to_dict()
+    return recipe, _checked(path, recipe, table.to_pandas())
+
+
+def _checked(path: Path, recipe: dict, runs: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table. Raises BenchmarkError for values that no network has."""
+    try:
+        check_cells(path, runs, _CELLS)
+        for name in SPLITS:
+            check_scores(path, runs[name], name, recipe["metric"])
+        ends = runs["curve"].map(len) if len(runs) else pd.Series([0])
+        curves = np.concatenate([*runs["curve"], np.zeros(0)])
+        check_scores(path, curves, "curve", recipe["metric"])
+    except TableError as error:
+        raise BenchmarkError(str(error)) from None
+    except (TypeError, ValueError) as error:
+        raise BenchmarkError(f"{path}: curve", in_line(error), "scores after each epoch") from None
+    if not len(runs):
+        raise BenchmarkError(path, "no rows", "one for each network")
+    if ends.nunique() > 1 or not np.isfinite(curves).all():
+        raise BenchmarkError(f"{path}: curve", "others", "as many finite scores in each row")
+    twice = runs.duplicated(["genotype", "seed"])
+    if twice.any():
+        row = int(twice.to_numpy().argmax()) + 1
+        raise BenchmarkError(f"{path}: row {row}", "a genotype and seed twice", "each once")
+    return runs

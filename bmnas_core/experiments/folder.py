@@ -12,7 +12,7 @@ from pathlib import Path
 from ..autosave import work_in
 from ..config import __version__
 from ..errors import BmnasError, FileError, quoted
-from ..storage import atomic_write
+from ..storage import atomic_write, text_of
 from .results import RESULT_FILES, RUN_FILE, RUN_FORMAT
 
 #: What a resumed run must have in common with the one that was interrupted.
@@ -149,7 +149,7 @@ class RunFolder:
         """What ``run.json`` holds, or None if there is none."""
         path = self.path / RUN_FILE
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(text_of(path))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError):

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import BmnasError, near_miss, quoted, shortened
+from ..storage import read_bytes
 from .results import as_json
 
 
@@ -201,7 +202,7 @@ def read_notebook(notebook: str | os.PathLike):
 
     try:
         with warnings.catch_warnings(action="ignore"), silenced("traitlets"):
-            text = path.read_bytes().decode("utf-8-sig")  # a byte order mark may stand first
+            text = read_bytes(path).decode("utf-8-sig")  # a byte order mark may stand first
             language = _other_language(json.loads(text, object_pairs_hook=_unique))
             nb = nbformat.v4.upgrade(nbformat.convert(nbformat.reader.reads(text), 4))
             spec = nb.metadata.get("kernelspec", {})

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from ..errors import BmnasError, quoted
+from ..storage import read_bytes, reason_of
 from .results import as_json
 
 #: The most bytes of a file; reading takes long beyond that.
@@ -26,9 +27,7 @@ def read_yaml(path: Path, refused: type[BmnasError], what: str) -> object:
     import yaml
 
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise refused(path, f"more than {MAX_BYTES:,} bytes", what)
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_bytes(path, MAX_BYTES).decode("utf-8-sig")
         return as_json(yaml.load(text, _plain_loader()), str(path))
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
@@ -36,7 +35,7 @@ def read_yaml(path: Path, refused: type[BmnasError], what: str) -> object:
         found = f"no YAML ({error.problem})" if syntax else error.problem
         raise refused(f"{path}{line}", found, "plain YAML") from None
     except OSError as error:
-        raise refused(path, error.strerror or error, what) from None
+        raise refused(path, reason_of(error), what) from None
     except UnicodeDecodeError:
         raise refused(path, "no UTF-8", what) from None
     except (yaml.YAMLError, RecursionError) as error:

@@ -12,7 +12,7 @@ from ..errors import BmnasError, quoted, shortened
 from ..genotype import Genotype
 from ..locks import is_locked
 from ..metrics import DIRECTIONS, METRICS, Metric
-from ..storage import atomic_write, parse_json
+from ..storage import atomic_write, parse_json, reason_of, text_of
 from . import provenance as origin
 
 #: Fields that a result and each of its baselines must have, and the types of all fields.
@@ -259,16 +259,10 @@ def _is_text(value: object) -> bool:
 
 def _read_json(path: Path, what: str) -> object:
     """What a file of JSON holds. Raises :class:`ResultError`, by path, if it is not ``what``."""
-    if path.exists() and not path.is_file():
-        raise ResultError(path, "no regular file", what)
     try:
-        size, text = path.stat().st_size, None
-        if size <= MAX_BYTES:
-            text = path.read_text(encoding="utf-8")
+        text = text_of(path, MAX_BYTES)
     except (OSError, ValueError) as error:
-        raise ResultError(path, getattr(error, "strerror", None) or error, what) from None
-    if text is None:
-        raise ResultError(path, f"{size:,} bytes", f"at most {MAX_BYTES:,}")
+        raise ResultError(path, reason_of(error), what) from None
     return parse_json(text, ResultError, path)
 
 

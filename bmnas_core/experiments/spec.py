@@ -15,6 +15,7 @@ import numpy as np
 
 from ..config import as_type
 from ..errors import BmnasError, near_miss, quoted
+from ..storage import read_bytes
 from .expressions import Expression
 from .parameters import (
     Parameter,
@@ -132,7 +133,7 @@ def read_spec(spec: str | os.PathLike | Mapping) -> Spec:
                 f"{place}: filter", "no run for which it is true", "one that keeps at least one run"
             )
     limits = fields.get("timeout"), fields.get("time_limit")
-    content = notebook.read_bytes()
+    content = read_bytes(notebook)
     return Spec(notebook, content, notebook_hash(nb), tuple(runs), fields, *limits)
 
 

@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 from ..errors import FileError, in_line
 from ..locks import locked
 from ..progress import is_interactive
-from ..storage import atomic_write, parse_json
+from ..storage import atomic_write, parse_json, text_of
 from .results import writable_folder
 from .run import _signals
 from .spec import Spec, read_spec, run_key
@@ -180,7 +180,7 @@ def _read_record(path: Path) -> dict:
     if not path.exists():
         return {"format": FORMAT, "specs": [], "runs": {}}
     try:
-        record = parse_json(path.read_text(encoding="utf-8"), SweepError, path)
+        record = parse_json(text_of(path), SweepError, path)
         found = [type(record), record["format"], type(record["specs"]), type(record["runs"])]
         whole = found == [dict, FORMAT, list, dict] and all(
             isinstance(run["notebook"], str)

@@ -1,6 +1,7 @@
 """``avmnist``: MNIST's test images and the Free Spoken Digit Dataset, from their own files."""
 
 import hashlib
+import io
 import math
 import wave
 from dataclasses import replace
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..config import SearchSettings, Settings
-from ..errors import quoted
+from ..errors import in_line, quoted
 from ..runtime import generator
 from .audio import fit_length, mel_power
 from .files import DATA_SETS, read_bytes
@@ -134,11 +135,11 @@ def read_idx(path: Path) -> np.ndarray:
 def read_wave(path: Path) -> Tensor:
     """A mono 16-bit WAV file at 8 kHz: (samples,) in -1 … 1. Raises DataError."""
     try:
-        with wave.open(str(path)) as file:
+        with wave.open(io.BytesIO(read_bytes(path))) as file:
             *kind, frames = file.getparams()[:4]
             content = file.readframes(frames)
-    except (OSError, EOFError, wave.Error) as error:
-        raise DataError(f"{path}: found no WAV file ({error})") from None
+    except (EOFError, wave.Error) as error:
+        raise DataError(f"{path}: found no WAV file ({in_line(error)})") from None
     if kind != [1, 2, 8000]:
         raise DataError(path, f"(channels, bytes, Hz) {tuple(kind)}", "(1, 2, 8000)")
     if len(content) != 2 * frames:

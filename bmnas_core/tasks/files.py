@@ -2,7 +2,9 @@
 
 import gzip
 import hashlib
+import io
 import os
+import struct
 import subprocess
 import sys
 import zlib
@@ -13,11 +15,13 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from tokenize import TokenError
 from types import ModuleType
 from typing import TYPE_CHECKING
-from zipfile import ZipFile
+from zipfile import BadZipFile, ZipFile
 
-from ..errors import DataError, FileError, in_line
+from .. import storage
+from ..errors import DataError, FileError, in_line, quoted
 from ..progress import progress_bar
 from ..registry import Registry
 from ..storage import (
@@ -34,8 +38,12 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).parents[1]
 
-#: Most bytes of a data set's file that is read as a whole, as it is or unpacked.
-MOST_BYTES = 256 << 20
+
+#: What NumPy, h5py and zipfile raise for damaged files.
+DAMAGED = (
+    OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError,
+    MemoryError, SyntaxError, TokenError, BadZipFile, struct.error, zlib.error,
+)  # fmt: skip
 
 #: Where the files of ``avmnist`` come from, by their first folder.
 URLS = {
@@ -143,8 +151,8 @@ class DataSet:
         return "ready" if present else "missing"
 
     def check(self) -> list[str]:
-        """Problems with the files of the manifest, one line each; none if there is no manifest."""
-        return list(self._problems().values()) if self.manifest else []
+        """Problems with the files, one line each, such as a file that is missing or damaged."""
+        return self.examine().problems
 
     def examine(
         self,
@@ -165,7 +173,8 @@ class DataSet:
                 f"{self.name}: options", ", ".join(options), "none; the files are known"
             )
         counts = {"files": len(self.manifest())}
-        return Checkup("all are right by their checksums", counts, self.check())
+        problems = list(self._problems().values())
+        return Checkup("all are right by their checksums", counts, problems)
 
     def locate(self, path: str) -> Path:
         """Where a file of the manifest is; one that may be unpacked, under whichever name it has.
@@ -280,22 +289,19 @@ def read_bytes(file: Path, most: int | None = None, *, unpack: bool = False) -> 
     """What is in a file; with ``unpack`` what gzip packed in it, if it did.
 
     Raises DataError for one that cannot be read, is no file, or holds more bytes than ``most``, by
-    default MOST_BYTES.
+    default :data:`~bmnas_core.storage.MOST_BYTES`.
     """
-    most = most or MOST_BYTES
+    most = most or storage.MOST_BYTES
     try:
-        refuse_streams(file)
-        with file.open("rb") as opened:
-            content = opened.read(most + 1)
-            if unpack and content[:2] == b"\x1f\x8b":
-                opened.seek(0)
-                content = gzip.GzipFile(fileobj=opened).read(most + 1)
+        content = storage.read_bytes(file, most)
+        if unpack and content[:2] == b"\x1f\x8b":
+            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(most + 1)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{file}: found no whole gzip file ({in_line(error)})") from None
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({reason_of(error)})") from None
     if len(content) > most:
-        raise DataError(file, f"more than {most >> 20} MB", "at most that")
+        raise DataError(f"{file}: cannot be read (unpacks to more than {most:,} bytes)")
     return content
 
 
@@ -329,8 +335,23 @@ def refuse_packed(path: Path) -> None:
     refuse_streams(path)
     with ZipFile(path) as archive:
         size = sum(part.file_size for part in archive.infolist())
-    if size > MOST_BYTES and size > 256 * path.stat().st_size:
+    if size > storage.MOST_BYTES and size > 256 * path.stat().st_size:
         raise OSError(f"{size >> 20} MB, packed in {path.stat().st_size >> 10} KB")
+
+
+def refuse_elsewhere(file: Path, data) -> None:
+    """Raise DataError for a dataset of HDF5 whose values are in other files, or cannot be there.
+
+    Of a dataset without values, a small file can claim any size.
+    """
+    place = f"{file}: data set {quoted(data.name)}"
+    if data.external or data.is_virtual or os.fspath(data.file.filename) != os.fspath(file):
+        raise DataError(place, "values in another file", "values in this one")
+    claimed, stored = data.nbytes, data.id.get_storage_size()
+    if claimed > storage.MOST_BYTES and claimed > 256 * stored:
+        raise DataError(
+            place, f"{stored:,} bytes for {claimed:,} of values", "as many as it claims"
+        )
 
 
 def read_manifest(path: Path) -> dict[str, str]:

@@ -1,16 +1,17 @@
 """Features, labels and splits as people have them on disk, for :meth:`Task.from_features`."""
 
+import io
 import os
 import re
 import warnings
-import zipfile
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import quoted
+from ..errors import in_line, quoted
+from ..storage import read_bytes, read_parquet, refuse_streams
+from .files import DAMAGED, refuse_elsewhere, refuse_packed
 from .inputs import DataError, DataWarning
 
 #: What a key, file or column without features may be called → the argument that it becomes.
@@ -47,8 +48,10 @@ def load_features(path: str | os.PathLike) -> dict[str, object]:
     features: dict[str, dict[str, object]] = {}
     for file in files:
         read = READERS.get(file.suffix.lower())
-        if read is None or not file.is_file() or file.name.startswith("."):
+        if read is None or file.is_dir() or file.name.startswith("."):
             continue
+        if not file.is_file():
+            raise DataError(file, "no file, but a pipe or a link to nothing", "a file")
         own = file.relative_to(path).with_suffix("").as_posix() if file != path else file.stem
         for key, values in read(file, own):
             argument = SPECIAL.get(key.lower(), "class_names" if key == "class_names" else None)
@@ -78,30 +81,34 @@ def _numbers_in_order(file: Path) -> list[tuple[int, int | str]]:
 
 def _npy(file: Path, own: str) -> Entries:
     try:
+        refuse_streams(file)
         yield own, np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{file}: found no array of numbers or texts ({error})") from None
+    except DAMAGED as error:
+        why = in_line(error)
+        raise DataError(f"{file}: found no array of numbers or texts ({why})") from None
 
 
 def _npz(file: Path, own: str) -> Entries:
     try:
+        refuse_packed(file)
         with np.load(file, allow_pickle=False) as archive:
             for key in sorted(archive.files, key=lambda key: _numbers_in_order(Path(key))):
                 unnamed = re.fullmatch(r"arr_(\d+)", key)  # by np.savez of arrays without names
                 yield f"{own}_{int(unnamed[1]) + 1}" if unnamed else key, archive[key]
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(f"{file}: found no archive of arrays ({error})") from None
+    except DAMAGED as error:
+        raise DataError(f"{file}: found no archive of arrays ({in_line(error)})") from None
 
 
 def _safetensors(file: Path, own: str) -> Entries:
     from safetensors import SafetensorError, safe_open
 
     try:
+        refuse_streams(file)
         with safe_open(file, framework="pt") as opened:
             for key in sorted(opened.keys(), key=lambda key: _numbers_in_order(Path(key))):
                 yield key, opened.get_tensor(key)
     except (SafetensorError, OSError) as error:
-        raise DataError(f"{file}: found no tensors ({error})") from None
+        raise DataError(f"{file}: found no tensors ({in_line(error)})") from None
 
 
 def _hdf5(file: Path, own: str) -> Entries:
@@ -110,6 +117,7 @@ def _hdf5(file: Path, own: str) -> Entries:
     except ImportError:
         raise DataError(file, "no package h5py", "pip install 'bmnas[tasks]'") from None
     try:
+        refuse_streams(file)
         with h5py.File(file) as opened:
             keys: list[str] = []
             opened.visititems(
@@ -117,27 +125,31 @@ def _hdf5(file: Path, own: str) -> Entries:
             )
             for key in sorted(keys, key=lambda key: _numbers_in_order(Path(key))):
                 data = opened[key]
+                refuse_elsewhere(file, data)
                 start = data.id.get_offset() if data.dtype.kind in "biuf" and data.size else None
                 if h5py.check_string_dtype(data.dtype):
                     yield key, np.asarray(data.asstr()[()])
-                elif start is None:  # compressed, in chunks, or elsewhere
+                elif start is None:  # compressed, or in chunks
                     yield key, np.asarray(data[()])
                 else:
                     yield key, np.memmap(file, data.dtype, "r", start, data.shape)
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        raise DataError(f"{file}: found no HDF5 that can be read ({error})") from None
+    except DAMAGED as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{file}: found no HDF5 that can be read ({in_line(error)})") from None
 
 
 def _table(file: Path, own: str) -> Entries:
     import pandas as pd
 
     separator = "\t" if file.suffix.lower() == ".tsv" else ","
-    read = partial(pd.read_csv, sep=separator)
-    read = pd.read_parquet if file.suffix.lower() == ".parquet" else read
     try:
-        table = read(file)
+        if file.suffix.lower() == ".parquet":
+            table = read_parquet(file).to_pandas()
+        else:
+            table = pd.read_csv(io.BytesIO(read_bytes(file)), sep=separator)
     except (ValueError, OSError, ImportError) as error:  # pandas' and pyarrow's are ValueErrors
-        raise DataError(f"{file}: found no table ({error})") from None
+        raise DataError(f"{file}: found no table ({in_line(error)})") from None
     columns = {str(name): table[name] for name in table.columns}
     known = {name: values for name, values in columns.items() if name.lower() in SPECIAL}
     several = {k: v for k, v in columns.items() if k.lower().startswith("label_")}

@@ -111,8 +111,8 @@ def look_at_jpeg(path: Path) -> None:
 def read_json(path: Path) -> object:
     """What a JSON file holds. Raises DataError for a file that cannot be read or is no JSON."""
     try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+        return json.loads(files.read_bytes(path))
+    except DataError:
+        raise
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: found no JSON ({error})") from None

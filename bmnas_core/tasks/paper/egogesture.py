@@ -53,7 +53,9 @@ SAMPLE_BACKBONES = {
 }
 SAMPLE_SIZES = {"width": 8, "blocks": (1, 1, 1, 1), "cardinality": 4}
 
-CLIP = re.compile(r"(?P<folder>(?P<subject>[^/]+)/[^/]+/Color/rgb\d+)(_\d+)?")
+#: Neither a name that climbs out of the folder, nor one with a separator or control characters.
+_NAME = r"(?!\.{1,2}/)[^/\\\0-\x1f]+"
+CLIP = re.compile(rf"(?P<folder>(?P<subject>{_NAME})/{_NAME}/Color/rgb\d{{1,9}})(_\d+)?")
 
 
 @register_task("egogesture")
@@ -220,7 +222,7 @@ def read_annotation(path: Path) -> tuple[list[str], list[Gesture]]:
     classes = {label: i for i, label in enumerate(labels)}
     gestures = []
     for name, entry in _member(content, "database", dict, path).items():
-        place = f"{path}: {name!r}"
+        place = f"{path}: {quoted(name)}"
         clip = CLIP.fullmatch(name)
         if not clip:
             raise DataError(f"{place}: allowed: SubjectNN/SceneM/Color/rgbK or …/rgbK_<k>")

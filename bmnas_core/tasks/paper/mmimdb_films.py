@@ -8,7 +8,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -16,10 +15,11 @@ from torch import Tensor
 
 from ...errors import check_type, in_line, quoted
 from ...progress import progress_bar
-from ..files import package, read_bytes, refuse_packed
+from ...storage import refuse_streams
+from ..files import DAMAGED, package, read_bytes, refuse_elsewhere, refuse_packed
 from ..inputs import DataError, warn_skipped
 from .common import read_json
-from .mmimdb_posters import DAMAGED, SHAPE, Posters, UnreadableError, read_npy
+from .mmimdb_posters import SHAPE, Posters, UnreadableError, read_npy
 from .samples import posters
 
 HDF5, SPLIT = "multimodal_imdb.hdf5", "split.json"
@@ -31,9 +31,8 @@ DROPPED = ("News", "Adult", "Talk-Show", "Reality-TV")
 #: Folder of the raw archive, with a JSON file and a poster for each film.
 RAW = "dataset"
 LAYOUTS = (
-    f"{HDF5}, with {SPLIT} beside it or the splits in its attribute 'split'; folders train, dev "
-    "and test with image_000000.npy, text_000000.npy, label_000000.npy, and so on; or the raw "
-    f"archive, {RAW}/<id>.json and <id>.jpeg with {SPLIT}"
+    f"{HDF5}; folders train, dev and test of image_000000.npy and so on; or "
+    f"{RAW}/<id>.json and <id>.jpeg with {SPLIT}"
 )
 #: Words of the plots that are counted, the most frequent ones, if no vectors are given.
 VOCABULARY = 3000
@@ -69,7 +68,7 @@ def read_films(root: Path, texts: str | os.PathLike | None = None) -> Films:
         except DataError:
             raise
         except DAMAGED as error:
-            raise DataError(path, f"no whole HDF5 file ({error})", LAYOUTS) from None
+            raise DataError(path, f"no whole HDF5 file ({in_line(error)})", "a whole one") from None
     if any((root / split).is_dir() for split in SPLITS):
         return _read_npy_folders(root)
     if raw:
@@ -114,6 +113,7 @@ def _check_apart(place: str, splits: dict[str, Sequence], what: str) -> None:
 
 
 def _read_hdf5(path: Path) -> Films:
+    refuse_streams(path)
     with package("h5py").File(path) as file:
         shapes = {"images": SHAPE, "features": (VECTOR,), "genres": None, "imdb_ids": ()}
         sets = {name: _dataset(path, file, name, shape) for name, shape in shapes.items()}
@@ -148,7 +148,9 @@ def _read_hdf5(path: Path) -> Films:
 
 def _dataset(path: Path, file, name: str, shape: tuple[int, ...] | None):
     """The data set of a name, whose rows must have this shape; None for any number of columns."""
-    found = file.get(name)
+    links, own = file.id.links, name.encode()
+    hard = links.exists(own) and links.get_info(own).type == package("h5py").h5l.TYPE_HARD
+    found = file[name] if hard else None  # what another link leads to may be in another file
     allowed = "(n, genres)" if shape is None else f"({', '.join(map(str, ('n', *shape)))})"
     if not isinstance(found, package("h5py").Dataset):
         there = ", ".join(sorted(file)) or "none"
@@ -158,6 +160,7 @@ def _dataset(path: Path, file, name: str, shape: tuple[int, ...] | None):
     if not fits or (kind == "numbers" and found.dtype.kind not in "iuf"):
         has = f"shape {found.shape} of {found.dtype}"
         raise DataError(f"{path}: data set {name!r}", has, f"{allowed} of {kind}")
+    refuse_elsewhere(path, found)
     return found
 
 
@@ -223,7 +226,9 @@ def _rows_by_attribute(path: Path, file, n: int) -> dict[str, list[int]]:
         if split in SPLITS and available:
             rows = range(int(entry["start"]), int(entry["stop"]))
             if "indices" in table.dtype.names and entry["indices"]:
-                rows = file[entry["indices"]][:].tolist()
+                indices = file[entry["indices"]]
+                refuse_elsewhere(path, indices)
+                rows = indices[:].tolist()
             found[split, source] = list(rows)
     for split in SPLITS:
         for source in ("images", "features", "genres"):
@@ -375,7 +380,7 @@ def _read_vectors(path: Path) -> dict[str, np.ndarray]:
         refuse_packed(path)
         with np.load(path, allow_pickle=False) as file:
             ids, vectors = file["ids"], file["vectors"]
-    except (*DAMAGED, BadZipFile) as error:
+    except DAMAGED as error:
         raise DataError(path, f"no vectors ({in_line(error)})", allowed) from None
     if ids.ndim != 1 or vectors.ndim != 2 or len(ids) != len(vectors) or not vectors.size:
         found = f"ids of shape {ids.shape} and vectors of shape {vectors.shape}"

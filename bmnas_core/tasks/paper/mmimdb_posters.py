@@ -13,15 +13,14 @@ from torch import Tensor
 
 from ...backbones.item_training import random_shift
 from ...errors import in_line
-from ..files import ends_of, package
+from ...storage import refuse_streams
+from ..files import DAMAGED, ends_of, package
 from ..inputs import DataError, FileInputs, files_version
 from .common import DEVIATION, MEAN, look_at_jpeg, read_picture
 
 SHAPE = (3, 256, 160)
 #: Most pixels by which a poster is shifted in training.
 SHIFT = 8
-#: What h5py and NumPy raise for damaged files.
-DAMAGED = (OSError, EOFError, ValueError, TypeError, KeyError, RuntimeError, MemoryError)
 
 
 class UnreadableError(DataError):
@@ -64,7 +63,8 @@ class Posters:
             with h5py.File(self.paths[0]) as file:
                 return file["images"][self.rows[item]]
         except DAMAGED as error:
-            raise UnreadableError(f"{self.name(item)}: cannot be read ({error})") from None
+            why = in_line(error)
+            raise UnreadableError(f"{self.name(item)}: cannot be read ({why})") from None
 
 
 def read_npy(path: Path) -> np.ndarray:
@@ -73,12 +73,12 @@ def read_npy(path: Path) -> np.ndarray:
     Raises UnreadableError for a damaged file, DataError for Python objects, which could run code.
     """
     try:
-        with path.open("rb") as file:
-            return np.lib.format.read_array(file, allow_pickle=False)
+        refuse_streams(path)
+        return np.array(np.load(path, mmap_mode="r", allow_pickle=False))
     except DAMAGED as error:
-        if isinstance(error, ValueError) and "pickle" in str(error):
+        if isinstance(error, ValueError) and "Python objects" in str(error):
             raise DataError(path, "Python objects", "an array of numbers") from None
-        raise UnreadableError(f"{path}: cannot be read ({error})") from None
+        raise UnreadableError(f"{path}: cannot be read ({in_line(error)})") from None
 
 
 def _look_at_npy(path: Path) -> None:
