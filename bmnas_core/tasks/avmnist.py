@@ -16,7 +16,7 @@ from ..config import SearchSettings, Settings
 from ..errors import in_line, quoted
 from ..runtime import generator
 from .audio import fit_length, mel_power
-from .files import DATA_SETS, read_bytes
+from .files import DAMAGED, DATA_SETS, read_bytes
 from .inputs import DataError
 from .pairs import DigitData, PairRecipe, pair_task
 from .rules import DigitPair
@@ -134,11 +134,12 @@ def read_idx(path: Path) -> np.ndarray:
 
 def read_wave(path: Path) -> Tensor:
     """A mono 16-bit WAV file at 8 kHz: (samples,) in -1 … 1. Raises DataError."""
+    packed = io.BytesIO(read_bytes(path))
     try:
-        with wave.open(io.BytesIO(read_bytes(path))) as file:
+        with wave.open(packed) as file:
             *kind, frames = file.getparams()[:4]
             content = file.readframes(frames)
-    except (EOFError, wave.Error) as error:
+    except (*DAMAGED, wave.Error) as error:
         raise DataError(f"{path}: found no WAV file ({in_line(error)})") from None
     if kind != [1, 2, 8000]:
         raise DataError(path, f"(channels, bytes, Hz) {tuple(kind)}", "(1, 2, 8000)")

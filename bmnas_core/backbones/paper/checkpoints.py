@@ -158,7 +158,8 @@ def _check(tensors: Tensors, own: Tensors, kept: list[str], in_head: tuple[str, 
     ]
     if found:
         only_head = not missing and not unexpected and all(n.startswith(in_head) for n in misshapen)
-        remedy = "; head=False does not read the head" if only_head else ""
+        remedy = "; head=False does not read the head; in a shell --no-head, or -p head false"
+        remedy *= only_head
         raise CheckpointError(f"{problem}: {'; '.join(found)}{remedy}")
 
 
