@@ -328,7 +328,9 @@ def check_cells(path: str | os.PathLike, table, columns: Mapping[str, str]) -> N
             fits = cells.map(lambda cell: isinstance(cell, str))
         else:
             numbers = pd.to_numeric(cells, errors="coerce")
-            fits = np.isfinite(numbers) & ~cells.map(lambda cell: isinstance(cell, str))
+            fits = np.isfinite(numbers)
+            if fits.all() and not pd.api.types.is_numeric_dtype(cells):
+                fits[:] = False  # numbers as text
             if kind != "number":
                 fits &= (numbers >= 0) & (numbers < 2.0**53)
             if kind == "count":
@@ -336,7 +338,9 @@ def check_cells(path: str | os.PathLike, table, columns: Mapping[str, str]) -> N
         wrong = ~(fits | empty) if optional else ~fits
         if wrong.any():
             row = int(wrong.to_numpy().argmax())
-            found = "nothing" if empty.iloc[row] else quoted(cells.iloc[row])
+            cell = cells.iloc[row]
+            found = quoted(cell) if isinstance(cell, str) else cell
+            found = "nothing" if empty.iloc[row] else found
             raise TableError(f"{path}: row {row + 1}: {name}", found, KINDS[kind])
 
 

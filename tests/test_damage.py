@@ -355,3 +355,91 @@ def test_damage_leaves_what_it_says(tmp_path):
         path.write_bytes(b"abc")
         damage(path, kind)
         assert path.is_fifo() == (kind == "a pipe") and path.is_dir() == (kind == "a folder")
+
+
+# --- tables with cells that no run writes
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("test", 1.5, "row 3: test: found 1.5; allowed: at most 1"),
+        ("validation", -0.2, "row 3: validation: found -0.2; allowed: at least 0"),
+        ("test", "nan", "row 3: test: found nothing; allowed: a finite number"),
+        ("test", "inf", "row 3: test: found inf; allowed: a finite number"),
+        ("test", "high", "row 3: test: found 'high'; allowed: a finite number"),
+        ("params", -1, "row 3: params: found -1; allowed: a whole number, 0 or more"),
+        ("params", 2.5, "row 3: params: found 2.5; allowed: a whole number, 0 or more"),
+        ("params", 1e300, "row 3: params: found 1e.300; allowed: a whole number, 0 or more"),
+        ("seconds", -3, "row 3: seconds: found -3; allowed: a number, 0 or more"),
+        ("seed", "one", "row 3: seed: found 'one'; allowed: a whole number, 0 or more"),
+        ("C", -8, "row 3: C: found -8.*; allowed: a number, 0 or more"),
+        ("network", "x" * 201, "row 3: network: found 'xxx.*; allowed: printable text of 1 to 200"),
+        ("network", "a\x1b[2Jb", r"row 3: network: found 'a\\x1b\[2Jb'; allowed: printable text"),
+        ("network", "", "row 3: network: found nothing; allowed: printable text"),
+    ],
+)
+def test_a_table_of_baselines_with_a_wrong_cell_is_refused_by_its_row(
+    tmp_path, column, value, message
+):
+    import pandas as pd
+
+    path, read = READERS["table of baselines"](tmp_path)
+    found = pd.read_csv(path).astype(object)
+    found.loc[2, column] = value
+    found.to_csv(path, index=False)
+    with pytest.raises(bm.BmnasError, match=f"baselines.csv: {message}"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows.assign(seed=0), "row 2: found a genotype and seed twi"),
+        (lambda rows: rows.assign(test=1.1), "row 1: test: found 1.1; allowed: at "),
+        (
+            lambda rows: rows.assign(test=np.nan),
+            "row 1: test: found nothing; allowed: a finite num",
+        ),
+        (
+            lambda rows: rows.assign(seconds=-1.0),
+            "row 1: seconds: found -1.0; allowed: a number, 0",
+        ),
+        (
+            lambda rows: rows.assign(curve=[[0.1, 2.0]] * len(rows)),
+            "row 2: curve: found 2.0; allow",
+        ),
+        (
+            lambda rows: rows.assign(curve=[[0.1, np.nan]] * len(rows)),
+            "curve: found others; allowed",
+        ),
+        (
+            lambda rows: rows.assign(curve=[[0.1]] * 8 + [[0.1, 0.2]]),
+            "curve: found others; allowed",
+        ),
+        (
+            lambda rows: rows.assign(curve=[["a"]] * len(rows)),
+            "curve: found .*; allowed: scores aft",
+        ),
+        (
+            lambda rows: rows.assign(genotype="{}"),
+            "document: found 'no field format'; allowed: fie",
+        ),
+        (lambda rows: rows[:0], "found no rows; allowed: one for each"),
+    ],
+)
+def test_a_tabular_benchmark_with_wrong_cells_is_refused(tmp_path, change, message):
+    import pyarrow
+    from pyarrow import parquet
+
+    path, read = READERS["tabular benchmark"](tmp_path)
+    columns = parquet.read_table(path)
+    changed = pyarrow.Table.from_pandas(change(columns.to_pandas()), preserve_index=False)
+    parquet.write_table(changed.replace_schema_metadata(columns.schema.metadata), path)
+    with pytest.raises(bm.BmnasError, match=f"table.parquet: {message}"):
+        read(path)
+
+
+def test_an_error_is_one_line_whatever_it_quotes():
+    error = bm.BmnasError("a\nb", "\x1b[2J\u2028\udc80", "é 日本 …")
+    assert str(error) == r"a\nb: found \x1b[2J\u2028\udc80; allowed: é 日本 …"
