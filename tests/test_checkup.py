@@ -237,3 +237,8 @@ def test_a_data_set_that_is_missing_is_a_problem_in_one_line(tmp_path, monkeypat
     for name in ("mmimdb", "ntu", "egogesture"):
         (problem,) = DATA_SETS[name].examine(deep=True).problems
         assert str(files.data_root() / name) in problem
+
+
+def test_tables_that_are_read_as_a_whole_are_said_to_be():
+    found = DATA_SETS["diabetes"].examine()
+    assert not found.problems and str(found).endswith(": read as a whole, all are right")

@@ -310,6 +310,11 @@ def test_data_check_hands_options_on(data_sets):
     assert data_sets["mmimdb"].asked == ({"annotation": "all.json", "sample": True}, True, 2)
 
 
+def test_an_option_of_no_task_is_refused(data_sets):
+    error = bmnas_fails("data", "check", "-p", "annotation", "all.json")
+    assert "-p: found an option; allowed: one with TASK" in error
+
+
 def test_data_fetch_downloads_one_task(data_sets):
     done = bmnas("data", "fetch", "avmnist")
     assert done.exit_code == 0 and data_sets["avmnist"].fetched

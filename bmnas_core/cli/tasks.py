@@ -11,6 +11,7 @@ from typer import Argument, Option
 
 from .. import tasks
 from ..draw import draw_frontiers, draw_results
+from ..errors import DataError
 from ..experiments import Parameter
 from ..experiments.report import mean_and_std
 from ..storage import atomic_write, check_writable, is_stream
@@ -58,6 +59,8 @@ def check(
     are looked at, and what is in the middle only with --deep.
     """
     wrong = False
+    if options and not task:
+        raise DataError("-p", "an option", "one with TASK, whose option it is")
     for name, entry in _data_sets(task).items():
         words = _task_options(name, pairs(options)) if options else {}
         found = entry.examine(words, deep=deep, workers=workers)

@@ -61,7 +61,10 @@ def check_task(
             task = load_task(name, **options)
         except BmnasError as error:
             found.problems.append(str(error))
-        for modality in task.modalities if task else ():
+        modalities = task.modalities if task else ()
+        if not any(isinstance(modality.inputs, FileInputs) for modality in modalities):
+            found.how = "read as a whole, all are right"
+        for modality in modalities:
             inputs = modality.inputs
             found.counts[modality.name] = len(inputs)
             if isinstance(inputs, FileInputs):

@@ -182,7 +182,7 @@ class DataSet:
         Of ``a-idx3-ubyte.gz`` these are ``a.idx3-ubyte.gz``, and both without ``.gz``.
         """
         wanted = self.root / path
-        if path.removesuffix(".gz") not in self.unpacked():
+        if not path.endswith(".gz") or path.removesuffix(".gz") not in self.unpacked():
             return wanted
         names = [wanted.name, wanted.name.replace("-idx", ".idx")]
         names += [name.removesuffix(".gz") for name in names]
