@@ -326,10 +326,10 @@ class Genotype:
     @classmethod
     def load(cls, path: str | os.PathLike) -> Genotype:
         """Read a genotype file. Raises GenotypeError naming the file and the place in it."""
-        return cls.from_json(text_of(path), str(path))
+        return cls.from_json(read_text(path), str(path))
 
 
-def text_of(path: str | os.PathLike) -> str:
+def read_text(path: str | os.PathLike) -> str:
     """The text of a genotype's file. Raises GenotypeError naming it."""
     try:
         path = Path(path)
