@@ -1,4 +1,4 @@
-"""No file from a stranger or a bad disk hangs a reader, fills memory, or ends in an unclear error."""
+"""No file from a stranger or a bad disk hangs a reader, fills memory or ends unclearly."""
 
 import csv
 import gzip
