@@ -16,7 +16,7 @@ from ..experiments import Parameter
 from ..experiments.report import mean_and_std
 from ..storage import atomic_write, check_writable, is_stream
 from ..tasks.files import asset, kit_file
-from .common import Device, ParameterCommand, out_option, pairs, repeated, table
+from .common import Device, ParameterCommand, out_option, pairs, repeated, table, unwrapped
 
 #: How many problems of a data set are listed; thousands of files may be missing.
 SHOWN = 10
@@ -41,7 +41,6 @@ def list_all() -> None:
     typer.echo(table((name, d.state, d.license, d.title, d.root) for name, d in found))
 
 
-@data.command(cls=ParameterCommand)
 def check(
     task: DataSetName = "",
     options: Annotated[
@@ -72,6 +71,9 @@ def check(
         typer.echo("\n".join(f"{name}: {line}" for line in lines))
     if wrong:
         raise typer.Exit(1)
+
+
+data.command(cls=ParameterCommand, help=unwrapped(check))(check)
 
 
 @data.command()
