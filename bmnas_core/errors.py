@@ -1,6 +1,8 @@
 """The root of every error that a user can cause, and how errors quote what they found."""
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable
 
 
@@ -73,7 +75,14 @@ def shortened(text: str, length: int) -> str:
 
 
 def in_line(error: Exception) -> str:
-    """What a foreign exception says, in one line of at most 120 characters."""
+    """What a foreign exception says, in one line of at most 120 characters.
+
+    Of the system's errors this is its reason alone, without the path.
+    """
+    if (number := getattr(error, "errno", None)) in errno.errorcode:
+        return os.strerror(number)
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
     return shortened(" ".join(str(error).split()), 120)
 
 

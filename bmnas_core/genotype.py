@@ -18,7 +18,7 @@ from itertools import permutations, starmap, zip_longest
 from pathlib import Path
 
 from . import storage
-from .errors import BmnasError, quoted
+from .errors import BmnasError, in_line, quoted
 from .published import PublishedCell, parse_published, write_published
 from .registry import Registry
 from .storage import atomic_write
@@ -342,7 +342,7 @@ def read_text(path: str | os.PathLike) -> str:
         place = f"byte {error.start}"
         raise GenotypeError(place, "no UTF-8", "text in UTF-8", str(path)) from None
     except (OSError, ValueError) as error:
-        why = storage.reason_of(error)
+        why = in_line(error)
         raise GenotypeError("file", why, "a readable file", str(path)) from None
 
 

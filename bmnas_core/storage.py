@@ -1,5 +1,6 @@
 """Files that are whole or not there: written beside their place, then renamed."""
 
+import errno
 import hashlib
 import io
 import json
@@ -53,7 +54,7 @@ def atomic_write(path: str | os.PathLike):
             beside.touch()
         mode = target.stat().st_mode if target.exists() else beside.stat().st_mode
     except (OSError, ValueError) as error:
-        raise FileError("path", f"{str(path)!r} ({reason_of(error)})", _WRITABLE) from None
+        raise FileError("path", f"{str(path)!r} ({in_line(error)})", _WRITABLE) from None
     try:
         yield beside
         if stream:
@@ -65,7 +66,7 @@ def atomic_write(path: str | os.PathLike):
     except (FileError, BrokenPipeError):  # nobody reads a pipe any more
         raise
     except OSError as error:
-        raise FileError(f"{target}: not written: {reason_of(error)}") from error
+        raise FileError(f"{target}: not written: {in_line(error)}") from error
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
@@ -111,7 +112,7 @@ def _target(path: str | os.PathLike) -> tuple[Path, bool]:
         else:
             return target, stream
     except (OSError, TypeError, ValueError) as error:
-        wrong = f"{str(path)!r} ({reason_of(error)})"
+        wrong = f"{str(path)!r} ({in_line(error)})"
     raise FileError("path", wrong, _WRITABLE)
 
 
@@ -201,12 +202,6 @@ def _is_own_file(path: Path) -> bool:
     return str(path.parent) in (f"/proc/{os.getpid()}/fd", "/dev/fd") and path.name.isdigit()
 
 
-def reason_of(error: BaseException) -> str:
-    """The system's words for an error, if it is one of the system's."""
-    number = getattr(error, "errno", None)
-    return os.strerror(number) if number else in_line(error)
-
-
 #: Most bytes of a file that is read as a whole, unless its kind allows fewer.
 MOST_BYTES = 256 << 20
 
@@ -218,7 +213,7 @@ def read_bytes(path: str | os.PathLike, most: int | None = None) -> bytes:
     default MOST_BYTES.
     """
     most = most or MOST_BYTES
-    refuse_streams(path)
+    require_file(path)
     with open(path, "rb") as file:
         content = file.read(most + 1)
     if len(content) > most:
@@ -240,7 +235,7 @@ def read_parquet(path: str | os.PathLike):
     import pyarrow
     from pyarrow import parquet
 
-    refuse_streams(path)
+    require_file(path)
     batches, size = [], 0
     with parquet.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=256):
@@ -251,10 +246,12 @@ def read_parquet(path: str | os.PathLike):
         return pyarrow.Table.from_batches(batches, file.schema_arrow).combine_chunks()
 
 
-def refuse_streams(path: str | os.PathLike) -> None:
-    """Raise OSError for a device, a pipe or a socket: reading it might never end."""
+def require_file(path: str | os.PathLike) -> None:
+    """Raise OSError for a folder, and for a device, a pipe or a socket: reading might never end."""
     mode = os.stat(path).st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if not stat.S_ISREG(mode):
         raise OSError("no file, but a device, a pipe or a socket")
 
 

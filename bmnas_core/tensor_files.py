@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from .errors import BmnasError, in_line, near_miss, quoted
-from .storage import atomic_write, parse_json, refuse_streams
+from .storage import atomic_write, parse_json, require_file
 
 _UNCHANGED = "that of the saved values: the file was changed, or is damaged"
 #: The types of tensors in a safetensors file, by its names for them.
@@ -61,7 +61,7 @@ def read_tensors(
     Raises ``refused`` for a file that is missing, damaged, changed or not a ``what``.
     """
     try:
-        refuse_streams(path)
+        require_file(path)
         with safe_open(path, "pt") as file:
             header, checksums = _read_header(path, file.metadata() or {}, format, refused)
             described = {name: _described(file.get_slice(name)) for name in checksums}

@@ -147,8 +147,8 @@ SMALL = "found too little shared memory (unable to allocate"
         ("size=64m", "", ""),
         ("size=8m", SMALL, FILES),
         ("size=8m with size=4m for files", "found unable to allocate shared memory", HERE),
-        ("size=4k", "found no shared memory for locks ([Errno 28]", HERE),
-        ("ro", "found no shared memory for locks ([Errno 30]", HERE),
+        ("size=4k", "found no shared memory for locks (No space left", HERE),
+        ("ro", "found no shared memory for locks (Read-only file system", HERE),
     ],
 )
 def test_little_shared_memory_is_said_and_done_without(mount, begins, ends):

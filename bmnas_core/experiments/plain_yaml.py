@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from ..errors import BmnasError, quoted
-from ..storage import read_bytes, reason_of
+from ..errors import BmnasError, in_line, quoted
+from ..storage import read_bytes
 from .results import as_json
 
 #: The most bytes of a file; reading takes long beyond that.
@@ -35,7 +35,7 @@ def read_yaml(path: Path, refused: type[BmnasError], what: str) -> object:
         found = f"no YAML ({error.problem})" if syntax else error.problem
         raise refused(f"{path}{line}", found, "plain YAML") from None
     except OSError as error:
-        raise refused(path, reason_of(error), what) from None
+        raise refused(path, in_line(error), what) from None
     except UnicodeDecodeError:
         raise refused(path, "no UTF-8", what) from None
     except (yaml.YAMLError, RecursionError) as error:

@@ -8,11 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..config import as_type
-from ..errors import BmnasError, quoted, shortened
+from ..errors import BmnasError, in_line, quoted, shortened
 from ..genotype import Genotype
 from ..locks import is_locked
 from ..metrics import DIRECTIONS, METRICS, Metric
-from ..storage import atomic_write, parse_json, reason_of, text_of
+from ..storage import atomic_write, parse_json, text_of
 from . import provenance as origin
 
 #: Fields that a result and each of its baselines must have, and the types of all fields.
@@ -262,7 +262,7 @@ def _read_json(path: Path, what: str) -> object:
     try:
         text = text_of(path, MAX_BYTES)
     except (OSError, ValueError) as error:
-        raise ResultError(path, reason_of(error), what) from None
+        raise ResultError(path, in_line(error), what) from None
     return parse_json(text, ResultError, path)
 
 

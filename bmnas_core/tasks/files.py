@@ -27,9 +27,8 @@ from ..registry import Registry
 from ..storage import (
     atomic_write,
     part_beside,
-    reason_of,
-    refuse_streams,
     remove,
+    require_file,
     sweep_parts,
 )
 
@@ -108,7 +107,7 @@ def cached_folder(name: str, make: Callable[..., None], *arguments) -> Path:
         unfinished.rename(folder)
     except OSError as error:
         if not folder.is_dir():  # else another process was first
-            raise FileError(f"{folder}: not written: {reason_of(error)}") from error
+            raise FileError(f"{folder}: not written: {in_line(error)}") from error
     finally:
         remove(unfinished)
     return folder
@@ -299,7 +298,7 @@ def read_bytes(file: Path, most: int | None = None, *, unpack: bool = False) -> 
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{file}: found no whole gzip file ({in_line(error)})") from None
     except OSError as error:
-        raise DataError(f"{file}: cannot be read ({reason_of(error)})") from None
+        raise DataError(f"{file}: cannot be read ({in_line(error)})") from None
     if len(content) > most:
         raise DataError(f"{file}: cannot be read (unpacks to more than {most:,} bytes)")
     return content
@@ -312,7 +311,7 @@ def ends_of(file: str | os.PathLike, n: int = 4096) -> tuple[int, bytes, bytes]:
     """
     file = Path(file)
     try:
-        refuse_streams(file)
+        require_file(file)
         with file.open("rb") as opened:
             first = opened.read(n)
             size = opened.seek(0, os.SEEK_END)
@@ -321,7 +320,7 @@ def ends_of(file: str | os.PathLike, n: int = 4096) -> tuple[int, bytes, bytes]:
     except FileNotFoundError:
         raise DataError(f"{file}: missing") from None
     except OSError as error:
-        raise DataError(f"{file}: cannot be read ({reason_of(error)})") from None
+        raise DataError(f"{file}: cannot be read ({in_line(error)})") from None
     if not size:
         raise DataError(file, "an empty file", "one with content")
     return size, first, last
@@ -332,7 +331,7 @@ def refuse_packed(path: Path) -> None:
 
     Arrays of zeros may do that too; there are none among features. A device is refused as well.
     """
-    refuse_streams(path)
+    require_file(path)
     with ZipFile(path) as archive:
         size = sum(part.file_size for part in archive.infolist())
     if size > storage.MOST_BYTES and size > 256 * path.stat().st_size:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import in_line, quoted
-from ..storage import read_bytes, read_parquet, refuse_streams
+from ..storage import read_bytes, read_parquet, require_file
 from .files import DAMAGED, refuse_elsewhere, refuse_packed
 from .inputs import DataError, DataWarning
 
@@ -81,8 +81,8 @@ def _numbers_in_order(file: Path) -> list[tuple[int, int | str]]:
 
 def _npy(file: Path, own: str) -> Entries:
     try:
-        refuse_streams(file)
-        yield own, np.load(file, mmap_mode="r", allow_pickle=False)
+        require_file(file)
+        yield own, np.lib.format.open_memmap(file, mode="r")
     except DAMAGED as error:
         why = in_line(error)
         raise DataError(f"{file}: found no array of numbers or texts ({why})") from None
@@ -103,7 +103,7 @@ def _safetensors(file: Path, own: str) -> Entries:
     from safetensors import SafetensorError, safe_open
 
     try:
-        refuse_streams(file)
+        require_file(file)
         with safe_open(file, framework="pt") as opened:
             for key in sorted(opened.keys(), key=lambda key: _numbers_in_order(Path(key))):
                 yield key, opened.get_tensor(key)
@@ -117,7 +117,7 @@ def _hdf5(file: Path, own: str) -> Entries:
     except ImportError:
         raise DataError(file, "no package h5py", "pip install 'bmnas[tasks]'") from None
     try:
-        refuse_streams(file)
+        require_file(file)
         with h5py.File(file) as opened:
             keys: list[str] = []
             opened.visititems(

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ...errors import BmnasError, check_type, quoted, shortened
-from ...storage import check_writable, refuse_streams
+from ...storage import check_writable, require_file
 from ...tensor_files import read_tensors, write_tensors
 
 FORMAT = "bmnas-backbone/1"
@@ -182,7 +182,7 @@ def _read(path: str | os.PathLike) -> Tensors:
     """A file's tensors by name, without wrapping and prefixes."""
     try:
         path = Path(path)
-        refuse_streams(path)
+        require_file(path)
         path.open("rb").close()
     except (OSError, TypeError, ValueError) as error:
         why = getattr(error, "strerror", None) or error

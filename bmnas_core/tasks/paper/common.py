@@ -13,7 +13,7 @@ from torch import Tensor
 from ...backbones.backbone import Backbone
 from ...backbones.paper.checkpoints import load_checkpoint
 from ...errors import in_line, quoted
-from ...storage import refuse_streams
+from ...storage import require_file
 from .. import files
 from ..inputs import DataError, Inputs
 from ..task import SPLITS, Modality, Split, TaskError
@@ -83,7 +83,7 @@ def read_picture(
     """
     pil = files.package("PIL.Image")
     try:
-        refuse_streams(path)
+        require_file(path)
         with pil.open(path, formats=("JPEG",)) as image:
             if math.prod(image.size) > MOST_PIXELS:
                 raise DataError(path, f"{image.size} pixels", f"{MOST_PIXELS:,} at most")

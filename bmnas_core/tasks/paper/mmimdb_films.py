@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...errors import check_type, in_line, quoted
 from ...progress import progress_bar
-from ...storage import refuse_streams
+from ...storage import require_file
 from ..files import DAMAGED, package, read_bytes, refuse_elsewhere, refuse_packed
 from ..inputs import DataError, warn_skipped
 from .common import read_json
@@ -113,7 +113,7 @@ def _check_apart(place: str, splits: dict[str, Sequence], what: str) -> None:
 
 
 def _read_hdf5(path: Path) -> Films:
-    refuse_streams(path)
+    require_file(path)
     with package("h5py").File(path) as file:
         shapes = {"images": SHAPE, "features": (VECTOR,), "genres": None, "imdb_ids": ()}
         sets = {name: _dataset(path, file, name, shape) for name, shape in shapes.items()}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...backbones.item_training import random_shift
 from ...errors import in_line
-from ...storage import refuse_streams
+from ...storage import require_file
 from ..files import DAMAGED, ends_of, package
 from ..inputs import DataError, FileInputs, files_version
 from .common import DEVIATION, MEAN, look_at_jpeg, read_picture
@@ -73,8 +73,8 @@ def read_npy(path: Path) -> np.ndarray:
     Raises UnreadableError for a damaged file, DataError for Python objects, which could run code.
     """
     try:
-        refuse_streams(path)
-        return np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+        require_file(path)
+        return np.array(np.lib.format.open_memmap(path, mode="r"))
     except DAMAGED as error:
         if isinstance(error, ValueError) and "Python objects" in str(error):
             raise DataError(path, "Python objects", "an array of numbers") from None

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import in_line, quoted
-from ...storage import refuse_streams
+from ...storage import require_file
 from ..files import ends_of, package, read_bytes
 from ..inputs import DataError
 from .common import DEVIATION, MEAN, MOST_PIXELS
@@ -103,7 +103,7 @@ def _open(path: str | os.PathLike):
 
     Some formats, such as play lists, are lists of other files.
     """
-    refuse_streams(path)
+    require_file(path)
     kind = FORMATS.get(Path(path).suffix.lower())
     if kind is None:
         raise DataError(path, f"a file {Path(path).suffix or 'without ending'}", ", ".join(FORMATS))
