@@ -29,11 +29,19 @@ class DataError(BmnasError):
 
 
 class DataWarning(UserWarning):
-    """Data that can be used but have a flaw, such as samples left out for unreadable files."""
+    """Data that can be used but have a flaw, such as samples left out for unreadable files.
+
+    Attributes:
+        reasons: one line for each of what is left out, of which the text names the first ones.
+    """
+
+    def __init__(self, text: str, reasons: Iterable[str] = ()):
+        super().__init__(text)
+        self.reasons = tuple(reasons)
 
 
 class DataNotice(DataWarning):
-    """What was decided about data that could be read in several ways; nothing is wrong."""
+    """What was decided about how data are read; nothing is wrong with them."""
 
 
 class SourceError(BmnasError):

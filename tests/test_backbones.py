@@ -319,9 +319,11 @@ def test_a_saved_file_names_the_backbone(tmp_path):
 
 
 PREFIXES = ("", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.")
+#: What else is before all names: of Lightning, of FSDP, of a model with the backbone inside.
+PREFIXES += ("model.", "_fsdp_wrapped_module.", "module.net.backbone._checkpoint_wrapped_module.")
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".pth", ".PTH", ".pth.tar", ".checkpoint"])
+@pytest.mark.parametrize("suffix", [".pt", ".ckpt", ".bin", ".PTH", ".pth.tar", ".checkpoint"])
 @pytest.mark.parametrize("wrapping", [None, "state_dict", "model", "model_state_dict", "net"])
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_published_weights_are_read_however_they_were_saved(suffix, wrapping, prefix, tmp_path):
@@ -391,6 +393,43 @@ def test_a_part_that_was_compiled_alone_keeps_its_name(tmp_path):
         load_checkpoint(other, tmp_path / name)
         found = {name.replace("_orig_mod.", ""): t for name, t in other.state_dict().items()}
         assert same(own, found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_all_of_which_were_halved_are_read(dtype, tmp_path):
+    """Also the count of batches, which nothing uses, and which half precision cannot hold."""
+    model, other = made("MaxoutMLP"), made("MaxoutMLP", seed=1)
+    saved = {name: tensor.to(dtype) for name, tensor in values(model).items()}
+    count = next(name for name in saved if name.endswith("num_batches_tracked"))
+    saved[count] = torch.tensor(200_000).to(dtype)
+    torch.save(saved, tmp_path / "a.pt")
+    assert load_checkpoint(other, tmp_path / "a.pt") == []
+    for name, tensor in values(other).items():
+        if name != count:
+            assert torch.equal(tensor, saved[name].to(tensor.dtype)), name
+
+
+def test_averaged_weights_are_read(tmp_path):
+    model, other = made("MaxoutMLP"), made("MaxoutMLP", seed=1)
+    averaged = torch.optim.swa_utils.AveragedModel(model, use_buffers=True)
+    averaged.update_parameters(model)
+    torch.save(averaged.state_dict(), tmp_path / "swa.pt")
+    assert load_checkpoint(other, tmp_path / "swa.pt") == []
+    assert same(values(model), values(other))
+
+
+def test_weights_without_a_head_are_read_if_it_is_left_aside(tmp_path):
+    model, other = made("HCN"), made("HCN", seed=1)
+    headless = {
+        name: tensor
+        for name, tensor in values(model).items()
+        if name.split(".")[0] not in model.head
+    }
+    torch.save(headless, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="missing .*; head=False does not read the head; in"):
+        load_checkpoint(other, tmp_path / "a.pt")
+    assert load_checkpoint(other, tmp_path / "a.pt", head=False)
+    assert all(torch.equal(values(other)[name], tensor) for name, tensor in headless.items())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

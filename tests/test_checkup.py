@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from bmnas_core.tasks import DATA_SETS, DataError, files
+from bmnas_core.tasks.checkup import Checkup
 from bmnas_core.tasks.files import package
 
 SUBJECTS = (1, 2, 3)  # one of each split
+FRAMES = 36  # of a gesture, of which 32 are read
 
 
 def films(root) -> None:
@@ -61,14 +63,14 @@ def clips(root) -> None:
 
 
 def gestures(root) -> None:
-    """EgoGesture, a gesture of twenty frames in each subset."""
+    """EgoGesture, a gesture in each subset, longer than what is read of it."""
     database = {}
     for subject, subset in zip(SUBJECTS, ("training", "validation", "testing"), strict=True):
         scene = root / f"Subject{subject:02d}" / "Scene1"
         for folder in ("Color/rgb1", "Depth/depth1"):
-            for number in range(1, 21):
+            for number in range(1, FRAMES + 1):
                 picture(scene / folder / f"{number:06d}.jpg")
-        about = {"label": "Wave", "start_frame": "1", "end_frame": "20"}
+        about = {"label": "Wave", "start_frame": "1", "end_frame": f"{FRAMES}"}
         name = f"Subject{subject:02d}/Scene1/Color/rgb1"
         database[name] = {"subset": subset, "annotations": about}
     content = {"labels": ["Wave", "Fist"], "database": database}
@@ -128,6 +130,18 @@ DAMAGE = [
     ("clips", "S001C001P002R001A001_rgb.avi", flipped, None),
     (
         "clips",
+        "S001C001P002R001A001_rgb.avi",
+        lambda c: c[: int(0.97 * len(c))],
+        r"allowed: the [\d,]+ it",
+    ),
+    (
+        "clips",
+        "S001C001P002R001A001_rgb.avi",
+        lambda c: c[:4] + b"\xff" * 4 + c[8 : len(c) // 2],
+        "found an AVI file that was not written to its end",
+    ),
+    (
+        "clips",
         "S001C001P002R001A001.skeleton",
         lambda c: PAGE,
         "line 1: found b'<html>",
@@ -142,7 +156,7 @@ DAMAGE = [
     ("clips", "S001C001P002R001A001.skeleton", flipped, None),
     (
         "gestures",
-        "Subject02/Scene1/Color/rgb1/000020.jpg",
+        "Subject02/Scene1/Color/rgb1/000036.jpg",
         lambda c: PAGE,
         "found a file that begins",
     ),
@@ -159,7 +173,11 @@ DAMAGE = [
         None,
         "found no 000007.jpg; all",
     ),
-    ("gestures", "Subject02/Scene1/Color/rgb1/000007.jpg", short, None),
+    ("gestures", "Subject02/Scene1/Color/rgb1/000001.jpg", None, "found no 000001.jpg; all"),
+    ("gestures", "Subject02/Scene1/Color/rgb1/000007.jpg", short, "without its end"),
+    ("gestures", "Subject02/Scene1/Color/rgb1/000007.jpg", flipped, None),
+    ("gestures", "Subject02/Scene1/Color/rgb1/000036.jpg", flipped, None),
+    ("films", "train/image_000001.npy", lambda c: c[:60] + b"(" * 20 + c[80:], "found no array"),
 ]
 
 
@@ -169,11 +187,16 @@ def test_whole_files_are_right_and_it_is_said_how_that_is_known(made):
     quick, deep = data.examine(), data.examine(deep=True, workers=2)
     assert quick.problems == deep.problems == []
     n = 6 if (made[0] / "dev").exists() else 3
-    assert quick.counts == deep.counts and set(quick.counts.values()) == {n}
-    first, second = quick.counts
     looked = "look right by names, sizes, first and last bytes; not decoded, as --deep would"
-    assert str(quick) == f"{n} {first} and {n} {second}: {looked}"
-    assert str(deep) == f"{n} {first} and {n} {second}: decoded, all are right"
+    for found, how in ((quick, looked), (deep, "decoded, without an error")):
+        assert (
+            str(found)
+            == {
+                "mmimdb": f"{n} Image: {how}; {n} Text: read, all are right",
+                "ntu": f"{n} Video and {n} Skeleton: {how}",
+                "egogesture": f"{n} RGB and {n} Depth: {how}",
+            }[data.name]
+        )
 
 
 @pytest.mark.parametrize(("made", "file", "damage", "said"), DAMAGE, indirect=["made"])
@@ -205,8 +228,8 @@ def test_what_loading_says_is_a_problem_and_what_it_decided_is_none(tmp_path, mo
     (tmp_path / "ntu" / "S001C001P001R002A001.skeleton").write_text("0")
     monkeypatch.setenv("BMNAS_DATA", str(tmp_path))
     found = DATA_SETS["ntu"].examine({"videos": "nturgb+d_rgb_256x256_30"})
-    assert found.notices == [] and len(found.problems) == 1
-    assert found.problems[0].startswith("samples: 1 left out: ")
+    without = "S001C001P001R002A001.skeleton: found no S001C001P001R002A001_rgb.avi"
+    assert found.notices == [] and found.problems == [f"{tmp_path / 'ntu' / without}"]
     found = DATA_SETS["ntu"].examine()
     assert "found two videos of 3 samples" in found.notices[0] and len(found.problems) == 1
 
@@ -229,7 +252,12 @@ def test_another_annotation_is_checked_if_it_is_named(tmp_path, monkeypatch):
     assert "found gestures.json, more.json" in problem and "annotation" in problem
     assert DATA_SETS["egogesture"].examine({"annotation": root / "gestures.json"}).problems == []
     (problem,) = DATA_SETS["egogesture"].examine({"annotation": root / "more.json"}).problems
-    assert "1 left out: Subject01/Scene1/Color/rgb2: no folder" in problem
+    assert problem.startswith("Subject01/Scene1/Color/rgb2: no folder")
+    (root / "._more.json").write_bytes(b"Mac OS X")  # as it leaves on other disks
+    for name in ("gestures.json", "more.json"):  # as they are called in the error
+        assert len(DATA_SETS["egogesture"].examine({"annotation": name}).problems) == "m" in name
+    (root / "more.json").unlink()
+    assert DATA_SETS["egogesture"].examine().problems == []
 
 
 def test_a_data_set_that_is_missing_is_a_problem_in_one_line(tmp_path, monkeypatch):
@@ -242,3 +270,62 @@ def test_a_data_set_that_is_missing_is_a_problem_in_one_line(tmp_path, monkeypat
 def test_tables_that_are_read_as_a_whole_are_said_to_be():
     found = DATA_SETS["diabetes"].examine()
     assert not found.problems and str(found).endswith(": read as a whole, all are right")
+
+
+def test_problems_are_counted_by_kind_whatever_their_files_are_called():
+    problems = [f"/d/S{k:03d}.skeleton: line {k}: found b'<{k}>'; allowed: x" for k in range(12)]
+    clips = [f"S{k:03d}C001P001R001A001" for k in range(30)]
+    problems += [f"/d/{clip}.skeleton: found no {clip}_rgb.avi" for clip in clips]
+    kinds = {"found no FILE": 30, "line N: found …": 12}
+    assert list(Checkup(problems=problems).kinds().items()) == list(kinds.items())
+
+
+def test_what_is_left_out_is_listed_one_by_one(tmp_path, monkeypatch):
+    clips(tmp_path / "ntu")
+    single = [f"S001C001P001R002A{k:03d}" for k in range(1, 6)]
+    for name in single:
+        (tmp_path / "ntu" / f"{name}.skeleton").write_text("0")
+    monkeypatch.setenv("BMNAS_DATA", str(tmp_path))
+    found = DATA_SETS["ntu"].examine()
+    assert [name in problem for name, problem in zip(single, found.problems, strict=True)]
+    assert found.kinds() == {"found no FILE": 5}
+
+
+def test_files_that_nobody_looked_at_are_counted(tmp_path, monkeypatch):
+    clips(tmp_path / "ntu")
+    (tmp_path / "ntu" / "S018C001P001R001A061.skeleton").write_text("<html>")
+    monkeypatch.setenv("BMNAS_DATA", str(tmp_path))
+    found = DATA_SETS["ntu"].examine()
+    assert not found.problems
+    assert found.notices == ["samples of other actions: 1, not looked at"]
+
+
+def test_workers_that_cannot_start_are_no_damage(tmp_path, monkeypatch):
+    def refused(*_):
+        raise OSError(28, "No space left on device")
+
+    gestures(tmp_path / "egogesture")
+    monkeypatch.setenv("BMNAS_DATA", str(tmp_path))
+    monkeypatch.setattr("multiprocessing.Queue", refused)
+    found = DATA_SETS["egogesture"].examine(deep=True, workers=1)
+    assert not found.problems and str(found).endswith("decoded, without an error")
+    (notice,) = found.notices
+    assert notice.startswith("worker processes: found no shared memory for locks (No space left")
+
+
+def test_a_frame_put_back_is_found(tmp_path, monkeypatch):
+    gestures(tmp_path / "egogesture")
+    monkeypatch.setenv("BMNAS_DATA", str(tmp_path))
+    frame = tmp_path / "egogesture/Subject01/Scene1/Color/rgb1/000003.jpg"
+    content = frame.read_bytes()
+    frame.unlink()
+    assert len(DATA_SETS["egogesture"].examine().problems) == 1
+    frame.write_bytes(content)
+    assert DATA_SETS["egogesture"].examine().problems == []
+
+
+def test_frames_may_be_in_a_folder_of_images(tmp_path, monkeypatch):
+    gestures(tmp_path / "images")
+    (tmp_path / "images" / "gestures.json").rename(tmp_path / "gestures.json")
+    found = DATA_SETS["egogesture"].examine({"data_root": tmp_path})
+    assert not found.problems and str(found).startswith("3 RGB and 3 Depth: look right")

@@ -249,7 +249,7 @@ class FakeData(SimpleNamespace):
     def examine(self, options, *, deep, workers):
         self.asked = options, deep, workers
         notices = ["found two videos"] if self.title == "AV-MNIST" else []
-        return Checkup("all are right", {"files": 3000}, self.problems, notices)
+        return Checkup({"all are right": {"files": 3000}}, self.problems, notices)
 
     def fetch(self):
         if self.title == "Broken":
@@ -301,7 +301,11 @@ def test_data_check_lists_only_the_first_of_many_problems(data_sets):
     ]
     lines = bmnas("data", "check", "mmimdb").stdout.splitlines()
     kinds = "3,000 × missing; 7 × found N frames"
-    assert len(lines) == 11 and lines[-1] == f"mmimdb: … and 2,997 more; by kind: {kinds}"
+    assert (
+        len(lines) == 11
+        and lines[-1] == f"mmimdb: … and 2,997 more, which --all lists; by kind: {kinds}"
+    )
+    assert len(bmnas("data", "check", "mmimdb", "--all").stdout.splitlines()) == 3007
 
 
 def test_data_check_hands_options_on(data_sets):
@@ -313,6 +317,8 @@ def test_data_check_hands_options_on(data_sets):
 def test_an_option_of_no_task_is_refused(data_sets):
     error = bmnas_fails("data", "check", "-p", "annotation", "all.json")
     assert "-p: found an option; allowed: one with TASK" in error
+    error = bmnas_fails("data", "check", "mmimdb", "--workers", 2)
+    assert "--workers: found a number of them; allowed: one with --deep" in error
 
 
 def test_data_fetch_downloads_one_task(data_sets):

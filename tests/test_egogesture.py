@@ -410,7 +410,7 @@ def test_an_annotation_without_any_of_its_folders_is_refused(root, tmp_path):
 
 def test_several_annotations_are_listed_and_one_can_be_chosen(root):
     shutil.copy(root / "annotation.json", root / "other.json")
-    with pytest.raises(DataError, match="found annotation.json, other.json; .*pass annotation"):
+    with pytest.raises(DataError, match="found annotation.json, other.json; .*annotation=NAME"):
         egogesture(root)
     assert len(egogesture(root, sample=True, annotation=root / "other.json").splits["train"]) == 2
     with pytest.raises(DataError, match="none.json: cannot be read"):

@@ -1,6 +1,7 @@
 """MM-IMDB: both layouts of the real data, malformed files, and the synthetic sample."""
 
 import json
+import os
 import pickle
 import shutil
 import warnings
@@ -14,7 +15,7 @@ from bmnas_core import DataError, DataNotice, TaskError, load_task
 from bmnas_core.backbones.paper import CheckpointError, save_checkpoint
 from bmnas_core.metrics import weighted_f1
 from bmnas_core.runtime import generator
-from bmnas_core.tasks import DataWarning, files
+from bmnas_core.tasks import DATA_SETS, DataWarning, files
 from bmnas_core.tasks.inputs import load
 from bmnas_core.tasks.paper.common import DEVIATION, MEAN
 from bmnas_core.tasks.paper.mmimdb_films import (
@@ -315,6 +316,7 @@ def on_scale(name: str, images: np.ndarray) -> np.ndarray:
         "0 to 1": images / 255,
         "-1 to 1": images / 127.5 - 1,
         "ImageNet": (images / 255 - mean) / deviation,
+        "0 to 1 less mean": images / 255 - mean,
     }[name]
 
 
@@ -368,6 +370,59 @@ def test_posters_on_no_one_scale_are_refused(tmp_path, other):
         DataError, match="12 other posters: found numbers .*; allowed: scale=, one of '0"
     ):
         load_task("mmimdb", data_root=folder, sample=True)
+
+
+CLIP = np.array([[0.481, 0.458, 0.408], [0.269, 0.261, 0.276]])[..., None, None]
+#: Posters as somebody may have written them that are on none of the scales.
+UNKNOWN = {
+    "centred": lambda u: u / 255 - 0.5,
+    "normalised for CLIP": lambda u: (u / 255 - CLIP[0]) / CLIP[1],
+    "0 to 1 cut to whole numbers": lambda u: (u / 255).astype(np.uint8),
+    "0 to 1 rounded": lambda u: (u / 255).round().astype(np.int64),
+    "-1 to 1 cut to whole numbers": lambda u: (u / 127.5 - 1).astype(np.int8),
+    "0 to 65535": lambda u: (u * 257).astype(np.uint16),
+}
+
+
+@pytest.mark.parametrize("how", UNKNOWN)
+def test_posters_on_a_scale_that_is_not_known_are_refused(tmp_path, how):
+    images = UNKNOWN[how](pictures())
+    images = images if images.dtype.kind in "iu" else images.astype("float32")
+    folder = write_npy(tmp_path / "data", contents() | {"images": images})
+    with pytest.raises(DataError, match="12 other posters: found numbers .*; allowed: scale=, on"):
+        load_task("mmimdb", data_root=folder, sample=True)
+
+
+def test_levels_a_little_beyond_black_and_white_are_cut_off(tmp_path):
+    images = on_scale("0 to 1", pictures()).astype("float32")
+    images[:, :, 0, 0], images[:, :, 0, 1] = -0.015, 1.02  # as resizing leaves them
+    folder = write_npy(tmp_path / "data", contents() | {"images": images})
+    reader = reader_of(read_films(folder).posters)
+    assert reader.scale is SCALES["0 to 1"]
+    black, white = reader(3)[:, 0, 0], reader(3)[:, 0, 1]
+    mean, deviation = torch.tensor(MEAN), torch.tensor(DEVIATION)
+    assert torch.allclose(black, -mean / deviation) and torch.allclose(
+        white, (1 - mean) / deviation
+    )
+
+
+def test_a_quick_check_does_not_say_that_it_read_posters_of_an_hdf5_file(tmp_path):
+    folder = write_hdf5(tmp_path / "data")
+    quick = DATA_SETS["mmimdb"].examine({"data_root": folder})
+    said = "in one file, which opens; not read, as --deep would"
+    assert str(quick) == f"{N} Image: {said}; {N} Text: read, all are right"
+    deep = DATA_SETS["mmimdb"].examine({"data_root": folder}, deep=True, workers=0)
+    assert str(deep).startswith(f"{N} Image: decoded, without an error")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other locks")
+def test_a_file_that_is_locked_can_be_read(tmp_path):
+    import fcntl
+
+    folder = write_hdf5(tmp_path / "data")
+    with open(folder / HDF5, "r+b") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert reader_of(read_films(folder).posters)(0).shape == (3, 256, 160)
 
 
 def test_a_damaged_poster_of_an_hdf5_file_fails_alone(tmp_path):
@@ -732,6 +787,8 @@ def test_plots_of_the_raw_archive_may_be_vectors_of_ones_own(tmp_path):
         ({"ids": ["a"], "vectors": [[np.nan]]}, "vectors: found others than finite numbers"),
         ({"ids": ["a"], "vectors": [["x"]]}, "vectors: found others than finite numbers"),
         ({"ids": ["a"], "vectors": np.array([[{}]], object)}, "found no vectors"),
+        ({"ids": [100], "vectors": [[1.0]]}, "ids: found numbers of type int64, which have lost"),
+        ({"ids": ["a", "a"], "vectors": [[1.0], [2.0]]}, "ids: found 'a' twice; allowed: each"),
     ],
 )
 def test_vectors_that_do_not_fit_are_refused(tmp_path, arrays, message):
@@ -769,6 +826,20 @@ def test_a_film_of_the_raw_archive_that_lacks_a_part_is_left_out(tmp_path, chang
     with pytest.warns(DataWarning, match=f"films: 1 left out: .*{message}"):
         task = load_task("mmimdb", data_root=folder, sample=True)
     assert len(task.split("train")) == 5
+
+
+def test_plots_without_any_word_are_refused(tmp_path):
+    folder = write_raw(tmp_path / "data")
+    for path in (folder / "dataset").glob("*.json"):
+        path.write_text(json.dumps({"plot": "and of the", "genres": ["Drama"]}))
+    with pytest.raises(DataError, match="dataset: found no word in the training plots; allowed"):
+        load_task("mmimdb", data_root=folder, sample=True)
+
+
+def test_the_raw_archive_may_have_other_folders_beside_it(tmp_path):
+    folder = write_raw(tmp_path / "data")
+    (folder / "test").mkdir()
+    assert len(load_task("mmimdb", data_root=folder, sample=True).split("test")) == 4
 
 
 def test_an_id_that_climbs_out_of_the_folder_is_refused(tmp_path):

@@ -351,15 +351,15 @@ def test_files_may_be_anywhere_below_the_folder_beside_other_files(tmp_path):
 def test_two_files_for_the_same_half_of_a_sample_are_refused_with_both_places(tmp_path):
     tree(tmp_path, EVERYONE)
     for kind, remedy in {
-        "_rgb.avi": "; videos=FOLDER reads those in one folder",
-        ".skeleton": "",
+        "_rgb.avi": "videos=FOLDER reads those in one folder",
+        ".skeleton": f"take one of them out of {tmp_path}",
     }.items():
         copy = tmp_path / "copy" / f"{EVERYONE[3]}{kind}"
         copy.parent.mkdir(exist_ok=True)
         copy.touch()
-        with pytest.raises(DataError, match=f"allowed: once{remedy}$") as caught:
+        with pytest.raises(DataError, match=f"allowed: once; {remedy}$") as caught:
             ntu(str(tmp_path))
-        folder = "nturgb+d_rgb" if remedy else "nturgb+d_skeletons"
+        folder = "nturgb+d_rgb" if kind == "_rgb.avi" else "nturgb+d_skeletons"
         assert str(copy) in str(caught.value)
         assert str(Path(folder, f"{EVERYONE[3]}{kind}")) in str(caught.value)
         copy.unlink()
@@ -375,22 +375,47 @@ def test_the_released_codes_copies_are_read_unless_another_folder_is_named(tmp_p
         DataNotice, match=r"two videos of 235 samples; those in 'nturgb.d_rgb_256x"
     ) as w:
         task = ntu(str(tmp_path))
-    assert "videos='nturgb+d_rgb' would read the others" in str(w[0].message)
+    assert "videos='originals' would read the others" in str(w[0].message)
     folders = Counter(Path(path).parent.name for path in task.modalities[0].inputs.names)
     assert folders == {"nturgb+d_rgb_256x256_30": 235, "nturgb+d_rgb": 5}
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        task = ntu(str(tmp_path), videos="nturgb+d_rgb")
-    assert {Path(path).parent.name for path in task.modalities[0].inputs.names} == {"nturgb+d_rgb"}
+    for videos in ("originals", "nturgb+d_rgb"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            task = ntu(str(tmp_path), videos=videos)
+        paths = map(Path, task.modalities[0].inputs.names)
+        assert {path.parent.name for path in paths} == {"nturgb+d_rgb"}
     with pytest.raises(
         DataError, match=r"found 0 files .*_rgb.avi and 240 .* \(videos: in 'rgb'\)"
     ):
         ntu(str(tmp_path), videos="rgb")
 
 
+LAYOUTS = {  # where the original videos are → what else may be asked for
+    "": ".",
+    "rgb/s001": "rgb",
+    "a/rgb": "a/rgb",
+}
+
+
+@pytest.mark.parametrize("place", LAYOUTS)
+def test_the_originals_can_be_asked_for_wherever_they_are(tmp_path, place):
+    tree(tmp_path, EVERYONE, [".skeleton"])
+    for folder in (place, "nturgb+d_rgb_256x256_30"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        for name in EVERYONE:
+            (tmp_path / folder / f"{name}_rgb.avi").touch()
+    for videos in ("originals", LAYOUTS[place]):
+        paths = map(Path, ntu(str(tmp_path), videos=videos).modalities[0].inputs.names)
+        assert {path.parent for path in paths} == {tmp_path / place}
+
+
 @pytest.mark.parametrize(
-    "folder", [".Trash-0/files", "@eaDir", "a/.snapshot/b", "#recycle", "__MACOSX"]
-)
+    "folder",
+    [
+        ".Trash-0/files", "@eaDir", "a/.snapshot/b", "#recycle", "#snapshot/old", "@Recycle",
+        "$RECYCLE.BIN", "__MACOSX", "lost+found",
+    ],
+)  # fmt: skip
 def test_folders_that_systems_make_are_not_looked_into(tmp_path, folder):
     tree(tmp_path, EVERYONE)
     (tmp_path / folder).mkdir(parents=True)
@@ -539,10 +564,24 @@ def test_a_person_whose_tracking_number_changes_stays_one_person(tmp_path):
     assert first == [-0.5] * 40 and second == [None] * 25 + [0.5] * 15
 
 
-def test_no_frame_is_lost_when_one_person_has_three_numbers(tmp_path):
-    spans = enumerate([range(14), range(14, 28), range(28, 40)])
+@pytest.mark.parametrize("starts", [(0, 20), (0, 14, 28), (0, 1, 2, 3, 39)])
+def test_a_person_with_several_numbers_stays_one_person(tmp_path, starts):
+    spans = enumerate(map(range, starts, (*starts[1:], 40)))
     first, second = who_is_where(tmp_path, {str(k): (-0.5, [span]) for k, span in spans})
-    assert first == [-0.5] * 28 + [None] * 12 and second == [None] * 28 + [-0.5] * 12
+    assert first == [-0.5] * 40 and second == [None] * 40
+
+
+@pytest.mark.parametrize(
+    "who, back",
+    [
+        ((0.0, 0.6), 20),  # somebody else, farther off than a person moves in a frame
+        ((0.0, 0.0), 51),  # after more than a second nobody knows
+    ],
+)
+def test_two_who_may_be_different_stay_two(tmp_path, who, back):
+    tracks = {"1": (who[0], [range(20)]), "2": (who[1], [range(back, back + 15)])}
+    first, second = who_is_where(tmp_path, tracks)
+    assert first == [who[0]] * 20 + [None] * 15 and second == [None] * 20 + [who[1]] * 15
 
 
 def test_tracks_are_joined_nearest_in_time_and_then_in_space(tmp_path):

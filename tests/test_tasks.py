@@ -464,6 +464,24 @@ def test_mnist_is_known_by_its_contents_however_it_was_unpacked(copy, how):
     assert problem.startswith(f"{where}: found 7840016 bytes with SHA-256 ")
 
 
+def test_mnist_may_lie_in_folders_called_like_its_files(copy):
+    for name in (avmnist.IMAGES, avmnist.LABELS):
+        content, path = gzip.decompress((copy / name).read_bytes()), copy / name[:-3]
+        (copy / name).unlink()
+        path.mkdir()
+        (path / path.name.replace("-idx", ".idx")).write_bytes(content)
+    assert avmnist.DATA.check() == []
+    assert avmnist.read_idx(avmnist.DATA.locate(avmnist.IMAGES)).shape == (10_000, 28, 28)
+
+
+def test_a_broken_download_beside_the_right_file_is_passed_over(copy):
+    packed = copy / avmnist.IMAGES
+    content = packed.read_bytes()
+    packed.with_suffix("").write_bytes(gzip.decompress(content))
+    packed.write_bytes(content[:1000])
+    assert avmnist.DATA.check() == [] and avmnist.DATA.locate(avmnist.IMAGES).suffix == ""
+
+
 def test_a_file_that_unpacks_to_gigabytes_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("bmnas_core.storage.MOST_BYTES", 1 << 20)
     (tmp_path / "x.gz").write_bytes(gzip.compress(bytes(2 << 20)))

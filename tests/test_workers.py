@@ -103,6 +103,24 @@ def _read_in_a_daemon(results):
     results.put(sum(issubclass(one.category, DataWarning) for one in said))
 
 
+def says_where_it_is(item, random):
+    return torch.full((2,), float(in_worker()))
+
+
+@pytest.mark.parametrize("given, there", [("0", 0.0), ("1", 1.0), ("", 1.0)])
+def test_the_environment_says_how_many_workers_there_are(monkeypatch, given, there):
+    monkeypatch.setenv("BMNAS_WORKERS", given)
+    assert numbers(says_where_it_is, workers=None) == [there] * ITEMS
+    assert numbers(says_where_it_is, workers=1) == [1.0] * ITEMS
+
+
+@pytest.mark.parametrize("given", ["two", "-1", "1.5"])
+def test_a_wrong_number_of_workers_in_the_environment_is_refused(monkeypatch, given):
+    monkeypatch.setenv("BMNAS_WORKERS", given)
+    with pytest.raises(DataError, match=f"BMNAS_WORKERS: found '{given}'; allowed: an integer of"):
+        numbers(says_where_it_is, workers=None)
+
+
 def test_a_process_that_may_start_no_workers_reads_by_itself():
     results = multiprocessing.Queue()
     process = multiprocessing.Process(target=_read_in_a_daemon, args=(results,), daemon=True)
@@ -165,7 +183,7 @@ def test_little_shared_memory_is_said_and_done_without(mount, begins, ends):
     *said, right = run([*command, sys.executable, "-c", LARGE], env=env).splitlines()
     assert right == "True" and len(said) == bool(ends)
     for line in said:
-        assert line.startswith(f"DataWarning: worker processes: {begins}") and line.endswith(ends)
+        assert line.startswith(f"DataNotice: worker processes: {begins}") and line.endswith(ends)
 
 
 SCRIPT = """
@@ -210,7 +228,7 @@ def test_what_workers_cannot_have_of_a_script_is_read_by_the_script(tmp_path):
     for arguments, why in ((["-c", script], without), ([path], guard)):
         begins, warning, found = run([sys.executable, *arguments]).splitlines()
         said = f"found own in {why}; files are read in this process, which is slower"
-        assert (begins, warning) == ("begins", f"DataWarning worker processes: {said}")
+        assert (begins, warning) == ("begins", f"DataNotice worker processes: {said}")
         assert found == ALL
 
 

@@ -51,6 +51,9 @@ def check(
     workers: Annotated[
         int | None, Option(min=0, help="How many with --deep; one per core if not given.")
     ] = None,
+    every: Annotated[
+        bool, Option("--all", help=f"List every problem, not only the first {SHOWN}.")
+    ] = False,
 ) -> None:
     """Check the files of TASK, or of all; exits with 1 if any is missing or not right.
 
@@ -60,14 +63,17 @@ def check(
     wrong = False
     if options and not task:
         raise DataError("-p", "an option", "one with TASK, whose option it is")
+    if workers is not None and not deep:
+        raise DataError("--workers", "a number of them", "one with --deep")
     for name, entry in _data_sets(task).items():
         words = _task_options(name, pairs(options)) if options else {}
         found = entry.examine(words, deep=deep, workers=workers)
         wrong = wrong or bool(found.problems)
-        lines = found.notices + (found.problems[:SHOWN] or [str(found)])
-        if len(found.problems) > SHOWN:
+        shown = found.problems if every else found.problems[:SHOWN]
+        lines = found.notices + (shown or [str(found)])
+        if left := len(found.problems) - len(shown):
             kinds = "; ".join(f"{n:,} × {kind}" for kind, n in found.kinds().items())
-            lines += [f"… and {len(found.problems) - SHOWN:,} more; by kind: {kinds}"]
+            lines += [f"… and {left:,} more, which --all lists; by kind: {kinds}"]
         typer.echo("\n".join(f"{name}: {line}" for line in lines))
     if wrong:
         raise typer.Exit(1)
@@ -144,7 +150,9 @@ def backbone(
     from ..backbones.paper import checkpoints
     from ..train import TrainConfig, train_backbone
 
-    loaded = tasks.load_task(task, **_task_options(task, pairs(options)))
+    words = _task_options(task, pairs(options))
+    head = head and words.get("head", True)
+    loaded = tasks.load_task(task, **words)
     model = loaded.modality(modality).backbone
     checkpoints.check_target(out)
     if weights and not hasattr(model, "classify"):

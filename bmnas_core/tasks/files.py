@@ -163,7 +163,7 @@ class DataSet:
         """What is found in the files: their contents if there is a manifest, else what they are by
         their ends, or with ``deep`` decoded; as the task with these options reads them.
         """
-        from .checkup import Checkup, check_task
+        from .checkup import BY_CHECKSUM, Checkup, check_task
 
         if not self.manifest:
             return check_task(self.name, options or {}, deep, workers)
@@ -171,21 +171,26 @@ class DataSet:
             raise DataError(
                 f"{self.name}: options", ", ".join(options), "none; the files are known"
             )
-        counts = {"files": len(self.manifest())}
-        problems = list(self._problems().values())
-        return Checkup("all are right by their checksums", counts, problems)
+        counts = {BY_CHECKSUM: {"files": len(self.manifest())}}
+        return Checkup(counts, list(self._problems().values()))
 
     def locate(self, path: str) -> Path:
         """Where a file of the manifest is; one that may be unpacked, under whichever name it has.
 
-        Of ``a-idx3-ubyte.gz`` these are ``a.idx3-ubyte.gz``, and both without ``.gz``.
+        Of ``a-idx3-ubyte.gz`` these are ``a.idx3-ubyte.gz``, both without ``.gz``, and any of them
+        in a folder that is called so. Of several the first one with the right content counts.
         """
         wanted = self.root / path
         if not path.endswith(".gz") or path.removesuffix(".gz") not in self.unpacked():
             return wanted
         names = [wanted.name, wanted.name.replace("-idx", ".idx")]
         names += [name.removesuffix(".gz") for name in names]
-        there = [wanted.with_name(name) for name in names if wanted.with_name(name).is_file()]
+        places = [wanted.with_name(name) for name in names]
+        places += [place / name for place in places for name in names]
+        there = [place for place in places if place.is_file()]
+        if len(there) > 1:
+            digest = self.unpacked()[path.removesuffix(".gz")]
+            there = [p for p in there if not _problem(p, digest, unpack=True)] or there
         return there[0] if there else wanted
 
     def _problems(self) -> dict[str, str]:
@@ -324,6 +329,16 @@ def ends_of(file: str | os.PathLike, n: int = 4096) -> tuple[int, bytes, bytes]:
     if not size:
         raise DataError(file, "an empty file", "one with content")
     return size, first, last
+
+
+def open_hdf5(path: str | os.PathLike):
+    """An HDF5 file, open for reading; also where it cannot be locked, as on some networks.
+
+    Raises OSError for one that is damaged or none, DataError without the package h5py.
+    """
+    h5py = package("h5py")
+    require_file(path)
+    return h5py.File(path, "r", locking=False)
 
 
 def refuse_packed(path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import DataError, DataWarning, TaskError
+from ..errors import DataError, DataWarning, TaskError, quoted
 from ..runtime import generator
 from .workers import read_ahead
 
@@ -41,13 +41,17 @@ class FileInputs(OnDemandInputs):
             that cannot be read.
         version: hash of what determines the values, see :func:`files_version`.
         look: item number → None, raising DataError if its files cannot be right by their names,
-            sizes, first and last bytes; without decoding, for a quick check.
+            sizes, first and last bytes; without decoding, for a quick check. None if items have no
+            files of their own.
+        decode: item number → None, raising DataError if any of its files cannot be decoded; by
+            default ``read`` decodes all of them.
     """
 
     names: tuple[str, ...]
     read: Callable[[int, torch.Generator | None], Tensor]
     version: str
     look: Callable[[int], None] | None = None
+    decode: Callable[[int], None] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -139,21 +143,26 @@ def load(
     """Batches of inputs, in order, decoded ahead in worker processes.
 
     Where there can be no workers, as without shared memory for their locks, this process reads,
-    after a DataWarning that says why.
+    after a DataNotice that says why.
 
     Args:
         columns: the inputs of each modality.
         batches: for each batch the samples' numbers (n,) and their items, (n, modalities).
         random: seed and stream of augmentation; by default there is none. With a sample's number
             they fix how it is augmented, the same for all its modalities and any ``workers``.
-        workers: number of worker processes; 0 reads in this process. By default one per core, at
-            most eight, and few enough to read ahead at most ``MAX_PREFETCH_BYTES``.
+        workers: number of worker processes; 0 reads in this process. By default ``$BMNAS_WORKERS``,
+            or else one per core, at most eight, and few enough to read ahead at most
+            ``MAX_PREFETCH_BYTES``.
         values: numbers in the largest batch.
 
     Raises DataError for ``workers`` out of range, inputs that cannot be sent to workers, or a
     worker that the system ended or that blocks; TaskError for an item of a data set that does not
     fit.
     """
+    if workers is None and (given := os.environ.get("BMNAS_WORKERS")):
+        if not given.isdecimal():
+            raise DataError("BMNAS_WORKERS", quoted(given), "an integer of 0 or more")
+        workers = int(given)
     if workers is not None and (type(workers) is not int or workers < 0):
         raise DataError("workers", repr(workers), "an integer of 0 or more")
     if all(isinstance(column, AT_HAND) for column in columns):
@@ -230,7 +239,7 @@ def warn_skipped(what: str, reasons: Sequence[str]) -> None:
     if reasons:
         more = f"; and {len(reasons) - 3:,} more" if len(reasons) > 3 else ""
         text = f"{what}: {len(reasons):,} left out: {'; '.join(reasons[:3])}{more}"
-        warnings.warn(text, DataWarning, stacklevel=3)
+        warnings.warn(DataWarning(text, reasons), stacklevel=3)
 
 
 def files_version(paths: Sequence[str | os.PathLike], *reading: object) -> str:

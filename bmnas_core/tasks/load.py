@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import in_line, quoted
 from ..storage import read_bytes, read_parquet, require_file
-from .files import DAMAGED, refuse_elsewhere, refuse_packed
+from .files import DAMAGED, open_hdf5, refuse_elsewhere, refuse_packed
 from .inputs import DataError, DataWarning
 
 #: What a key, file or column without features may be called → the argument that it becomes.
@@ -117,8 +117,7 @@ def _hdf5(file: Path, own: str) -> Entries:
     except ImportError:
         raise DataError(file, "no package h5py", "pip install 'bmnas[tasks]'") from None
     try:
-        require_file(file)
-        with h5py.File(file) as opened:
+        with open_hdf5(file) as opened:
             keys: list[str] = []
             opened.visititems(
                 lambda key, node: keys.append(key) if hasattr(node, "dtype") else None

@@ -2,7 +2,7 @@
 
 Workers hand over a batch in shared memory or, if there is too little, as with Docker's default of
 64 MB, in a temporary file. If there is no room for that either, or workers cannot start, this
-process reads. A :class:`DataWarning` says so in one line.
+process reads. A :class:`DataNotice` says so in one line.
 """
 
 import io
@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..errors import DataError, DataWarning, in_line
+from ..errors import DataError, DataNotice, in_line
 
 #: Give up after this many seconds without a batch: a worker is blocked.
 MAX_WAIT = 600.0
@@ -140,7 +140,7 @@ def _start(loader: DataLoader) -> Iterator[tuple[bytes, str]]:
             parts = iter(loader)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         found = f"inputs that cannot be pickled for worker processes ({in_line(error)})"
-        allowed = "classes and functions of modules; or workers=0, for a data set with a version"
+        allowed = "classes and functions of modules; or BMNAS_WORKERS=0, if there is a version"
         raise DataError("inputs", found, allowed) from None
     except OSError as error:
         raise _NoWorkersError(f"found that none can start ({in_line(error)})") from None
@@ -233,9 +233,9 @@ def _next(parts: Iterator, workers: int) -> tuple[Any, str]:
     for process in processes:
         process.kill()
     found = f"{wrong} (exit code {codes[0]})" if codes else wrong
-    allowed = f"as many as fit in memory, in a script with {GUARD}; or workers=0"
+    allowed = f"as many as fit in memory, in a script with {GUARD}; or BMNAS_WORKERS=0"
     raise DataError(f"{workers} worker processes", found, allowed)
 
 
 def _warn(what: str) -> None:
-    warnings.warn(f"worker processes: {what}", DataWarning, stacklevel=4)
+    warnings.warn(f"worker processes: {what}", DataNotice, stacklevel=4)

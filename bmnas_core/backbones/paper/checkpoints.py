@@ -18,14 +18,17 @@ from ...storage import check_writable, require_file
 from ...tensor_files import read_tensors, write_tensors
 
 FORMAT = "bmnas-backbone/1"
-SUFFIXES = (".safetensors", ".pt", ".pth", ".tar", ".checkpoint")
+SUFFIXES = (".safetensors", ".pt", ".pth", ".tar", ".ckpt", ".bin", ".checkpoint")
 SHOWN = 3
 #: What a dictionary of tensors is usually called inside a file, the first of these that is there.
 WRAPPINGS = ("state_dict", "model_state_dict", "model", "net")
 #: Dictionaries are looked for so many levels deep.
 DEEPEST = 4
-#: What ``torch.compile`` puts before the names of a module, wherever the module is.
-COMPILED = "_orig_mod."
+#: What ``torch.compile``, FSDP and activation checkpointing put before the names of a module,
+#: wherever the module is.
+INSERTED = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+#: What a module of averaged weights (``torch.optim.swa_utils``) counts beside its weights.
+COUNT = "n_averaged"
 #: What may stand beside tensors, and is not read: numbers, texts, and NumPy's numbers.
 BESIDE = (bool, int, float, str, np.generic, type(None))
 #: Types of weights that are read as the backbone's own.
@@ -50,8 +53,9 @@ def load_checkpoint(
     The file is in safetensors format, or ``torch.save`` wrote it: a dictionary of tensors, or one
     with such a dictionary inside, under ``"state_dict"`` or any name if it is the only one. Numbers
     and texts beside them are not read, and no code in the file is run. ``module.`` and
-    ``_orig_mod.``, which wrapped and compiled modules put before names, are taken off. Weights in
-    half precision, bfloat16 or float64 become the backbone's type. The checksums of a file of
+    ``_orig_mod.``, which wrapped and compiled modules put before names, are taken off, and so is
+    anything else that is before all of them, such as Lightning's ``model.``. Weights in half
+    precision, bfloat16 or float64 become the backbone's type. The checksums of a file of
     :func:`save_checkpoint` are compared. Two kinds of weights fit:
 
     - weights under its own names, which for the paper's backbones are the published ones;
@@ -75,6 +79,7 @@ def load_checkpoint(
     own = {name: state[old] for name, old in names_of.items()}
     names = getattr(backbone, "imagenet", {})
     used = tuple(old for old, new in names.items() if new is not None)
+    tensors = _without_common(tensors, (*own, *used))
     if any(name.startswith(used) for name in tensors):
         tensors, head = _from_imagenet(tensors, names, own), False
     in_head = tuple(f"{part}." for part in getattr(backbone, "head", ()))
@@ -126,6 +131,8 @@ def _unwrapped(backbone: nn.Module) -> nn.Module:
 def _like(own: Tensor, tensor: Tensor, path: str | os.PathLike, name: str) -> Tensor:
     """A tensor in the type of ``own``, whose shape it has. Raises CheckpointError."""
     place = f"{path}: {name}"
+    if name.endswith("num_batches_tracked") and (tensor == tensor.round()).all():
+        tensor = tensor.nan_to_num(0, 0, 0).to(own.dtype)  # halved with the rest, perhaps too large
     if not own.is_floating_point():
         counts = not (tensor.is_floating_point() or tensor.is_complex() or tensor.is_quantized)
         if tensor.dtype != own.dtype and (own.is_complex() or not counts):
@@ -157,9 +164,9 @@ def _check(tensors: Tensors, own: Tensors, kept: list[str], in_head: tuple[str, 
         if names
     ]
     if found:
-        only_head = not missing and not unexpected and all(n.startswith(in_head) for n in misshapen)
-        remedy = "; head=False does not read the head; in a shell --no-head, or -p head false"
-        remedy *= only_head
+        wrong = (*missing, *unexpected, *misshapen)
+        remedy = "; head=False does not read the head; in a shell -p head false"
+        remedy *= all(name.startswith(in_head) for name in wrong)
         raise CheckpointError(f"{problem}: {'; '.join(found)}{remedy}")
 
 
@@ -208,8 +215,8 @@ def _read(path: str | os.PathLike) -> Tensors:
         raise CheckpointError(path, what, allowed) from None
     tensors = _tensors_in(found, path)
     plain = _without_prefixes(tensors)
-    if len(plain) < len(tensors):
-        raise CheckpointError(path, f"names with and without {COMPILED}", "each name once")
+    if len(plain) < len(tensors) - (COUNT in tensors):
+        raise CheckpointError(path, f"names with and without {INSERTED[0]}", "each name once")
     return {name: tensors[old] for name, old in plain.items()}
 
 
@@ -266,7 +273,19 @@ def _dictionaries(found: dict, within: str = "", depth: int = 0) -> Iterator[tup
 
 def _without_prefixes(names: Sequence[str]) -> dict[str, str]:
     """Names without what wrapped and compiled modules put before them → names as they are."""
-    plain = {name.replace(COMPILED, ""): name for name in names}
-    while plain and all(name.startswith("module.") for name in plain):
+    plain = {re.sub("|".join(map(re.escape, INSERTED)), "", name): name for name in names}
+    while plain.keys() - {COUNT} and all(
+        name.startswith("module.") for name in plain.keys() - {COUNT}
+    ):
+        plain.pop(COUNT, None)
         plain = {name.removeprefix("module."): old for name, old in plain.items()}
     return plain
+
+
+def _without_common(tensors: Tensors, known: Sequence[str]) -> Tensors:
+    """Tensors without what is before all their names, if none of these is or begins as a known."""
+    common = os.path.commonprefix(list(tensors))
+    common = common[: common.rfind(".") + 1]
+    if not common or any(name.startswith(tuple(known)) for name in tensors):
+        return tensors
+    return {name.removeprefix(common): tensor for name, tensor in tensors.items()}

@@ -5,7 +5,7 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
@@ -74,12 +74,12 @@ def egogesture(
     does not notice when a frame is overwritten in place.
 
     Args:
-        data_root: folder with ``SubjectNN/SceneM/{Color,Depth}/{rgb,depth}K/NNNNNN.jpg``; by
-            default ``egogesture`` in the folder of data sets.
+        data_root: folder with ``SubjectNN/SceneM/{Color,Depth}/{rgb,depth}K/NNNNNN.jpg``, in it or
+            in its folder ``images``; by default ``egogesture`` in the folder of data sets.
         sample: read 16 frames of 32×32, for small backbones that train on a laptop. Without
             ``data_root`` they show hands that the kit renders in this format, in 12 classes.
-        annotation: JSON file of labels, subsets, first and last frames; by default the only
-            ``*.json`` in ``data_root``.
+        annotation: JSON file of labels, subsets, first and last frames, perhaps in ``data_root``;
+            by default the only ``*.json`` there.
         weights: modality → file of weights for its backbone; a backbone without has random ones.
         head: whether to read the classifiers of these weights, too; they may be of other classes.
 
@@ -88,8 +88,12 @@ def egogesture(
     """
     root = folder_of("egogesture", data_root, sample, samples.make)
     path = Path(annotation).expanduser() if annotation else _only_annotation(root)
+    path = root / path if (root / path).exists() and not path.exists() else path
     labels, found = read_annotation(path)
     _check_apart(path, found)
+    folders = [gesture.folders["RGB"] for gesture in found]
+    places = (place for place in (root, root / "images") for f in folders if (place / f).is_dir())
+    root = next(places, root)
     gestures = _with_folders(root, path, found)
     frames, size, sizes = (16, 32, SAMPLE_SIZES) if sample else (32, 112, {})
     inputs, backbones = {}, {}
@@ -130,24 +134,35 @@ class FrameReader:
         files = [annotation, *(self.root / folder for folder in sorted({c[0] for c in self.clips}))]
         names = tuple(f"{folder}, frames {first}…{last}" for folder, first, last in self.clips)
         version = files_version(files, self.clips, self.frames, self.size)
-        return FileInputs(names, self, version, self.look)
+        return FileInputs(names, self, version, self.look, self.decode)
 
     def look(self, item: int) -> None:
         """Raises DataError for frames without a file, and for ends that are no JPEG's."""
         folder, first, last = self.clips[item]
-        names = _names_in(self.root / folder)
+        place = self.root / folder
+        names = _names_in(place)
         missing = [n for n in range(first, last + 1) if f"{n:06d}.jpg" not in names]
         if missing:
-            found = f"no {missing[0]:06d}.jpg" + f" and {len(missing) - 1} more" * (
-                len(missing) > 1
-            )
-            raise DataError(self.root / folder, found, f"frames {first} to {last}")
-        for number in {first, (first + last) // 2, last}:
-            look_at_jpeg(self.root / folder / f"{number:06d}.jpg")
+            more = f" and {len(missing) - 1} more" * (len(missing) > 1)
+            found = f"no {missing[0]:06d}.jpg{more}"
+            raise DataError(place, found, f"frames {first} to {last}")
+        for path in self._paths(item):
+            look_at_jpeg(path)
+
+    def decode(self, item: int) -> None:
+        """Raises DataError for a frame of the whole gesture that cannot be decoded."""
+        for path in self._paths(item):
+            self._frame(path, None)
+
+    def _paths(self, item: int, start: int = 0, most: int | None = None) -> Iterator[Path]:
+        """The files of a gesture's frames, from the frame ``start`` of it on, ``most`` or all."""
+        folder, first, last = self.clips[item]
+        end = last + 1 if most is None else min(last + 1, first + start + most)
+        return (self.root / folder / f"{number:06d}.jpg" for number in range(first + start, end))
 
     def __call__(self, item: int, random: torch.Generator | None = None) -> Tensor:
         """Raises DataError for a frame that is missing or cannot be decoded, with its file."""
-        folder, first, last = self.clips[item]
+        _, first, last = self.clips[item]
         n = last - first + 1
         start = max(0, n // 2 - self.frames // 2)
         crop = None
@@ -155,10 +170,8 @@ class FrameReader:
             start = int(torch.randint(max(0, n - self.frames) + 1, (), generator=random))
             scale = SCALES[int(torch.randint(len(SCALES), (), generator=random))]
             crop = scale, *torch.rand(2, generator=random).tolist()
-        shown = range(first + start, first + start + min(n, self.frames))
-        paths = (self.root / folder / f"{number:06d}.jpg" for number in shown)
-        pixels = torch.from_numpy(np.stack([self._frame(path, crop) for path in paths]))
-        looped = pixels[torch.arange(self.frames) % len(shown)]
+        shown = [self._frame(path, crop) for path in self._paths(item, start, self.frames)]
+        looped = torch.from_numpy(np.stack(shown))[torch.arange(self.frames) % len(shown)]
         mean = torch.tensor(MEAN[: self.colours]).view(-1, 1, 1, 1)
         return looped.movedim(-1, 0).contiguous().float().sub_(mean)
 
@@ -168,12 +181,17 @@ class FrameReader:
         return read_picture(path, mode, size, lambda sides: _box(sides, self.size, crop))
 
 
-@lru_cache(1024)
 def _names_in(folder: Path) -> frozenset[str]:
     try:
-        return frozenset(os.listdir(folder))
+        return _listed(folder, folder.stat().st_mtime_ns)
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror})") from None
+
+
+@lru_cache(1024)
+def _listed(folder: Path, changed: int) -> frozenset[str]:
+    """Names of the files in a folder that was last ``changed`` then."""
+    return frozenset(os.listdir(folder))
 
 
 def _box(sides: tuple[int, int], size: int, crop: tuple[float, float, float] | None) -> tuple:
@@ -264,12 +282,12 @@ def _frame_number(about: dict, key: str, place: str) -> int:
 
 
 def _only_annotation(root: Path) -> Path:
-    found = sorted(root.glob("*.json"))
+    found = sorted(path for path in root.glob("*.json") if path.name[0] != ".")
     if len(found) == 1:
         return found[0]
     if root.is_dir():
         names = ", ".join(path.name for path in found) or "no *.json"
-        problem, remedy = f"found {names}", "; pass annotation to choose a file"
+        problem, remedy = f"found {names}", "; annotation=NAME chooses one"
     else:
         folder = "the folder that holds 'egogesture'"
         problem = "no such folder"
@@ -306,7 +324,8 @@ def _with_folders(root: Path, path: Path, gestures: Sequence[Gesture]) -> list[G
     if not kept:
         what = f"none of the folders of the {len(gestures):,} gestures in {path}"
         such = f", such as {gestures[0].folders['RGB']}" if gestures else ""
-        raise DataError(f"data of task 'egogesture': {root}: found {what}{such}")
+        remedy = "set data_root to the folder that holds them"
+        raise DataError(f"data of task 'egogesture': {root}: found {what}{such}; {remedy}")
     reasons = [f"{name}: no folder {' and '.join(f)}" for name, f in missing.items() if f]
     warn_skipped(f"gestures in {path}", reasons)
     return kept

@@ -61,9 +61,9 @@ def mmimdb(
         raw: keep the posters' numbers as they are in the file instead of normalising them. The
             published weights of the Image backbone expect these.
         scale: what the posters' numbers are: ``"0 to 255"``, ``"0 to 1"``, ``"-1 to 1"``,
-            ``"ImageNet"`` (normalised by its mean and deviation), ``"RGB less mean"``, or as the
-            authors wrote them, ``"BGR less mean"``. By default about sixteen posters show it; one
-            that is not usual is named in a DataNotice.
+            ``"ImageNet"`` (normalised by its mean and deviation), ``"0 to 1 less mean"``,
+            ``"RGB less mean"``, or as the authors wrote them, ``"BGR less mean"``. By default about
+            sixteen posters show it; one that is not usual is named in a DataNotice.
         texts: vectors of the plots of the raw archive, an ``.npz`` of ``ids`` (films,) and
             ``vectors`` (films, size).
 

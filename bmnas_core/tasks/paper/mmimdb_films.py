@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,7 @@ from torch import Tensor
 
 from ...errors import check_type, in_line, quoted
 from ...progress import progress_bar
-from ...storage import require_file
-from ..files import DAMAGED, package, read_bytes, refuse_elsewhere, refuse_packed
+from ..files import DAMAGED, open_hdf5, package, read_bytes, refuse_elsewhere, refuse_packed
 from ..inputs import DataError, warn_skipped
 from .common import read_json
 from .mmimdb_posters import SHAPE, Posters, UnreadableError, read_npy
@@ -59,7 +59,7 @@ def read_films(root: Path, texts: str | os.PathLike | None = None) -> Films:
     Raises DataError for a folder in no known layout, and for damaged files.
     """
     path = root / HDF5
-    raw = not path.is_file() and (root / RAW).is_dir()
+    raw = not path.is_file() and (root / RAW).is_dir() and (root / SPLIT).is_file()
     if texts is not None and not raw:
         raise DataError("texts", quoted(str(texts)), f"None, but with the raw archive, {RAW}/")
     if path.is_file():
@@ -69,10 +69,10 @@ def read_films(root: Path, texts: str | os.PathLike | None = None) -> Films:
             raise
         except DAMAGED as error:
             raise DataError(path, f"no whole HDF5 file ({in_line(error)})", "a whole one") from None
-    if any((root / split).is_dir() for split in SPLITS):
-        return _read_npy_folders(root)
     if raw:
         return _read_raw(root, texts)
+    if any((root / split).is_dir() for split in SPLITS):
+        return _read_npy_folders(root)
     found = "no known layout" if root.is_dir() else "no such folder"
     raise DataError(
         f"data of task 'mmimdb': {root}: found {found}; allowed: {LAYOUTS}. Set BMNAS_DATA to the "
@@ -113,8 +113,7 @@ def _check_apart(place: str, splits: dict[str, Sequence], what: str) -> None:
 
 
 def _read_hdf5(path: Path) -> Films:
-    require_file(path)
-    with package("h5py").File(path) as file:
+    with open_hdf5(path) as file:
         shapes = {"images": SHAPE, "features": (VECTOR,), "genres": None, "imdb_ids": ()}
         sets = {name: _dataset(path, file, name, shape) for name, shape in shapes.items()}
         n = len(sets["images"])
@@ -328,7 +327,7 @@ def _read_raw(root: Path, texts: str | os.PathLike | None) -> Films:
             plots.append(plot)
             genres.append(labels)
     if vectors is None and kept["train"]:
-        plots = _bag_of_words(plots, len(kept["train"]))
+        plots = _bag_of_words(plots, len(kept["train"]), root / RAW)
     return _films(root, kept, Posters(tuple(pictures)), plots, genres, posters.GENRES, reasons)
 
 
@@ -364,12 +363,18 @@ def _is_texts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
-def _bag_of_words(plots: Sequence[str], train: int) -> Tensor:
-    """Weighted counts of the words (tf-idf) that are the most frequent in the training plots."""
+def _bag_of_words(plots: Sequence[str], train: int, place: Path) -> Tensor:
+    """Weighted counts of the words (tf-idf) that are the most frequent in the training plots.
+
+    Raises DataError, which names the place, for training plots without any.
+    """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     words = TfidfVectorizer(max_features=VOCABULARY, stop_words="english", dtype=np.float32)
-    words.fit(plots[:train])
+    try:
+        words.fit(plots[:train])
+    except ValueError:  # its vocabulary is empty
+        raise DataError(place, "no word in the training plots", "at least one") from None
     return torch.from_numpy(words.transform(plots).toarray())
 
 
@@ -387,4 +392,10 @@ def _read_vectors(path: Path) -> dict[str, np.ndarray]:
         raise DataError(path, found, allowed)
     if vectors.dtype.kind not in "iuf" or not np.isfinite(vectors := _as_floats(vectors)).all():
         raise DataError(f"{path}: vectors", "others than finite numbers", "finite numbers")
-    return dict(zip(map(_text, ids.tolist()), vectors, strict=True))
+    if ids.dtype.kind not in "US":
+        found = f"numbers of type {ids.dtype}, which have lost their zeros"
+        raise DataError(f"{path}: ids", found, "text, such as '0017454'")
+    names = [_text(one) for one in ids.tolist()]
+    if twice := next((one for one, n in Counter(names).items() if n > 1), None):
+        raise DataError(f"{path}: ids", f"{quoted(twice)} twice", "each film once")
+    return dict(zip(names, vectors, strict=True))

@@ -14,7 +14,7 @@ from torch import Tensor
 from ...backbones.item_training import random_shift
 from ...errors import in_line
 from ...storage import require_file
-from ..files import DAMAGED, ends_of, package
+from ..files import DAMAGED, ends_of, open_hdf5
 from ..inputs import DataError, FileInputs, files_version
 from .common import DEVIATION, MEAN, look_at_jpeg, read_picture
 
@@ -46,21 +46,17 @@ class Posters:
         return f"{self.paths[0]}: images[{self.rows[item]}]"
 
     def look(self, item: int) -> None:
-        """Raises DataError for a file that is no poster by its ends; those of HDF5 are one file."""
-        path = self.paths[item] if self.rows is None else None
-        if path and path.suffix == ".npy":
-            _look_at_npy(path)
-        elif path:
-            look_at_jpeg(path)
+        """Raises DataError for a file of its own that is no poster by its ends."""
+        path = self.paths[item]
+        _look_at_npy(path) if path.suffix == ".npy" else look_at_jpeg(path)
 
     def read(self, item: int) -> np.ndarray:
         """Raises DataError for a poster that cannot be read."""
         if self.rows is None:
             path = self.paths[item]
             return read_npy(path) if path.suffix == ".npy" else _read_jpeg(path)
-        h5py = package("h5py")
         try:
-            with h5py.File(self.paths[0]) as file:
+            with open_hdf5(self.paths[0]) as file:
                 return file["images"][self.rows[item]]
         except DAMAGED as error:
             why = in_line(error)
@@ -89,7 +85,7 @@ def _look_at_npy(path: Path) -> None:
         version = np.lib.format.read_magic(start)
         read = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
         shape, _, dtype = read(start)
-    except (ValueError, AttributeError) as error:
+    except (*DAMAGED, AttributeError) as error:
         raise UnreadableError(f"{path}: found no array ({in_line(error)})") from None
     claimed = start.tell() + math.prod(shape) * dtype.itemsize
     if shape != SHAPE or size != claimed:
@@ -121,7 +117,7 @@ class Scale:
         levels = self.levels(numbers)
         low, high = levels.min((0, 1)), levels.max((0, 1))
         flat = (high - low).max() < FLAT and not _are_whole(levels)
-        fits = low.min() > -1 and high.max() < 256 and not flat
+        fits = low.min() > -OVER and high.max() < 255 + OVER and not flat
         return (low.min(), high.max()) if fits else None
 
 
@@ -140,12 +136,18 @@ SCALES = {
             factor=tuple(255 * d for d in DEVIATION),
             offset=tuple(255 * m for m in MEAN),
         ),
+        Scale("0 to 1 less mean", factor=(255.0,) * 3, offset=tuple(255 * m for m in MEAN)),
     )
 }
 #: So many posters show the scale, and so many of these must fit.
 SEEN, MOST = 16, 0.75
-#: On the right scale, posters have darker and brighter levels than this.
-MIDDLE = 96.0
+#: On the right scale, posters have darker and brighter levels than this, and their darkest or
+#: their brightest is as near as that to black or white.
+MIDDLE, END = 96.0, 12.0
+#: Levels by which resizing may overshoot black and white; they become these.
+OVER = 8.0
+#: Of posters in whole numbers from 0, the brightest has more levels than this.
+LEAST_BRIGHT = 32
 #: A poster with fewer levels between its darkest and brightest, none whole, is on another scale.
 FLAT = 6.0
 
@@ -168,7 +170,8 @@ class PosterReader:
     def inputs(self) -> FileInputs:
         names = tuple(map(self.source.name, range(len(self.source))))
         how = self.source.rows, self.scale, self.shrink, self.raw
-        return FileInputs(names, self, files_version(self.source.paths, *how), self.source.look)
+        look = self.source.look if self.source.rows is None else None
+        return FileInputs(names, self, files_version(self.source.paths, *how), look)
 
     def __call__(self, item: int, random: torch.Generator | None = None) -> Tensor:
         """Raises DataError for a poster that cannot be read, or of another shape or scale."""
@@ -182,7 +185,8 @@ class PosterReader:
         if self.shrink > 1:
             poster = torch.nn.functional.avg_pool2d(poster, self.shrink)
         if not self.raw:
-            poster = (poster * _by_colour(self.scale.factor) + _by_colour(self.scale.offset)) / 255
+            poster = poster * _by_colour(self.scale.factor) + _by_colour(self.scale.offset)
+            poster = poster.clamp(0, 255) / 255
             poster = poster.flip(0) if self.scale.blue_first else poster
             poster = (poster - _by_colour(MEAN)) / _by_colour(DEVIATION)
         if random is None:
@@ -196,7 +200,8 @@ def scale_of(source: Posters) -> Scale:
     """The scale that about sixteen posters are on.
 
     It is the one that spreads them most between black and white, of those on which nearly all fit.
-    Raises DataError if there is none, or if two fit alike.
+    Whole numbers are levels, perhaps less a mean. Raises DataError if there is none, or if two fit
+    alike.
     """
     seen = []
     for item in range(0, len(source), -(-len(source) // SEEN)):
@@ -204,15 +209,19 @@ def scale_of(source: Posters) -> Scale:
             found = source.read(item)
             if found.shape == SHAPE and found.dtype.kind in "iuf":
                 seen.append(np.moveaxis(found, 0, -1))
-    if all(found.dtype.kind in "iu" and found.min() >= 0 for found in seen):
+    if not seen:  # all are reported when they are read
         return SCALES["0 to 255"]
-    fitting = {scale: spread for scale in SCALES.values() if (spread := _spread(scale, seen))}
+    whole, high = all(found.dtype.kind in "iu" for found in seen), max(f.max() for f in seen)
+    if whole and min(f.min() for f in seen) >= 0 and LEAST_BRIGHT < high < 256:
+        return SCALES["0 to 255"]
+    scales = [scale for scale in SCALES.values() if not whole or scale.factor[0] == 1]
+    fitting = {scale: spread for scale in scales if (spread := _spread(scale, seen))}
     best = [scale for scale, spread in fitting.items() if spread > 0.95 * max(fitting.values())]
     if len(best) > 1:  # less one colour's mean or another's; the authors' numbers were cut off
-        whole = [scale for scale in best if all(_are_whole(scale.levels(f)) for f in seen)]
-        best = best[:1] if all(found.dtype.kind == "i" for found in seen) else whole
+        levels = [scale for scale in best if all(_are_whole(scale.levels(f)) for f in seen)]
+        best = best[:1] if whole else levels
     if len(best) != 1:
-        low, high = min(f.min() for f in seen), max(f.max() for f in seen)
+        low = min(f.min() for f in seen)
         place = f"{source.name(0)} and {len(seen) - 1} other posters"
         scales = ", ".join(map(repr, SCALES))
         raise DataError(place, f"numbers {low:.3g} … {high:.3g}", f"scale=, one of {scales}")
@@ -225,7 +234,8 @@ def _spread(scale: Scale, seen: Sequence[np.ndarray]) -> float:
     if len(ends) < MOST * len(seen):
         return 0.0
     low, high = min(low for low, _ in ends), max(high for _, high in ends)
-    return high - low if low < MIDDLE < high else 0.0
+    reaches = low < END or high > 255 - END
+    return high - low if low < MIDDLE < high and reaches else 0.0
 
 
 def _are_whole(levels: np.ndarray) -> bool:

@@ -88,9 +88,10 @@ def ntu(
             ones, of which we take 8 and 24 for validation. (Of 120 actions, ``"subject"`` validates
             on eight of the 53 who train.)
         train_subjects: train on these alone, such as ``SEARCH_SUBJECTS``.
-        videos: name of the folder whose videos are read, if there are several of one name. By
-            default that is the released code's ``nturgb+d_rgb_256x256_30``, which holds copies of
-            256×256 pixels; a DataNotice says so.
+        videos: name of the folder whose videos are read, with those below it, if there are several
+            of one name; ``"."`` for the folder ``data_root`` without any below it. By default that
+            is the released code's ``nturgb+d_rgb_256x256_30``, which holds copies of 256×256
+            pixels; a DataNotice says so. ``"originals"`` are all videos but these copies.
         bgr: read videos with blue first, as OpenCV does. The published Video weights expect it.
         weights: modality → file of weights for its backbone; a backbone without has random ones.
         head: whether to read the classifiers of these weights, too; they may be of other classes.
@@ -131,9 +132,12 @@ _NAME = re.compile(r"(S\d{3}C\d{3}P\d{3}R\d{3}A\d{3})(_rgb\.avi|\.skeleton)", re
 KINDS = ("_rgb.avi", ".skeleton")
 #: The released code's folder of copies.
 COPIES = "nturgb+d_rgb_256x256_30"
-#: Folders that systems make for themselves, besides hidden ones.
-OF_SYSTEMS = {"@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
-OF_SYSTEMS |= {"__MACOSX"}
+#: What ``videos`` calls all folders but that one.
+ORIGINALS = "originals"
+#: Folders that systems make for themselves: begin with one of these, as .Trash and @eaDir do, …
+MARKS = ".@#$"
+#: … or are called so.
+OF_SYSTEMS = {"System Volume Information", "lost+found", "__MACOSX"}
 
 
 def _place(name: str) -> tuple[int, int, int, int]:
@@ -192,7 +196,7 @@ def _samples(
         _, _, subject, action = _place(name)
         if not 1 <= action <= classes or not 1 <= subject <= SUBJECTS[classes]:
             others.add(name)
-        elif kind == ".skeleton" or folder in (None, *Path(path).relative_to(root).parts[:-1]):
+        elif kind == ".skeleton" or _is_in(folder, Path(path).relative_to(root).parts[:-1]):
             found[kind].setdefault(name, []).append(path)
     if not all(found.values()):
         counts = " and ".join(f"{len(found[k])} files SsssCcccPpppRrrrAaaa{k}" for k in KINDS)
@@ -218,6 +222,14 @@ def _samples(
     return {name: pair for name, pair in pairs.items() if all(pair)}, notes
 
 
+def _is_in(folder: str | None, parts: tuple[str, ...]) -> bool:
+    """Whether a path of these folders is in the ``folder`` that was asked for."""
+    if folder in (None, ".", ORIGINALS):
+        return {None: True, ".": not parts, ORIGINALS: COPIES not in parts}[folder]
+    wanted = Path(folder).parts
+    return any(parts[i : i + len(wanted)] == wanted for i in range(len(parts)))
+
+
 def _one_each(root: Path, kind: str, places: dict[str, list[str]]) -> dict[str, str]:
     """The path of each sample; of several, that of the released code's copy of a video."""
     found, preferred = {}, []
@@ -226,14 +238,15 @@ def _one_each(root: Path, kind: str, places: dict[str, list[str]]) -> dict[str, 
         if len(paths) > 1 and len(copies) == 1 and kind == "_rgb.avi":
             preferred.append((copies[0], next(path for path in paths if path != copies[0])))
         elif len(paths) > 1:
-            remedy = "; videos=FOLDER reads those in one folder" * (kind == "_rgb.avi")
-            raise DataError(paths[1], f"{name} also at {paths[0]}", f"once{remedy}")
+            remedy = "videos=FOLDER reads those in one folder" * (kind == "_rgb.avi")
+            remedy = remedy or f"take one of them out of {root}"
+            raise DataError(paths[1], f"{name} also at {paths[0]}", f"once; {remedy}")
         found[name] = (copies or paths)[0]
     if preferred:
         copy, original = preferred[0]
         text = f"{root}: found two videos of {len(preferred):,} samples; those in {COPIES!r} are "
-        text += f"read, such as {copy} and not {original}; videos={Path(original).parent.name!r} "
-        warnings.warn(f"{text}would read the others", DataNotice, stacklevel=4)
+        text += f"read, such as {copy} and not {original}; videos={ORIGINALS!r} would read the "
+        warnings.warn(f"{text}others", DataNotice, stacklevel=4)
     return found
 
 
@@ -249,6 +262,6 @@ def _walk(root: Path) -> Iterator[tuple[str, str, str]]:
             inner.clear()
             continue
         seen.add(real)
-        inner[:] = sorted(name for name in inner if name[0] != "." and name not in OF_SYSTEMS)
+        inner[:] = sorted(n for n in inner if n[0] not in MARKS and n not in OF_SYSTEMS)
         for match in filter(None, map(_NAME.fullmatch, sorted(names))):
             yield match[1].upper(), match[2].lower(), os.path.join(folder, match[0])

@@ -27,6 +27,9 @@ FAR = 1000.0
 FORMATS = {".avi": "avi", ".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 #: Frames of a video; those of NTU RGB+D have a few hundred.
 MOST_VIDEO_FRAMES = 100_000
+#: Two tracks are certainly one person's if the second begins within so many frames, a second, and
+#: its body within so many metres from where the first ended.
+SAME_FRAMES, SAME_METRES = 30, 0.5
 #: Bounds of a ``.skeleton`` file. Clips last a few seconds; the sensor tracks six bodies at a time.
 MOST_BYTES, MOST_FRAMES, MOST_TRACKS = 64 << 20, 10_000, 128
 
@@ -60,6 +63,8 @@ class VideoReader:
         if first[:4] != b"RIFF" or first[8:12] != b"AVI ":
             raise DataError(path, f"a file that begins {quoted(first[:12])}", "an AVI file")
         claimed = 8 + int.from_bytes(first[4:8], "little")
+        if claimed == 8 + 0xFFFFFFFF:  # its writer has not come back to fill this in
+            raise DataError(path, "an AVI file that was not written to its end", "a whole one")
         if size < claimed:
             raise DataError(path, f"{size:,} bytes", f"the {claimed:,} it claims")
 
@@ -186,7 +191,8 @@ def read_skeleton(path: str | os.PathLike) -> np.ndarray:
 
     The sensor gives a person a new number whenever it has lost them. So of more than two numbers,
     those that are never in one frame are joined until two persons remain: first those nearest in
-    time, of equals those nearest in space. Of more persons the two that are in the most frames are
+    time, of equals those nearest in space. The last two are joined too, if the one appears within a
+    second and half a metre of the other. Of more persons the two that are in the most frames are
     kept; of equals, those that move most. They come in this order, and each keeps its place for the
     whole clip. A frame with neither of them has somebody else, in the place of whoever was there
     nearest in time. Frames without a body are left out. A missing body is zeros; the released code
@@ -226,15 +232,20 @@ def read_skeleton(path: str | os.PathLike) -> np.ndarray:
 
 
 def _joined(tracks: list[np.ndarray], when: np.ndarray, joints: np.ndarray) -> list[np.ndarray]:
-    """Tracks, each the rows of one body, joined until two are left or all others share a frame."""
+    """Tracks, each the rows of one body, joined until the rest are of two persons or share frames.
+
+    Two of them are of one person if they follow each other at one place.
+    """
     apart = {}
     tracks = dict(enumerate(tracks))
-    while len(tracks) > BODIES:
+    while len(tracks) > 1:
         for pair in combinations(tracks, 2):
             if pair not in apart:
                 apart[pair] = _apart(*(tracks[k] for k in pair), when, joints)
         nearest, pair = min((apart[pair], pair) for pair in combinations(tracks, 2))
-        if nearest[0] == math.inf:
+        frames, metres = nearest
+        same = frames <= SAME_FRAMES and metres <= SAME_METRES
+        if frames == math.inf or (len(tracks) <= BODIES and not same):
             break
         both = np.concatenate([tracks.pop(k) for k in pair])
         tracks[max([*tracks, *pair]) + 1] = both[when[both].argsort()]
