@@ -12,7 +12,7 @@ from types import UnionType
 from typing import Union, get_args, get_origin, get_type_hints
 
 from .errors import BmnasError, check_type, near_miss, quoted
-from .storage import parse_json
+from .reading import parse_json
 
 __version__ = "0.1.0"
 

@@ -26,7 +26,8 @@ from torch import Tensor
 
 from .locks import locked
 from .networks import FeatureError
-from .storage import atomic_write, text_of
+from .reading import text_of
+from .storage import atomic_write
 from .tasks.inputs import DataError
 from .tasks.task import Modality
 

@@ -17,7 +17,7 @@ from hashlib import sha256
 from itertools import permutations, starmap, zip_longest
 from pathlib import Path
 
-from . import storage
+from . import reading
 from .errors import BmnasError, in_line, quoted
 from .published import PublishedCell, parse_published, write_published
 from .registry import Registry
@@ -333,7 +333,7 @@ def read_text(path: str | os.PathLike) -> str:
     """The text of a genotype's file. Raises GenotypeError naming it."""
     try:
         path = Path(path)
-        return storage.text_of(path, MOST_BYTES)
+        return reading.text_of(path, MOST_BYTES)
     except TypeError:
         raise GenotypeError("path", path, "the path of a genotype file") from None
     except FileNotFoundError:

@@ -11,7 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from .errors import BmnasError, in_line, near_miss, quoted
-from .storage import atomic_write, parse_json, require_file
+from .reading import parse_json, require_file
+from .storage import atomic_write
 
 _UNCHANGED = "that of the saved values: the file was changed, or is damaged"
 #: The types of tensors in a safetensors file, by its names for them.

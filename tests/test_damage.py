@@ -129,7 +129,7 @@ def test_any_change_is_refused_or_read_in_bounded_time(reader, whole, data):
 
 
 def test_an_archive_that_unpacks_to_gigabytes_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("bmnas_core.storage.MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("bmnas_core.reading.MOST_BYTES", 1 << 20)
     np.savez_compressed(tmp_path / "all.npz", Video_1=np.zeros((1000, 2000)))
     assert (tmp_path / "all.npz").stat().st_size < 20_000
     with pytest.raises(DataError, match="all.npz: found no archive .*15 MB, packed in 15 KB"):
@@ -218,7 +218,7 @@ def test_films_in_another_file_are_not_read(tmp_path, name, how):
 def test_a_small_table_of_long_texts_is_refused(tmp_path, monkeypatch):
     import pandas as pd
 
-    monkeypatch.setattr("bmnas_core.storage.MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("bmnas_core.reading.MOST_BYTES", 1 << 20)
     pd.DataFrame({"label": ["x" * 10_000] * 5_000}).to_parquet(tmp_path / "labels.parquet")
     np.save(tmp_path / "Video_1.npy", np.zeros((5_000, 1)))
     assert (tmp_path / "labels.parquet").stat().st_size < 100_000
@@ -342,7 +342,7 @@ def test_a_zip_of_weights_is_not_unpacked(tmp_path):
 
 
 def test_a_gzip_of_a_gigabyte_is_not_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr("bmnas_core.storage.MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("bmnas_core.reading.MOST_BYTES", 1 << 20)
     path, read = READERS["MNIST's file"](tmp_path)
     path.write_bytes(gzip.compress(bytes(30 << 20)))
     with pytest.raises(DataError, match="unpacks to more than 1,048,576 bytes"):

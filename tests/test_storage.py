@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bmnas_core.errors import BmnasError, FileError
+from bmnas_core.reading import parse_json
 from bmnas_core.storage import (
     ABANDONED,
     ResumableTable,
@@ -26,7 +27,6 @@ from bmnas_core.storage import (
     atomic_write,
     check_writable,
     is_stream,
-    parse_json,
 )
 from bmnas_core.tasks.files import cached_folder
 from bmnas_core.tensor_files import read_tensors, write_tensors

@@ -483,7 +483,7 @@ def test_a_broken_download_beside_the_right_file_is_passed_over(copy):
 
 
 def test_a_file_that_unpacks_to_gigabytes_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("bmnas_core.storage.MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("bmnas_core.reading.MOST_BYTES", 1 << 20)
     (tmp_path / "x.gz").write_bytes(gzip.compress(bytes(2 << 20)))
     with pytest.raises(DataError, match="x.gz: cannot be read .unpacks to more than 1,048,576 by"):
         avmnist.read_idx(tmp_path / "x.gz")

@@ -18,8 +18,9 @@ from ..config import Config
 from ..errors import check_type, in_line, quoted
 from ..locks import share_work
 from ..metrics import METRICS
+from ..reading import parse_json, text_of
 from ..runtime import device_name, resolve_device
-from ..storage import ResumableTable, check_scores, parse_json, read_table, text_of
+from ..storage import ResumableTable, check_scores, read_table
 from ..tasks.task import TASKS, Task, load_task
 from ..train import TrainConfig
 from .context import BASELINES, BaselineError, compare

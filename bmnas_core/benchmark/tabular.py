@@ -35,16 +35,9 @@ from ..genotype import DEFAULT_OPERATIONS, OPERATIONS, CellGenotype, Genotype, S
 from ..locks import locked, share_work
 from ..metrics import METRICS
 from ..networks import count_parameters
+from ..reading import parse_json, read_parquet
 from ..runtime import as_seed, device_name, generator, resolve_device, seeded
-from ..storage import (
-    TableError,
-    atomic_write,
-    check_cells,
-    check_scores,
-    file_version,
-    parse_json,
-    read_parquet,
-)
+from ..storage import TableError, atomic_write, check_cells, check_scores, file_version
 from ..tasks.files import asset, cache_folder
 from ..tasks.task import Task, as_task, load_task
 from ..tensor_files import tensor_hash

@@ -12,7 +12,8 @@ from pathlib import Path
 from ..autosave import work_in
 from ..config import __version__
 from ..errors import BmnasError, FileError, quoted
-from ..storage import atomic_write, text_of
+from ..reading import text_of
+from ..storage import atomic_write
 from .results import RESULT_FILES, RUN_FILE, RUN_FORMAT
 
 #: What a resumed run must have in common with the one that was interrupted.

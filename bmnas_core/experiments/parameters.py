@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import BmnasError, near_miss, quoted, shortened
-from ..storage import read_bytes
+from ..reading import read_bytes
 from .results import as_json
 
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from ..errors import BmnasError, in_line, quoted
-from ..storage import read_bytes
+from ..reading import read_bytes
 from .results import as_json
 
 #: The most bytes of a file; reading takes long beyond that.

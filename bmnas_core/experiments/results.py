@@ -12,7 +12,8 @@ from ..errors import BmnasError, in_line, quoted, shortened
 from ..genotype import Genotype
 from ..locks import is_locked
 from ..metrics import DIRECTIONS, METRICS, Metric
-from ..storage import atomic_write, parse_json, text_of
+from ..reading import parse_json, text_of
+from ..storage import atomic_write
 from . import provenance as origin
 
 #: Fields that a result and each of its baselines must have, and the types of all fields.

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..config import as_type
 from ..errors import BmnasError, near_miss, quoted
-from ..storage import read_bytes
+from ..reading import read_bytes
 from .expressions import Expression
 from .parameters import (
     Parameter,

@@ -16,7 +16,8 @@ from queue import Empty, SimpleQueue
 from ..errors import FileError, in_line
 from ..locks import locked
 from ..progress import is_interactive
-from ..storage import atomic_write, parse_json, text_of
+from ..reading import parse_json, text_of
+from ..storage import atomic_write
 from .results import writable_folder
 from .run import _signals
 from .spec import Spec, read_spec, run_key

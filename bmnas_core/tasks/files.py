@@ -20,17 +20,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 from zipfile import BadZipFile, ZipFile
 
-from .. import storage
+from .. import reading
 from ..errors import DataError, FileError, in_line, quoted
 from ..progress import progress_bar
+from ..reading import require_file
 from ..registry import Registry
-from ..storage import (
-    atomic_write,
-    part_beside,
-    remove,
-    require_file,
-    sweep_parts,
-)
+from ..storage import atomic_write, part_beside, remove, sweep_parts
 
 if TYPE_CHECKING:
     from .checkup import Checkup
@@ -293,11 +288,11 @@ def read_bytes(file: Path, most: int | None = None, *, unpack: bool = False) -> 
     """What is in a file; with ``unpack`` what gzip packed in it, if it did.
 
     Raises DataError for one that cannot be read, is no file, or holds more bytes than ``most``, by
-    default :data:`~bmnas_core.storage.MOST_BYTES`.
+    default :data:`~bmnas_core.reading.MOST_BYTES`.
     """
-    most = most or storage.MOST_BYTES
+    most = most or reading.MOST_BYTES
     try:
-        content = storage.read_bytes(file, most)
+        content = reading.read_bytes(file, most)
         if unpack and content[:2] == b"\x1f\x8b":
             content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(most + 1)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -349,7 +344,7 @@ def refuse_packed(path: Path) -> None:
     require_file(path)
     with ZipFile(path) as archive:
         size = sum(part.file_size for part in archive.infolist())
-    if size > storage.MOST_BYTES and size > 256 * path.stat().st_size:
+    if size > reading.MOST_BYTES and size > 256 * path.stat().st_size:
         raise OSError(f"{size >> 20} MB, packed in {path.stat().st_size >> 10} KB")
 
 
@@ -362,7 +357,7 @@ def refuse_elsewhere(file: Path, data) -> None:
     if data.external or data.is_virtual or os.fspath(data.file.filename) != os.fspath(file):
         raise DataError(place, "values in another file", "values in this one")
     claimed, stored = data.nbytes, data.id.get_storage_size()
-    if claimed > storage.MOST_BYTES and claimed > 256 * stored:
+    if claimed > reading.MOST_BYTES and claimed > 256 * stored:
         raise DataError(
             place, f"{stored:,} bytes for {claimed:,} of values", "as many as it claims"
         )

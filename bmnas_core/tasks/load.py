@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import in_line, quoted
-from ..storage import read_bytes, read_parquet, require_file
+from ..reading import read_bytes, read_parquet, require_file
 from .files import DAMAGED, open_hdf5, refuse_elsewhere, refuse_packed
 from .inputs import DataError, DataWarning
 

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ...errors import BmnasError, check_type, quoted, shortened
-from ...storage import check_writable, require_file
+from ...reading import require_file
+from ...storage import check_writable
 from ...tensor_files import read_tensors, write_tensors
 
 FORMAT = "bmnas-backbone/1"

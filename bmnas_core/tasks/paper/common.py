@@ -13,7 +13,7 @@ from torch import Tensor
 from ...backbones.backbone import Backbone
 from ...backbones.paper.checkpoints import load_checkpoint
 from ...errors import in_line, quoted
-from ...storage import require_file
+from ...reading import require_file
 from .. import files
 from ..inputs import DataError, Inputs
 from ..task import SPLITS, Modality, Split, TaskError

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...backbones.item_training import random_shift
 from ...errors import in_line
-from ...storage import require_file
+from ...reading import require_file
 from ..files import DAMAGED, ends_of, open_hdf5
 from ..inputs import DataError, FileInputs, files_version
 from .common import DEVIATION, MEAN, look_at_jpeg, read_picture

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import in_line, quoted
-from ...storage import require_file
+from ...reading import require_file
 from ..files import ends_of, package, read_bytes
 from ..inputs import DataError
 from .common import DEVIATION, MEAN, MOST_PIXELS
