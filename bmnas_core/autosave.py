@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
 import warnings
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, TypeVar
 from safetensors import SafetensorError, safe_open
 
 from .errors import BmnasError, quoted
+from .reading import require_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -164,7 +166,10 @@ def work_in(folder: Path) -> float:
     for path in folder.glob("*-*.safetensors"):
         kind = path.name.partition("-")[0]
         if kind in ("search", "training", "features") and len(path.suffixes) == 1:
-            damage = suppress(OSError, SafetensorError, ValueError, KeyError, TypeError)
-            with damage, safe_open(path, "pt") as file:
-                seconds += float(json.loads(file.metadata()["bmnas"])["seconds"])
+            damage = suppress(OSError, SafetensorError, ValueError, LookupError, TypeError)
+            with damage, suppress(RecursionError):
+                require_file(path)
+                with safe_open(path, "pt") as file:
+                    found = float(json.loads(file.metadata()["bmnas"])["seconds"])
+                seconds += found if 0 <= found < math.inf else 0.0
     return seconds

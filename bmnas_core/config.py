@@ -7,6 +7,7 @@ import operator
 from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from itertools import repeat
+from math import isfinite
 from numbers import Integral, Real
 from types import UnionType
 from typing import Union, get_args, get_origin, get_type_hints
@@ -41,7 +42,7 @@ class Config:
         known = [f.name for f in fields(cls)]
         for name in given:
             if name not in known:
-                found = f"field {name!r}{near_miss(name, known)}"
+                found = f"field {quoted(name)}{near_miss(name, known)}"
                 raise ConfigError(cls.__name__, found, ", ".join(known))
         return super().__new__(cls)
 
@@ -49,6 +50,8 @@ class Config:
         fit_fields(self, ConfigError)
         for f in fields(self):
             value = getattr(self, f.name)
+            if isinstance(value, float) and not isfinite(value):
+                raise ConfigError(f"{type(self).__name__}.{f.name}", value, "a finite number")
             if value is not None and f.metadata:
                 for item in value if isinstance(value, tuple) else (value,):
                     _check_item(item, f"{type(self).__name__}.{f.name}", **f.metadata)
@@ -151,7 +154,7 @@ def as_type(value, hint, place: str, error: type[BmnasError]):
             if not inner:
                 return value
             keys = [as_type(key, inner[0], f"{place}: key", error) for key in value]
-            places = (f"{place}[{key!r}]" for key in keys)
+            places = (f"{place}[{quoted(key)}]" for key in keys)
             items = map(as_type, value.values(), repeat(inner[1]), places, repeat(error))
             return dict(zip(keys, items, strict=True))
     kinds = [kind for kind in kinds if kind is not type(None)]

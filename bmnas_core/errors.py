@@ -5,6 +5,9 @@ import errno
 import os
 from collections.abc import Iterable
 
+#: Most characters of what an error says that it found.
+LONGEST = 400
+
 
 class BmnasError(ValueError):
     """Something that a user gave does not fit: the place, what was found, and what is allowed.
@@ -14,10 +17,10 @@ class BmnasError(ValueError):
     """
 
     def __init__(self, place: object, found: object = None, allowed: object = None):
-        said = allowed is not None
-        super().__init__(
-            printable(f"{place}: found {found}; allowed: {allowed}" if said else place)
-        )
+        if allowed is not None:
+            found = shortened(str(found), LONGEST)
+            place = f"{place}: found {found}; allowed: {allowed}"
+        super().__init__(printable(place))
 
 
 class TaskError(BmnasError):
@@ -36,7 +39,7 @@ class DataWarning(UserWarning):
     """
 
     def __init__(self, text: str, reasons: Iterable[str] = ()):
-        super().__init__(text)
+        super().__init__(printable(text))
         self.reasons = tuple(reasons)
 
 

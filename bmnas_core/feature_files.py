@@ -24,10 +24,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .errors import in_line
 from .locks import locked
 from .networks import FeatureError
-from .reading import text_of
+from .reading import require_file, text_of
 from .storage import atomic_write
+from .tasks.files import DAMAGED
 from .tasks.inputs import DataError
 from .tasks.task import Modality
 
@@ -48,9 +50,6 @@ MAX_PREFETCH = 4
 
 #: Give up after this many unreadable items in a row.
 MAX_UNREADABLE_RUN = 100
-
-#: What reading a damaged file can raise.
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)
 
 
 class Part(NamedTuple):
@@ -286,7 +285,7 @@ class MemmapFeatures:
         A range with a damaged shard is one of them.
         """
         values, left = None, []
-        with suppress(*_DAMAGE):
+        with suppress(*DAMAGED):
             values = self._open(beside, "progress.json")
         if values is None or FLUSH_EVERY % self._shard:
             values, self.skipped = None, {}
@@ -330,12 +329,13 @@ class MemmapFeatures:
             self.skipped = {int(item): str(why) for item, why in meta["skipped"].items()}
             self._shard, self._sums, self._header = (meta[k] for k in ("shard", "sums", "header"))
             path = folder / "features.npy"
+            require_file(path)
             if self._header != _header_of(path, self._header[0]):
                 raise ValueError("found its header changed since it was written")
             # Private pages, since PyTorch has no read-only arrays; none is written to.
             values = np.lib.format.open_memmap(path, "c")
-        except _DAMAGE as error:
-            found = f"found no features of {self.modality.name!r} ({error})"
+        except DAMAGED as error:
+            found = f"found no features of {self.modality.name!r} ({in_line(error)})"
             raise FeatureError(f"{path}: {found}; {self._again}") from None
         return values
 

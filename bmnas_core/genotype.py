@@ -18,16 +18,14 @@ from itertools import permutations, starmap, zip_longest
 from pathlib import Path
 
 from . import reading
-from .errors import BmnasError, in_line, quoted
-from .published import PublishedCell, parse_published, write_published
+from .errors import BmnasError, in_line, quoted, shortened
+from .published import LARGEST, PublishedCell, parse_published, write_published
 from .registry import Registry
 from .storage import atomic_write
 
 FORMAT = "bmnas-genotype/1"
 Pair = tuple[str, str]
 
-#: The most Cells of a genotype, and steps of a Cell.
-LARGEST = 64
 #: The most features, and bytes of a genotype's text.
 MOST_FEATURES, MOST_BYTES = 512, 1 << 20
 
@@ -406,7 +404,7 @@ def _fields(place: str, value: object, *names: str) -> list:
     """The values of a JSON object that has these fields and no others."""
     if not isinstance(value, dict):
         raise GenotypeError(place, value, f"an object with {_choices(names)}")
-    wrong = [f"field {name}" for name in value if name not in names]
+    wrong = [f"field {shortened(name, 60)}" for name in value if name not in names]
     wrong += [f"no field {name}" for name in names if name not in value]
     if wrong:
         raise GenotypeError(place, wrong[0], f"fields {_choices(names)}")
@@ -416,12 +414,13 @@ def _fields(place: str, value: object, *names: str) -> list:
 def _no_repeats(pairs: list[tuple[str, object]]) -> dict:
     for name, times in Counter(name for name, _ in pairs).items():
         if times > 1:
-            raise GenotypeError("document", f"field {name} twice", "each field once")
+            raise GenotypeError("document", f"field {shortened(name, 60)} twice", "each field once")
     return dict(pairs)
 
 
 def _choices(names) -> str:
-    return ", ".join(repr(name) for name in names) or "nothing (no node is left)"
+    listed = ", ".join(repr(name) for name in names) or "nothing (no node is left)"
+    return shortened(listed, 150)
 
 
 def _summary(part: CellGenotype | StepGenotype | None) -> str:
@@ -463,7 +462,7 @@ def _smallest_order(nodes: list[tuple], name: Callable[[int], str]) -> list[tupl
     budget that is far more than a searched Cell needs.
     """
     by_name = {name(i): node for i, node in enumerate(nodes)}
-    roles, budget = _roles(by_name), 1000
+    roles, budget = _roles(by_name), 1000 if len(nodes) <= 16 else 100
 
     def extend(renamed: dict[str, str], listing: list[tuple]) -> list[tuple]:
         nonlocal budget

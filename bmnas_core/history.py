@@ -16,12 +16,12 @@ import torch
 from .architecture import ArchitectureWeights
 from .cells import RELAXATIONS
 from .config import as_type
-from .errors import BmnasError, check_type, quoted
+from .errors import BmnasError, check_type, quoted, shortened
 from .genotype import LARGEST, OPERATIONS, Genotype, cell_predecessors, step_predecessors
-from .metrics import score_text
+from .metrics import DIRECTIONS, score_text
 from .search import Search
 from .search_state import PHASES, SearchState
-from .storage import atomic_write
+from .storage import ROUNDING, atomic_write
 from .tensor_files import read_tensors, write_tensors
 
 FORMAT = "bmnas-history/3"
@@ -156,6 +156,11 @@ class SearchHistory:
             return self._states[i]
         except IndexError:
             raise IndexError(f"history: found index {i}; allowed: below {len(self)}") from None
+
+    @property
+    def limits(self) -> tuple[float | None, float | None]:
+        """The lowest and the highest score that the metric can have; None where it has no end."""
+        return tuple(self.about.get("limits") or (None, None))
 
     @property
     def genotypes(self) -> list[Genotype]:
@@ -303,6 +308,17 @@ class SearchHistory:
                 as_type(history.about[name], kind, f"about.{name}", HistoryError)
         if not _is_finite(history.about):
             raise HistoryError("about", "NaN or infinity", "finite numbers")
+        direction = history.about.get("direction", "max")
+        if direction not in DIRECTIONS:
+            raise HistoryError("about.direction", quoted(direction), ", ".join(DIRECTIONS))
+        least, most = history.limits
+        if least is not None and most is not None and not least < most:
+            raise HistoryError(
+                "about.limits", f"{least:g} and {most:g}", "a lower and a higher one"
+            )
+        if history.about.get("steps_per_epoch", 1) < 1:
+            found = history.about["steps_per_epoch"]
+            raise HistoryError("about.steps_per_epoch", found, "1 or more")
         strides = as_type(header["strides"], tuple[int, int], "strides", HistoryError)
         if min(strides) < 1:
             raise HistoryError("strides", quoted(strides), "at least 1")
@@ -319,7 +335,7 @@ class SearchHistory:
             raise HistoryError("shapes", quoted(shapes), allowed)
         for k, genotype in enumerate(genotypes):
             if [*genotype.features] != history.about["features"]:
-                allowed = ", ".join(map(str, history.about["features"]))
+                allowed = shortened(", ".join(map(str, history.about["features"])), 150)
                 raise HistoryError(f"genotypes[{k}]", quoted(genotype.features), allowed)
             if len(genotype.cells) != len(genotypes[0].cells):
                 cells = f"{len(genotype.cells)} Cells"
@@ -367,6 +383,15 @@ class SearchHistory:
         whole = numbers[:, :2]  # steps and epochs
         if (whole != np.floor(whole)).any() or (abs(whole) > 2**53).any() or (whole < 0).any():
             raise HistoryError("steps and epochs", "others", "whole numbers from 0")
+        if (whole[:, 1] > whole[:, 0]).any():
+            raise HistoryError("epochs", "more of them than steps", "at most as many")
+        if (numbers[:, COLUMNS.index("lr")] < 0).any():
+            raise HistoryError("learning rates", "some below 0", "0 or more")
+        scores, (least, most) = numbers[:, COLUMNS.index("val_score")], self.limits
+        low = least is not None and (scores < least - ROUNDING).any()
+        if low or most is not None and (scores > most + ROUNDING).any():
+            found = f"one of {np.nanmin(scores) if low else np.nanmax(scores):g}"
+            raise HistoryError("validation scores", found, f"{least} to {most}")
         if not (np.diff(numbers[:, 0]) > 0).all():
             raise HistoryError("steps", "some that do not rise", "rising ones")
         finite = np.isfinite(arrays["weights"]).all() and np.isfinite(numbers[:, 2]).all()

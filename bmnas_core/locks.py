@@ -13,8 +13,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from .errors import BmnasError, FileError
+from .errors import BmnasError, FileError, in_line, quoted, shortened
 from .progress import progress_bar
+from .reading import text_of
 
 #: Seconds between checks of what other processes do.
 POLL = 0.1
@@ -42,18 +43,13 @@ def locked(path: str | os.PathLike, *, wait: float | None = 0.0):
         BusyError: if another process or thread has the lock; gives its command, number and age.
         FileError: if no lock can be made there.
     """
-    place = _place(path)
-    owner, lock = place.with_suffix(".owner"), FileLock(place, thread_local=False)
-    try:
-        lock.acquire(timeout=FOREVER if wait is None else wait, poll_interval=POLL)
-    except Timeout:
-        raise BusyError(path, _described(owner), "one process at a time") from None
-    except (OSError, NotImplementedError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise FileError(f"{path}: not written: {why}") from None
+    lock = _acquired(path, FOREVER if wait is None else wait)
+    owner = _owner(path)
     try:
         with suppress(OSError):  # only what others are told
-            owner.write_text(json.dumps(_this_process()), encoding="utf-8")
+            owner.unlink(missing_ok=True)  # a link there may lead to somebody's file
+            with open(owner, "x", encoding="utf-8") as file:
+                file.write(json.dumps(_this_process()))
         yield
     finally:
         with suppress(OSError):
@@ -64,10 +60,28 @@ def locked(path: str | os.PathLike, *, wait: float | None = 0.0):
 def is_locked(path: str | os.PathLike) -> bool:
     """Whether another process or thread holds the lock of ``path`` at this moment."""
     try:
-        with locked(path):
-            return False
+        _acquired(path, 0.0).release()
     except BusyError:
         return True
+    return False
+
+
+def _acquired(path: str | os.PathLike, wait: float) -> FileLock:
+    """The lock of ``path``, held. Raises as :func:`locked`."""
+    lock = FileLock(_place(path), thread_local=False)
+    try:
+        lock.acquire(timeout=wait, poll_interval=POLL)
+    except Timeout:
+        raise BusyError(path, _described(_owner(path)), "one process at a time") from None
+    except (OSError, NotImplementedError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise FileError(f"{path}: not written: {why}") from None
+    return lock
+
+
+def _owner(path: str | os.PathLike) -> Path:
+    """The file that names the owner of a lock."""
+    return _place(path).with_suffix(".owner")
 
 
 def share_work(
@@ -142,7 +156,8 @@ def _place(path: str | os.PathLike) -> Path:
         found = Path(os.path.realpath(path))
         return found / ".lock" if found.is_dir() else found.with_name(f".{found.name}.lock")
     except (OSError, TypeError, ValueError) as error:
-        raise FileError("path", f"{path!r} ({error})", "a file or folder") from None
+        found = f"{quoted(path)} ({in_line(error)})"
+        raise FileError("path", found, "a file or folder") from None
 
 
 def _this_process() -> dict:
@@ -157,11 +172,12 @@ def _this_process() -> dict:
 
 def _described(owner: Path) -> str:
     try:
-        about = json.loads(owner.read_text(encoding="utf-8"))
+        about = json.loads(text_of(owner, 10_000))
         age = max(0, round(time.time() - about["since"]))
         there = f"process {about['process']} of {about['user']} on {about['host']}"
-        return f"it in use for {_duration(age)} by {about['command']!r} ({there})"
-    except (OSError, ValueError, KeyError, TypeError):
+        there = shortened(there, 120)
+        return f"it in use for {_duration(age)} by {quoted(about['command'])} ({there})"
+    except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError):
         return "it in use by another process"
 
 

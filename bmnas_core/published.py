@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from .errors import BmnasError, near_miss
+from .errors import BmnasError, near_miss, quoted
 
 #: The released code's names of operations, those of its first version included.
 OPERATIONS = {
@@ -21,6 +21,8 @@ OPERATIONS = {
 
 ALLOWED = "a text with one Genotype(edges=…, steps=…, concat=…)"
 
+#: The most Cells of a genotype, and steps of a Cell.
+LARGEST = 64
 #: The longest text that is read, such as the end of a log.
 LONGEST = 1 << 20
 
@@ -50,12 +52,16 @@ def parse_published(text: str, features: int, error: type[BmnasError]) -> list[P
 def _parse(node: ast.expr, features: int, error: type[BmnasError]) -> list[PublishedCell]:
     fields = _fields("genotype", node, "Genotype", ("edges", "steps", "concat"), error)
     steps = _listed("steps", fields["steps"], error)
+    if len(steps) > LARGEST:
+        raise error("steps", f"{len(steps)} Cells", f"at most {LARGEST}")
     inputs = _edges("edges", fields["edges"], len(steps), features, error)
     cells = []
     for i, (pair, step) in enumerate(zip(inputs, steps, strict=True)):
         place, names = f"steps[{i}]", ("inner_edges", "inner_steps", "inner_concat")
         inner = _fields(place, step, "StepGenotype", names, error)
         listed = _listed(f"{place}.inner_steps", inner["inner_steps"], error)
+        if len(listed) > LARGEST:
+            raise error(f"{place}.inner_steps", f"{len(listed)} steps", f"at most {LARGEST}")
         operations = [_literal(f"{place}.inner_steps", name, error) for name in listed]
         for name in operations:
             if not isinstance(name, str) or name not in OPERATIONS:
@@ -161,4 +167,4 @@ def _check_all(place: str, node: ast.expr, first: int, nodes: int, error: type[B
     """Refuse a concatenation of other nodes than all: a genotype of ours has no others."""
     found, allowed = _literal(place, node, error), list(range(first, first + nodes))
     if list(found) != allowed if isinstance(found, (list, tuple)) else True:
-        raise error(place, found, f"{allowed}, the outputs of all")
+        raise error(place, found, f"{quoted(allowed)}, the outputs of all")

@@ -17,6 +17,7 @@ from .autosave import QUICK, Autosave
 from .errors import BmnasError, in_line
 from .genotype import Genotype
 from .metrics import score_text
+from .reading import require_file
 from .selection import derive
 
 PHASES = ("start", "both", "weights", "architecture", "selection")
@@ -151,6 +152,9 @@ class StateLog:
         size = self._row.itemsize
         try:
             rows = account["rows"]
+            require_file(self.path)
+            if not 0 <= rows * size <= os.path.getsize(self.path):
+                raise OSError("fewer than were saved")
             with open(self.path, "rb") as file:
                 data = file.read(rows * size)
         except (OSError, KeyError, TypeError) as error:

@@ -1,7 +1,6 @@
 """Files that are whole or not there: written beside their place, then renamed."""
 
 import hashlib
-import io
 import os
 import platform
 import re
@@ -13,11 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager, suppress
+from itertools import repeat
 from pathlib import Path
 
 from .errors import BmnasError, FileError, in_line, printable, quoted, shortened
 from .locks import locked, share_work
-from .reading import read_bytes
+from .reading import read_csv
 
 #: After this many seconds without a write, a part counts as abandoned.
 ABANDONED = 24 * 3600
@@ -235,6 +235,7 @@ def check_cells(path: str | os.PathLike, table, columns: Mapping[str, str]) -> N
             fits = np.isfinite(numbers)
             if fits.all() and not pd.api.types.is_numeric_dtype(cells):
                 fits[:] = False  # numbers as text
+            fits &= ~cells.map(lambda cell: isinstance(cell, (bool, np.bool_)))
             if kind != "number":
                 fits &= (numbers >= 0) & (numbers < 2.0**53)
             if kind == "count":
@@ -252,12 +253,17 @@ def _is_name(cell: object) -> bool:
     return isinstance(cell, str) and cell.isprintable() and bool(cell.strip()) and len(cell) <= 200
 
 
-def check_scores(path: str | os.PathLike, scores, name: str, metric: str) -> None:
-    """Raise :class:`TableError`, by row, for scores that a metric cannot have, rounding aside."""
+def check_scores(path: str | os.PathLike, scores, name: str, metrics: str | Iterable[str]) -> None:
+    """Raise :class:`TableError`, by row, for scores that a metric cannot have, rounding aside.
+
+    ``metrics`` is that of all rows, or of each.
+    """
     from .metrics import METRICS
 
-    least, most = METRICS[metric].limits if metric in METRICS else (None, None)
-    for row, score in enumerate(scores):
+    limits = {metric: METRICS[metric].limits for metric in METRICS}
+    each = repeat(metrics) if isinstance(metrics, str) else metrics
+    for row, (score, metric) in enumerate(zip(scores, each, strict=False)):
+        least, most = limits.get(metric, (None, None))
         if least is not None and score < least - ROUNDING:
             raise TableError(f"{path}: row {row + 1}: {name}", score, f"at least {least:g}")
         if most is not None and score > most + ROUNDING:
@@ -269,10 +275,9 @@ def read_table(path: str | os.PathLike, columns: Mapping[str, str]):
 
     Raises :class:`TableError` unless it has these columns, with cells of their :data:`KINDS`.
     """
-    import pandas as pd
 
     try:
-        table = pd.read_csv(io.BytesIO(read_bytes(path)))
+        table = read_csv(path)
     except (OSError, ValueError) as error:
         raise TableError(f"{path}: found no table ({in_line(error)})") from None
     if list(table.columns) != list(columns):

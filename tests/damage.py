@@ -23,10 +23,15 @@ from tiny import tiny_task
 
 import bmnas_core as bm
 from bmnas_core.backbones.paper import HCN, load_checkpoint, save_checkpoint
-from bmnas_core.baselines import read_baselines, read_settings
-from bmnas_core.baselines.table import COLUMNS
-from bmnas_core.benchmark import tabular
+from bmnas_core.baselines import read_baselines, read_settings, read_tried
+from bmnas_core.baselines.table import COLUMNS, TRIED_COLUMNS
+from bmnas_core.benchmark import read_benchmark, tabular
+from bmnas_core.benchmark.strategies import COLUMNS as RANKED
 from bmnas_core.experiments import notebook_parameters, read_spec
+from bmnas_core.experiments.results import RUN_FORMAT, ResultError, load_planned, load_run
+from bmnas_core.experiments.sweep import FORMAT as SWEEP_FORMAT
+from bmnas_core.genotype import read_text
+from bmnas_core.search_state import StateLog
 from bmnas_core.tasks import avmnist
 from bmnas_core.tasks.files import kit_file, package
 from bmnas_core.tasks.paper import egogesture, mmimdb_films, mmimdb_posters, ntu_readers
@@ -153,6 +158,7 @@ def benchmark(folder: Path):
     recipe = {
         "task": "tiny", "rule": None, "features": ["Image_1"], "operations": ["sum"],
         "metric": "accuracy", "config": bm.TrainConfig(epochs=2, restart=1).to_dict(),
+        "sampled": False,
     }  # fmt: skip
     one = {"genotype": tiny_genotype().to_json(), "validation": 0.5, "test": 0.5}
     one |= {"curve": [0.3, 0.5], "parameters": 10, "seconds": 1.0, "device": "cpu"}
@@ -176,6 +182,76 @@ def spec(folder: Path):
     shutil.copy(kit_file("notebooks/02_primitive_operations.ipynb"), folder / "a.ipynb")
     (folder / "sweep.yaml").write_text("notebook: a.ipynb\nseeds: 3\ngrid:\n  device: [cpu]\n")
     return folder / "sweep.yaml", read_spec
+
+
+def tried(folder: Path):
+    cells = {
+        name: "x" if kind.startswith(("name", "text")) else 1
+        for name, kind in TRIED_COLUMNS.items()
+    }
+    rows = [cells | {"metric": "accuracy", "C": 8 * k, "validation": 0.5} for k in range(1, 9)]
+    pd.DataFrame(rows, columns=list(TRIED_COLUMNS)).to_csv(folder / "tried.csv", index=False)
+    return folder / "tried.csv", read_tried
+
+
+def strategies(folder: Path):
+    known = bm.TabularBenchmark("digits", "sum").table["genotype"][0].to_json()
+    cells = {name: "x" if kind.startswith(("name", "text")) else 1 for name, kind in RANKED.items()}
+    cells |= {"task": "digits", "rule": "sum", "genotype": known}
+    rows = [cells | {"seed": seed} for seed in range(3)]
+    pd.DataFrame(rows, columns=list(RANKED)).to_csv(folder / "strategies.csv", index=False)
+    return folder / "strategies.csv", read_benchmark
+
+
+def published(folder: Path):
+    (folder / "search.log").write_text("epoch 3\n" + tiny_genotype().to_published() + "\n")
+    names = tiny_genotype().features
+    return folder / "search.log", lambda path: bm.Genotype.from_published(
+        read_text(path), names, str(path)
+    )
+
+
+def run_record(folder: Path):
+    about = {"format": RUN_FORMAT, "notebook": "a.ipynb", "parameters": {"seed": 3}}
+    about |= {"notebook_sha256": "0" * 64, "status": "done", "seconds": 1.5}
+    (folder / "run.json").write_text(json.dumps(about))
+
+    def read(path: Path):
+        if load_run(path.parent) is None:
+            raise ResultError(path, "nothing there", "a run's record")
+
+    return folder / "run.json", read
+
+
+def sweep_record(folder: Path):
+    run = {"notebook": "a.ipynb", "notebook_sha256": "0" * 64, "parameters": {"seed": 3}}
+    about = {"format": SWEEP_FORMAT, "specs": [], "runs": {"seed=3": run}}
+    (folder / "sweep.json").write_text(json.dumps(about))
+    return folder / "sweep.json", lambda path: load_planned(path.parent)
+
+
+def _bank(folder: Path) -> bm.FeatureBank:
+    return bm.FeatureBank(tiny_task(), folder=folder, device="cpu", workers=0)
+
+
+def features(folder: Path):
+    _bank(folder / "bank")
+    path, *_ = sorted(folder.glob("bank/*/features.npy"))
+    return path, lambda path: _bank(path.parents[1]).features
+
+
+def features_record(folder: Path):
+    path, read = features(folder)
+    return path.with_name("bank.json"), read
+
+
+def states(folder: Path):
+    search = searched(folder)
+    kept = StateLog(folder / "search.states", search.state)
+    for state in bm.Search(tiny_task(), search.config, device="cpu"):
+        kept.append(state)
+    account = kept.write()
+    return folder / "search.states", lambda path: StateLog(path, search.state).read(account)[0]
 
 
 def settings(folder: Path):
@@ -274,6 +350,22 @@ def films(folder: Path):
     return path, lambda path: mmimdb_films.read_films(path.parent).posters.read(0)
 
 
+def film(folder: Path):
+    (folder / "dataset").mkdir()
+    for one in "abc":
+        about = {"plot": ["A ship sinks."], "genres": ["Drama"]}
+        (folder / "dataset" / f"{one}.json").write_text(json.dumps(about))
+        shutil.copy(frame(folder)[0], folder / "dataset" / f"{one}.jpeg")
+    (folder / "split.json").write_text(json.dumps({"train": ["a"], "dev": ["b"], "test": ["c"]}))
+    read = mmimdb_films._raw_film
+    return folder / "dataset" / "a.json", lambda path: read(path.parent, path.stem)
+
+
+def vectors(folder: Path):
+    np.savez(folder / "texts.npz", ids=["a", "b"], vectors=np.ones((2, 3)))
+    return folder / "texts.npz", mmimdb_films._read_vectors
+
+
 def split_json(folder: Path):
     films(folder)
     return folder / "split.json", lambda path: mmimdb_films.read_films(path.parent)
@@ -311,6 +403,10 @@ READERS = {
     "labels as Parquet": parquet, "skeleton": skeleton, "video": video, "frame": frame,
     "poster": poster, "MM-IMDB's HDF5": films, "MM-IMDB's splits": split_json,
     "EgoGesture's annotation": annotation, "MNIST's file": idx, "recording": recording,
+    "film of the raw archive": film, "vectors of plots": vectors, "settings tried": tried,
+    "table of strategies": strategies, "published genotype": published, "run's record": run_record,
+    "sweep's record": sweep_record, "features on disk": features,
+    "record of features": features_record, "states of a search": states,
 }  # fmt: skip
 
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from ..config import Config
+from ..config import Config, ConfigError
 from ..errors import check_type, in_line, quoted
 from ..locks import share_work
 from ..metrics import METRICS
 from ..reading import parse_json, text_of
 from ..runtime import device_name, resolve_device
-from ..storage import ResumableTable, check_scores, read_table
+from ..storage import ResumableTable, TableError, check_scores, read_table
 from ..tasks.task import TASKS, Task, load_task
 from ..train import TrainConfig
 from .context import BASELINES, BaselineError, compare
@@ -33,8 +33,13 @@ _COSTS = {"params": "count", "search_seconds": "seconds", "seconds": "seconds", 
 COLUMNS = _KEYS | {"validation": "number", "test": "number"} | _COSTS
 TRIED_COLUMNS = _KEYS | {"validation": "number"} | _COSTS
 
+#: By these columns a row is told from all others.
+ONE_ROW = ("task", "rule", "options", "seed", "baseline", "network", *SETTINGS)
+
 #: The seed with which settings are tried.
 SETTINGS_SEED = 0
+#: The most bytes of a file of settings, and settings in it.
+MOST_BYTES, MOST_SETTINGS = 1 << 20, 1000
 
 
 def run_baselines(
@@ -163,20 +168,31 @@ def read_settings(path: str | os.PathLike) -> list[TrainConfig]:
     Raises BaselineError for a file that is no such list, ConfigError for a field that is not one.
     """
     try:
-        text = text_of(path)
+        text = text_of(path, MOST_BYTES)
     except (OSError, ValueError) as error:
         raise BaselineError(f"{path}: found no JSON ({in_line(error)})") from None
     listed = parse_json(text, BaselineError, path)
     if not isinstance(listed, list) or not listed:
         raise BaselineError(path, quoted(listed), "a list of settings")
-    return [TrainConfig.from_dict(one) for one in listed]
+    if len(listed) > MOST_SETTINGS:
+        raise BaselineError(path, f"{len(listed):,} settings", f"at most {MOST_SETTINGS}")
+    found = []
+    for i, one in enumerate(listed):
+        try:
+            found.append(TrainConfig.from_dict(one))
+        except ConfigError as error:
+            raise ConfigError(f"{path}: [{i}]: {error}") from None
+    return found
 
 
 def _checked(path: str | os.PathLike, columns: Mapping[str, str]) -> pd.DataFrame:
     table = read_table(path, columns)
-    for metric, rows in table.groupby("metric"):
-        for name in set(columns) & {"validation", "test"}:
-            check_scores(path, rows[name], name, metric)
+    for name in set(columns) & {"validation", "test"}:
+        check_scores(path, table[name], name, table["metric"])
+    one = [name for name in columns if name in ONE_ROW]
+    if (twice := table.duplicated(one)).any():
+        row = int(twice.to_numpy().argmax()) + 1
+        raise TableError(f"{path}: row {row}", "the network of an earlier row", "each once")
     return table
 
 

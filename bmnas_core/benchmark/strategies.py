@@ -25,7 +25,7 @@ from ..registry import Registry, takes
 from ..runtime import as_seed, device_name, generator, resolve_device
 from ..search import Search, SearchConfig
 from ..selection import RUNGS
-from ..storage import ResumableTable, read_table
+from ..storage import ResumableTable, TableError, read_table
 from ..tasks import load_task
 from ..tasks.task import Task
 from .tabular import BenchmarkError, TabularBenchmark
@@ -268,8 +268,12 @@ def read_benchmark(path: str | os.PathLike) -> pd.DataFrame:
     """
     table = read_table(path, COLUMNS)
     table["genotype"] = [Genotype.from_json(text, str(path)) for text in table["genotype"]]
-    groups = table.groupby(["task", "rule"])
-    parts = [_with_ranks(part, TabularBenchmark(*which)) for which, part in groups]
+    parts = []
+    for which, part in table.groupby(["task", "rule"]):
+        try:
+            parts.append(_with_ranks(part, TabularBenchmark(*which)))
+        except BmnasError as error:
+            raise TableError(f"{path}: {error}") from None
     return pd.concat(parts) if parts else table
 
 

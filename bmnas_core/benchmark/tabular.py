@@ -27,7 +27,7 @@ from torch import nn
 
 from .. import genotype as grammar
 from ..baselines.architectures import random_genotype
-from ..config import as_type
+from ..config import ConfigError, as_type
 from ..ensemble import FusionEnsemble, build_ensemble, fit_ensemble
 from ..errors import BmnasError, check_type, in_line, quoted
 from ..features import FeatureBank
@@ -488,6 +488,7 @@ def _read(path: Path) -> tuple[dict, pd.DataFrame]:
     if header.get("format") != FORMAT or table.column_names != list(COLUMNS):
         raise BenchmarkError(path, f"format {quoted(header.get('format'))}", repr(FORMAT))
     kinds = {"operations": tuple[str, ...], "config": dict, "metric": str, "task": str}
+    kinds |= {"rule": str | None, "features": tuple[str, ...] | None, "sampled": bool | None}
     recipe = as_type(header.get("recipe"), dict, f"{path}: recipe", BenchmarkError)
     for name, kind in kinds.items():
         as_type(recipe.get(name), kind, f"{path}: recipe.{name}", BenchmarkError)
@@ -496,7 +497,12 @@ def _read(path: Path) -> tuple[dict, pd.DataFrame]:
         raise BenchmarkError(path, found, OPERATIONS.names)
     # What did not exist when the table was made has its default.
     recipe.setdefault("sampled", False)
-    config = TrainConfig.from_dict(recipe["config"])
+    if recipe["metric"] not in METRICS:
+        raise BenchmarkError(f"{path}: recipe.metric", quoted(recipe["metric"]), METRICS.names)
+    try:
+        config = TrainConfig.from_dict(recipe["config"])
+    except ConfigError as error:
+        raise BenchmarkError(f"{path}: recipe.config: {error}") from None
     for name in ("epochs", "restart"):
         if not getattr(config, name):
             raise BenchmarkError(f"{path}: recipe.config.{name}", "nothing", "a number")
@@ -511,7 +517,7 @@ def _checked(path: Path, recipe: dict, runs: pd.DataFrame) -> pd.DataFrame:
         for name in SPLITS:
             check_scores(path, runs[name], name, recipe["metric"])
         ends = runs["curve"].map(len) if len(runs) else pd.Series([0])
-        curves = np.concatenate([*runs["curve"], np.zeros(0)])
+        curves = np.concatenate([*runs["curve"], np.zeros(0)]).astype(float)
         check_scores(path, curves, "curve", recipe["metric"])
     except TableError as error:
         raise BenchmarkError(str(error)) from None
@@ -521,6 +527,10 @@ def _checked(path: Path, recipe: dict, runs: pd.DataFrame) -> pd.DataFrame:
         raise BenchmarkError(path, "no rows", "one for each network")
     if ends.nunique() > 1 or not np.isfinite(curves).all():
         raise BenchmarkError(f"{path}: curve", "others", "as many finite scores in each row")
+    after = cosine_ends(TrainConfig.from_dict(recipe["config"]))
+    if ends.iloc[0] != len(after):
+        allowed = f"{len(after)}, after epochs {quoted(after)}"
+        raise BenchmarkError(f"{path}: curve", f"{ends.iloc[0]} scores", allowed)
     twice = runs.duplicated(["genotype", "seed"])
     if twice.any():
         row = int(twice.to_numpy().argmax()) + 1

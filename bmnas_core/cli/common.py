@@ -7,6 +7,7 @@ from typing import Annotated
 from typer import Option
 from typer.core import TyperCommand
 
+from ..errors import printable
 from ..experiments import ParameterError
 
 Device = Annotated[str, Option(help="auto, cpu, cuda, mps, …")]
@@ -55,7 +56,7 @@ def table(rows: Iterable[tuple], head: tuple[str, ...] = (), *, numbers: int = 0
     from rich.console import Console
     from rich.table import Table
 
-    rows = [tuple(map(str, row)) for row in rows]
+    rows = [tuple(map(printable, row)) for row in rows]
     columns = head or rows[0]
     drawn = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=bool(head))
     for i, name in enumerate(columns):

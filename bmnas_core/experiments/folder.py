@@ -122,6 +122,8 @@ class RunFolder:
 
     def _take_back(self) -> None:
         moving = self.path / ".earlier"
+        if moving.is_symlink():  # none of ours: what it leads to is not this folder's
+            moving.unlink()
         if moving.is_dir():
             for file in sorted(moving.iterdir(), key=lambda file: file.name == RUN_FILE):
                 os.replace(file, self.path / file.name)

@@ -99,6 +99,7 @@ def parameters_of(nb, path: str | os.PathLike) -> dict[str, Parameter]:
         found = f"{len(sources) or 'no'} cell{'s' * (len(sources) > 1)} tagged 'parameters'"
         raise NotebookError(path, found, allowed)
     source = re.sub("\r\n?", "\n", sources[0])
+    comments = _comments(source)
     parameters: dict[str, Parameter] = {}
     for line in _statements(source, path):
         if not isinstance(line, (ast.Assign, ast.AnnAssign)) or line.value is None:
@@ -112,7 +113,7 @@ def parameters_of(nb, path: str | os.PathLike) -> dict[str, Parameter]:
             raise NotebookError(place, quoted(_text(line, source)), allowed) from None
         if name in parameters:
             raise NotebookError(place, f"{name} twice", "each name once")
-        parameters[name] = Parameter(name, default, _help(line, source))
+        parameters[name] = Parameter(name, default, _help(line, comments))
     return parameters
 
 
@@ -140,6 +141,8 @@ def _plain(node: ast.expr) -> object:
     return value
 
 
+#: Most objects of a notebook's JSON, by which the time to check it grows.
+MOST_OBJECTS = 300_000
 #: A type in a comment: ``# type: list[int]``, before the help itself.
 TYPE_COMMENT = re.compile(
     r"^type:\s*{0}(?:\s*\|\s*{0})*(?=[\s#]|$)[\s#]*".format(
@@ -148,13 +151,18 @@ TYPE_COMMENT = re.compile(
 )
 
 
-def _help(line: ast.stmt, source: str) -> str:
-    """The comment at the end of a statement, or of its first line, without a type comment."""
+def _comments(source: str) -> dict[int, str]:
+    """The comments of a cell, by line."""
     comments: dict[int, str] = {}
     with suppress(tokenize.TokenError, SyntaxError):
         for token in tokenize.generate_tokens(io.StringIO(source).readline):
             if token.type == tokenize.COMMENT:
                 comments[token.start[0]] = token.string.lstrip("#").strip()
+    return comments
+
+
+def _help(line: ast.stmt, comments: dict[int, str]) -> str:
+    """The comment at the end of a statement, or of its first line, without a type comment."""
     text = comments.get(line.end_lineno) or comments.get(line.lineno) or ""
     text = TYPE_COMMENT.sub("", text, count=1)
     return "".join(c if c.isprintable() else " " for c in text).strip()
@@ -203,6 +211,8 @@ def read_notebook(notebook: str | os.PathLike):
     try:
         with warnings.catch_warnings(action="ignore"), silenced("traitlets"):
             text = read_bytes(path).decode("utf-8-sig")  # a byte order mark may stand first
+            if (objects := text.count("{")) > MOST_OBJECTS:
+                raise ValueError(f"{objects:,} objects, more than {MOST_OBJECTS:,}")
             language = _other_language(json.loads(text, object_pairs_hook=_unique))
             nb = nbformat.v4.upgrade(nbformat.convert(nbformat.reader.reads(text), 4))
             spec = nb.metadata.get("kernelspec", {})

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -47,6 +48,8 @@ STATUSES = ("running", "done", "failed", "out of time", "interrupted")
 SWEEP_FILE = "sweep.json"
 #: Limits of what is read: bytes of a file, levels of lists and dicts, characters of a name.
 MAX_BYTES, MAX_DEPTH, MAX_NAME = 1 << 26, 32, 200
+#: Most characters of a name in JSON.
+MOST_OF_NAME = 1000
 #: How far rounding may take a score beyond its metric's limits.
 ROUNDING = 1e-9
 
@@ -156,9 +159,16 @@ def load_planned(folder: str | os.PathLike) -> dict[str, dict]:
     found = {}
     for name, about in runs.items():
         place = f"{path}: runs[{quoted(name)}]"
+        check_run_name(name, place)
         about = as_type(about, dict, place, ResultError) | {"status": "running"}
         found[name] = _checked_record(about, place) | {"status": "missing"}
     return found
+
+
+def check_run_name(name: str, place: str) -> None:
+    """Raise :class:`ResultError` for what is no name of a folder inside another one."""
+    if not re.fullmatch(r"[A-Za-z0-9_.+=,~-]{1,255}", name) or name in (".", ".."):
+        raise ResultError(place, quoted(name), "a folder's name, as sweeps give them")
 
 
 def _in_use(folder: Path) -> bool:
@@ -236,8 +246,9 @@ def as_json(value: object, place: object = "value", depth: int = 0) -> object:
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
         value = value.item()
     if isinstance(value, Mapping):
-        if others := [name for name in value if not _is_text(name)]:
-            raise ResultError(place, f"key {quoted(others[0])}", "strings")
+        if others := [name for name in value if not _is_text(name) or len(name) > MOST_OF_NAME]:
+            found, most = f"key {quoted(others[0])}", f"{MOST_OF_NAME:,}"
+            raise ResultError(place, found, f"strings of up to {most} characters")
         return {name: as_json(v, f"{place}.{name}", depth + 1) for name, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [as_json(v, f"{place}[{i}]", depth + 1) for i, v in enumerate(value)]

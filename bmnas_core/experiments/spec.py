@@ -154,6 +154,9 @@ def _sources(
         written.append(("list", fields["list"]))
     for kind in ("random", "sobol"):
         if kind in fields:
+            space = fields[kind].get("parameters")
+            for name in space if isinstance(space, dict) else ():
+                parameter_named(name, known, notebook)  # before any point is made
             written.append((kind, _sample(fields[kind], kind, f"{place}: {kind}")))
     if "seeds" in fields:
         seeds = fields["seeds"]

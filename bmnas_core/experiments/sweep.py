@@ -18,7 +18,7 @@ from ..locks import locked
 from ..progress import is_interactive
 from ..reading import parse_json, text_of
 from ..storage import atomic_write
-from .results import writable_folder
+from .results import check_run_name, writable_folder
 from .run import _signals
 from .spec import Spec, read_spec, run_key
 from .workers import (
@@ -193,6 +193,8 @@ def _read_record(path: Path) -> dict:
         whole = False
     if not whole:
         raise SweepError(path, "a damaged file", f"what a sweep writes ({FORMAT})")
+    for name in record["runs"]:
+        check_run_name(name, f"{path}: runs")
     return record
 
 

@@ -299,10 +299,12 @@ def checked_names(names: object) -> tuple[str, ...]:
         names = names.tolist()
     if not isinstance(names, (list, tuple)):
         raise TaskError("class_names", quoted(names), "a list of texts")
+    seen: set[str] = set()
     for i, name in enumerate(names):
         check_name(f"class_names[{i}]", name)
-        if name in names[:i]:
+        if name in seen:
             raise TaskError(f"class_names[{i}]", quoted(name), "each name once")
+        seen.add(name)
     return tuple(map(str, names))
 
 

@@ -120,11 +120,17 @@ def _read(root: Path) -> DigitData:
     )
 
 
+#: Most axes of an IDX file; images have three.
+MOST_AXES = 4
+
+
 def read_idx(path: Path) -> np.ndarray:
     """An IDX file of unsigned bytes, packed by gzip as MNIST is, or not. Raises DataError."""
     content = read_bytes(path, unpack=True)
     if len(content) < 4 or content[:3] != b"\x00\x00\x08" or len(content) < 4 + 4 * content[3]:
         raise DataError(f"{path}: found no IDX file of bytes")
+    if content[3] > MOST_AXES:
+        raise DataError(path, f"{content[3]} axes", f"at most {MOST_AXES}")
     shape = tuple(np.frombuffer(content, ">u4", content[3], offset=4).tolist())
     data = np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape))
     if len(data) != math.prod(shape):

@@ -3,7 +3,9 @@
 import gzip
 import hashlib
 import io
+import math
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -18,7 +20,7 @@ from tempfile import TemporaryDirectory
 from tokenize import TokenError
 from types import ModuleType
 from typing import TYPE_CHECKING
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 
 from .. import reading
 from ..errors import DataError, FileError, in_line, quoted
@@ -36,7 +38,7 @@ PACKAGE = Path(__file__).parents[1]
 #: What NumPy, h5py and zipfile raise for damaged files.
 DAMAGED = (
     OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError,
-    MemoryError, SyntaxError, TokenError, BadZipFile, struct.error, zlib.error,
+    MemoryError, AttributeError, SyntaxError, TokenError, BadZipFile, struct.error, zlib.error,
 )  # fmt: skip
 
 #: Where the files of ``avmnist`` come from, by their first folder.
@@ -47,7 +49,12 @@ URLS = {
 
 
 def asset(name: str, *, missing_ok: bool = False) -> Path:
-    """A file of ``assets/``. Raises DataError if it does not exist, unless ``missing_ok``."""
+    """A file of ``assets/``. Raises DataError if it does not exist, unless ``missing_ok``.
+
+    Also for a name that leads elsewhere.
+    """
+    if not re.fullmatch(r"(?!.*\.\.)[\w.-]+(/[\w. -]+)*", name):
+        raise DataError("assets", quoted(name), "the name of a file of the kit")
     return kit_file(f"assets/{name}", missing_ok=missing_ok)
 
 
@@ -201,11 +208,14 @@ class DataSet:
         """The folder with the files. Raises DataError for wrong ones, with the remedy."""
         if problems := self.check():
             more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-            raise DataError(
-                f"data of task {self.name!r}: {'; '.join(problems[:3])}{more}. "
-                f"Set BMNAS_DATA to the folder that holds {self.name!r}, or run: "
+            remedy = (
+                "They come with the kit: install it again"
+                if self.embedded
+                else f"Set BMNAS_DATA to the folder that holds {self.name!r}, or run: "
                 f"bmnas data fetch {self.name}"
             )
+            found = "; ".join(problems[:3])
+            raise DataError(f"data of task {self.name!r}: {found}{more}. {remedy}")
         return self.root
 
     def fetch(self) -> None:
@@ -339,13 +349,36 @@ def open_hdf5(path: str | os.PathLike):
 def refuse_packed(path: Path) -> None:
     """Raise OSError for an .npz, a zip file, that unpacks to more than 256 times its size or so.
 
-    Arrays of zeros may do that too; there are none among features. A device is refused as well.
+    Arrays of zeros may do that too; there are none among features. Refused are also a device, what
+    would fill more than half of this machine's memory, and what NumPy does not write.
     """
-    require_file(path)
+    if reading.read_start(path, 2) != b"PK":  # else NumPy takes it for something else
+        raise BadZipFile("no zip file")
     with ZipFile(path) as archive:
+        for part in archive.infolist():
+            if part.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
+                raise OSError(f"{quoted(part.filename)}, packed in an unusual way")
         size = sum(part.file_size for part in archive.infolist())
-    if size > reading.MOST_BYTES and size > 256 * path.stat().st_size:
-        raise OSError(f"{size >> 20} MB, packed in {path.stat().st_size >> 10} KB")
+    check_claims(size, path.stat().st_size)
+
+
+def check_claims(size: int, stored: int) -> None:
+    """Raise OSError for ``size`` bytes of values that are ``stored`` in too few.
+
+    Also if they would fill more than half of this machine's memory.
+    """
+    if size > reading.MOST_BYTES and size > 256 * stored:
+        raise OSError(f"{size >> 20} MB, packed in {stored >> 10} KB")
+    if size > (most := half_of_memory()):
+        raise OSError(f"{size >> 20} MB to unpack, of which {most >> 20} MB fit")
+
+
+def half_of_memory() -> int:
+    """Half of the bytes of this machine's memory; 8 GB where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, ValueError, OSError):
+        return 8 << 30
 
 
 def refuse_elsewhere(file: Path, data) -> None:
@@ -354,6 +387,9 @@ def refuse_elsewhere(file: Path, data) -> None:
     Of a dataset without values, a small file can claim any size.
     """
     place = f"{file}: data set {quoted(data.name)}"
+    chunk = math.prod(data.chunks or ()) * data.dtype.itemsize
+    if chunk > reading.MOST_BYTES:
+        raise DataError(place, f"chunks of {chunk:,} bytes", f"{reading.MOST_BYTES:,} at most")
     if data.external or data.is_virtual or os.fspath(data.file.filename) != os.fspath(file):
         raise DataError(place, "values in another file", "values in this one")
     claimed, stored = data.nbytes, data.id.get_storage_size()

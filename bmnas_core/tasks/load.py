@@ -1,6 +1,5 @@
 """Features, labels and splits as people have them on disk, for :meth:`Task.from_features`."""
 
-import io
 import os
 import re
 import warnings
@@ -9,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import reading
 from ..errors import in_line, quoted
-from ..reading import read_bytes, read_parquet, require_file
-from .files import DAMAGED, open_hdf5, refuse_elsewhere, refuse_packed
+from ..reading import read_csv, read_parquet, require_file
+from .files import DAMAGED, check_claims, open_hdf5, refuse_elsewhere, refuse_packed
 from .inputs import DataError, DataWarning
 
 #: What a key, file or column without features may be called → the argument that it becomes.
@@ -75,7 +75,7 @@ def _named(key: str) -> tuple[str, str]:
 
 def _numbers_in_order(file: Path) -> list[tuple[int, int | str]]:
     """Sorts ``Video_2`` before ``Video_10``."""
-    parts = re.split(r"(\d+)", str(file))
+    parts = re.split(r"(\d{1,18})", str(file))
     return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]
 
 
@@ -93,9 +93,14 @@ def _npz(file: Path, own: str) -> Entries:
         refuse_packed(file)
         with np.load(file, allow_pickle=False) as archive:
             for key in sorted(archive.files, key=lambda key: _numbers_in_order(Path(key))):
-                unnamed = re.fullmatch(r"arr_(\d+)", key)  # by np.savez of arrays without names
-                yield f"{own}_{int(unnamed[1]) + 1}" if unnamed else key, archive[key]
+                unnamed = re.fullmatch(r"arr_(\d{1,9})", key)  # by np.savez of arrays without names
+                values = archive[key]
+                if not isinstance(values, np.ndarray):
+                    raise DataError(f"{file}: {quoted(key)}", "no array", "arrays alone")
+                yield f"{own}_{int(unnamed[1]) + 1}" if unnamed else key, values
     except DAMAGED as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"{file}: found no archive of arrays ({in_line(error)})") from None
 
 
@@ -107,7 +112,7 @@ def _safetensors(file: Path, own: str) -> Entries:
         with safe_open(file, framework="pt") as opened:
             for key in sorted(opened.keys(), key=lambda key: _numbers_in_order(Path(key))):
                 yield key, opened.get_tensor(key)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, *DAMAGED) as error:
         raise DataError(f"{file}: found no tensors ({in_line(error)})") from None
 
 
@@ -120,14 +125,18 @@ def _hdf5(file: Path, own: str) -> Entries:
         with open_hdf5(file) as opened:
             keys: list[str] = []
             opened.visititems(
-                lambda key, node: keys.append(key) if hasattr(node, "dtype") else None
+                lambda key, node: keys.append(key) if isinstance(node, h5py.Dataset) else None
             )
+            for key in keys:
+                refuse_elsewhere(file, opened[key])
+            claimed = sum(opened[key].nbytes for key in keys)
+            stored = sum(opened[key].id.get_storage_size() for key in keys)
+            check_claims(claimed, max(stored, 1))
             for key in sorted(keys, key=lambda key: _numbers_in_order(Path(key))):
                 data = opened[key]
-                refuse_elsewhere(file, data)
                 start = data.id.get_offset() if data.dtype.kind in "biuf" and data.size else None
                 if h5py.check_string_dtype(data.dtype):
-                    yield key, np.asarray(data.asstr()[()])
+                    yield key, _texts(data, file.stat().st_size)
                 elif start is None:  # compressed, or in chunks
                     yield key, np.asarray(data[()])
                 else:
@@ -138,17 +147,36 @@ def _hdf5(file: Path, own: str) -> Entries:
         raise DataError(f"{file}: found no HDF5 that can be read ({in_line(error)})") from None
 
 
+def _texts(data, size: int) -> np.ndarray:
+    """A data set of texts, in a file of ``size`` bytes, in which all may be one and the same.
+
+    So they are read in parts, none of which can be longer than a quarter of MOST_BYTES.
+    """
+    if not data.ndim or not len(data):
+        return np.asarray(data.asstr()[()])
+    rows, parts, length = max(1, reading.MOST_BYTES // (4 * size) * len(data) // data.size), [], 0
+    for start in range(0, len(data), rows):
+        parts.append(data.asstr()[start : start + rows])
+        length += sum(map(len, parts[-1].flat))
+        if length > reading.MOST_BYTES:
+            raise OSError(f"more than {reading.MOST_BYTES:,} characters")
+    return np.concatenate(parts)
+
+
 def _table(file: Path, own: str) -> Entries:
     import pandas as pd
 
-    separator = "\t" if file.suffix.lower() == ".tsv" else ","
     try:
         if file.suffix.lower() == ".parquet":
             table = read_parquet(file).to_pandas()
+            table = table.drop(columns=[c for c in table if str(c).startswith("__index_level_")])
         else:
-            table = pd.read_csv(io.BytesIO(read_bytes(file)), sep=separator)
+            table = read_csv(file, "\t" if file.suffix.lower() == ".tsv" else ",")
     except (ValueError, OSError, ImportError) as error:  # pandas' and pyarrow's are ValueErrors
         raise DataError(f"{file}: found no table ({in_line(error)})") from None
+    names = pd.Index(map(str, table.columns))
+    if len(twice := names[names.duplicated()]):
+        raise DataError(f"{file}: columns", f"{quoted(twice[0])} twice", "each once")
     columns = {str(name): table[name] for name in table.columns}
     known = {name: values for name, values in columns.items() if name.lower() in SPECIAL}
     several = {k: v for k, v in columns.items() if k.lower().startswith("label_")}

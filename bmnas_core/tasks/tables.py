@@ -12,6 +12,7 @@ import torch
 
 from ..config import Settings
 from ..errors import in_line
+from ..reading import text_of
 from .arrays import split_rows
 from .files import DATA_SETS
 from .inputs import DataError
@@ -127,7 +128,7 @@ def _read_numbers(file: Path, shape: tuple[int, int], **how) -> np.ndarray:
     """A table of finite numbers in a text file. Raises DataError unless it has this shape."""
     try:
         with warnings.catch_warnings(action="ignore"):  # of an empty file; its shape is wrong too
-            table = np.loadtxt(file, ndmin=2, **how)
+            table = np.loadtxt(text_of(file).splitlines(), ndmin=2, **how)
     except (ValueError, OSError) as error:
         raise DataError(f"{file}: found no table of numbers ({in_line(error)})") from None
     if table.shape != shape:

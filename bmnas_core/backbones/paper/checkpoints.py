@@ -131,7 +131,7 @@ def _unwrapped(backbone: nn.Module) -> nn.Module:
 
 def _like(own: Tensor, tensor: Tensor, path: str | os.PathLike, name: str) -> Tensor:
     """A tensor in the type of ``own``, whose shape it has. Raises CheckpointError."""
-    place = f"{path}: {name}"
+    place = f"{path}: {shortened(name, 120)}"
     if name.endswith("num_batches_tracked") and (tensor == tensor.round()).all():
         tensor = tensor.nan_to_num(0, 0, 0).to(own.dtype)  # halved with the rest, perhaps too large
     if not own.is_floating_point():
@@ -160,7 +160,8 @@ def _check(tensors: Tensors, own: Tensors, kept: list[str], in_head: tuple[str, 
     shapes = [f"{n}: {tuple(tensors[n].shape)} for {tuple(own[n].shape)}" for n in misshapen]
     lists = {"missing": missing, "unexpected": unexpected, "misshapen": shapes}
     found = [
-        f"{len(names):,} {what} ({', '.join(names[:SHOWN])}{', …' * (len(names) > SHOWN)})"
+        f"{len(names):,} {what} ({shortened(', '.join(names[:SHOWN]), 160)}"
+        f"{', …' * (len(names) > SHOWN)})"
         for what, names in lists.items()
         if names
     ]
@@ -211,7 +212,8 @@ def _read(path: str | os.PathLike) -> Tensors:
         raise
     except Exception as error:  # a damaged pickle can raise anything
         code = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"more than tensors ({code[1]})" if code else "no checkpoint, or a damaged one"
+        code = code and shortened(code[1], 80)
+        what = f"more than tensors ({code})" if code else "no checkpoint, or a damaged one"
         allowed = "tensors by name in safetensors or by torch.save"
         raise CheckpointError(path, what, allowed) from None
     tensors = _tensors_in(found, path)
@@ -238,7 +240,7 @@ def _tensors_in(found: object, path: Path) -> Tensors:
     if not isinstance(found, dict) or not found:
         kind = "nothing" if found == {} else type(found).__name__
         raise CheckpointError(path, kind, "tensors by name")
-    inside = dict(_dictionaries(found))
+    inside = dict(_dictionaries(found, set()))
     known = [name for name in WRAPPINGS if name in inside]
     if len(inside) > 1 and not known:
         several = f"{len(inside)} dictionaries of tensors: {', '.join(map(quoted, inside))}"
@@ -262,14 +264,21 @@ def _tensors_in(found: object, path: Path) -> Tensors:
     return tensors
 
 
-def _dictionaries(found: dict, within: str = "", depth: int = 0) -> Iterator[tuple[str, dict]]:
-    """Dictionaries of tensors inside ``found``, by where they are, such as ``"net.weights"``."""
+def _dictionaries(
+    found: dict, seen: set[int], within: str = "", depth: int = 0
+) -> Iterator[tuple[str, dict]]:
+    """Dictionaries of tensors inside ``found``, by where they are, such as ``"net.weights"``.
+
+    Each once: one may be in many others. ``seen`` has the ids of those that were looked into.
+    """
     for name, inner in found.items():
-        if isinstance(name, str) and isinstance(inner, dict) and depth < DEEPEST:
+        new = isinstance(inner, dict) and id(inner) not in seen
+        if isinstance(name, str) and new and depth < DEEPEST:
+            seen.add(id(inner))
             if any(isinstance(value, Tensor) for value in inner.values()):
                 yield within + name, inner
             else:
-                yield from _dictionaries(inner, f"{within}{name}.", depth + 1)
+                yield from _dictionaries(inner, seen, f"{within}{name}.", depth + 1)
 
 
 def _without_prefixes(names: Sequence[str]) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """What the paper's three tasks share: where their files are, backbones, modalities."""
 
-import json
+import io
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from torch import Tensor
 from ...backbones.backbone import Backbone
 from ...backbones.paper.checkpoints import load_checkpoint
 from ...errors import in_line, quoted
-from ...reading import require_file
+from ...reading import parse_json, read_bytes
 from .. import files
 from ..inputs import DataError, Inputs
 from ..task import SPLITS, Modality, Split, TaskError
@@ -70,6 +70,8 @@ def paired_splits(parts: Sequence[str], labels: Tensor | Sequence[int]) -> dict[
 
 #: Most pixels of a picture, before it is scaled.
 MOST_PIXELS = 64_000_000
+#: What begins each scan of a JPEG file, and how many there may be: all pixels are decoded in each.
+SCAN, MOST_SCANS = b"\xff\xda", 100
 
 
 def read_picture(
@@ -83,8 +85,10 @@ def read_picture(
     """
     pil = files.package("PIL.Image")
     try:
-        require_file(path)
-        with pil.open(path, formats=("JPEG",)) as image:
+        content = read_bytes(path)
+        if (scans := content.count(SCAN)) > MOST_SCANS:
+            raise DataError(path, f"{scans:,} scans", f"{MOST_SCANS} at most")
+        with pil.open(io.BytesIO(content), formats=("JPEG",)) as image:
             if math.prod(image.size) > MOST_PIXELS:
                 raise DataError(path, f"{image.size} pixels", f"{MOST_PIXELS:,} at most")
             whole = image.convert(mode)
@@ -108,11 +112,14 @@ def look_at_jpeg(path: Path) -> None:
         raise DataError(path, "a JPEG file without its end", "a whole one")
 
 
-def read_json(path: Path) -> object:
-    """What a JSON file holds. Raises DataError for a file that cannot be read or is no JSON."""
+def read_json(path: Path, most: int | None = None) -> object:
+    """What a JSON file of at most so many bytes holds.
+
+    Raises DataError for a file that cannot be read or is no JSON, and for a field that is there
+    twice.
+    """
     try:
-        return json.loads(files.read_bytes(path))
-    except DataError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: found no JSON ({error})") from None
+        text = files.read_bytes(path, most).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: found no JSON ({in_line(error)})") from None
+    return parse_json(text, DataError, path)

@@ -140,12 +140,11 @@ class FrameReader:
         """Raises DataError for frames without a file, and for ends that are no JPEG's."""
         folder, first, last = self.clips[item]
         place = self.root / folder
-        names = _names_in(place)
-        missing = [n for n in range(first, last + 1) if f"{n:06d}.jpg" not in names]
-        if missing:
-            more = f" and {len(missing) - 1} more" * (len(missing) > 1)
-            found = f"no {missing[0]:06d}.jpg{more}"
-            raise DataError(place, found, f"frames {first} to {last}")
+        there = _numbers_in(place)
+        if missing := last - first + 1 - sum(first <= number <= last for number in there):
+            one = next(number for number in range(first, last + 1) if number not in there)
+            more = f" and {missing - 1:,} more" * (missing > 1)
+            raise DataError(place, f"no {one:06d}.jpg{more}", f"frames {first} to {last}")
         for path in self._paths(item):
             look_at_jpeg(path)
 
@@ -181,7 +180,8 @@ class FrameReader:
         return read_picture(path, mode, size, lambda sides: _box(sides, self.size, crop))
 
 
-def _names_in(folder: Path) -> frozenset[str]:
+def _numbers_in(folder: Path) -> frozenset[int]:
+    """Numbers of the frames in a folder."""
     try:
         return _listed(folder, folder.stat().st_mtime_ns)
     except OSError as error:
@@ -189,9 +189,10 @@ def _names_in(folder: Path) -> frozenset[str]:
 
 
 @lru_cache(1024)
-def _listed(folder: Path, changed: int) -> frozenset[str]:
-    """Names of the files in a folder that was last ``changed`` then."""
-    return frozenset(os.listdir(folder))
+def _listed(folder: Path, changed: int) -> frozenset[int]:
+    """Numbers of the frames in a folder that was last ``changed`` then."""
+    names = map(re.compile(r"(\d{6})\.jpg").fullmatch, os.listdir(folder))
+    return frozenset(int(name[1]) for name in names if name)
 
 
 def _box(sides: tuple[int, int], size: int, crop: tuple[float, float, float] | None) -> tuple:
@@ -234,10 +235,11 @@ def read_annotation(path: Path) -> tuple[list[str], list[Gesture]]:
     """
     content = read_json(path)
     labels = _member(content, "labels", list, path)
+    classes: dict[str, int] = {}
     for i, label in enumerate(labels):
-        if not isinstance(label, str) or label in labels[:i]:
+        if not isinstance(label, str) or label in classes:
             raise DataError(f"{path}: labels[{i}]", quoted(label), "names, each once")
-    classes = {label: i for i, label in enumerate(labels)}
+        classes[label] = i
     gestures = []
     for name, entry in _member(content, "database", dict, path).items():
         place = f"{path}: {quoted(name)}"
@@ -246,11 +248,11 @@ def read_annotation(path: Path) -> tuple[list[str], list[Gesture]]:
             raise DataError(f"{place}: allowed: SubjectNN/SceneM/Color/rgbK or …/rgbK_<k>")
         subset = _member(entry, "subset", str, place)
         if subset not in SUBSETS:
-            raise DataError(place, f"subset {subset!r}", ", ".join(SUBSETS))
+            raise DataError(place, f"subset {quoted(subset)}", ", ".join(SUBSETS))
         about = _member(entry, "annotations", dict, place)
         label = _member(about, "label", str, place)
         if label not in classes:
-            raise DataError(place, f"label {label!r}", f"the {len(labels)} in 'labels'")
+            raise DataError(place, f"label {quoted(label)}", f"the {len(labels)} in 'labels'")
         first, last = (_frame_number(about, k, place) for k in ("start_frame", "end_frame"))
         if first > last:
             raise DataError(place, f"frames {first} to {last}", "start to end")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...errors import check_type, in_line, quoted
 from ...progress import progress_bar
-from ..files import DAMAGED, open_hdf5, package, read_bytes, refuse_elsewhere, refuse_packed
+from ..files import DAMAGED, open_hdf5, package, refuse_elsewhere, refuse_packed
 from ..inputs import DataError, warn_skipped
 from .common import read_json
 from .mmimdb_posters import SHAPE, Posters, UnreadableError, read_npy
@@ -223,11 +223,9 @@ def _rows_by_attribute(path: Path, file, n: int) -> dict[str, list[int]]:
         split, source = _text(entry["split"]), _text(entry["source"])
         available = "available" not in table.dtype.names or entry["available"]
         if split in SPLITS and available:
-            rows = range(int(entry["start"]), int(entry["stop"]))
+            rows = _span(f"{place}: {split!r}", entry, n)
             if "indices" in table.dtype.names and entry["indices"]:
-                indices = file[entry["indices"]]
-                refuse_elsewhere(path, indices)
-                rows = indices[:].tolist()
+                rows = _indices(path, file, entry["indices"])
             found[split, source] = list(rows)
     for split in SPLITS:
         for source in ("images", "features", "genres"):
@@ -242,6 +240,28 @@ def _rows_by_attribute(path: Path, file, n: int) -> dict[str, list[int]]:
     rows = {split: found[split, "images"] for split in SPLITS}
     _check_apart(place, rows, "row")
     return rows
+
+
+def _span(place: str, entry, n: int) -> range:
+    """The rows of a split from its first to its last, which must be among ``n``."""
+    start, stop = int(entry["start"]), int(entry["stop"])
+    if not 0 <= start <= stop <= n:
+        found = (
+            f"rows {start} to {stop - 1}" if stop < start else f"row {min(start, 0) or stop - 1}"
+        )
+        raise DataError(place, found, f"0 … {n - 1}")
+    return range(start, stop)
+
+
+def _indices(path: Path, file, reference) -> list[int]:
+    """The rows that a table in the file names. A reference stays in the file; a name may not."""
+    h5py = package("h5py")
+    found = file[reference] if isinstance(reference, h5py.Reference) else None
+    if not isinstance(found, h5py.Dataset) or found.ndim != 1 or found.dtype.kind not in "iu":
+        place = f"{path}: attribute 'split': indices"
+        raise DataError(place, quoted(reference), "a reference to a table of rows")
+    refuse_elsewhere(path, found)
+    return found[:].tolist()
 
 
 def _text(value: bytes | str) -> str:
@@ -337,11 +357,9 @@ def _raw_film(folder: Path, one: str) -> tuple[Path, str, list[int]]:
     if not re.fullmatch(r"\w+", one):
         raise DataError(path.parent.parent / SPLIT, f"id {quoted(one)}", "letters and digits")
     try:
-        about = json.loads(read_bytes(path, MOST_BYTES))
+        about = read_json(path, MOST_BYTES)
     except DataError as error:
         raise UnreadableError(str(error)) from None
-    except (ValueError, RecursionError) as error:
-        raise UnreadableError(f"{path}: found no JSON ({in_line(error)})") from None
     about = about if isinstance(about, dict) else {}
     plot, genres = about.get("plot"), about.get("genres")
     plot = max(plot, key=len, default="") if _is_texts(plot) else plot

@@ -19,6 +19,8 @@ from ..inputs import DataError, FileInputs, files_version
 from .common import DEVIATION, MEAN, look_at_jpeg, read_picture
 
 SHAPE = (3, 256, 160)
+#: Most bytes of one film's array: a poster has 1 MB in float64, a plot of a thousand words 2 MB.
+MOST_BYTES = 64 << 20
 #: Most pixels by which a poster is shifted in training.
 SHIFT = 8
 
@@ -70,7 +72,10 @@ def read_npy(path: Path) -> np.ndarray:
     """
     try:
         require_file(path)
-        return np.array(np.lib.format.open_memmap(path, mode="r"))
+        found = np.lib.format.open_memmap(path, mode="r")
+        if found.nbytes > MOST_BYTES:
+            raise ValueError(f"{found.nbytes:,} bytes of values, more than {MOST_BYTES:,}")
+        return np.array(found)
     except DAMAGED as error:
         if isinstance(error, ValueError) and "Python objects" in str(error):
             raise DataError(path, "Python objects", "an array of numbers") from None

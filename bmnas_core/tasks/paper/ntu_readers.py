@@ -23,8 +23,9 @@ JOINTS, BODIES = 25, 2
 ORIGIN = 1
 #: Metres from the sensor at which no body can be.
 FAR = 1000.0
-#: Endings of video files, and the formats that are read under them.
-FORMATS = {".avi": "avi", ".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+#: The ending and the format of the data set's videos. In other formats a file of a kilobyte may
+#: claim any number of frames, for all of which FFmpeg makes room as it opens the file.
+ENDING, FORMAT = ".avi", "avi"
 #: Frames of a video; those of NTU RGB+D have a few hundred.
 MOST_VIDEO_FRAMES = 100_000
 #: Two tracks are certainly one person's if the second begins within so many frames, a second, and
@@ -104,15 +105,14 @@ def read_video(
 
 
 def _open(path: str | os.PathLike):
-    """An open video, read by the format that belongs to its ending and by no other.
+    """An open video, read as what its ending says and as nothing else.
 
     Some formats, such as play lists, are lists of other files.
     """
     require_file(path)
-    kind = FORMATS.get(Path(path).suffix.lower())
-    if kind is None:
-        raise DataError(path, f"a file {Path(path).suffix or 'without ending'}", ", ".join(FORMATS))
-    file = package("av").open(os.fspath(path), format=kind, metadata_errors="ignore")
+    if Path(path).suffix.lower() != ENDING:
+        raise DataError(path, f"a file {Path(path).suffix or 'without ending'}", ENDING)
+    file = package("av").open(os.fspath(path), format=FORMAT, metadata_errors="ignore")
     try:
         if not file.streams.video or file.streams.video[0].codec_context is None:
             raise DataError(path, "no video stream in a known codec", "one")
@@ -125,6 +125,7 @@ def _open(path: str | os.PathLike):
         raise
     # The worker processes that load batches already keep every core busy.
     codec.thread_count = 1
+    codec.options = {"max_pixels": f"{MOST_PIXELS}"}  # frames may be larger than the header says
     return file
 
 
