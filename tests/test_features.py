@@ -614,6 +614,9 @@ def test_a_cluster_resumes_an_extraction_and_keeps_it_if_it_ends(
 
     def reading(self, item, random):
         if item == 50:
+            end = time.monotonic() + 20
+            while not [*how["folder"].glob(".*.part/progress.json")] and time.monotonic() < end:
+                time.sleep(0.01)  # until something is kept, however busy the machine
             threading.Thread(target=in_process_cluster.close).start()
         return read(self, item, random)
 
