@@ -253,7 +253,7 @@ def test_no_output_is_lost_and_an_error_that_is_no_unicode_is_said(capfd):
         "from IPython.display import display\nfor i in range(3000): display(i)",
         "print('a\\ud800b')\nraise ValueError('c\\ud800d')",
     )
-    with pytest.raises(RunError, match="failed in cell 4 .*: ValueError: c\ud800d; executed"):
+    with pytest.raises(RunError, match=r"failed in cell 4 .*: ValueError: c\\ud800d; executed"):
         run("nb.ipynb", out="out", progress=False)
     cells = nbformat.read("out/nb.ipynb", as_version=4).cells
     others, many, odd = [cell.outputs for cell in cells if cell.cell_type == "code"][-3:]
