@@ -26,6 +26,7 @@ from .optimizers import Adam
 from .progress import progress_bar
 from .runtime import (
     PRECISIONS,
+    RNG_LOCK,
     at_least_single,
     autocast,
     epoch_batches,
@@ -222,7 +223,8 @@ def network_cost(
     def cost() -> tuple[int, int]:
         net = fusion_network(genotype, task, config).eval()
         features = {name: torch.zeros(1, c, config.L) for name, c in net.reshape.channels.items()}
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        # Its hooks are those of every module: a step in another thread would run into them.
+        with RNG_LOCK, torch.no_grad(), FlopCounterMode(display=False) as counter:
             net(features)
         return count_parameters(net), counter.get_total_flops()
 

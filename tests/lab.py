@@ -197,6 +197,16 @@ class Stepper:
     def wait(self, text: str) -> None:
         self.box.get_by_role("status").first.get_by_text(text).wait_for()
 
+    def is_on(self, name: str) -> bool:
+        return self.button(name).get_attribute("aria-disabled") == "false"
+
+    def wait_until_on(self, name: str, on: bool = True) -> None:
+        """Wait until a button can be pressed, or cannot."""
+        self.page.wait_for_function(
+            "([b, off]) => b.ariaDisabled === off",
+            arg=[self.button(name).element_handle(), "false" if on else "true"],
+        )
+
     def wait_beyond(self, step: int) -> None:
         self.page.wait_for_function(
             """([box, step]) => {

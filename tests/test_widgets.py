@@ -23,6 +23,7 @@ from widget_driver import (
     error,
     fill,
     is_enabled,
+    is_on,
     markup,
     open_view,
     options,
@@ -64,7 +65,8 @@ from bmnas_core import (
     train,
 )
 from bmnas_core.genotype import LARGEST, MOTIFS, OPERATIONS
-from bmnas_core.widgets.base import KernelLock
+from bmnas_core.train import network_cost
+from bmnas_core.widgets.base import KernelLock, stop_all
 from bmnas_core.widgets.editor import CUSTOM
 from bmnas_core.widgets.scoreboard import Entry
 from bmnas_core.widgets.stepper import UNATTENDED_STEPS
@@ -174,6 +176,22 @@ def test_a_slider_beyond_its_ends_shows_the_state_there(frame, shown):
     stepper.step(4)
     slide(stepper, frame)
     assert stepper.state.step == shown
+
+
+def test_what_changed_is_what_was_not_so_before_the_press():
+    stepper = stepper_of(epochs=5)
+    stepper.step(2)
+    for name, until_step in (("Step", 3), ("Step ×10", 13), ("Run", 15)):
+        before = stepper.state
+        press(stepper, name)
+        assert stepper.state.step == until_step
+        changes = stepper.state.genotype.changes_from(before.genotype)
+        listed = markup(stepper, "<ul")
+        assert listed.count("<li>") == len(changes)
+        said = f"changed since step {before.step}" if changes else f"as at step {before.step}"
+        assert said in plain(listed)
+    slide(stepper, 7)
+    assert re.search("(changed since|as at) step 6", plain(markup(stepper, "<ul")))
 
 
 def test_settings_take_effect_at_reset():
@@ -362,6 +380,101 @@ def test_the_genotype_shown_is_trained_once_on_train_and_scored_on_validation():
     press(stepper, "Train this one")
     assert {split for split, _ in read} == {"train", "validation"}
     assert not error(stepper) and is_enabled(stepper, "Train this one")
+
+
+def test_flops_can_be_counted_while_another_thread_searches():
+    """They are counted by hooks of all modules, which the step of a search would run into."""
+    task, found = tiny_task(), []
+    counting = threading.Thread(
+        target=lambda: [found.append(network_cost(one_step(), task)) for _ in range(200)]
+    )
+    counting.start()
+    histories = [looped(epochs=10) for _ in range(3)]
+    counting.join()
+    assert len({*found}) == 1 and len(found) == 200
+    assert histories[0] == histories[1] == histories[2] == looped(epochs=10)
+
+
+def test_a_run_waits_while_a_network_is_trained_and_then_goes_on():
+    async def main():
+        task = tiny_task()
+        board = Scoreboard(task, TrainConfig(epochs=300))
+        stepper = SearchStepper(search_of(task=task, epochs=200), scoreboard=board)
+        press(stepper, "Run")
+        await until(lambda: len(stepper.history) > 3)
+        training = button(stepper, "Train this one")
+        training.click()
+        await until(lambda: "epoch" in training.description)
+        here = stepper.search.step
+        await until(lambda: "waiting while step" in status(stepper))
+        await asyncio.sleep(0.3)
+        assert stepper.search.step <= here + 1 and board.entries == []
+        await until(lambda: board.entries)
+        await until(lambda: stepper.search.step > here + 5)
+        stepper.pause()
+        await stepper.finished()
+        assert "waiting" not in status(stepper) and not error(stepper)
+        return stepper.history
+
+    history = asyncio.run(main())
+    search = search_of(epochs=200)
+    loop = SearchHistory.from_search(search)
+    while search.step < history.steps[-1]:
+        loop.append(next(search))
+    assert history == loop
+
+
+def test_a_training_can_be_cancelled():
+    async def main():
+        task = tiny_task()
+        board = Scoreboard(task, TrainConfig(epochs=5000))
+        stepper = SearchStepper(search_of(task=task), scoreboard=board)
+        assert not is_enabled(stepper, "Cancel")
+        training = button(stepper, "Train this one")
+        training.click()
+        await until(lambda: "epoch" in training.description)
+        assert is_enabled(stepper, "Cancel")
+        press(stepper, "Cancel")
+        await until(lambda: is_on(training))
+        assert "training of step 0, pair, seed 0 stopped in epoch" in text(board)
+        assert board.entries == [] and not is_enabled(stepper, "Cancel")
+
+    asyncio.run(main())
+
+
+def test_an_interrupt_stops_everything():
+    async def main():
+        task = tiny_task()
+        board = Scoreboard(task, TrainConfig(epochs=5000))
+        one = SearchStepper(search_of(task=task, epochs=200), scoreboard=board)
+        other = stepper_of(1, epochs=200)
+        training = button(one, "Train this one")
+        training.click()
+        press(other, "Run")
+        await until(lambda: "epoch" in training.description)
+        stop_all()
+        await until(lambda: is_on(training) and is_enabled(other, "Step"))
+        assert board.entries == [] and len(other.search) > 100
+
+    asyncio.run(main())
+
+
+def test_a_saved_notebook_keeps_pictures_of_what_was_shown_last(monkeypatch):
+    shown = {}
+    monkeypatch.setattr("bmnas_core.widgets.base.is_interactive", lambda: True)
+    for name in ("display", "update_display"):
+        monkeypatch.setattr(
+            f"IPython.display.{name}", lambda one, display_id: shown.update({display_id: one})
+        )
+    steppers = stepper_of(), stepper_of(1)
+    both = side_by_side(*steppers)
+    for widget in (stepper_of(), both):
+        with pytest.raises(NotImplementedError):
+            display(widget)
+    shown.clear()
+    press(steppers[0], "Step ×10")
+    assert "step 6 ·" in " ".join(plain(one.data) for one in shown.values() if hasattr(one, "data"))
+    assert {draw(stepper.state).svg for stepper in steppers} <= {*svgs(shown.values())}
 
 
 def test_a_training_that_fails_is_shown_and_leaves_no_entry(monkeypatch):
@@ -639,14 +752,14 @@ def test_a_training_shows_each_epoch_and_stops_when_its_last_view_is_closed():
         training = button(stepper, "Train this one")
         press(stepper, "Train this one")
         await until(lambda: "training step 0, pair, seed 0: epoch" in text(board))
-        assert training.disabled and board.entries == []
+        assert not is_on(training) and board.entries == []
         close_view(stepper)
-        await until(lambda: not training.disabled)
+        await until(lambda: is_on(training))
         assert "training of step 0, pair, seed 0 stopped in epoch" in text(board)
         assert board.entries == [] and "nothing trained yet" in text(board)
         board.config = TrainConfig(epochs=2, data="train")
         press(stepper, "Train this one")
-        await until(lambda: board.entries and not training.disabled)
+        await until(lambda: board.entries and is_on(training))
         assert not error(stepper)
 
     asyncio.run(main())
@@ -905,9 +1018,9 @@ def test_a_training_stops_with_its_own_widget_and_not_with_another():
         for training in buttons:
             training.click()
         await until(lambda: "epoch" in buttons[0].description)
-        assert [training.disabled for training in buttons] == [True, True]
+        assert not any(map(is_on, buttons))
         close_view(other)  # its training is still waiting for the first one
-        await until(lambda: not any(training.disabled for training in buttons))
+        await until(lambda: all(map(is_on, buttons)))
         assert [entry.name for entry in board.entries] == ["step 0, pair, seed 0"]
         assert buttons[0].description == "Train this one"
         assert "training of step 3, pair, seed 0 stopped before its first epoch" in text(board)

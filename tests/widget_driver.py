@@ -38,7 +38,12 @@ def press(widget: ipw.Widget, name: str) -> None:
 
 
 def is_enabled(widget: ipw.Widget, name: str) -> bool:
-    return not button(widget, name).disabled
+    return is_on(button(widget, name))
+
+
+def is_on(button: ipw.Button) -> bool:
+    """Whether a button is shown as one that can be pressed."""
+    return "bmnas-off" not in button._dom_classes
 
 
 def fill(widget: ipw.Widget, name: str, value: object) -> None:

@@ -1,13 +1,17 @@
 """What all widgets share: worker threads, the browser's messages, errors, and their parts.
 
-A widget lives in the kernel's event loop and asks a worker thread for one step or epoch at a time,
-so that the interface answers in between. While a cell of the notebook runs, the workers wait,
-because both draw from the same random generator. Other widgets' callbacks are not synchronised.
+A widget lives in the kernel's event loop and asks a worker thread for one step or one training at a
+time, so that the interface answers in between. There is one worker: steps and trainings of a kernel
+take turns. While a cell of the notebook runs, the worker waits, because both draw from the same
+random generator. Other widgets' callbacks are not synchronised.
 """
+
+from __future__ import annotations
 
 import asyncio
 import html
 import os
+import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterable
@@ -15,28 +19,49 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from uuid import uuid4
+from weakref import WeakSet
 
 import anywidget
 import ipywidgets as ipw
 import traitlets
+from IPython.display import HTML
 
 from ..errors import BmnasError, check_type
 from ..progress import is_interactive, notebook_shell
 
-#: One thread for steps of searches and one for trainings, so that neither waits for the other.
-SEARCHES = ThreadPoolExecutor(1, thread_name_prefix="bmnas-search")
-TRAININGS = ThreadPoolExecutor(1, thread_name_prefix="bmnas-training")
+#: The thread for steps of searches and for trainings.
+WORKER = ThreadPoolExecutor(1, thread_name_prefix="bmnas")
+#: What buttons are marked with that must not be pressed now; they keep the keyboard's focus.
+OFF = "bmnas-off"
+#: The names of trainings that the worker does or will do.
+IN_TRAINING: list[str] = []
 _RUNNING: set[asyncio.Task] = set()
+#: Widgets that are there, which an interrupt of the kernel stops.
+_WIDGETS: WeakSet[BaseWidget] = WeakSet()
+
+
+#: Beside pictures in a widget's place, JupyterLab's error that the widget is gone says nothing new.
+_NO_MODEL = (
+    "<style>.jp-OutputArea-child:has([data-bmnas-still]) ~ .jp-OutputArea-child "
+    "> .jp-OutputArea-output.jupyter-widgets:not(:has(*)) { display: none }</style>"
+)
 
 
 class BrowserBridge(anywidget.AnyWidget):
     """Reports from the browser: how many views of a widget there are, which frame is painted.
 
     If ``last`` is 0 or more, it is a slider over frames 0 to ``last``. However fast it is dragged,
-    it asks for a frame only once the one before is painted.
+    it asks for a frame only once the one before is painted. It also keeps keys in its widget, says
+    if the kernel is busy or gone, and hides what a saved notebook shows in the widget's place, the
+    outputs from the one with ``mark`` on.
     """
 
     _esm = Path(__file__).with_name("bridge.js")
+    _css = Path(__file__).with_name("bridge.css")
+    pong = traitlets.Int(0).tag(sync=True)
+    busy = traitlets.Bool(False).tag(sync=True)
+    mark = traitlets.Unicode().tag(sync=True)
     sent = traitlets.Int(0).tag(sync=True)
     painted = traitlets.Int(0).tag(sync=True)
     last = traitlets.Int(-1).tag(sync=True)
@@ -57,9 +82,12 @@ class BaseWidget(ipw.VBox):
         self._loop = _running_loop()
         self._error, self._stopped = ipw.HTML(), threading.Event()
         self._views: tuple[str | None, int] = None, 0  # the page, and how many are on it
-        self._bridge = BrowserBridge()
+        self._bridge = BrowserBridge(mark=uuid4().hex[:12])
         self._bridge.on_msg(self._on_message)
+        self._stills = 0  # how many outputs a saved notebook shows in the widget's place
+        self._within: BaseWidget | None = None  # whose part this widget is
         _take_turns_with_cells()
+        _WIDGETS.add(self)
         super().__init__()
 
     def demonstrate(self) -> None:
@@ -73,21 +101,47 @@ class BaseWidget(ipw.VBox):
         """Stop what this widget has running; called when its last view is closed."""
         self._stopped.set()
 
+    def on_training(self) -> None:
+        """A training has begun or ended, of this or another widget."""
+
     def close(self) -> None:
         if self.children:  # none if __init__ failed
             self.stop()
         super().close()
 
     def _ipython_display_(self) -> None:
-        if is_interactive():
-            raise NotImplementedError  # IPython then asks for the widget itself
         from IPython.display import display
 
+        if is_interactive():
+            self._show_stills(display)
+            raise NotImplementedError  # IPython then asks for the widget itself
         self.demonstrate()
         for picture in self.pictures():
             display(picture)
 
+    def _show_stills(self, show: Callable) -> None:
+        """Display, or display anew, what a saved notebook shows without a kernel."""
+        mark = self._bridge.mark
+        note = "As it was when this notebook was saved. To use it, run this cell again."
+        head = HTML(f'{_NO_MODEL}<div data-bmnas-still="{mark}"><i>{note}</i></div>')
+        stills = [head, *self.pictures()]
+        self._stills = len(stills)
+        for k, still in enumerate(stills):
+            show(still, display_id=f"{mark}-{k}")
+
+    def _keep_stills(self) -> None:
+        """Have the saved notebook show the widget as it is now, or the one it is in."""
+        if self._within:
+            self._within._keep_stills()
+        if self._stills:
+            from IPython.display import update_display
+
+            self._show_stills(update_display)
+
     def _on_message(self, _, content, __) -> None:
+        if "ping" in content:  # perhaps in a thread beside a running cell
+            with self._bridge.hold_sync():
+                self._bridge.pong, self._bridge.busy = content["ping"], kernel_lock.in_cell
         if "views" in content:
             page = content.get("page")
             before = self._views[1] if page == self._views[0] else 0  # a reloaded page has none
@@ -150,6 +204,17 @@ class BaseWidget(ipw.VBox):
         return press
 
 
+def is_off(button: ipw.Button) -> bool:
+    """Whether a button is marked as one that must not be pressed."""
+    return OFF in button._dom_classes
+
+
+def set_off(button: ipw.Button, off: bool) -> None:
+    """Mark a button, or take its mark off."""
+    if off != is_off(button):
+        button.add_class(OFF) if off else button.remove_class(OFF)
+
+
 def _running_loop() -> asyncio.AbstractEventLoop | None:
     try:
         return asyncio.get_running_loop()
@@ -206,6 +271,11 @@ class KernelLock:
                 self._jobs -= 1
                 self._changed.notify_all()
 
+    @property
+    def in_cell(self) -> bool:
+        """Whether a cell runs at this moment."""
+        return bool(self._cells)
+
     @contextmanager
     def open(self):
         """Let jobs run while the cell that calls this waits for them."""
@@ -239,7 +309,49 @@ def _take_turns_with_cells() -> None:
     if shell := notebook_shell():
         shell.events.register("pre_run_cell", kernel_lock.enter_cell)
         shell.events.register("post_run_cell", kernel_lock.leave_cell)
+        shell.events.register("post_run_cell", _take_interrupts)
         kernel_lock.enter_cell()
+
+
+def _take_interrupts(result) -> None:
+    """Have an interrupt stop what widgets run: one of the cell that ended, and later ones.
+
+    While a cell runs, the kernel has a handler of its own, which ends the cell; it puts the one
+    before back when it is done.
+    """
+    for widget in list(_WIDGETS):
+        widget._bridge.busy = False
+    if isinstance(getattr(result, "error_in_exec", None), KeyboardInterrupt):
+        stop_all()
+    if (loop := _running_loop()) and threading.current_thread() is threading.main_thread():
+
+        def interrupted(*_):
+            loop.call_soon_threadsafe(stop_all)
+
+        loop.call_later(0.1, signal.signal, signal.SIGINT, interrupted)
+
+
+@contextmanager
+def in_training(name: str):
+    """Have all widgets know that the worker trains, or will train, ``name``."""
+
+    def tell():
+        for widget in list(_WIDGETS):
+            widget.on_training()
+
+    IN_TRAINING.append(name)
+    tell()
+    try:
+        yield
+    finally:
+        IN_TRAINING.remove(name)
+        tell()
+
+
+def stop_all() -> None:
+    """Stop the runs and trainings of all widgets of this kernel."""
+    for widget in list(_WIDGETS):
+        widget.stop()
 
 
 def side_by_side(*widgets: BaseWidget) -> BaseWidget:
@@ -250,6 +362,8 @@ def side_by_side(*widgets: BaseWidget) -> BaseWidget:
     for widget in widgets:
         check_type(widget, BaseWidget, "side_by_side", BmnasError, "widgets of this kit")
     beside = BaseWidget()
+    for widget in widgets:
+        widget._within = beside
     line = row(widgets, align_items="flex-start", grid_gap="12px")
     beside.children = [line, beside._error, beside._bridge]
     beside.demonstrate = lambda: [widget.demonstrate() for widget in widgets]

@@ -1,11 +1,62 @@
 // The browser's side of BrowserBridge, see base.py.
+
+const CONTROLS = "button, select, input, textarea, a, summary, [tabindex]";
+const OFF = "bmnas-off";
+const WAIT = 300; // milliseconds after which somebody is told that the kernel is busy
+
+// Keep keys in the widget: JupyterLab would take an x on a menu for "cut the cell". And keep the
+// focus: a button that must not be pressed is marked as disabled, since one that is loses it.
+const tame = root => {
+  const mark = () => {
+    for (const control of root.querySelectorAll(CONTROLS)) {
+      control.setAttribute("data-lm-suppress-shortcuts", "true");
+    }
+    for (const button of root.querySelectorAll("button")) {
+      const off = String(button.classList.contains(OFF));
+      if (button.getAttribute("aria-disabled") !== off) button.setAttribute("aria-disabled", off);
+    }
+  };
+  const observer = new MutationObserver(mark);
+  const how = { childList: true, subtree: true, attributes: true, attributeFilter: ["class"] };
+  const keep = event => event.stopPropagation();
+  const refuse = event => {
+    if (!event.target.closest?.(`.${OFF}`)) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+  };
+  mark();
+  observer.observe(root, how);
+  root.addEventListener("keydown", keep);
+  root.addEventListener("click", refuse, true);
+  return () => {
+    observer.disconnect();
+    root.removeEventListener("keydown", keep);
+    root.removeEventListener("click", refuse, true);
+  };
+};
+
+// What a saved notebook shows in place of the widget is hidden while the widget is there.
+const hideStills = (el, mark) => {
+  const area = el.closest(".jp-OutputArea");
+  const first = area?.querySelector(`[data-bmnas-still="${mark}"]`)?.closest(".jp-OutputArea-child");
+  const hidden = [];
+  for (let at = first; at && !at.contains(el); at = at.nextElementSibling) hidden.push(at);
+  for (const output of hidden) output.style.display = "none";
+  return () => { for (const output of hidden) output.style.display = ""; };
+};
+
 export default {
   render({ model, el }) {
     el.innerHTML = `<div><span>time</span><input type="range" min="0" style="flex: 1"
-      aria-label="time" data-lm-suppress-shortcuts="true"></div>`;  // arrow keys stay here
-    const line = el.firstChild, slider = line.lastChild;
-    slider.onkeydown = event => event.stopPropagation();
-    let held = false, waiting = false, wanted = null;
+      aria-label="time"></div><div aria-live="polite" class="bmnas-kernel" hidden></div>`;
+    const [line, note] = el.children, slider = line.lastChild;
+    let root = el;
+    let held = false, waiting = false, wanted = null, gone = false, asked = 0, patience = null;
+    const say = text => {
+      const part = root.parentElement?.closest(".widget-vbox"); // whose own bridge says it
+      note.textContent = part ? "" : text;
+      note.hidden = !note.textContent;
+    };
     const update = () => {
       const last = model.get("last");
       line.style.cssText = `display: ${last < 0 ? "none" : "flex"}; gap: 8px`;
@@ -28,6 +79,28 @@ export default {
       };
       document.hidden ? tell() : requestAnimationFrame(() => setTimeout(tell, 0));
     };
+    // Whoever presses something while a cell runs is told that it waits: by the kernel, if it can
+    // answer beside the cell, or because it does not answer.
+    const BUSY = "The kernel is busy with a cell; what you press waits for it.";
+    const touched = () => {
+      if (gone || patience !== null) return;
+      asked += 1;
+      model.send({ ping: asked });
+      patience = setTimeout(() => say(BUSY), WAIT);
+    };
+    const answered = () => {
+      if (gone || model.get("pong") < asked) return;
+      clearTimeout(patience);
+      patience = null;
+      say(model.get("busy") ? BUSY : "");
+    };
+    const lost = () => {
+      gone = true;
+      clearTimeout(patience);
+      say("Kernel restarted: run this cell again.");
+      root.classList.add("bmnas-gone");
+      for (const control of root.querySelectorAll("button")) control.classList.add(OFF);
+    };
     globalThis.bmnasPage ??= String(Math.random());
     const count = by => model.send({ page: globalThis.bmnasPage, views: by });
     slider.oninput = () => { wanted = Number(slider.value); ask(); };
@@ -35,12 +108,30 @@ export default {
     slider.onpointerup = slider.onblur = () => { held = false; update(); };
     model.on("change:last change:shown", update);
     model.on("change:sent", painted);
+    model.on("change:pong change:busy", answered);
+    model.on("comm_live_update", lost);
+    let show = () => {}, free = () => {};
+    const settle = setTimeout(() => { // once the view is in the page
+      root = el.closest(".widget-vbox") ?? el;
+      root.addEventListener("pointerdown", touched, true);
+      root.addEventListener("keydown", touched, true);
+      free = tame(root);
+      show = hideStills(el, model.get("mark"));
+    }, 0);
     update();
     count(1);
     return () => {
+      clearTimeout(settle);
+      clearTimeout(patience);
       model.off("change:last change:shown", update);
       model.off("change:sent", painted);
-      count(-1);
+      model.off("change:pong change:busy", answered);
+      model.off("comm_live_update", lost);
+      root.removeEventListener("pointerdown", touched, true);
+      root.removeEventListener("keydown", touched, true);
+      free();
+      show();
+      if (!gone) count(-1);
     };
   },
 };

@@ -26,7 +26,7 @@ from ..genotype import (
 )
 from ..tasks.task import Task, as_task
 from ..train import network_cost
-from .base import ipw, path_field, picture_box, row, svg_in_box
+from .base import ipw, path_field, picture_box, row, set_off, svg_in_box
 from .scoreboard import CandidateWidget, Scoreboard
 
 #: What the menu of motifs says of steps that are none of them.
@@ -69,11 +69,9 @@ class GenotypeEditor(CandidateWidget):
         self._more = make("+ Cell", "Add a Cell", self.add_cell)
         self._fewer = make("− Cell", "Remove the last Cell", self.remove_cell)
         reset = make("Reset", "Go back to the first genotype", self._reset, icon="refresh")
-        tip = "Train it and score it on validation"
-        self._train = make("Train this one", tip, self._train_pressed)
         save = make("Save", "Write the genotype", self._save_pressed, icon="save")
         self._path = path_field("file", path, "240px")
-        line = [self._more, self._fewer, reset, self._train, save, self._path]
+        line = [self._more, self._fewer, reset, *self._train_buttons(), save, self._path]
         shown = [self._menus, row(line, grid_gap="2px"), self._error, self._cost, self._picture]
         self.children = [*shown, self._news, self.scoreboard, self._bridge]
         self._reset()
@@ -91,7 +89,8 @@ class GenotypeEditor(CandidateWidget):
             self._shape = shape
             self._build_menus()
         self._refresh()
-        self._more.disabled, self._fewer.disabled = cells == LARGEST, cells == 1
+        set_off(self._more, cells == LARGEST)
+        set_off(self._fewer, cells == 1)
         self._cost.value = (
             f'<div role="status"><b>{parameters:,}</b> parameters, <b>{operations:,}</b> '
             "FLOPs per sample</div>"
@@ -195,7 +194,8 @@ class GenotypeEditor(CandidateWidget):
         )
         more = self._button("+ step", "Add a step", lambda: self.add_step(i))
         fewer = self._button("− step", "Remove the last step", lambda: self.remove_step(i))
-        more.disabled, fewer.disabled = n == LARGEST, n == 1
+        set_off(more, n == LARGEST)
+        set_off(fewer, n == 1)
         x, y = _text("X", "16px"), _text("Y", "16px")
         inputs = x, self._input_menu(i, 0), y, self._input_menu(i, 1)
         name = _text(f"<b>Cell {i + 1}</b>", "58px")

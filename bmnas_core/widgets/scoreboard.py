@@ -23,7 +23,7 @@ from ..networks import count_parameters
 from ..runtime import as_seed, resolve_device
 from ..tasks.task import Task, as_task
 from ..train import TrainConfig, network_cost, train
-from .base import TRAININGS, BaseWidget, ipw, kernel_lock
+from .base import WORKER, BaseWidget, in_training, ipw, kernel_lock, set_off
 
 #: Of a cell of the table: names wrap late, numbers do not.
 STYLES = {
@@ -153,7 +153,8 @@ class Scoreboard(BaseWidget):
         on_progress("training …")
         message = ""
         try:
-            entry = await loop.run_in_executor(TRAININGS, job)
+            with in_training(name):
+                entry = await loop.run_in_executor(WORKER, job)
             if self.find(genotype) is None:
                 self._enter(entry)
         except TrainingStopped as stop:
@@ -225,16 +226,32 @@ class CandidateWidget(BaseWidget):
         """Train the genotype that is shown and enter it into the scoreboard."""
         self.scoreboard.add(*self._candidate())
 
+    def cancel(self) -> None:
+        """End the training that this widget has begun, after its epoch."""
+        self._stopped.set()
+
+    def _train_buttons(self) -> list[ipw.Button]:
+        """Buttons that begin and end a training."""
+        tip = "Train the genotype shown, score on validation"
+        self._train = self._button("Train this one", tip, self._train_pressed)
+        self._cancel = self._button("Cancel", "End the training after this epoch", self.cancel)
+        set_off(self._cancel, True)
+        return [self._train, self._cancel]
+
     async def _train_pressed(self) -> None:
-        """The same in a worker; meanwhile the button is disabled and shows the progress."""
+        """The same in a worker; meanwhile the button is off and shows the progress."""
         self._error.value = ""
         self._stopped, text = Event(), self._train.description
         show = lambda progress: setattr(self._train, "description", progress)  # noqa: E731
-        self._train.disabled = True
+        set_off(self._train, True)
+        set_off(self._cancel, False)
         try:
             await self.scoreboard.add_in_worker(*self._candidate(), self._stopped, show)
         finally:
-            self._train.disabled, self._train.description = False, text
+            self._train.description = text
+            set_off(self._train, False)
+            set_off(self._cancel, True)
+            self._keep_stills()
 
 
 def brief(genotype: Genotype) -> str:

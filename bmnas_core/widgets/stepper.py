@@ -17,8 +17,19 @@ from ..genotype import Genotype
 from ..history import SearchHistory
 from ..metrics import score_text
 from ..search import Search, SearchConfig
+from ..search_state import SearchState
 from ..tasks.task import Task
-from .base import SEARCHES, ipw, kernel_lock, path_field, picture_box, row, svg_in_box
+from .base import (
+    IN_TRAINING,
+    WORKER,
+    ipw,
+    kernel_lock,
+    path_field,
+    picture_box,
+    row,
+    set_off,
+    svg_in_box,
+)
 from .scoreboard import CandidateWidget, Scoreboard
 
 #: Steps that a stepper makes by itself in a notebook that runs unattended.
@@ -60,6 +71,7 @@ class SearchStepper(CandidateWidget):
         task, device = search.task, str(search.device)
         self.scoreboard = Scoreboard.shared(task, scoreboard, device=device, bank=bank)
         self._running, self._follow, self._drawn_at = False, True, 0.0
+        self._before: SearchState | None = None  # what was shown before the steps began
         self._stepping: Search | None = None  # the search that a worker is stepping
         self._wanted: int | None = None  # during a reset: steps to make once it is done
         self._build(folder)
@@ -73,9 +85,11 @@ class SearchStepper(CandidateWidget):
             raise BmnasError("step", quoted(n), "an integer of 0 or more")
         if self._stepping is self.search:
             raise BmnasError("step", "a run in progress", "in a cell after pause()")
+        self._before = self.state
         for _, state in zip(range(n), self.search, strict=False):
             self.history.append(state)
-        self._show(len(self.history) - 1)
+        self._show(len(self.history) - 1, self._before)
+        self._keep_stills()
 
     def run(self) -> None:
         """Run to the end, or until :meth:`pause`. It begins once the cell has ended."""
@@ -95,6 +109,10 @@ class SearchStepper(CandidateWidget):
     def stop(self) -> None:
         super().stop()
         self.pause()
+
+    def on_training(self) -> None:
+        if self.children:  # else __init__ is not done
+            self._show_status()
 
     def reset(self, **settings) -> None:
         """Start a new search with :attr:`settings`, or those given here by name.
@@ -131,7 +149,9 @@ class SearchStepper(CandidateWidget):
         self._show(self.history.index(step))
 
     def demonstrate(self) -> None:
-        self.step(max(0, UNATTENDED_STEPS - self.search.step))
+        steps = max(0, UNATTENDED_STEPS - self.search.step)
+        self.step(max(0, steps - 1))
+        self.step(min(1, steps))  # by itself, so that it is seen what one step changes
 
     def pictures(self) -> list:
         relaxation, seed = html.escape(self.search.config.relaxation), self.search.seed
@@ -141,7 +161,8 @@ class SearchStepper(CandidateWidget):
             "<b>Genotype at this step</b>: " + self._changes.value,
             "<b>So far</b>",
         )
-        return [one for pair in zip(map(HTML, heads), self._drawn, strict=True) for one in pair]
+        found = [one for pair in zip(map(HTML, heads), self._drawn, strict=True) for one in pair]
+        return [*found, *(self.scoreboard.pictures() if self.scoreboard.entries else ())]
 
     # The interface
 
@@ -153,8 +174,6 @@ class SearchStepper(CandidateWidget):
             make("Run", "Run to the end", self.run, "success", "play"),
         ]
         self._pause = make("Pause", "Stop after this step", self.pause, "warning", "pause")
-        tip = "Train the genotype shown, score on validation"
-        self._train = make("Train this one", tip, self._train_pressed)
         save = make("Save", "Write genotype and history", self._save_pressed, icon="save")
         tip = "Start a new search with these settings"
         self._reset = make("Reset", tip, self._reset_pressed, icon="refresh")
@@ -181,7 +200,7 @@ class SearchStepper(CandidateWidget):
         genotype = ipw.VBox([genotype, self._changes], layout=ipw.Layout(min_width="0"))
         self._halves = genotype, heatmaps
         pictures = hypernet, row([genotype, heatmaps], align_items=None), curves
-        buttons = [*self._steppers, self._pause, self._train, save, self._folder]
+        buttons = [*self._steppers, self._pause, *self._train_buttons(), save, self._folder]
         settings = [*self._controls.values(), self._reset, self._note]
         rows = [row(items, grid_gap="2px") for items in (buttons, settings)]
         above = [*rows, self._bridge, self._status, self._error]
@@ -199,8 +218,9 @@ class SearchStepper(CandidateWidget):
             return None
         self._error.value = ""
         self._running = self._follow = True
-        self._stepping = self.search
+        self._stepping, self._before = self.search, self.state
         self._refresh_buttons()
+        self._show_status()
         return self._step_on(self.search, n)
 
     async def _step_on(self, search: Search, n: int) -> None:
@@ -210,7 +230,7 @@ class SearchStepper(CandidateWidget):
             for _ in range(n):
                 if not self._running or search is not self.search or not len(search):
                     break
-                state = await loop.run_in_executor(SEARCHES, step, search)
+                state = await loop.run_in_executor(WORKER, step, search)
                 if search is not self.search:
                     return
                 self.history.append(state)
@@ -218,15 +238,16 @@ class SearchStepper(CandidateWidget):
                 if not self._follow:
                     self._show_status()
                 elif time.monotonic() - self._drawn_at > (FRAME if painted else PATIENCE):
-                    self._show(len(self.history) - 1)
+                    self._show(len(self.history) - 1, self._before)
         finally:
             if self._stepping is search:
                 self._stepping, self._running = None, False
             try:  # draw before the buttons are enabled, so that nobody presses them too early
                 if search is self.search and self._follow and self.state.step < search.step:
-                    self._show(len(self.history) - 1)
+                    self._show(len(self.history) - 1, self._before)
             finally:
                 self._refresh_buttons()
+                self._keep_stills()
 
     async def _reset_pressed(self) -> None:
         if self._wanted is not None:
@@ -235,7 +256,7 @@ class SearchStepper(CandidateWidget):
         self.pause()
         loop, settings = asyncio.get_running_loop(), self.settings
         try:
-            search = await loop.run_in_executor(SEARCHES, self._new_search, settings)
+            search = await loop.run_in_executor(WORKER, self._new_search, settings)
         finally:
             wanted, self._wanted = self._wanted, None
             self._refresh_buttons()
@@ -287,9 +308,12 @@ class SearchStepper(CandidateWidget):
         relaxation, seed = self.search.config.relaxation, self.search.seed
         return self.state.genotype, f"step {self.state.step}, {relaxation}, seed {seed}"
 
-    def _show(self, i: int) -> None:
-        """Draw state i of the history and move the slider there."""
-        state, last = self.history[i], self.history[i - 1] if i else None
+    def _show(self, i: int, before: SearchState | None = None) -> None:
+        """Draw state i of the history and move the slider there.
+
+        Changes are those since ``before``, by default since the state before i.
+        """
+        state, last = self.history[i], before or (self.history[i - 1] if i else None)
         changes = state.genotype.changes_from(last.genotype) if last else ()
         genotype = draw(state.genotype, against=last and last.genotype)
         curves = draw_curves(self.history, at=state.step)
@@ -304,7 +328,8 @@ class SearchStepper(CandidateWidget):
         lines = "".join(f"<li>{html.escape(str(change))}</li>" for change in changes)
         what = "the first genotype"
         if last:
-            what = "changed at this step:" if changes else f"same genotype as at step {last.step}"
+            what = f"{'changed since' if changes else 'same genotype as at'} step {last.step}"
+            what += ":" if changes else ""
         self._changes.value = (
             f'<div style="line-height:1.35;padding:0 10px">{what}'
             f'<ul style="margin:0;padding-left:20px">{lines}</ul></div>'
@@ -323,6 +348,8 @@ class SearchStepper(CandidateWidget):
             text += f" · <b>looking back</b>, the search is at step {self.search.step}"
         if best is not None:
             text += f" · best validation score {score_text(best.val_score)} at step {best.step}"
+        if self._stepping is self.search and IN_TRAINING:
+            text += f" · <b>waiting</b> while {html.escape(IN_TRAINING[0])} is trained"
         style = "line-height:1.4;min-height:2.8em"
         self._status.value = f'<div role="status" style="{style}">{text}</div>'
         with self._bridge.hold_sync():
@@ -332,8 +359,8 @@ class SearchStepper(CandidateWidget):
     def _refresh_buttons(self) -> None:
         resetting = self._wanted is not None
         for press in self._steppers:
-            press.disabled = self._stepping is self.search or resetting or not len(self.search)
-        self._pause.disabled = not self._running
-        self._reset.disabled = resetting
+            set_off(press, self._stepping is self.search or resetting or not len(self.search))
+        set_off(self._pause, not self._running)
+        set_off(self._reset, resetting)
         changed = self.settings != self._in_use()
         self._note.value = "<i>press Reset to start a search with these</i>" if changed else ""
