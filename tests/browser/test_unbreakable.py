@@ -35,6 +35,7 @@ stepper.scoreboard.config = replace(stepper.scoreboard.config, epochs=500)
 AFRESH = """
 stepper.pause(); stepper.cancel(); stepper.reset()
 stepper.scoreboard.config = bm.TrainConfig(data="train")
+stepper.scoreboard.entries.clear()
 """
 
 
@@ -48,7 +49,7 @@ def notebook(root, tmp_path_factory, notebook_runs, chromium):
     lab = Lab(folder, root / "notebooks")
     with open_browser(chromium) as browser:
         notebook = Notebook(lab, browser, "unbreakable", shots)
-        notebook.page.set_default_timeout(15_000)
+        notebook.page.set_default_timeout(40_000)
         yield notebook
     lab.close()
 
@@ -99,6 +100,7 @@ def test_a_training_during_a_run_is_waited_for_and_changes_nothing(notebook, ste
     for _ in range(3):
         stepper.press("Run")
         stepper.wait_beyond(stepper.step + 2)
+        notebook.lab.kernel("stepper.scoreboard.entries.clear()")  # nothing is trained twice
         stepper.press("Train this one")
         stepper.wait("waiting while")
         stepper.page.wait_for_function(
@@ -131,10 +133,9 @@ def test_who_presses_while_a_cell_runs_is_told_at_once(notebook, stepper):
     notebook.page.keyboard.press("Escape")
     notebook.menu("Run", "Run Selected Cell and Do not Advance|Run Selected Cell")
     note = stepper.box.get_by_text("The kernel is busy with a cell")
-    start = time.monotonic()
     stepper.press("Step")
     note.wait_for()
-    assert time.monotonic() - start < 1.5
+    assert stepper.step == 0  # said before the cell is done
     notebook.shot("busy", stepper.box)
     stepper.wait("step 1 ")
     note.wait_for(state="hidden")
