@@ -326,6 +326,7 @@ PREFIXES += ("model.", "_fsdp_wrapped_module.", "module.net.backbone._checkpoint
 @pytest.mark.parametrize("suffix", [".pt", ".ckpt", ".bin", ".PTH", ".pth.tar", ".checkpoint"])
 @pytest.mark.parametrize("wrapping", [None, "state_dict", "model", "model_state_dict", "net"])
 @pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.slow
 def test_published_weights_are_read_however_they_were_saved(suffix, wrapping, prefix, tmp_path):
     one, other = made("InflatedResNet50"), made("InflatedResNet50", seed=1)
     data = {prefix + name: tensor for name, tensor in values(one).items()}

@@ -182,6 +182,7 @@ DAMAGE = [
 
 
 @pytest.mark.parametrize("made", MAKERS, indirect=True)
+@pytest.mark.slow
 def test_whole_files_are_right_and_it_is_said_how_that_is_known(made):
     _, data = made
     quick, deep = data.examine(), data.examine(deep=True, workers=2)
@@ -200,6 +201,7 @@ def test_whole_files_are_right_and_it_is_said_how_that_is_known(made):
 
 
 @pytest.mark.parametrize(("made", "file", "damage", "said"), DAMAGE, indirect=["made"])
+@pytest.mark.slow
 def test_a_damaged_file_is_found_by_a_look_or_by_decoding(made, file, damage, said):
     root, data = made
     content = (root / file).read_bytes()
@@ -241,6 +243,7 @@ def test_options_of_files_with_known_checksums_are_refused():
     assert str(found).endswith("files: all are right by their checksums") and not found.problems
 
 
+@pytest.mark.slow
 def test_another_annotation_is_checked_if_it_is_named(tmp_path, monkeypatch):
     gestures(tmp_path / "egogesture")
     root = tmp_path / "egogesture"

@@ -656,6 +656,7 @@ def hdf5_bomb(folder: Path, how: str) -> Path:
 
 
 @pytest.mark.parametrize("how", ["many empty sets", "one text many times", "a huge chunk"])
+@pytest.mark.slow
 def test_an_hdf5_file_cannot_fill_the_memory(tmp_path, how, monkeypatch):
     path = hdf5_bomb(tmp_path, how)
     with bounded(), pytest.raises(DataError, match=r"all.h5: .*found .*(MB|characters|chunks)"):
@@ -810,6 +811,7 @@ def test_a_file_full_of_holes_is_not_read_into_memory(tmp_path):
         mmimdb_films._plot(path)
 
 
+@pytest.mark.slow
 def test_a_table_of_few_long_cells_is_refused(tmp_path):
     import pandas as pd
 

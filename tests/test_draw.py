@@ -577,6 +577,7 @@ def points(group):
 
 @hypernets
 @pytest.mark.parametrize("of", ["alpha", "beta", "gamma"])
+@pytest.mark.slow
 def test_trajectories_have_a_panel_for_each_decision_and_a_line_for_each_candidate(kind, of):
     *_, N, M, _ = kind
     history = SearchHistory(a_history(*kind).about)

@@ -83,6 +83,7 @@ def test_by_default_there_are_enough_cells_to_read_every_modality(count):
 
 @counts
 @pytest.mark.parametrize("selection", SELECTIONS)
+@pytest.mark.slow
 def test_every_selection_ends_with_a_genotype_of_the_task(count, selection):
     task = a_task(count, 2 if count < 4 else 1)
     genotype = searched(task, selection=selection).best_genotype

@@ -331,6 +331,7 @@ def pictures(dark: int = 0, bright: int = 255) -> np.ndarray:
 @pytest.mark.parametrize("name", SCALES)
 @pytest.mark.parametrize("levels", [(0, 255), (0, 140), (60, 255)], ids=["full", "dark", "bright"])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.slow
 def test_posters_are_recognised_on_any_scale_and_look_the_same(tmp_path, name, levels, dtype):
     images = pictures(*levels)
     folder = write_npy(

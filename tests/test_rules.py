@@ -124,6 +124,7 @@ def test_avmnist_has_no_rule_voice(data_root):
         load_task("avmnist", rule="voice")
 
 
+@pytest.mark.slow
 def test_avmnist_can_keep_a_speaker_for_the_test_split(data_root, tmp_path, monkeypatch):
     monkeypatch.setenv("BMNAS_CACHE", str(tmp_path))
     trained = []

@@ -169,6 +169,7 @@ CONFIGURATIONS = {
 @pytest.mark.parametrize("ending", ["argmax", "perturbation", "successive_halving"])
 @pytest.mark.parametrize("rule", [fixed_function, FixedSelection])
 @pytest.mark.parametrize("config", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
+@pytest.mark.slow
 def test_a_registered_rule_decides_the_genotype_under_every_configuration(config, rule, ending):
     task = replace(tiny_task(), search_config=SearchSettings(selection=ending))
     with SELECTIONS.restored():

@@ -68,6 +68,7 @@ def test_a_search_is_rated_by_what_it_selects_and_by_the_probabilities_it_ends_w
 
 
 @pytest.mark.parametrize("name", list(STRATEGIES))
+@pytest.mark.slow
 def test_every_strategy_finds_an_architecture_of_the_space_by_its_seed(
     name, small_task, small_benchmark
 ):

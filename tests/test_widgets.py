@@ -382,6 +382,7 @@ def test_the_genotype_shown_is_trained_once_on_train_and_scored_on_validation():
     assert not error(stepper) and is_enabled(stepper, "Train this one")
 
 
+@pytest.mark.slow
 def test_flops_can_be_counted_while_another_thread_searches():
     """They are counted by hooks of all modules, which the step of a search would run into."""
     task, found = tiny_task(), []
@@ -395,6 +396,7 @@ def test_flops_can_be_counted_while_another_thread_searches():
     assert histories[0] == histories[1] == histories[2] == looped(epochs=10)
 
 
+@pytest.mark.slow
 def test_a_run_waits_while_a_network_is_trained_and_then_goes_on():
     async def main():
         task = tiny_task()
