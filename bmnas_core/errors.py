@@ -12,8 +12,8 @@ LONGEST = 400
 class BmnasError(ValueError):
     """Something that a user gave does not fit: the place, what was found, and what is allowed.
 
-    With ``place`` alone, that is the whole message. It is one line without control characters,
-    whatever a file holds; what is printed of those is their number.
+    With ``place`` alone, that is the whole message. It is one line, whatever a file holds: control
+    characters are escaped.
     """
 
     def __init__(self, place: object, found: object = None, allowed: object = None):

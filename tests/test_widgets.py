@@ -82,12 +82,14 @@ def stepper_of(seed=0, **config):
     return SearchStepper(search_of(seed, **config))
 
 
-def looped(seed=0, **config) -> SearchHistory:
-    """The history of a plain loop."""
+def looped(seed=0, until=None, **config) -> SearchHistory:
+    """The history of a plain loop, to its end or ``until`` a step."""
     search = search_of(seed, **config)
     history = SearchHistory.from_search(search)
     for state in search:
         history.append(state)
+        if state.step == until:
+            break
     return history
 
 
@@ -419,11 +421,7 @@ def test_a_run_waits_while_a_network_is_trained_and_then_goes_on():
         return stepper.history
 
     history = asyncio.run(main())
-    search = search_of(epochs=200)
-    loop = SearchHistory.from_search(search)
-    while search.step < history.steps[-1]:
-        loop.append(next(search))
-    assert history == loop
+    assert history == looped(epochs=200, until=history.steps[-1])
 
 
 def test_a_training_can_be_cancelled():
@@ -518,11 +516,7 @@ def test_a_run_is_paused_from_elsewhere_and_continues_later():
         return stepper.history
 
     history = asyncio.run(main())
-    search = search_of(epochs=200)
-    loop = SearchHistory.from_search(search)
-    while search.step < history.steps[-1]:
-        loop.append(next(search))
-    assert history == loop
+    assert history == looped(epochs=200, until=history.steps[-1])
 
 
 def test_the_event_loop_is_free_while_a_step_is_made(monkeypatch):
