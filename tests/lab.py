@@ -25,8 +25,8 @@ SETTINGS = {
 }
 #: Where JupyterLab shows tracebacks, and what cells print to stderr.
 STDERR = '[data-mime-type="application/vnd.jupyter.stderr"]'
-#: The pictures of a stepper.
-HEADINGS = ("Hypernet", "α, β, γ as probabilities", "Genotype at this step", "So far")
+#: The pictures of a stepper's stage, by their panels.
+PANELS = ("hypernet", "weights", "network")
 #: Parameters of the notebooks that the tests replace with quicker ones.
 QUICK = {"search_epochs = 7": "search_epochs = 1", "epochs = 15": "epochs = 2"}
 
@@ -170,7 +170,12 @@ class Stepper:
         self.cell = notebook.cell(cell)
         self.cell.scroll_into_view_if_needed()
         reset = self.cell.locator("button", has_text="Reset").nth(which)
-        self.box = reset.locator("xpath=ancestor::*[contains(@class,'widget-vbox')][1]")
+        self.box = reset.locator("xpath=ancestor::*[contains(@class,'bmnas-root')][1]")
+
+    def unfold(self) -> None:
+        """Show the settings."""
+        if not self.box.get_by_label("relaxation", exact=True).is_visible():
+            self.press("Settings")
 
     def button(self, name: str):
         return self.box.locator("button", has_text=re.compile(rf"^\s*{name}\s*$")).first
@@ -186,13 +191,16 @@ class Stepper:
     def step(self) -> int:
         return int(re.search(r"step (\d+)", self.status)[1])
 
-    def picture(self, heading: str) -> str:
-        """The picture under a heading, without the ids that differ between pictures."""
-        box = self.box.locator(".widget-html", has=self.page.get_by_text(heading)).first
-        return re.sub(r' id="[^"]*"', "", box.locator("svg").first.evaluate("e => e.outerHTML"))
+    def picture(self, panel: str) -> str:
+        """The picture of a panel, whether it is the open tab or not."""
+        return self.box.locator(f".bmnas-{panel} svg").first.evaluate("e => e.outerHTML")
 
     def pictures(self) -> dict[str, str]:
-        return {heading: self.picture(heading) for heading in HEADINGS}
+        return {panel: self.picture(panel) for panel in PANELS}
+
+    def open(self, name: str) -> None:
+        """Open a tab."""
+        self.box.get_by_role("tab", name=name).click()
 
     def wait(self, text: str) -> None:
         self.box.get_by_role("status").first.get_by_text(text).wait_for()

@@ -75,6 +75,7 @@ def unbroken():
 SLOW = [pytest.param(stop, marks=pytest.mark.slow) for stop in (1, 3, 6, 7, 8, 9)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [4, 11, *SLOW])
 def test_a_killed_search_gives_all_its_states_again_and_goes_on_to_the_bit(process, unbroken, stop):
     process()
@@ -120,6 +121,7 @@ def test_who_looks_at_the_hypernet_amid_a_replay_sees_it_as_it_was_then(process)
     assert torch.equal(observed(), expected)
 
 
+@pytest.mark.slow
 def test_who_changes_the_hypernet_amid_a_search_gets_that_search_again(process):
     def changed(stop=None):
         search = Search(tiny_task(), HALVING, device="cpu")
@@ -159,6 +161,7 @@ def test_searches_by_other_settings_seeds_or_scores_are_not_taken_for_each_other
         process()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stop", "epochs"), [(9, [1, 1, 0]), (12, [1, 1, 1])])
 def test_candidates_of_a_killed_selection_are_not_trained_again(stop, epochs, process, monkeypatch):
     """It is killed after the tuning and the first rung, or the second: an epoch each."""

@@ -593,6 +593,7 @@ def tiny_registered():
         yield loaded
 
 
+@pytest.mark.slow
 def test_the_table_goes_on_where_it_was_stopped(tiny_registered, tmp_path):
     out, names = tmp_path / "t.csv", ["single modalities", "BM-NAS"]
     first = run_baselines("tiny", ("sum",), (0,), out, names=names, device="cpu")
@@ -917,6 +918,7 @@ def test_mfas_goes_depth_by_depth_and_trains_what_it_samples():
     assert MFASSearch(context(), SMALL_MFAS).run() == best
 
 
+@pytest.mark.slow
 def test_the_mfas_baseline_is_the_network_that_its_search_finds(monkeypatch):
     small = partial(MFASSearch, config=SMALL_MFAS)
     monkeypatch.setattr("bmnas_core.baselines.mfas.MFASSearch", small)

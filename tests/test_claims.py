@@ -59,6 +59,7 @@ def standings(rule: str) -> list[str]:
     return [standing(rule, name) for name in listable(rule)]
 
 
+@pytest.mark.slow
 def test_on_avmnist_no_network_is_ahead_and_those_named_as_level_are():
     for rule in RULES:
         assert "ahead" not in standings(rule), rule
@@ -751,12 +752,14 @@ SENTENCES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", SENTENCES)
 def test_a_sentence_has_the_numbers_of_its_table(what):
     name, sentence, numbers = SENTENCES[what]
     assert sentence.format(*numbers()).replace("-0", "−0") in prose(name)
 
 
+@pytest.mark.slow
 def test_architectures_trained_anew_score_as_in_the_table_but_for_noise():
     for rule in (*RULES, "voice"):
         mean, half = retrained(rule)
@@ -766,6 +769,7 @@ def test_architectures_trained_anew_score_as_in_the_table_but_for_noise():
         assert abs(mean) < half, rule
 
 
+@pytest.mark.slow
 def test_readme_has_the_table_of_baselines_under_voice():
     text = (ROOT / "README.md").read_text().split("*voice*.** All methods")[1]
     rows = re.findall(r"\n\| \**([\w, -]+?)\** \| (0.*) \|", text.split("\n\n*")[0])

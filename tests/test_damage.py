@@ -75,6 +75,7 @@ def found() -> dict[tuple[str, str], str]:
     return {(reader, kind): happens for reader, kind, happens in rows()}
 
 
+@pytest.mark.slow
 def test_what_each_reader_does_is_what_the_committed_table_says():
     with open(TABLE, encoding="utf-8", newline="") as file:
         head, *listed = csv.reader(file)

@@ -269,6 +269,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [old]
 
 
+@pytest.mark.slow
 def test_drawing_goes_on_after_a_failure():
     with pytest.raises(DrawError, match="engine 'wasi'"):
         canvas._run_wasi("digraph {")
@@ -745,6 +746,7 @@ def test_a_step_is_marked_in_both_curves():
     assert draw_curves(history, at=3).svg != draw_curves(history).svg
 
 
+@pytest.mark.slow
 def test_a_step_is_marked_in_every_panel_of_the_trajectories():
     history = a_history(IMAGE_AUDIO, (3, 4), 2, 2, "pair")
     assert all(len(panel.get_lines()) <= 5 for panel in draw_trajectories(history))
@@ -823,6 +825,7 @@ def expected_marks(genotype, changes, prefix=""):
 few = genotypes(features=["Image_1", "Image_2", "Audio_1"], max_cells=3, max_steps=3)
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(few, few)
 def test_a_comparison_marks_what_changed_and_nothing_else(one, other):
@@ -899,6 +902,7 @@ def test_no_picture_reaches_beyond_its_background():
             assert (places <= corners.max(axis=0)).all(), name
 
 
+@pytest.mark.slow
 @needs_dot
 def test_every_picture_is_saved_as_svg_png_and_pdf(tmp_path):
     heads = {".svg": b"<svg", ".png": b"\x89PNG", ".pdf": b"%PDF"}

@@ -98,6 +98,7 @@ def test_steps_may_be_zero(seed):
     torch.testing.assert_close(ensemble(features), expected)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 3), st.integers(1, 3), st.integers(1, 6))
 def test_outputs_gradients_and_statistics_are_those_of_each_network(seed, N, M, count):

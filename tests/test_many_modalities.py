@@ -147,8 +147,9 @@ def test_pairs_fixed_one_after_the_other_share_what_earlier_cells_make_of_them(m
     together = FixedInputs(net, lists).eval()(features)
     hook.remove()
     assert len(runs) == 1 + 3  # once for all that begin with the first pair, and the last three
-    for own, pairs in zip(together, lists, strict=True):
-        assert torch.equal(own, FixedInputs(net, [pairs]).eval()(features)[0])
+    for own, pairs in zip(together, lists, strict=True):  # a larger batch may round differently
+        alone = FixedInputs(net, [pairs]).eval()(features)[0]
+        torch.testing.assert_close(own, alone, rtol=1e-5, atol=1e-6)
     one, other = FixedInputs(net, [[first], [first]]).train()(features)
     assert not torch.equal(one, other)
 

@@ -368,6 +368,7 @@ def test_baselines_of_several_values_and_labels_run():
         assert len(table) == 6 and all(math.isfinite(e["test"]) for e in table.values())
 
 
+@pytest.mark.slow
 def test_every_metric_of_classes_is_searched_by():
     labels = np.arange(N) % 2
     for name in METRICS:

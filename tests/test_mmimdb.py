@@ -974,6 +974,7 @@ def linear_score(inputs: torch.Tensor, task) -> float:
     return weighted_f1(linear(x[test.index[:, 0]]).detach(), test.labels)
 
 
+@pytest.mark.slow
 def test_the_samples_plots_show_some_of_its_genres(sample_task):
     """The floor is the score of calling every film a drama."""
     test = sample_task.split("test").labels

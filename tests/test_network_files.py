@@ -494,6 +494,7 @@ def test_an_exported_program_takes_any_number_of_samples(seed, tmp_path):
         torch.testing.assert_close(module(used), example.values(), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_without_an_example_a_program_reads_pooled_features():
     example = random_example(3)
     length = example.net.L
@@ -572,6 +573,7 @@ def bmnas(*arguments) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
+@pytest.mark.slow
 def test_the_command_writes_source_and_programs(files, trained, task, tmp_path):
     network = files["fusion"].rename(tmp_path / "net.safetensors")
     assert bmnas(network, "--source", "-o", tmp_path / "net.py") == (0, f"{tmp_path / 'net.py'}\n")

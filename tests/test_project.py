@@ -220,6 +220,7 @@ def test_the_kit_and_its_command_start_without_a_heavy_package(name):
     assert run_python("-c", script, cwd=ROOT).split() == []
 
 
+@pytest.mark.slow
 def test_a_search_loads_torch_and_no_other_heavy_package():
     script = (
         "import sys, torch; before = set(sys.modules); import bmnas_core as bm; "
@@ -229,6 +230,7 @@ def test_a_search_loads_torch_and_no_other_heavy_package():
     assert run_python("-c", script, cwd=ROOT).split() == []
 
 
+@pytest.mark.slow
 def test_a_search_and_a_training_do_not_load_pytorchs_compiler():
     script = (
         "import sys, tiny, bmnas_core as bm; task = tiny.tiny_task(); "
@@ -240,6 +242,7 @@ def test_a_search_and_a_training_do_not_load_pytorchs_compiler():
     assert run_python("-c", script, cwd=ROOT / "tests").split() == ["False"]
 
 
+@pytest.mark.slow
 def test_every_name_that_the_kit_offers_is_there():
     script = "import bmnas_core as bm, bmnas_core.train, bmnas_core.probe, bmnas_core.draw\n"
     script += "for name in dir(bm): getattr(bm, name)\n"

@@ -52,6 +52,7 @@ def test_the_text_is_written_as_it_was_read():
     assert Genotype.from_published(LOGGED, FEATURES).to_published() == LOGGED[start:end]
 
 
+@pytest.mark.slow
 @given(genotypes())
 def test_what_is_written_is_read_again(genotype):
     used = {step.op for cell in genotype.cells for step in cell.steps}

@@ -119,6 +119,7 @@ def test_people_have_no_high_or_low_voice():
         is_high("george")
 
 
+@pytest.mark.slow
 def test_avmnist_has_no_rule_voice(data_root):
     with pytest.raises(BmnasError, match="rule 'voice': failed for .*voice='george'"):
         load_task("avmnist", rule="voice")
@@ -225,6 +226,7 @@ def test_a_speaker_who_is_heard_only_in_the_test_split_shares_no_recording_with_
             avmnist._with_unheard(data, unknown)
 
 
+@pytest.mark.slow
 def test_the_last_layer_of_the_recogniser_has_forgotten_the_voice():
     task = load_task("digits", rule="voice")
     high = torch.tensor([is_high(clip.voice) for clip in digits.clips()])

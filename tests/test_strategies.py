@@ -146,6 +146,7 @@ def test_a_simulated_search_needs_a_seed_that_all_architectures_have(
         STRATEGIES[name](small_task, benchmark, None)(0)
 
 
+@pytest.mark.slow
 def test_strategies_take_the_operations_of_the_benchmark(
     product_operation, small_task, small_benchmark, tmp_path, monkeypatch
 ):
@@ -251,6 +252,7 @@ def test_a_summary_has_medians_the_worst_and_means():
     assert row["regret_std"] == pytest.approx(7**0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["sum", "same"])
 def test_the_committed_table_has_ten_seeds_of_each_strategy(rule, root):
     table = read_benchmark(root / "assets" / "results" / "digits_benchmark.csv")

@@ -329,6 +329,7 @@ def sample(two_cells, tmp_path_factory) -> TabularBenchmark:
     return TabularBenchmark(path=path)
 
 
+@pytest.mark.slow
 def test_a_larger_sample_begins_with_a_smaller_one_and_repeats_nothing(two_cells):
     space = two_cells.features, 2, 2
     found = sample_architectures(*space, 40)

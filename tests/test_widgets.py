@@ -22,18 +22,17 @@ from widget_driver import (
     display,
     error,
     fill,
+    film,
     is_enabled,
     is_on,
     markup,
     open_view,
     options,
-    picture,
     plain,
     press,
     slide,
     status,
     text,
-    time_slider,
     until,
 )
 
@@ -51,6 +50,7 @@ from bmnas_core import (
     SearchHistory,
     SearchStepper,
     StepGenotype,
+    TabularBenchmark,
     TrainConfig,
     TrainError,
     count_parameters,
@@ -59,12 +59,14 @@ from bmnas_core import (
     draw_heatmaps,
     evaluate,
     interactive,
+    load_task,
     register_operation,
     selection,
     side_by_side,
     train,
 )
-from bmnas_core.genotype import LARGEST, MOTIFS, OPERATIONS
+from bmnas_core.draw.scene import numbers
+from bmnas_core.genotype import DEFAULT_OPERATIONS, LARGEST, MOTIFS, OPERATIONS
 from bmnas_core.train import network_cost
 from bmnas_core.widgets.base import KernelLock, stop_all
 from bmnas_core.widgets.editor import CUSTOM
@@ -134,7 +136,28 @@ def test_at_the_end_of_the_search_only_reset_can_be_pressed():
     assert is_enabled(stepper, "Reset")
 
 
-def test_everything_shown_belongs_to_the_same_state():
+def test_the_browser_is_sent_the_numbers_of_every_state():
+    stepper = stepper_of()
+    press(stepper, "Step ×10")
+    sent = film(stepper)["last"]
+    for frame, state in zip(sent["frames"], stepper.history, strict=True):
+        assert frame["weights"] == numbers(state.weights) and frame["text"] == str(state)
+        genotype = sent["genotypes"][frame["genotype"]]
+        assert genotype["svg"] == draw(state.genotype).svg
+        picked = [sent["scene"]["fields"][k] for k in genotype["picks"]]
+        names = [name for c in state.genotype.cells for name in taken(c)]
+        assert [field["name"] for field in picked] == names
+    assert len(sent["genotypes"]) == len(stepper.history.genotypes)
+    assert len(json.dumps(sent["frames"][-1])) < 1000
+
+
+def taken(cell: CellGenotype) -> list[str]:
+    """What a Cell takes, in the order of its decisions: inputs, those of steps, operations."""
+    inputs = [name for step in cell.steps for name in step.inputs]
+    return [*cell.inputs, *inputs, *(step.op for step in cell.steps)]
+
+
+def test_a_saved_notebook_shows_the_state_that_the_slider_shows():
     stepper = stepper_of()
     press(stepper, "Step ×10")
     for frame in (6, 3, 0):
@@ -143,17 +166,21 @@ def test_everything_shown_belongs_to_the_same_state():
         before = stepper.history[max(frame - 1, 0)].genotype
         changes = state.genotype.changes_from(before)
         drawn = draw(state.genotype, against=before if changes else None)
-        assert draw(state).svg in picture(stepper, "Hypernet")
-        assert draw_heatmaps(state).svg in picture(stepper, "α, β, γ as probabilities")
-        assert draw_curves(stepper.history, at=state.step).svg in picture(stepper, "So far")
-        assert drawn.svg in picture(stepper, "Genotype at this step")
-        listed = markup(stepper, "<ul")
-        assert listed.count("<li>") == len(changes)
-        assert all(str(change) in plain(listed) for change in changes)
+        curves = draw_curves(stepper.history, at=state.step)
+        assert svgs(stepper.pictures()) == [
+            draw(state).svg, draw_heatmaps(state).svg, drawn.svg, curves.svg
+        ]  # fmt: skip
+        assert listed(stepper).count("<li>") == len(changes)
+        assert all(str(change) in plain(listed(stepper)) for change in changes)
         best = stepper.history.best
         assert status(stepper).startswith(f"step {frame} · ")
         assert f"best validation score {best.val_score:.3f} at step {best.step}" in status(stepper)
-        assert (time_slider(stepper).shown, time_slider(stepper).last) == (frame, 6)
+
+
+def listed(stepper) -> str:
+    """What a saved notebook says of the changes."""
+    (found,) = (p.data for p in stepper.pictures() if "<ul>" in getattr(p, "data", ""))
+    return found
 
 
 def test_the_slider_shows_earlier_states_and_the_search_continues_from_the_last_one():
@@ -188,12 +215,72 @@ def test_what_changed_is_what_was_not_so_before_the_press():
         press(stepper, name)
         assert stepper.state.step == until_step
         changes = stepper.state.genotype.changes_from(before.genotype)
-        listed = markup(stepper, "<ul")
-        assert listed.count("<li>") == len(changes)
+        assert listed(stepper).count("<li>") == len(changes)
         said = f"changed since step {before.step}" if changes else f"as at step {before.step}"
-        assert said in plain(listed)
+        assert said in plain(listed(stepper))
     slide(stepper, 7)
-    assert re.search("(changed since|as at) step 6", plain(markup(stepper, "<ul")))
+    assert re.search("(changed since|as at) step 6", plain(listed(stepper)))
+
+
+def test_a_run_to_the_next_change_ends_with_another_genotype():
+    stepper = stepper_of(epochs=5)
+    for _ in range(3):
+        first, before = stepper.search.step, stepper.state.genotype
+        press(stepper, "To a change")
+        made = stepper.history[stepper.history.index(first) + 1 :]
+        assert all(not state.genotype.changes_from(before) for state in made[:-1])
+        assert made[-1].genotype.changes_from(before) or not len(stepper.search)
+    assert stepper.history == looped(epochs=5, until=stepper.search.step)
+
+
+def test_a_run_to_the_end_of_an_epoch_ends_with_its_validation_score():
+    stepper = stepper_of(epochs=3)
+    press(stepper, "Step")
+    for epoch in (1, 2, 3):
+        press(stepper, "To the epoch's end")
+        assert stepper.state.step == 3 * epoch and stepper.state.val_score is not None
+    with pytest.raises(BmnasError, match="run: found 'never'; allowed: end, change, epoch"):
+        stepper.run("never")
+
+
+def test_reset_keeps_the_run_before_as_a_ghost():
+    stepper = stepper_of()
+    assert film(stepper)["ghost"] is None
+    press(stepper, "Run")
+    before = film(stepper)["last"]
+    fill(stepper, "seed", 3)
+    press(stepper, "Reset")
+    press(stepper, "Step")
+    assert film(stepper)["ghost"] == before
+    assert [frame["step"] for frame in film(stepper)["last"]["frames"]] == [0, 1]
+
+
+def test_cells_are_a_setting_that_reset_takes():
+    stepper = stepper_of(N=2)
+    fill(stepper, "Cells", 1)
+    press(stepper, "Reset")
+    assert stepper.search.config.N == 1 and len(stepper.state.genotype.cells) == 1
+    assert "Cell 2" not in film(stepper)["last"]["scene"]["graph"]
+
+
+def test_the_rank_of_the_derived_network_is_shown_where_all_architectures_were_trained():
+    task = load_task("digits", rule="sum")
+    stepper = SearchStepper(Search(task, SearchConfig(selection="argmax"), device="cpu"))
+    stepper.step(2)
+    table = TabularBenchmark("digits", "sum")
+    shown = film(stepper)["last"]
+    assert shown["scene"]["size"] == len(table) == 1950
+    for frame, state in zip(shown["frames"], stepper.history, strict=True):
+        assert shown["genotypes"][frame["genotype"]]["rank"] == table.rank(state.genotype)
+    assert f"rank {table.rank(stepper.state.genotype):,} of 1,950" in status(stepper)
+    stepper.reset(N=2)
+    assert film(stepper)["last"]["scene"]["size"] == 0 and "rank" not in status(stepper)
+
+
+def test_a_changed_copy_of_the_task_has_no_table():
+    task = load_task("digits", rule="sum", snr_db=5.0)
+    assert TabularBenchmark.covering(task, 1, 2, DEFAULT_OPERATIONS) is None
+    assert TabularBenchmark.covering(tiny_task(), 1, 2, DEFAULT_OPERATIONS) is None
 
 
 def test_settings_take_effect_at_reset():
@@ -207,7 +294,7 @@ def test_settings_take_effect_at_reset():
     assert "press Reset" in text(stepper)
     assert stepper.search is before and len(stepper.history) == 3
     wanted = {"relaxation": "paper", "schedule": "epoch", "arch_lr": 0.5}
-    assert stepper.settings == {**wanted, "max_lr": before.config.max_lr, "seed": 7}
+    assert stepper.settings == {**wanted, "max_lr": before.config.max_lr, "N": 2, "seed": 7}
     press(stepper, "Reset")
     assert "press Reset" not in text(stepper) and not error(stepper)
     config = stepper.search.config
@@ -629,12 +716,11 @@ def test_a_run_does_not_move_on_from_an_earlier_state_that_is_shown():
         await until(lambda: len(stepper.history) > 3)
         slide(stepper, 1)
         assert stepper.state.step == 1 and "looking back" in status(stepper)
-        drawn = picture(stepper, "Hypernet")
         here = len(stepper.history)
         await until(lambda: len(stepper.history) > here + 3)
-        assert stepper.state.step == 1 and picture(stepper, "Hypernet") == drawn
-        assert time_slider(stepper).last == len(stepper.history) - 1
-        slide(stepper, time_slider(stepper).last)
+        assert stepper.state.step == 1
+        assert len(film(stepper)["last"]["frames"]) == len(stepper.history)
+        slide(stepper, len(stepper.history) - 1)
         await stepper.finished()
         assert stepper.state.step == stepper.search.step == 60
 

@@ -170,11 +170,13 @@ def read_by_people(committed_files) -> list[Path]:
     return [path for path in committed_files if path.suffix in SUFFIXES or path.name in NAMES]
 
 
+@pytest.mark.slow
 def test_old_words_are_gone(root, read_by_people):
     found = [hit for path in read_by_people for hit in hits(root, path, WORDS)]
     assert not found, "\n" + "\n".join(found)
 
 
+@pytest.mark.slow
 def test_old_phrases_are_gone(root, read_by_people):
     files = (path for path in read_by_people if path.suffix != ".ipynb")
     found = [hit for path in files for hit in hits(root, path, PHRASES)]

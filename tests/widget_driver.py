@@ -1,8 +1,8 @@
 """Use a widget as a person does: read what it shows, press its buttons, fill in its fields.
 
 Everything goes through the public interface of ipywidgets, so a widget may change its inside. Parts
-are found by what a person sees: a button by its text, a field by its label or tip, a picture by its
-heading. Of several, the first one counts.
+are found by what a person sees: a button by its text, a field by its label or tip. Of several, the
+first one counts. What a stage draws in the browser is known here by what it is sent.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator
 
 import ipywidgets as ipw
 
+from bmnas_core import SearchStepper
 from bmnas_core.widgets.base import BaseWidget, BrowserBridge
+from bmnas_core.widgets.stage import StageView
 
 
 def parts(widget: ipw.Widget, kind: type = ipw.Widget) -> Iterator[ipw.Widget]:
@@ -53,30 +55,47 @@ def fill(widget: ipw.Widget, name: str, value: object) -> None:
     _first(found, f"field {name!r}").value = value
 
 
-def time_slider(widget: BaseWidget) -> BrowserBridge:
-    """The slider of a stepper: ``shown`` of ``last`` frames."""
-    return _first(parts(widget, BrowserBridge), "time slider")
-
-
 def slide(widget: BaseWidget, frame: int) -> None:
-    """Move the time slider."""
-    _send(widget, {"show": frame})
+    """Move the time slider to a state of the history."""
+    last = len(widget.history) - 1
+    step = int(widget.history.steps[min(max(frame, 0), last)])
+    _send(stage(widget), {"do": "show", "step": step, "follow": frame >= last})
+
+
+def stage(widget: BaseWidget) -> StageView:
+    return _first(parts(widget, StageView), "stage")
+
+
+def film(widget: BaseWidget) -> dict:
+    """All that a browser is sent when it opens a view: the search, and the ghost of the last."""
+    sent: list[dict] = []
+    view = stage(widget)
+    view.send, send = sent.append, view.send
+    try:
+        _send(view, {"do": "load"})
+    finally:
+        view.send = send
+    return sent[0]["load"]
 
 
 def open_view(widget: BaseWidget, page: str = "one") -> None:
     """Show the widget once more on a page of the browser."""
-    _send(widget, {"page": page, "views": 1})
+    _send(_bridge(widget), {"page": page, "views": 1})
 
 
 def close_view(widget: BaseWidget, page: str = "one") -> None:
     """Remove one of its views from a page."""
-    _send(widget, {"page": page, "views": -1})
+    _send(_bridge(widget), {"page": page, "views": -1})
 
 
-def _send(widget: BaseWidget, content: dict) -> None:
+def _bridge(widget: BaseWidget) -> BrowserBridge:
+    return _first(parts(widget, BrowserBridge), "bridge")
+
+
+def _send(part: ipw.Widget, content: dict) -> None:
     """A message as it comes from the browser."""
     data = {"method": "custom", "content": content}
-    time_slider(widget).comm.handle_msg({"content": {"data": data}, "buffers": []})
+    part.comm.handle_msg({"content": {"data": data}, "buffers": []})
 
 
 def display(widget: BaseWidget) -> None:
@@ -108,14 +127,10 @@ def error(widget: ipw.Widget) -> str:
 
 def status(widget: ipw.Widget) -> str:
     """The line that says how things are."""
+    if isinstance(widget, SearchStepper):  # which the browser writes
+        return widget.status
     found = (part for part in parts(widget, ipw.HTML) if 'role="status"' in part.value)
     return plain(_first(found, "status").value)
-
-
-def picture(widget: ipw.Widget, heading: str) -> str:
-    """The HTML of the picture under a heading."""
-    found = (part for part in parts(widget, ipw.HTML) if plain(part.value).startswith(heading))
-    return _first(found, f"picture {heading!r}").value
 
 
 # --- the menus of a GenotypeEditor

@@ -121,6 +121,19 @@ class TabularBenchmark:
             recipe, runs = _read(known)
             self._keep(runs if recipe == self.recipe else runs[:0])
 
+    @classmethod
+    def covering(
+        cls, task: Task, N: int, M: int, operations: tuple[str, ...]
+    ) -> "TabularBenchmark | None":
+        """The kit's table of every architecture of this space, trained on this task; or None."""
+        name = f"{task.name}/benchmark_{task.rule}.parquet"
+        if not task.name.isidentifier() or not asset(name, missing_ok=True).is_file():
+            return None
+        table = cls(task.name, str(task.rule))
+        whole = (N, M, tuple(operations), task.features) == table._space and not table.sampled
+        ours = _recipe(as_task(task), TrainConfig(), operations, sampled=False)
+        return table if whole and table.recipe["data"] == ours["data"] else None
+
     def __len__(self) -> int:
         return len(self.table)
 

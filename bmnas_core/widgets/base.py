@@ -36,6 +36,8 @@ WORKER = ThreadPoolExecutor(1, thread_name_prefix="bmnas")
 OFF = "bmnas-off"
 #: The names of trainings that the worker does or will do.
 IN_TRAINING: list[str] = []
+#: Seconds after the last change, until a saved notebook's pictures are drawn anew.
+QUIET = 0.4
 _RUNNING: set[asyncio.Task] = set()
 #: Widgets that are there, which an interrupt of the kernel stops.
 _WIDGETS: WeakSet[BaseWidget] = WeakSet()
@@ -49,12 +51,11 @@ _NO_MODEL = (
 
 
 class BrowserBridge(anywidget.AnyWidget):
-    """Reports from the browser: how many views of a widget there are, which frame is painted.
+    """Reports from the browser: how many views of a widget there are, that something was pressed.
 
-    If ``last`` is 0 or more, it is a slider over frames 0 to ``last``. However fast it is dragged,
-    it asks for a frame only once the one before is painted. It also keeps keys in its widget, says
-    if the kernel is busy or gone, and hides what a saved notebook shows in the widget's place, the
-    outputs from the one with ``mark`` on.
+    It also keeps keys in its widget and the bar in view, says if the kernel is busy or gone, and
+    hides what a saved notebook shows in the widget's place, the outputs from the one with ``mark``
+    on.
     """
 
     _esm = Path(__file__).with_name("bridge.js")
@@ -62,10 +63,6 @@ class BrowserBridge(anywidget.AnyWidget):
     pong = traitlets.Int(0).tag(sync=True)
     busy = traitlets.Bool(False).tag(sync=True)
     mark = traitlets.Unicode().tag(sync=True)
-    sent = traitlets.Int(0).tag(sync=True)
-    painted = traitlets.Int(0).tag(sync=True)
-    last = traitlets.Int(-1).tag(sync=True)
-    shown = traitlets.Int(0).tag(sync=True)
 
 
 class BaseWidget(ipw.VBox):
@@ -85,10 +82,12 @@ class BaseWidget(ipw.VBox):
         self._bridge = BrowserBridge(mark=uuid4().hex[:12])
         self._bridge.on_msg(self._on_message)
         self._stills = 0  # how many outputs a saved notebook shows in the widget's place
+        self._keeping: asyncio.TimerHandle | None = None  # of these, soon
         self._within: BaseWidget | None = None  # whose part this widget is
         _take_turns_with_cells()
         _WIDGETS.add(self)
         super().__init__()
+        self.add_class("bmnas-root")
 
     def demonstrate(self) -> None:
         """What to do in a notebook that runs unattended."""
@@ -130,13 +129,25 @@ class BaseWidget(ipw.VBox):
             show(still, display_id=f"{mark}-{k}")
 
     def _keep_stills(self) -> None:
-        """Have the saved notebook show the widget as it is now, or the one it is in."""
+        """Have the saved notebook show the widget as it is now, or the one it is in.
+
+        In an event loop it is done once nothing has changed for a while, as pictures take time.
+        """
         if self._within:
             self._within._keep_stills()
-        if self._stills:
-            from IPython.display import update_display
+        if not self._stills:
+            return
+        if self._keeping:
+            self._keeping.cancel()
+        if self._loop:
+            self._keeping = self._loop.call_later(QUIET, self._guarded, self._update_stills)
+        else:
+            self._update_stills()
 
-            self._show_stills(update_display)
+    def _update_stills(self) -> None:
+        from IPython.display import update_display
+
+        self._show_stills(update_display)
 
     def _on_message(self, _, content, __) -> None:
         if "ping" in content:  # perhaps in a thread beside a running cell
@@ -148,11 +159,6 @@ class BaseWidget(ipw.VBox):
             self._views = page, max(0, before + content["views"])
             if not self._views[1]:
                 self._soon(self.stop)
-        if "show" in content:
-            self._soon(lambda: self._on_slider(content["show"]))
-
-    def _on_slider(self, frame: int) -> None:
-        """The slider was moved to ``frame``."""
 
     def _soon(self, call: Callable[[], object]) -> None:
         """Call in the kernel's event loop, whatever thread the browser's message came in."""

@@ -45,39 +45,38 @@ const hideStills = (el, mark) => {
   return () => { for (const output of hidden) output.style.display = ""; };
 };
 
+// The bar stays in view only if nothing between it and what scrolls clips it.
+const SCROLLERS = ".jp-WindowedPanel-outer, .jp-NotebookPanel-notebook, .jp-Notebook, body";
+const unclip = root => {
+  const clipped = [];
+  for (let at = root.parentElement; at && !at.matches(SCROLLERS); at = at.parentElement) {
+    if (getComputedStyle(at).overflow !== "visible") clipped.push([at, at.style.overflow]);
+  }
+  for (const [element] of clipped) element.style.overflow = "visible";
+  return () => { for (const [element, before] of clipped) element.style.overflow = before; };
+};
+
+// A stage below a bar that stays in view stays below that.
+const measure = root => {
+  const bar = root.querySelector(":scope > .bmnas-bar");
+  if (!bar) return () => {};
+  const observer = new ResizeObserver(() => {
+    root.style.setProperty("--bmnas-bar", `${bar.offsetHeight}px`);
+  });
+  observer.observe(bar);
+  return () => observer.disconnect();
+};
+
 export default {
   render({ model, el }) {
-    el.innerHTML = `<div><span>time</span><input type="range" min="0" style="flex: 1"
-      aria-label="time"></div><div aria-live="polite" class="bmnas-kernel" hidden></div>`;
-    const [line, note] = el.children, slider = line.lastChild;
+    el.innerHTML = `<div aria-live="polite" class="bmnas-kernel" hidden></div>`;
+    const note = el.firstChild;
     let root = el;
-    let held = false, waiting = false, wanted = null, gone = false, asked = 0, patience = null;
+    let gone = false, asked = 0, patience = null;
     const say = text => {
-      const part = root.parentElement?.closest(".widget-vbox"); // whose own bridge says it
+      const part = root.parentElement?.closest(".bmnas-root"); // whose own bridge says it
       note.textContent = part ? "" : text;
       note.hidden = !note.textContent;
-    };
-    const update = () => {
-      const last = model.get("last");
-      line.style.cssText = `display: ${last < 0 ? "none" : "flex"}; gap: 8px`;
-      slider.max = last;
-      if (!held && wanted === null) slider.value = model.get("shown");
-    };
-    const ask = () => {
-      if (waiting || wanted === null) return;
-      waiting = true;
-      model.send({ show: wanted });
-      wanted = null;
-    };
-    const painted = () => {
-      const sent = model.get("sent");
-      const tell = () => {
-        model.set("painted", sent);
-        model.save_changes();
-        waiting = false;
-        ask();
-      };
-      document.hidden ? tell() : requestAnimationFrame(() => setTimeout(tell, 0));
     };
     // Whoever presses something while a cell runs is told that it waits: by the kernel, if it can
     // answer beside the cell, or because it does not answer.
@@ -99,38 +98,30 @@ export default {
       clearTimeout(patience);
       say("Kernel restarted: run this cell again.");
       root.classList.add("bmnas-gone");
-      for (const control of root.querySelectorAll("button")) control.classList.add(OFF);
+      for (const control of root.querySelectorAll("button")) {
+        if (!control.closest(".bmnas-stage")) control.classList.add(OFF);
+      }
     };
     globalThis.bmnasPage ??= String(Math.random());
     const count = by => model.send({ page: globalThis.bmnasPage, views: by });
-    slider.oninput = () => { wanted = Number(slider.value); ask(); };
-    slider.onpointerdown = () => { held = true; };
-    slider.onpointerup = slider.onblur = () => { held = false; update(); };
-    model.on("change:last change:shown", update);
-    model.on("change:sent", painted);
     model.on("change:pong change:busy", answered);
     model.on("comm_live_update", lost);
-    let show = () => {}, free = () => {};
+    const undo = [];
     const settle = setTimeout(() => { // once the view is in the page
-      root = el.closest(".widget-vbox") ?? el;
+      root = el.closest(".bmnas-root") ?? el;
       root.addEventListener("pointerdown", touched, true);
       root.addEventListener("keydown", touched, true);
-      free = tame(root);
-      show = hideStills(el, model.get("mark"));
+      undo.push(tame(root), hideStills(el, model.get("mark")), unclip(root), measure(root));
     }, 0);
-    update();
     count(1);
     return () => {
       clearTimeout(settle);
       clearTimeout(patience);
-      model.off("change:last change:shown", update);
-      model.off("change:sent", painted);
       model.off("change:pong change:busy", answered);
       model.off("comm_live_update", lost);
       root.removeEventListener("pointerdown", touched, true);
       root.removeEventListener("keydown", touched, true);
-      free();
-      show();
+      undo.forEach(call => call());
       if (!gone) count(-1);
     };
   },

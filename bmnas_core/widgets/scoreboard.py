@@ -122,11 +122,11 @@ class Scoreboard(BaseWidget):
 
     async def add_in_worker(
         self, genotype: Genotype, name: str, stopped: Event, on_progress: Callable[[str], None]
-    ) -> None:
-        """:meth:`add` without blocking; ends early once ``stopped`` is set."""
+    ) -> str:
+        """:meth:`add` without blocking; ends early once ``stopped`` is set. Returns how it went."""
         if known := self.find(genotype):
-            self._show(f"already in the table: {known.name}")
-            return
+            self._show(message := f"already in the table: {known.name}")
+            return message
         loop = asyncio.get_running_loop()
         epochs = self.config.with_defaults(self.task.config).epochs
 
@@ -155,10 +155,12 @@ class Scoreboard(BaseWidget):
         try:
             with in_training(name):
                 entry = await loop.run_in_executor(WORKER, job)
-            if self.find(genotype) is None:
-                self._enter(entry)
+            entry = self.find(genotype) or self._enter(entry)
+            score = f"validation {self.task.metric} {score_text(entry.score)}"
+            return f"{entry.name}: {score}, {entry.seconds:.1f} s of training"
         except TrainingStopped as stop:
             message = str(stop)
+            return message
         finally:
             self._show(message)
 
@@ -216,7 +218,10 @@ def _row(tag: str, *cells: object) -> str:
 
 
 class CandidateWidget(BaseWidget):
-    """A widget that shows a genotype and can enter it into its ``scoreboard``."""
+    """A widget that shows a genotype and can enter it into its ``scoreboard``.
+
+    Subclasses give it ``_news``, an :class:`ipywidgets.HTML` for how a training went.
+    """
 
     def _candidate(self) -> tuple[Genotype, str]:
         """The genotype that is shown, and what the scoreboard calls it."""
@@ -240,13 +245,14 @@ class CandidateWidget(BaseWidget):
 
     async def _train_pressed(self) -> None:
         """The same in a worker; meanwhile the button is off and shows the progress."""
-        self._error.value = ""
+        self._error.value = self._news.value = ""
         self._stopped, text = Event(), self._train.description
         show = lambda progress: setattr(self._train, "description", progress)  # noqa: E731
         set_off(self._train, True)
         set_off(self._cancel, False)
         try:
-            await self.scoreboard.add_in_worker(*self._candidate(), self._stopped, show)
+            news = self.scoreboard.add_in_worker(*self._candidate(), self._stopped, show)
+            self._news.value = html.escape(await news)
         finally:
             self._train.description = text
             set_off(self._train, False)

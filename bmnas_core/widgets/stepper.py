@@ -1,41 +1,43 @@
-"""SearchStepper: a search with buttons and a time slider."""
+"""SearchStepper: a search with buttons, linked pictures and a time slider."""
 
 import asyncio
 import html
 import os
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 from IPython.display import HTML
 
+from ..benchmark import TabularBenchmark
 from ..cells import RELAXATIONS
 from ..draw import draw, draw_curves, draw_heatmaps
-from ..draw.hypernets import fit_beside
+from ..draw.scene import Film
 from ..errors import BmnasError, check_type, quoted
-from ..genotype import Genotype
+from ..genotype import LARGEST, Genotype
 from ..history import SearchHistory
 from ..metrics import score_text
 from ..search import Search, SearchConfig
 from ..search_state import SearchState
 from ..tasks.task import Task
-from .base import (
-    IN_TRAINING,
-    WORKER,
-    ipw,
-    kernel_lock,
-    path_field,
-    picture_box,
-    row,
-    set_off,
-    svg_in_box,
-)
+from .base import IN_TRAINING, WORKER, ipw, kernel_lock, path_field, row, set_off
 from .scoreboard import CandidateWidget, Scoreboard
+from .stage import StageView
 
 #: Steps that a stepper makes by itself in a notebook that runs unattended.
 UNATTENDED_STEPS = 60
-#: Seconds between two frames of a run, and at most until the browser has painted one.
-FRAME, PATIENCE = 0.2, 2.0
+#: Seconds that a step takes at least, and between two frames of a run, at each speed.
+SPEEDS = {"slow": (1.0, 0.0), "normal": (0.0, 0.15), "fast": (0.0, 1.0)}
+#: Seconds until the next frame is sent if the browser has not painted the one before.
+PATIENCE = 2.0
+
+
+#: When a run ends early, by the state before it and the last one.
+ENDS = {
+    "end": lambda _before, _state: False,
+    "change": lambda before, state: bool(state.genotype.changes_from(before.genotype)),
+    "epoch": lambda _before, state: state.val_score is not None,
+}
 
 
 class SearchStepper(CandidateWidget):
@@ -43,7 +45,9 @@ class SearchStepper(CandidateWidget):
 
     Buttons do what the methods :meth:`step`, :meth:`run`, :meth:`pause`, :meth:`reset`,
     :meth:`train` and :meth:`save` do. The slider shows any earlier state; the search itself
-    continues from its last step. Settings take effect at Reset.
+    continues from its last step. Settings take effect at Reset, which keeps the curves of the run
+    before. If the kit has a table of all architectures of the space, the rank of the derived one is
+    shown.
 
     Args:
         search: a search at any step; or a task, which is searched with its defaults.
@@ -70,12 +74,12 @@ class SearchStepper(CandidateWidget):
         bank = search.bank if search.config.L == search.task.config.L else None
         task, device = search.task, str(search.device)
         self.scoreboard = Scoreboard.shared(task, scoreboard, device=device, bank=bank)
-        self._running, self._follow, self._drawn_at = False, True, 0.0
+        self._running, self._follow, self._sent_at = False, True, 0.0
         self._before: SearchState | None = None  # what was shown before the steps began
         self._stepping: Search | None = None  # the search that a worker is stepping
-        self._wanted: int | None = None  # during a reset: steps to make once it is done
+        self._wanted: tuple | None = None  # during a reset: what to do once it is done
         self._build(folder)
-        self._show(0)
+        self._begin()
 
     # What the buttons do
 
@@ -85,15 +89,21 @@ class SearchStepper(CandidateWidget):
             raise BmnasError("step", quoted(n), "an integer of 0 or more")
         if self._stepping is self.search:
             raise BmnasError("step", "a run in progress", "in a cell after pause()")
-        self._before = self.state
+        self._before, self._follow = self.state, True
         for _, state in zip(range(n), self.search, strict=False):
-            self.history.append(state)
-        self._show(len(self.history) - 1, self._before)
+            self._keep(state)
+        self._show_last()
         self._keep_stills()
 
-    def run(self) -> None:
-        """Run to the end, or until :meth:`pause`. It begins once the cell has ended."""
-        self._soon(lambda: self._steps(self.search.total_steps))
+    def run(self, until: str = "end") -> None:
+        """Run to the end, or until :meth:`pause`. It begins once the cell has ended.
+
+        ``until="change"`` runs until another genotype is derived, ``"epoch"`` to the end of an
+        epoch. Raises BmnasError for anything else.
+        """
+        if until not in ENDS:
+            raise BmnasError("run", quoted(until), ", ".join(ENDS))
+        self._soon(lambda: self._steps(self.search.total_steps, ENDS[until]))
 
     async def finished(self) -> None:
         """Wait in a cell until a run has ended: ``await stepper.finished()``."""
@@ -112,7 +122,7 @@ class SearchStepper(CandidateWidget):
 
     def on_training(self) -> None:
         if self.children:  # else __init__ is not done
-            self._show_status()
+            self._say()
 
     def reset(self, **settings) -> None:
         """Start a new search with :attr:`settings`, or those given here by name.
@@ -146,7 +156,8 @@ class SearchStepper(CandidateWidget):
         """Show the state at ``step``, or the last one kept before it."""
         if not isinstance(step, int):
             raise BmnasError("show", quoted(step), "an integer")
-        self._show(self.history.index(step))
+        self._look_at(step, step >= self.history[-1].step)
+        self._stage.send({"show": self.state.step})
 
     def demonstrate(self) -> None:
         steps = max(0, UNATTENDED_STEPS - self.search.step)
@@ -154,30 +165,53 @@ class SearchStepper(CandidateWidget):
         self.step(min(1, steps))  # by itself, so that it is seen what one step changes
 
     def pictures(self) -> list:
+        state, last = self.state, self._since
         relaxation, seed = html.escape(self.search.config.relaxation), self.search.seed
-        heads = (
-            f"<b>relaxation {relaxation}, seed {seed}</b>{self._status.value}<b>Hypernet</b>",
-            "<b>α, β, γ as probabilities</b>",
-            "<b>Genotype at this step</b>: " + self._changes.value,
-            "<b>So far</b>",
-        )
-        found = [one for pair in zip(map(HTML, heads), self._drawn, strict=True) for one in pair]
-        return [*found, *(self.scoreboard.pictures() if self.scoreboard.entries else ())]
+        changes = state.genotype.changes_from(last.genotype) if last else ()
+        said = "the first genotype"
+        if last:
+            said = f"{'changed since' if changes else 'same genotype as at'} step {last.step}"
+        lines = "".join(f"<li>{html.escape(str(change))}</li>" for change in changes)
+        genotype = draw(state.genotype, against=last and last.genotype)
+        head = f"<b>relaxation {relaxation}, seed {seed}</b>"
+        return [
+            HTML(f"{head}<div>{html.escape(self.status)}</div><b>Hypernet</b>"), draw(state),
+            HTML("<b>α, β, γ as probabilities</b>"), draw_heatmaps(state),
+            HTML(f"<b>Genotype at this step</b>: {said}<ul>{lines}</ul>"), genotype,
+            HTML("<b>So far</b>"), draw_curves(self.history, at=state.step),
+            *(self.scoreboard.pictures() if self.scoreboard.entries else ()),
+        ]  # fmt: skip
+
+    @property
+    def status(self) -> str:
+        """Where the search and the slider are, in a line."""
+        state, said = self.state, self._stage.said
+        parts = [str(state), f"{said['left']} of {said['total']} steps left"]
+        if state.step < self.search.step:
+            parts.append(f"looking back, the search is at step {self.search.step}")
+        if self._table:
+            parts.append(f"rank {self._table.rank(state.genotype):,} of {len(self._table):,}")
+        return " · ".join([*parts, *filter(None, [said["note"]])])
 
     # The interface
 
     def _build(self, folder: str) -> None:
         make, tip = self._button, "One update of the weights, one of α, β, γ"
+        to_change, to_end = "Run until another genotype is derived", "Run to the end of the epoch"
         self._steppers = [
             make("Step", tip, lambda: self._steps(1), "primary"),
             make("Step ×10", "Ten steps", lambda: self._steps(10), "primary"),
+            make("To a change", to_change, lambda: self.run("change")),
+            make("To the epoch's end", to_end, lambda: self.run("epoch")),
             make("Run", "Run to the end", self.run, "success", "play"),
         ]
         self._pause = make("Pause", "Stop after this step", self.pause, "warning", "pause")
+        look = {"layout": ipw.Layout(width="130px"), "style": {"description_width": "initial"}}
+        self._speed = ipw.Dropdown(options=[*SPEEDS], value="normal", description="speed", **look)
         save = make("Save", "Write genotype and history", self._save_pressed, icon="save")
         tip = "Start a new search with these settings"
         self._reset = make("Reset", tip, self._reset_pressed, icon="refresh")
-        self._folder = path_field("folder", folder, "170px")
+        self._folder = path_field("folder", folder, "150px")
 
         def setting(kind, description, width, **options):
             layout, style = ipw.Layout(width=width), {"description_width": "initial"}
@@ -190,69 +224,91 @@ class SearchStepper(CandidateWidget):
             "schedule": setting(ipw.Dropdown, "schedule", "150px", options=["batch", "epoch"]),
             "max_lr": setting(ipw.FloatText, "rate of weights", "180px", step=0.001),
             "arch_lr": setting(ipw.FloatText, "rate of α, β, γ", "180px", step=0.001),
+            "N": setting(ipw.BoundedIntText, "Cells", "100px", min=1, max=LARGEST),
             "seed": setting(ipw.IntText, "seed", "110px"),
         }
-        self._note, self._status, self._changes = ipw.HTML(), ipw.HTML(), ipw.HTML()
-        self._news, genotype, heatmaps = ipw.HTML(), ipw.HTML(), picture_box("440px")
-        hypernet, curves = picture_box("100%"), picture_box("100%")
-        self._boxes = hypernet, heatmaps, genotype, curves
+        self._note, self._news, self._stage = ipw.HTML(), ipw.HTML(), StageView()
+        self._stage.on_msg(self._on_stage)
         self._set_controls()
-        genotype = ipw.VBox([genotype, self._changes], layout=ipw.Layout(min_width="0"))
-        self._halves = genotype, heatmaps
-        pictures = hypernet, row([genotype, heatmaps], align_items=None), curves
-        buttons = [*self._steppers, self._pause, *self._train_buttons(), save, self._folder]
-        settings = [*self._controls.values(), self._reset, self._note]
-        rows = [row(items, grid_gap="2px") for items in (buttons, settings)]
-        above = [*rows, self._bridge, self._status, self._error]
-        self.children = [*above, *pictures, self._news, self.scoreboard]
+        buttons = [*self._steppers, self._pause, self._speed, *self._train_buttons()]
+        settings = row([*self._controls.values(), self._note], grid_gap="2px")
+        settings.layout.display = "none"
+        tip, layout = "Settings of the next search, which Reset starts", ipw.Layout(width="auto")
+        toggle = ipw.ToggleButton(description="Settings", tooltip=tip, layout=layout)
+
+        def unfold(change):
+            settings.layout.display = "" if change.new else "none"
+
+        toggle.observe(unfold, "value")
+        buttons += [save, self._folder, self._reset, toggle]
+        messages = [self._news, self._error, self._bridge]
+        bar = ipw.VBox([row(buttons, grid_gap="2px"), settings, *messages])
+        bar.add_class("bmnas-bar")
+        self.children = [bar, self._stage, self.scoreboard]
         self.layout.flex, self.layout.min_width = "1 1 400px", "0"
 
-    def _steps(self, n: int) -> Coroutine | None:
+    def _on_stage(self, _, content, __) -> None:
+        """What the stage in the browser asks for."""
+        if content["do"] == "load":
+            self._soon(self._stage.load)
+        elif content["do"] == "show":
+            self._soon(lambda: self._look_at(content["step"], content["follow"]))
+        elif content["do"] == "painted":
+            self._stage.painted = max(self._stage.painted, content["frame"])
+
+    def _steps(self, n: int, done: Callable = ENDS["end"]) -> Coroutine | None:
         """Begin up to n steps in the worker, unless it is stepping already.
 
-        If a reset is in progress, they begin once it is done.
+        They end early once ``done`` says so of the state shown before and the last one. If a reset
+        is in progress, they begin once it is done.
         """
         if self._wanted is not None:
-            self._wanted = n
+            self._wanted = n, done
         if self._stepping is self.search or self._wanted is not None:
             return None
-        self._error.value = ""
+        self._error.value = self._news.value = ""
         self._running = self._follow = True
         self._stepping, self._before = self.search, self.state
         self._refresh_buttons()
-        self._show_status()
-        return self._step_on(self.search, n)
+        self._say()
+        return self._step_on(self.search, n, done)
 
-    async def _step_on(self, search: Search, n: int) -> None:
+    async def _step_on(self, search: Search, n: int, done: Callable) -> None:
         """Make the steps one at a time, and show them as fast as the browser paints."""
         loop, step = asyncio.get_running_loop(), kernel_lock.job()(next)  # once no cell runs
+        first = self.history[-1]
         try:
             for _ in range(n):
                 if not self._running or search is not self.search or not len(search):
                     break
+                begun, (least, between) = time.monotonic(), SPEEDS[self._speed.value]
                 state = await loop.run_in_executor(WORKER, step, search)
                 if search is not self.search:
                     return
-                self.history.append(state)
-                painted = self._bridge.painted >= self._bridge.sent
-                if not self._follow:
-                    self._show_status()
-                elif time.monotonic() - self._drawn_at > (FRAME if painted else PATIENCE):
-                    self._show(len(self.history) - 1, self._before)
+                self._keep(state)
+                stage = self._stage
+                between = between if stage.painted >= stage.sent else max(between, PATIENCE)
+                if time.monotonic() - self._sent_at >= between:
+                    self._show_last()
+                if done(first, state):
+                    break
+                while self._running and (left := begun + least - time.monotonic()) > 0:
+                    await asyncio.sleep(min(left, 0.05))
         finally:
             if self._stepping is search:
                 self._stepping, self._running = None, False
             try:  # draw before the buttons are enabled, so that nobody presses them too early
-                if search is self.search and self._follow and self.state.step < search.step:
-                    self._show(len(self.history) - 1, self._before)
+                if search is self.search:
+                    self._show_last()
             finally:
                 self._refresh_buttons()
+                self._say()
                 self._keep_stills()
 
     async def _reset_pressed(self) -> None:
         if self._wanted is not None:
             return
-        self._error.value, self._wanted = "", 0
+        self._error.value, self._wanted = "", ()
         self.pause()
         loop, settings = asyncio.get_running_loop(), self.settings
         try:
@@ -262,7 +318,7 @@ class SearchStepper(CandidateWidget):
             self._refresh_buttons()
         self._take(search)
         if wanted:
-            self._soon(lambda: self._steps(wanted))
+            self._soon(lambda: self._steps(*wanted))
 
     def _new_search(self, settings: dict) -> Search:
         old = self.search
@@ -276,7 +332,20 @@ class SearchStepper(CandidateWidget):
         self.search, self.history, self._news.value = search, SearchHistory.from_search(search), ""
         self.scoreboard.clear_message()
         self._set_controls()
-        self._show(0)
+        self._begin()
+        self._keep_stills()
+
+    def _begin(self) -> None:
+        """Show a search that is new here."""
+        config = self.search.config
+        space = config.N, config.M, config.operations
+        self._table = TabularBenchmark.covering(self.search.task, *space)
+        rank = (self._table.rank, len(self._table)) if self._table else ()
+        self.state, self._before, self._since = self.history[0], None, None
+        self._say()
+        film = Film(self.state, self.history.about, *rank)
+        self._stage.begin(film, self.history)
+        self._refresh_buttons()
 
     def _set_controls(self) -> None:
         """Set the controls to the search's settings."""
@@ -297,64 +366,44 @@ class SearchStepper(CandidateWidget):
             f"<code>{html.escape(str(folder))}</code>"
         )
 
-    def _on_slider(self, frame: int) -> None:
-        frame = min(max(frame, 0), len(self.history) - 1)
-        self._follow = frame == len(self.history) - 1
-        self._show(frame)
-
     # What it shows
 
     def _candidate(self) -> tuple[Genotype, str]:
         relaxation, seed = self.search.config.relaxation, self.search.seed
         return self.state.genotype, f"step {self.state.step}, {relaxation}, seed {seed}"
 
-    def _show(self, i: int, before: SearchState | None = None) -> None:
-        """Draw state i of the history and move the slider there.
+    def _keep(self, state: SearchState) -> None:
+        self.history.append(state)
+        self._stage.add(state)
 
-        Changes are those since ``before``, by default since the state before i.
-        """
-        state, last = self.history[i], before or (self.history[i - 1] if i else None)
-        changes = state.genotype.changes_from(last.genotype) if last else ()
-        genotype = draw(state.genotype, against=last and last.genotype)
-        curves = draw_curves(self.history, at=state.step)
-        self.state, self._drawn = state, [draw(state), draw_heatmaps(state), genotype, curves]
-        marked = "Genotype at this step" + (", changes marked" if changes else "")
-        least = "440px" if fit_beside(*self._drawn[:2]) else "640px"
-        for half in self._halves:
-            half.layout.flex = f"1 1 {least}"
-        titles = "Hypernet", "α, β, γ as probabilities", marked, "So far"
-        for box, picture, title in zip(self._boxes, self._drawn, titles, strict=True):
-            box.value = svg_in_box(picture.svg, title)
-        lines = "".join(f"<li>{html.escape(str(change))}</li>" for change in changes)
-        what = "the first genotype"
-        if last:
-            what = f"{'changed since' if changes else 'same genotype as at'} step {last.step}"
-            what += ":" if changes else ""
-        self._changes.value = (
-            f'<div style="line-height:1.35;padding:0 10px">{what}'
-            f'<ul style="margin:0;padding-left:20px">{lines}</ul></div>'
-        )
-        self._show_status()
+    def _look_at(self, step: int, follow: bool) -> None:
+        """Note that the state at ``step`` is shown, or the last one, and will be in a run."""
+        i = len(self.history) - 1 if follow else self.history.index(step)
+        self.state, self._since = self.history[i], self.history[i - 1] if i else None
+        self._follow = follow
+        self._say()
         self._refresh_buttons()
-        self._drawn_at = time.monotonic()
-        self._bridge.sent += 1
 
-    def _show_status(self) -> None:
-        """Show where the search and the slider are."""
-        state, best = self.state, self.history.best
-        text = f"<b>{html.escape(str(state))}</b>"
-        text += f" · {len(self.search)} of {self.search.total_steps} steps left"
-        if state.step < self.search.step:
-            text += f" · <b>looking back</b>, the search is at step {self.search.step}"
+    def _show_last(self) -> None:
+        """Send the browser what is new. Changes are those since what was shown at the press."""
+        if self._follow:
+            self.state, self._since = self.history[-1], self._before
+        self._stage.flush(self._before.step, self._follow)
+        self._sent_at = time.monotonic()
+        self._say()
+
+    def _say(self) -> None:
+        """Tell the browser what only the kernel knows."""
+        best, notes = self.history.best, []
         if best is not None:
-            text += f" · best validation score {score_text(best.val_score)} at step {best.step}"
+            score = score_text(best.val_score)
+            notes.append(f"best validation score {score} at step {best.step}")
         if self._stepping is self.search and IN_TRAINING:
-            text += f" · <b>waiting</b> while {html.escape(IN_TRAINING[0])} is trained"
-        style = "line-height:1.4;min-height:2.8em"
-        self._status.value = f'<div role="status" style="{style}">{text}</div>'
-        with self._bridge.hold_sync():
-            self._bridge.last = len(self.history) - 1
-            self._bridge.shown = self.history.index(state.step)
+            notes.append(f"waiting while {IN_TRAINING[0]} is trained")
+        self._stage.said = {
+            "left": len(self.search), "total": self.search.total_steps,
+            "running": self._stepping is self.search, "note": " · ".join(notes),
+        }  # fmt: skip
 
     def _refresh_buttons(self) -> None:
         resetting = self._wanted is not None
