@@ -18,6 +18,8 @@ from tiny import recording_bank, tiny_task
 from widget_driver import (
     button,
     cell_rows,
+    click,
+    click_row,
     close_view,
     display,
     error,
@@ -26,11 +28,14 @@ from widget_driver import (
     is_enabled,
     is_on,
     markup,
+    messages,
     open_view,
     options,
+    parts,
     plain,
     press,
     slide,
+    stage,
     status,
     text,
     until,
@@ -65,6 +70,7 @@ from bmnas_core import (
     side_by_side,
     train,
 )
+from bmnas_core.draw.genotypes import graph
 from bmnas_core.draw.scene import numbers
 from bmnas_core.genotype import DEFAULT_OPERATIONS, LARGEST, MOTIFS, OPERATIONS
 from bmnas_core.train import network_cost
@@ -990,7 +996,7 @@ def test_an_unattended_stepper_makes_steps_by_itself_and_leaves_pictures(left_be
 def test_the_other_widgets_leave_pictures_too(left_behind):
     editor = GenotypeEditor(tiny_task(), one_step("attention"))
     editor.train()
-    assert svgs(left_behind(editor)) == [draw(one_step("attention")).svg]
+    assert svgs(left_behind(editor)) == [drawn(one_step("attention")).svg]
     assert "edited 1" in left_behind(editor.scoreboard)[0].data
     sliders = interactive(lambda a: draw(one_step()), a=(0, 1, 0.5))
     assert "<svg" in left_behind(sliders)[0].data
@@ -1015,7 +1021,7 @@ def test_a_widget_that_somebody_can_use_shows_itself(monkeypatch):
 
 def test_widgets_beside_each_other_are_the_widgets_themselves():
     steppers = [stepper_of(), stepper_of(1)]
-    row, *_ = side_by_side(*steppers).children
+    _, row, *_ = side_by_side(*steppers).children
     assert list(row.children) == steppers
 
 
@@ -1131,6 +1137,11 @@ def in_menus(editor) -> Genotype:
     return Genotype(editor.task.features, tuple(cells))
 
 
+def drawn(genotype):
+    """An editor's picture of a genotype: its edges are the user's own."""
+    return graph(genotype, decided="your own").picture()
+
+
 def is_consistent(editor) -> bool:
     """Whether everything that an editor shows is of its genotype."""
     genotype, task = editor.genotype, editor.task
@@ -1140,7 +1151,7 @@ def is_consistent(editor) -> bool:
         in_menus(editor) == genotype
         and [row.motif.value for row in rows] == [c.motif or CUSTOM for c in genotype.cells]
         and status(editor).startswith(f"{count_parameters(net):,} parameters")
-        and draw(genotype).svg in markup(editor)
+        and drawn(genotype).svg in markup(editor)
         and is_enabled(editor, "− Cell") == (len(genotype.cells) > 1)
         and [is_enabled(row.box, "− step") for row in rows]
         == [len(c.steps) > 1 for c in genotype.cells]
@@ -1302,6 +1313,154 @@ def test_sixty_four_cells_are_the_most():
     assert "cells: found '65 Cells'; allowed: at most 64" in error(editor)
     press(editor, "− Cell")
     assert len(editor.genotype.cells) == LARGEST - 1 and is_enabled(editor, "+ Cell")
+
+
+def test_changes_can_be_taken_back_and_made_again():
+    editor = GenotypeEditor(TASK, one_step())
+    assert not is_enabled(editor, "Undo") and not is_enabled(editor, "Redo")
+    seen = [editor.genotype]
+    for change in (editor.add_cell, lambda: editor.choose_operation("attention", 0, 0)):
+        change()
+        seen.append(editor.genotype)
+    for genotype in (seen[1], seen[0]):
+        press(editor, "Undo")
+        assert editor.genotype == genotype and is_consistent(editor)
+    press(editor, "Undo")
+    assert editor.genotype == seen[0] and not is_enabled(editor, "Undo")
+    press(editor, "Redo")
+    assert editor.genotype == seen[1] and is_enabled(editor, "Redo")
+    editor.add_step(0)
+    assert not is_enabled(editor, "Redo")
+    press(editor, "Undo")
+    assert editor.genotype == seen[1] and is_consistent(editor)
+
+
+def test_an_edge_is_moved_by_clicks_on_it_and_on_the_node_it_shall_come_from():
+    steps = ("sum", ("X", "Y")), ("attention", ("X", "S1"))
+    first = cell(("Image_1", "Audio_1"), *steps)
+    editor = GenotypeEditor(
+        TASK, Genotype(TASK.features, (first, replace(first, inputs=("C1", "Audio_2"))))
+    )
+    clicks = [
+        (("f0-c1_x", "f1"), lambda g: g.cells[0].inputs == ("Image_2", "Audio_1")),
+        (("f2-c1_y", "f1"), lambda g: g.cells[0].inputs == ("Audio_1", "Image_2")),
+        (("f3-c2_y", "f0"), lambda g: g.cells[1].inputs == ("C1", "Image_1")),
+        (("f0-c2_y", "c1_z"), lambda g: g.cells[1].inputs == ("Image_1", "C1")),
+        (("c1_s1-c1_s2", "c1_y"), lambda g: g.cells[0].steps[1].inputs == ("X", "Y")),
+    ]
+    for (edge, node), holds in clicks:
+        click(editor, edge)
+        assert "click the node that it shall read" in text(editor)
+        click(editor, node)
+        assert holds(editor.genotype) and is_consistent(editor) and not error(editor)
+    before = editor.genotype
+    click(editor, "f1-c1_y")
+    click(editor, "c2_z")
+    assert "GenotypeError" in error(editor) and editor.genotype == before
+    click(editor, "c1_s1")  # leads to the menu
+    assert editor.genotype == before and not error(editor)
+
+
+def test_an_editor_compares_with_the_first_genotype_and_with_entries_of_the_scoreboard():
+    task = tiny_task()
+    editor = GenotypeEditor(task, one_step("concat_fc"))
+    editor.scoreboard.config = TrainConfig(epochs=1, data="train")
+    editor.train()
+    editor.choose_operation("sum", 0, 0)
+    assert "differs" not in text(editor)
+    for name in ("the first genotype", "edited 1"):
+        fill(editor, "compare with", name)
+        assert f"differs from {name}: Cell 1 S1 operation: ConcatFC → Sum" in text(editor)
+        assert graph(
+            editor.genotype, one_step("concat_fc"), decided="your own"
+        ).picture().svg in markup(editor)
+    click_row(editor, "compare", "edited 1")
+    assert "differs" not in text(editor)
+    click_row(editor, "compare", "edited 1")
+    assert "differs from edited 1" in text(editor)
+    click_row(editor, "load", "edited 1")
+    assert editor.genotype == one_step("concat_fc") and "the same as edited 1" in text(editor)
+    press(editor, "Undo")
+    assert editor.genotype == one_step("sum")
+
+
+def test_every_menu_of_an_editor_has_a_name():
+    steps = ("sum", ("X", "Y")), ("attention", ("X", "S1"))
+    editor = GenotypeEditor(TASK, Genotype(TASK.features, (cell(("Image_1", "Audio_1"), *steps),)))
+    (row,) = cell_rows(editor)
+    names = [menu.tooltip for menu in (*row.inputs, row.motif, *row.steps[1])]
+    assert names == [
+        "Cell 1, input X", "Cell 1, input Y", "Cell 1, steps", "Cell 1 S2, operation",
+        "Cell 1 S2, 1st input", "Cell 1 S2, 2nd input",
+    ]  # fmt: skip
+
+
+# --- rows of the scoreboard
+
+
+def test_a_pinned_entry_is_listed_first_and_keeps_its_place():
+    board = Scoreboard(tiny_task())
+    for op, score in (("sum", 0.5), ("attention", 0.75)):
+        board.entries.append(Entry(op, one_step(op), score, 1, 1, 0.1))
+    board.clear_message()
+    click_row(board, "pin", "sum")
+    rows = re.findall(r"<tr>(.*?)</tr>", markup(board))[1:]
+    assert [plain(row.split("</td>")[0] + " " + row.split("</td>")[1]) for row in rows] == [
+        "2 sum", "1 attention"
+    ]  # fmt: skip
+    click_row(board, "pin", "sum")
+    assert board.pinned == set()
+
+
+def test_an_entry_is_shown_where_the_search_derived_it_and_compared_with_any_state():
+    stepper = stepper_of(epochs=4)
+    press(stepper, "Run")
+    stepper.show(2)
+    stepper.train()
+    stepper.show(9)
+    sent = messages(stepper, lambda: click_row(stepper, "compare", "step 2, pair, seed 0"))
+    assert sent[0]["compare"]["svg"] == draw(stepper.history[2].genotype).svg
+    assert messages(stepper, lambda: click_row(stepper, "compare", "step 2, pair, seed 0"))[0] == {
+        "compare": None, "name": ""
+    }  # fmt: skip
+    click_row(stepper, "load", "step 2, pair, seed 0")
+    assert stepper.state.genotype == stepper.history[2].genotype and stepper.state.step <= 2
+    stepper.scoreboard.add(one_step("attention"), "another")
+    click_row(stepper, "load", "another")
+    assert "another: this search has not derived it so far" in text(stepper)
+
+
+# --- several searches with one bar
+
+
+def test_one_bar_and_one_slider_lead_two_searches():
+    kinds = [(0, {"relaxation": "pair"}), (0, {"relaxation": "paper"})]
+
+    async def main():
+        task = tiny_task()
+        steppers = [
+            SearchStepper(search_of(seed, task, epochs=5, **config)) for seed, config in kinds
+        ]
+        both = side_by_side(*steppers)
+        views = [stage(stepper) for stepper in steppers]
+        assert views[0].group == views[1].group and [v.lead for v in views] == [True, False]
+        assert [len([*parts(both, Scoreboard)])] == [1]
+        press(both, "Step")
+        await until(lambda: all(not stepper.is_running for stepper in steppers))
+        assert [stepper.search.step for stepper in steppers] == [1, 1]
+        press(both, "Run")
+        await until(lambda: all(stepper.search.step > 4 for stepper in steppers))
+        assert is_enabled(both, "Pause") and not is_enabled(both, "Step")
+        press(both, "Pause")
+        await until(lambda: is_enabled(both, "Step"))
+        press(both, "Run")
+        for stepper in steppers:
+            await stepper.finished()
+        assert not is_enabled(both, "Run")
+        return [stepper.history for stepper in steppers]
+
+    for history, (seed, config) in zip(asyncio.run(main()), kinds, strict=True):
+        assert history == looped(seed, epochs=5, **config)
 
 
 def test_another_genotype_can_be_set_and_reset_goes_back():

@@ -68,14 +68,32 @@ def stage(widget: BaseWidget) -> StageView:
 
 def film(widget: BaseWidget) -> dict:
     """All that a browser is sent when it opens a view: the search, and the ghost of the last."""
+    view = stage(widget)
+    return messages(widget, lambda: _send(view, {"do": "load"}))[0]["load"]
+
+
+def messages(widget: BaseWidget, call: Callable[[], object]) -> list[dict]:
+    """What the stage is sent during a call."""
     sent: list[dict] = []
     view = stage(widget)
     view.send, send = sent.append, view.send
     try:
-        _send(view, {"do": "load"})
+        call()
     finally:
         view.send = send
-    return sent[0]["load"]
+    return sent
+
+
+def click(widget: BaseWidget, part: str) -> None:
+    """Click an edge or a node of an editor's picture."""
+    _send(widget._bridge, {"do": "part", "at": part})
+
+
+def click_row(widget: BaseWidget, do: str, name: str) -> None:
+    """Press a button in the scoreboard's row of an entry."""
+    mark = f'data-do="{do}" data-at="{html.escape(name)}"'
+    assert mark in markup(widget), mark
+    _send(widget._bridge, {"do": do, "at": name})
 
 
 def open_view(widget: BaseWidget, page: str = "one") -> None:
@@ -146,7 +164,7 @@ class CellRow:
 
 
 def cell_rows(editor: BaseWidget) -> list[CellRow]:
-    menus, *_ = editor.children
+    _, menus, *_ = editor.children
     return [CellRow(box) for box in menus.children]
 
 

@@ -99,6 +99,7 @@ class Canvas:
         self.places: dict[str, tuple[float, float, float, float]] = {}
         self.prefix, self.offset, self.width = "", (0.0, 0.0), 0.0
         self.bottom = 0.0  # of what is drawn so far
+        self.decided = "searched"  # what edges are called that are not fixed
 
     def move(self, prefix: str, right: float, down: float) -> None:
         """Continue with the origin elsewhere; new nodes are named with ``prefix``."""
@@ -148,7 +149,7 @@ class Canvas:
         stop = x - (x - x0) / far, y - (y - y0) / far
         pos = f"e,{self._at((x, y))} {self._at(*spline[:-1], stop)}"
         name = {"label": label, "lp": self._at(at)} if label else {}
-        tip = f"{tip}, {'searched' if searched else 'fixed'}"
+        tip = f"{tip}, {self.decided if searched else 'fixed'}"
         style = {"color": SEARCHED if searched else FIXED} | name | style
         a, b = self.prefix + a, self.prefix + b
         self.dot.edge(a, b, pos=pos, tooltip=_text(tip), id=f"{a}-{b}{key}", **style)
@@ -176,7 +177,7 @@ class Canvas:
             self.node(text, text, tip, centre, y, width, BLOCK, shape="plaintext", style="")
             spline = route((x, y), (x + 26, y))
             own = {"arrowsize": "0.6"} | style | {"color": colour}
-            self.edge(text, text, "Edge", spline, searched=text == "searched", **own)
+            self.edge(text, text, "Edge", spline, searched=text == self.decided, **own)
             x += width + 44
 
     def _at(self, *points: tuple[float, float]) -> str:

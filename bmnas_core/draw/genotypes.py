@@ -18,8 +18,12 @@ from . import canvas as c
 BESIDE, COMPARED = 380, 1250
 
 
-def graph(genotype: Genotype, against: Genotype | None = None) -> Graph:
+def graph(
+    genotype: Genotype, against: Genotype | None = None, *, decided: str = "searched"
+) -> Graph:
     """A genotype as a graph, with what differs from ``against`` marked.
+
+    Edges that are not fixed are called ``decided``.
 
     Nodes are ``f0``, ``f1``, … (features), ``c1_x``, ``c1_y``, ``c1_s1``, …, ``c1_z`` (Cell 1)
     and ``out`` (classifier); the genotype's own names appear only in labels and tooltips, escaped.
@@ -27,6 +31,7 @@ def graph(genotype: Genotype, against: Genotype | None = None) -> Graph:
     For a layout by graphviz, set ``layout`` of the canvas's ``dot`` to ``"dot"``.
     """
     canvas = Graph()
+    canvas.decided = decided
     _draw_genotype(canvas, genotype, against)
     canvas.classifier()
     return canvas
@@ -216,7 +221,7 @@ def _draw_genotype(canvas: Graph, genotype: Genotype, against: Genotype | None) 
     edge, cells = canvas.features(genotype.features, genotype.used_features), genotype.cells
     heights = [c.TITLE + c.ROW * (len(cell.steps) + 1) + c.ROUND + c.PAD for cell in cells]
     foot = canvas.foot(edge, heights)
-    canvas.legend(0, foot + 24, {"searched": c.SEARCHED, "fixed": c.FIXED})
+    canvas.legend(0, foot + 24, {canvas.decided: c.SEARCHED, "fixed": c.FIXED})
     if changes:
         canvas.legend(0, foot + 48, {"differs": c.MARK}, **c.MARKED_EDGE)
     labels = [OPERATIONS[step.op].label for cell in cells for step in cell.steps]

@@ -22,7 +22,9 @@ def page(history, frames: int) -> str:
     states = [history[i] for i in evenly(len(history), frames)]
     film = Film(states[0], history.about)
     packed = zlib.compress(json.dumps(film.load(states), ensure_ascii=False).encode(), 9)
-    script, style, template = (path.read_text(encoding="utf-8") for path in (SCRIPT, STYLE, TEMPLATE))
+    script, style, template = (
+        path.read_text(encoding="utf-8") for path in (SCRIPT, STYLE, TEMPLATE)
+    )
     return Template(template).substitute(
         title=html.escape(f"{film.scene['title']}: {film.scene['settings']}"),
         payload=base64.b64encode(packed).decode(),

@@ -73,10 +73,8 @@ class Film:
         genotype = state.genotype
         if genotype not in self._numbers:
             self._numbers[genotype] = len(self._numbers)
-            picked = picks(genotype, self._fields)
             rank = self._rank(genotype) if self._rank else None
-            svg = graphs.graph(genotype).picture().svg
-            self.genotypes.append({"svg": svg, "picks": picked, "rank": rank})
+            self.genotypes.append(self.drawn(genotype) | {"rank": rank})
         return {
             "step": state.step,
             "epoch": state.epoch,
@@ -87,6 +85,11 @@ class Film:
             "genotype": self._numbers[genotype],
             "weights": numbers(state.weights),
         }
+
+    def drawn(self, genotype: Genotype) -> dict:
+        """A genotype's picture, and what it takes of each decision."""
+        svg = graphs.graph(genotype).picture().svg
+        return {"svg": svg, "picks": picks(genotype, self._fields)}
 
     def load(self, states: Iterable[SearchState]) -> dict:
         """All of a search: what ``stage.js`` loads."""

@@ -287,7 +287,7 @@ export class Stage {
   load(film, { ghost = null, step = null } = {}) {
     this.run = new Run(film);
     this.ghost = ghost && ghost.scene.fields.length === film.scene.fields.length ? ghost : null;
-    this.pinned = this.pointed = null;
+    this.pinned = this.pointed = this.other = null;
     const { scene } = this.run, { hypernet, weights } = this.panels;
     this.graph = new Picture(hypernet.box, scene.graph, scene.fields, "graph",
       "Hypernet: arrow keys go from weight to weight");
@@ -318,13 +318,16 @@ export class Stage {
       this.follow = this.at === run.last;
       const { step } = run.frames[this.at];
       this.tell?.({ do: "show", step, follow: this.follow });
-      if (this.group) {
-        const detail = { group: this.group, step, from: this };
-        window.dispatchEvent(new CustomEvent("bmnas-show", { detail }));
-      }
+      this.#share({ step });
     }
     this.#refresh();
     this.el.dispatchEvent(new CustomEvent("bmnas-shown", { detail: this.at }));
+  }
+
+  // Mark what differs from a genotype, whatever frame is shown; null ends that.
+  compare(genotype, name) {
+    this.other = genotype && { ...genotype, name };
+    this.#refresh();
   }
 
   say(said) { this.said = said; this.run && this.#status(); }
@@ -394,6 +397,7 @@ export class Stage {
       this.magnify = !this.magnify;
       this.magnifier.ariaPressed = String(this.magnify);
       this.#refresh();
+      this.#share({ magnify: this.magnify });
     };
     this.full.onclick = () => {
       const root = this.el.closest(".bmnas-root") ?? document.documentElement;
@@ -446,6 +450,7 @@ export class Stage {
     this.tabs.addEventListener("click", event => {
       const tab = event.target.closest("[role=tab]");
       if (tab) this.#open(tab.dataset.panel);
+      if (tab) this.#share({ tab: tab.dataset.panel });
     });
     this.tabs.addEventListener("keydown", event => {
       const move = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
@@ -457,14 +462,19 @@ export class Stage {
       event.preventDefault();
     });
     this.follows = event => {
-      const { group, step, from } = event.detail;
-      if (group === this.group && from !== this && this.run) {
-        this.show(this.run.index(step), { quiet: true });
+      const { group, from, step, tab, magnify } = event.detail;
+      if (group !== this.group || from === this || !this.run) return;
+      if (tab) this.#open(tab);
+      if (magnify !== undefined) this.magnify = magnify;
+      if (step !== undefined) {
+        this.at = this.run.index(step);
+        this.since = Math.max(0, this.at - 1);
         this.follow = this.at === this.run.last;
         this.tell?.({ do: "show", step: this.run.frames[this.at].step, follow: this.follow });
       }
+      this.#refresh();
     };
-    if (this.group) window.addEventListener("bmnas-show", this.follows);
+    if (this.group) window.addEventListener("bmnas-share", this.follows);
     this.resized = new ResizeObserver(() => this.fit());
     this.resized.observe(this.el);
     this.onresize = () => this.fit();
@@ -475,8 +485,15 @@ export class Stage {
   dispose() {
     this.resized.disconnect();
     window.removeEventListener("resize", this.onresize);
-    window.removeEventListener("bmnas-show", this.follows);
+    window.removeEventListener("bmnas-share", this.follows);
     document.removeEventListener("fullscreenchange", this.onresize);
+  }
+
+  // Have the other stages of the group do the same.
+  #share(what) {
+    if (!this.group) return;
+    const detail = { ...what, group: this.group, from: this };
+    window.dispatchEvent(new CustomEvent("bmnas-share", { detail }));
   }
 
   // The height that the pictures may have, for everything to be on one screen.
@@ -512,6 +529,7 @@ export class Stage {
   #id = `bmnas${Math.random().toString(36).slice(2, 8)}`;
 
   #open(name) {
+    if (![...this.tabs.children].some(tab => tab.dataset.panel === name)) return;
     this.tab = name;
     for (const tab of this.tabs.children) {
       const selected = tab.dataset.panel === name;
@@ -536,12 +554,15 @@ export class Stage {
     this.panels.hypernet.note.textContent = note;
     const from = run.frames[since].step;
     this.panels.weights.note.textContent = most > 0 ? `▲▼ moved most since step ${from}` : "";
-    this.#network(run.genotypes[run.frames[since].genotype], genotype);
+    this.#network(this.#before, genotype);
     this.#status();
     this.#time();
     this.#details();
     this.#charts();
   }
+
+  // The genotype that the one shown is compared with.
+  get #before() { return this.other ?? this.run.genotypes[this.run.frames[this.since].genotype]; }
 
   #network(before, genotype) {
     const { run, panels } = this, changes = run.changes(before, genotype);
@@ -638,9 +659,9 @@ export class Stage {
       this.point.replaceChildren(make("div", { className: "bmnas-hint" },
         "Point at an edge, an operation or a field to see its history; click an operation for what it computes."));
     }
-    const changes = run.changes(run.genotypes[run.frames[since].genotype], run.genotype(at));
+    const { other } = this, changes = run.changes(this.#before, run.genotype(at));
     const step = run.frames[since].step;
-    const key = `${at} ${since} ${changes.join()}`;
+    const key = `${at} ${since} ${other?.name} ${changes.join()}`;
     if (key === this.listed) return;
     this.listed = key;
     const label = k => fields[k]?.label ?? "none";
@@ -648,7 +669,8 @@ export class Stage {
       const { cell, step, what } = fields[now] ?? fields[old];
       return make("li", {}, `Cell ${cell}${step ? ` S${step}` : ""} ${what}: ${label(old)} → ${label(now)}`);
     });
-    const words = at === 0 && since === 0 ? "the first genotype"
+    const words = other ? `${changes.length ? "differs from" : "the same as"} ${other.name}${changes.length ? ":" : ""}`
+      : at === 0 && since === 0 ? "the first genotype"
       : changes.length ? `changed since step ${step}:` : `same genotype as at step ${step}`;
     this.changed.replaceChildren(make("b", {}, "Derived network: "), words, make("ul", {}, ...items));
   }
@@ -705,6 +727,7 @@ export default {
     const heard = message => {
       if (message.load) load(message.load);
       if (message.add) stage.add(message.add);
+      if (message.compare !== undefined) stage.compare(message.compare, message.name);
       if (message.show !== undefined) {
         stage.show(stage.run.index(message.show), { quiet: true });
         stage.follow = stage.at === stage.run.last;

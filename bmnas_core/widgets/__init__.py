@@ -1,6 +1,6 @@
 """Widgets: step through a search, edit a genotype, move the numbers behind a picture."""
 
-from .base import side_by_side
+from .beside import side_by_side
 from .editor import GenotypeEditor
 from .interactive import interactive
 from .scoreboard import Scoreboard

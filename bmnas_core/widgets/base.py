@@ -27,7 +27,7 @@ import ipywidgets as ipw
 import traitlets
 from IPython.display import HTML
 
-from ..errors import BmnasError, check_type
+from ..errors import BmnasError
 from ..progress import is_interactive, notebook_shell
 
 #: The thread for steps of searches and for trainings.
@@ -63,6 +63,8 @@ class BrowserBridge(anywidget.AnyWidget):
     pong = traitlets.Int(0).tag(sync=True)
     busy = traitlets.Bool(False).tag(sync=True)
     mark = traitlets.Unicode().tag(sync=True)
+    #: What buttons in a widget's HTML may ask for, such as ``<button data-do="pin" data-at="2">``.
+    does = traitlets.List(traitlets.Unicode()).tag(sync=True)
 
 
 class BaseWidget(ipw.VBox):
@@ -84,6 +86,7 @@ class BaseWidget(ipw.VBox):
         self._stills = 0  # how many outputs a saved notebook shows in the widget's place
         self._keeping: asyncio.TimerHandle | None = None  # of these, soon
         self._within: BaseWidget | None = None  # whose part this widget is
+        self._actions: dict[str, Callable[[str], object]] = {}
         _take_turns_with_cells()
         _WIDGETS.add(self)
         super().__init__()
@@ -96,12 +99,18 @@ class BaseWidget(ipw.VBox):
         """The widget's state for a notebook without widgets: objects that IPython displays."""
         return []
 
+    def refresh(self) -> None:
+        """Something has changed of a widget that is a part of this one."""
+
     def stop(self) -> None:
         """Stop what this widget has running; called when its last view is closed."""
         self._stopped.set()
 
     def on_training(self) -> None:
         """A training has begun or ended, of this or another widget."""
+
+    def on_scores(self) -> None:
+        """The table of a scoreboard has changed."""
 
     def close(self) -> None:
         if self.children:  # none if __init__ failed
@@ -153,6 +162,8 @@ class BaseWidget(ipw.VBox):
         if "ping" in content:  # perhaps in a thread beside a running cell
             with self._bridge.hold_sync():
                 self._bridge.pong, self._bridge.busy = content["ping"], kernel_lock.in_cell
+        if "do" in content:
+            self._soon(lambda: self._actions[content["do"]](content["at"]))
         if "views" in content:
             page = content.get("page")
             before = self._views[1] if page == self._views[0] else 0  # a reloaded page has none
@@ -185,6 +196,14 @@ class BaseWidget(ipw.VBox):
                 task = self._loop.create_task(finish())
                 _RUNNING.add(task)
                 task.add_done_callback(_RUNNING.discard)
+
+    def _take_actions(self, **actions: Callable[[str], object]) -> None:
+        """Call ``actions[do](at)`` when a button in the HTML of this widget or a part is pressed.
+
+        A part that has an action of that name takes it.
+        """
+        self._actions |= actions
+        self._bridge.does = [*self._actions]
 
     @contextmanager
     def _alert(self):
@@ -340,38 +359,22 @@ def _take_interrupts(result) -> None:
 @contextmanager
 def in_training(name: str):
     """Have all widgets know that the worker trains, or will train, ``name``."""
-
-    def tell():
-        for widget in list(_WIDGETS):
-            widget.on_training()
-
     IN_TRAINING.append(name)
-    tell()
+    tell_all(lambda widget: widget.on_training())
     try:
         yield
     finally:
         IN_TRAINING.remove(name)
-        tell()
+        tell_all(lambda widget: widget.on_training())
 
 
 def stop_all() -> None:
     """Stop the runs and trainings of all widgets of this kernel."""
+    tell_all(lambda widget: widget.stop())
+
+
+def tell_all(call: Callable[[BaseWidget], object]) -> None:
+    """Call something of all widgets of this kernel, but for those that are not made yet."""
     for widget in list(_WIDGETS):
-        widget.stop()
-
-
-def side_by_side(*widgets: BaseWidget) -> BaseWidget:
-    """Widgets beside each other, or below each other on a narrow page.
-
-    Raises BmnasError for anything but widgets of this kit.
-    """
-    for widget in widgets:
-        check_type(widget, BaseWidget, "side_by_side", BmnasError, "widgets of this kit")
-    beside = BaseWidget()
-    for widget in widgets:
-        widget._within = beside
-    line = row(widgets, align_items="flex-start", grid_gap="12px")
-    beside.children = [line, beside._error, beside._bridge]
-    beside.demonstrate = lambda: [widget.demonstrate() for widget in widgets]
-    beside.pictures = lambda: [picture for widget in widgets for picture in widget.pictures()[:4]]
-    return beside
+        if widget.children:
+            call(widget)

@@ -1,8 +1,37 @@
 // The browser's side of BrowserBridge, see base.py.
 
 const CONTROLS = "button, select, input, textarea, a, summary, [tabindex]";
-const OFF = "bmnas-off";
+const OFF = "bmnas-off", FIXED = "#1f2328"; // edges that nobody decides
 const WAIT = 300; // milliseconds after which somebody is told that the kernel is busy
+
+// Parts of a genotype's picture that can be clicked: edges that are searched, and all nodes.
+const CLICKABLE = /-c\d+_(x|y|s\d+)$|-(f\d+|c\d+_z)$/;
+const openGraphs = root => {
+  for (const group of root.querySelectorAll(".bmnas-graph g.node, .bmnas-graph g.edge")) {
+    const path = group.querySelector("path");
+    const decides = group.matches(".edge") && path?.getAttribute("stroke")?.toLowerCase() !== FIXED;
+    if (group.hasAttribute("role") || !CLICKABLE.test(group.id)) continue;
+    if (group.matches(".edge") && !decides) continue;
+    group.setAttribute("role", "button");
+    group.setAttribute("tabindex", "0");
+    group.setAttribute("aria-label", group.querySelector("title")?.textContent ?? "");
+    group.dataset.do = "part";
+    group.dataset.at = group.id.slice(group.id.indexOf("-") + 1);
+    if (decides) {
+      const wide = path.cloneNode();
+      wide.setAttribute("class", "bmnas-aim");
+      group.append(wide);
+    }
+  }
+};
+
+// Menus and fields without a label are named by their tip.
+const nameFields = root => {
+  for (const field of root.querySelectorAll("select, input:not([type=range]), textarea")) {
+    const tip = field.title || field.closest("[title]")?.title;
+    if (tip && !field.labels?.length && !field.ariaLabel) field.ariaLabel = tip;
+  }
+};
 
 // Keep keys in the widget: JupyterLab would take an x on a menu for "cut the cell". And keep the
 // focus: a button that must not be pressed is marked as disabled, since one that is loses it.
@@ -15,6 +44,8 @@ const tame = root => {
       const off = String(button.classList.contains(OFF));
       if (button.getAttribute("aria-disabled") !== off) button.setAttribute("aria-disabled", off);
     }
+    openGraphs(root);
+    nameFields(root);
   };
   const observer = new MutationObserver(mark);
   const how = { childList: true, subtree: true, attributes: true, attributeFilter: ["class"] };
@@ -93,6 +124,15 @@ export default {
       patience = null;
       say(model.get("busy") ? BUSY : "");
     };
+    const asks = event => {
+      if (event.type === "keydown" && event.key !== "Enter" && event.key !== " ") return;
+      const from = event.target.closest?.("[data-do]");
+      if (!from || !model.get("does").includes(from.dataset.do)) return;
+      if (event.type === "keydown" && from.matches("button")) return; // it clicks by itself
+      event.preventDefault();
+      event.stopPropagation();
+      model.send({ do: from.dataset.do, at: from.dataset.at });
+    };
     const lost = () => {
       gone = true;
       clearTimeout(patience);
@@ -111,6 +151,8 @@ export default {
       root = el.closest(".bmnas-root") ?? el;
       root.addEventListener("pointerdown", touched, true);
       root.addEventListener("keydown", touched, true);
+      root.addEventListener("click", asks);
+      root.addEventListener("keydown", asks);
       undo.push(tame(root), hideStills(el, model.get("mark")), unclip(root), measure(root));
     }, 0);
     count(1);
@@ -121,6 +163,8 @@ export default {
       model.off("comm_live_update", lost);
       root.removeEventListener("pointerdown", touched, true);
       root.removeEventListener("keydown", touched, true);
+      root.removeEventListener("click", asks);
+      root.removeEventListener("keydown", asks);
       undo.forEach(call => call());
       if (!gone) count(-1);
     };

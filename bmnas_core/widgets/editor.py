@@ -9,8 +9,9 @@ from pathlib import Path
 from IPython.display import HTML
 
 from ..baselines.architectures import fixed_genotype
-from ..draw import draw
 from ..draw.canvas import text_width
+from ..draw.genotypes import graph
+from ..draw.hypernets import PORTS
 from ..errors import BmnasError, near_miss, quoted
 from ..genotype import (
     LARGEST,
@@ -31,6 +32,10 @@ from .scoreboard import CandidateWidget, Scoreboard
 
 #: What the menu of motifs says of steps that are none of them.
 CUSTOM = "custom"
+#: What the menu of comparisons offers besides the scoreboard's entries.
+NOTHING, START = "nothing", "the first genotype"
+#: What the legend calls edges that are not fixed: nothing was searched here.
+DECIDED = "your own"
 #: The step that every new one starts as.
 NEW_STEP = StepGenotype("sum", step_predecessors(0))
 
@@ -39,7 +44,9 @@ class GenotypeEditor(CandidateWidget):
     """A genotype with a menu for each of its inputs and operations.
 
     Every entry of a menu leads to a legal genotype, and every legal genotype of the task can be
-    reached: choosing for one input what the other one has swaps the two.
+    reached: choosing for one input what the other one has swaps the two. In the picture an edge is
+    moved by clicking it and then the node that it shall come from; clicking a step leads to the
+    menu of its operation.
 
     Args:
         task: the task whose features are fused.
@@ -66,15 +73,35 @@ class GenotypeEditor(CandidateWidget):
         self._first = fixed_genotype(task, "ConcatFC") if genotype is None else genotype
         self._shape, self._menus, self._cost = None, ipw.VBox(), ipw.HTML()
         self._picture, self._news, make = picture_box("100%"), ipw.HTML(), self._button
+        self._past: list[Genotype] = []  # that Undo goes back to
+        self._future: list[Genotype] = []  # that Redo goes on to
+        self._edge: tuple | None = None  # the input that is being moved: Cell, input, step
+        self._undo_button = make("Undo", "Take the last change back", self.undo, icon="undo")
+        self._redo_button = make("Redo", "Make it again", self.redo, icon="repeat")
+        tip = "Mark in the picture what differs from a genotype"
+        layout, style = ipw.Layout(width="300px"), {"description_width": "initial"}
+        self._against = ipw.Dropdown(
+            options=[NOTHING], description="compare with", tooltip=tip, layout=layout, style=style
+        )
+        self._against.observe(lambda _: self._soon(self._draw), "value")
+        self._take_actions(part=self._clicked, load=self._load, compare=self._mark_against)
         self._more = make("+ Cell", "Add a Cell", self.add_cell)
         self._fewer = make("− Cell", "Remove the last Cell", self.remove_cell)
         reset = make("Reset", "Go back to the first genotype", self._reset, icon="refresh")
         save = make("Save", "Write the genotype", self._save_pressed, icon="save")
         self._path = path_field("file", path, "240px")
-        line = [self._more, self._fewer, reset, *self._train_buttons(), save, self._path]
-        shown = [self._menus, row(line, grid_gap="2px"), self._error, self._cost, self._picture]
-        self.children = [*shown, self._news, self.scoreboard, self._bridge]
+        line = [self._undo_button, self._redo_button, self._more, self._fewer, reset]
+        line += [*self._train_buttons(), save, self._path, self._against]
+        bar = ipw.VBox(
+            [row(line, grid_gap="2px"), self._cost, self._news, self._error, self._bridge]
+        )
+        bar.add_class("bmnas-bar")
+        self.children = [bar, self._menus, self._picture, self.scoreboard]
+        self._genotype = self._first
+        self._offer_entries()
         self._reset()
+        self._past.clear()
+        self._refresh_undo()
 
     @property
     def genotype(self) -> Genotype:
@@ -82,7 +109,14 @@ class GenotypeEditor(CandidateWidget):
 
     @genotype.setter
     def genotype(self, genotype: Genotype) -> None:
-        parameters, operations = network_cost(genotype, self.task, self.scoreboard.config)
+        cost = network_cost(genotype, self.task, self.scoreboard.config)
+        if genotype != self._genotype:
+            self._past.append(self._genotype)
+            self._future.clear()
+        self._take(genotype, *cost)
+
+    def _take(self, genotype: Genotype, parameters: int, operations: int) -> None:
+        """Show a genotype, whose network has so many parameters and FLOPs."""
         self._genotype, cells = genotype, len(genotype.cells)
         shape = [len(cell.steps) for cell in genotype.cells], list(OPERATIONS)
         if shape != self._shape:
@@ -95,15 +129,100 @@ class GenotypeEditor(CandidateWidget):
             f'<div role="status"><b>{parameters:,}</b> parameters, <b>{operations:,}</b> '
             "FLOPs per sample</div>"
         )
-        self._picture.value = svg_in_box(draw(genotype).svg)
-        self._news.value = ""
+        self._news.value, self._edge = "", None
+        self._refresh_undo()
+        self._draw()
+
+    def undo(self) -> None:
+        """Go back to the genotype before the last change."""
+        self._go(self._past, self._future)
+
+    def redo(self) -> None:
+        """Make the change again that :meth:`undo` took back."""
+        self._go(self._future, self._past)
+
+    def _go(self, there: list[Genotype], here: list[Genotype]) -> None:
+        if there:
+            here.append(self.genotype)
+            genotype = there.pop()
+            self._take(genotype, *network_cost(genotype, self.task, self.scoreboard.config))
+
+    def _refresh_undo(self) -> None:
+        set_off(self._undo_button, not self._past)
+        set_off(self._redo_button, not self._future)
 
     def save(self, path: str | None = None) -> Path:
         """Write the genotype to ``path``; defaults to the path in the field."""
         return self.genotype.save(self._path.value if path is None else path)
 
     def pictures(self) -> list:
-        return [HTML(self._cost.value), draw(self.genotype)]
+        return [HTML(self._cost.value), graph(self.genotype, decided=DECIDED).picture()]
+
+    # The picture
+
+    def _draw(self) -> None:
+        name = self._against.value
+        other = {NOTHING: None, START: self._first}.get(name, NOTHING)
+        if other == NOTHING:
+            other = self.scoreboard.named(name).genotype
+        picture = graph(self.genotype, other, decided=DECIDED).picture()
+        title = ""
+        if other:
+            changes = [str(change) for change in self.genotype.changes_from(other)]
+            title = f"{'differs from' if changes else 'the same as'} {name}"
+            title += f": {'; '.join(changes)}" if changes else ""
+        if self._edge:
+            cell, which, step = self._edge
+            part = f"{step_name(step)}, {PORTS[which]} input" if step is not None else "XY"[which]
+            title = f"Cell {cell + 1} {part}: click the node that it shall read"
+        self._picture.value = f'<div class="bmnas-graph">{svg_in_box(picture.svg, title)}</div>'
+
+    def _clicked(self, part: str) -> None:
+        """An edge or a node of the picture was clicked: ``"f0-c1_x"``, ``"c1_s1"``."""
+        self._error.value = ""
+        source, _, target = part.rpartition("-")
+        cell, _, node = target.partition("_")
+        if source and node:  # an edge into X, Y or a step
+            i = int(cell[1:]) - 1
+            if node in ("x", "y"):
+                self._edge = i, "xy".index(node), None
+            else:
+                inputs = self._part(i, int(node[1:]) - 1).inputs
+                which = inputs.index(self._node_name(source, i))
+                self._edge = i, which, int(node[1:]) - 1
+            return self._draw()
+        if self._edge:
+            (i, which, step), self._edge = self._edge, None
+            self._draw()
+            self.choose_input(self._node_name(part, i), i, which, step)
+        elif node.startswith("s"):
+            self._operation_menus[int(cell[1:]) - 1, int(node[1:]) - 1].focus()
+
+    def _node_name(self, node: str, i: int) -> str:
+        """What Cell i (from 0) and its steps call a node of the picture: ``"Image_1"``, ``"X"``."""
+        if node.startswith("f"):
+            return self.genotype.features[int(node[1:])]
+        cell, _, inner = node.partition("_")
+        return cell_name(int(cell[1:]) - 1) if inner == "z" else inner.upper()
+
+    # The scoreboard
+
+    def on_scores(self) -> None:
+        self._soon(self._offer_entries)
+
+    def _offer_entries(self) -> None:
+        names = [NOTHING, START, *(entry.name for entry in self.scoreboard.entries)]
+        if list(self._against.options) != names:
+            chosen = self._against.value
+            self._against.options = names
+            self._against.value = chosen if chosen in names else NOTHING
+
+    def _load(self, name: str) -> None:
+        self.genotype = self.scoreboard.named(name).genotype
+
+    def _mark_against(self, name: str) -> None:
+        self._offer_entries()
+        self._against.value = NOTHING if self._against.value == name else name
 
     # Edits; Cells, steps and inputs are counted from 0
 
@@ -179,6 +298,7 @@ class GenotypeEditor(CandidateWidget):
     def _build_menus(self) -> None:
         _close(self._menus)
         self._chosen: list[tuple] = []  # menu, what it shows of a genotype
+        self._operation_menus: dict[tuple[int, int], ipw.Dropdown] = {}  # by Cell and step
         margin = ipw.Layout(margin="0 0 8px 0")
         cells = range(len(self.genotype.cells))
         self._menus.children = [ipw.VBox([*self._cell_lines(i)], layout=margin) for i in cells]
@@ -191,6 +311,7 @@ class GenotypeEditor(CandidateWidget):
             lambda g: g.cells[i].motif or CUSTOM,
             lambda name: self._refresh() if name == CUSTOM else self.choose_motif(name, i),
             "170px",
+            f"Cell {i + 1}, steps",
         )
         more = self._button("+ step", "Add a step", lambda: self.add_step(i))
         fewer = self._button("− step", "Remove the last step", lambda: self.remove_step(i))
@@ -207,7 +328,9 @@ class GenotypeEditor(CandidateWidget):
                 lambda g, j=j: g.cells[i].steps[j].op,
                 lambda op, j=j: self.choose_operation(op, i, j),
                 "120px",
+                f"Cell {i + 1} {step_name(j)}, operation",
             )
+            self._operation_menus[i, j] = operation
             inputs = self._input_menu(i, 0, j), self._input_menu(i, 1, j)
             name = _text("", "40px"), _text(f"{step_name(j)} =", "44px")
             yield row([*name, operation, _text("of", "18px"), *inputs])
@@ -215,17 +338,19 @@ class GenotypeEditor(CandidateWidget):
     def _input_menu(self, i: int, k: int, j: int | None = None) -> ipw.Dropdown:
         choices = self.choices(i, j)
         room = round(max(map(text_width, choices))) + 46  # with the menu's arrow
+        part = f" {step_name(j)}, {PORTS[k]} input" if j is not None else f", input {'XY'[k]}"
         return self._menu(
             choices,
             lambda g: (g.cells[i] if j is None else g.cells[i].steps[j]).inputs[k],
             lambda name: self.choose_input(name, i, k, j),
             f"{min(max(130, room), 320)}px" if j is None else "70px",
+            f"Cell {i + 1}{part}",
         )
 
-    def _menu(self, options: list, shown, choose, width: str) -> ipw.Dropdown:
+    def _menu(self, options: list, shown, choose, width: str, tip: str) -> ipw.Dropdown:
         """A menu that shows ``shown(genotype)`` and calls ``choose`` with the entry picked."""
-        layout = ipw.Layout(width=width)
-        menu = ipw.Dropdown(options=options, value=shown(self.genotype), layout=layout)
+        layout, value = ipw.Layout(width=width), shown(self.genotype)
+        menu = ipw.Dropdown(options=options, value=value, layout=layout, tooltip=tip)
 
         def picked():
             if menu.value != shown(self.genotype):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import html
+import re
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -23,7 +24,7 @@ from ..networks import count_parameters
 from ..runtime import as_seed, resolve_device
 from ..tasks.task import Task, as_task
 from ..train import TrainConfig, network_cost, train
-from .base import WORKER, BaseWidget, in_training, ipw, kernel_lock, set_off
+from .base import WORKER, BaseWidget, in_training, ipw, kernel_lock, set_off, tell_all
 
 #: Of a cell of the table: names wrap late, numbers do not.
 STYLES = {
@@ -85,7 +86,9 @@ class Scoreboard(BaseWidget):
             FeatureBank.shared(task, self.config.with_defaults(task.config).L, self.device, bank)
         super().__init__()
         self.entries: list[Entry] = []
+        self.pinned: set[str] = set()  # names of entries that are listed first
         self._table = ipw.HTML()
+        self._take_actions(pin=self._pin)
         self.children = [self._table, self._error, self._bridge]
         self._show()
 
@@ -181,23 +184,52 @@ class Scoreboard(BaseWidget):
         seconds, score = time.perf_counter() - start, history[-1]["validation_score"]
         return Entry(name, genotype, score, count_parameters(net), operations, seconds)
 
+    def named(self, name: str) -> Entry:
+        """The entry called ``name``. Raises BmnasError if there is none."""
+        for entry in self.entries:
+            if entry.name == name:
+                return entry
+        names = ", ".join(entry.name for entry in self.entries) or "no entry"
+        raise BmnasError("entry", quoted(name), names)
+
+    def _pin(self, name: str) -> None:
+        self.pinned ^= {self.named(name).name}
+        self._show()
+
     def pictures(self) -> list:
-        return [HTML(self._table.value)]
+        return [HTML(re.sub("<button.*?</button>", "", self._table.value))]
 
     def clear_message(self) -> None:
         """Draw the table anew, without the message below it."""
         self._show()
 
+    def _row_buttons(self, name: str) -> str:
+        what = {
+            "load": ("Load", "Show this genotype"),
+            "compare": ("Compare", "Mark what differs from this genotype"),
+            "pin": ("Pin", "List this one first"),
+        }
+        at, on = html.escape(name), str(name in self.pinned).lower()
+        pressed = {"pin": f' aria-pressed="{on}"'}
+        return " ".join(
+            f'<button class="bmnas-do" data-do="{do}" data-at="{at}" title="{tip}"'
+            f' aria-label="{text} {at}"{pressed.get(do, "")}>{text}</button>'
+            for do, (text, tip) in what.items()
+        )
+
     def _show(self, message: str = "") -> None:
         sign = metric_of(self.task).sign
         best = sorted(self.entries, key=lambda entry: -sign * entry.score)
+        places = {entry.name: place for place, entry in enumerate(best, 1)}
+        best.sort(key=lambda entry: entry.name not in self.pinned)
         heads = f"validation {self.task.metric}", "parameters", "FLOPs", "seconds"
         rows = "".join(
-            _row("td", k, e.name, brief(e.genotype), score_text(e.score), f"{e.parameters:,}",
-                 f"{e.operations:,}", f"{e.seconds:.1f}")
-            for k, e in enumerate(best, 1)
+            _row("td", places[e.name], e.name, brief(e.genotype), score_text(e.score),
+                 f"{e.parameters:,}", f"{e.operations:,}", f"{e.seconds:.1f}",
+                 buttons=self._row_buttons(e.name))
+            for e in best
         )  # fmt: skip
-        empty = f"<tr><td colspan=7 {STYLES['left']}>nothing trained yet</td></tr>"
+        empty = f"<tr><td colspan=8 {STYLES['left']}>nothing trained yet</td></tr>"
         epochs = self.config.with_defaults(self.task.config).epochs
         note = f"{epochs} epochs on train, scored on validation; test is not read"
         self._table.value = (
@@ -206,15 +238,16 @@ class Scoreboard(BaseWidget):
             f"</thead><tbody>{rows or empty}</tbody></table>"
             f"<div role='status' style='min-height:1.5em'>{html.escape(message)}</div></div>"
         )
+        tell_all(lambda widget: widget.on_scores())
 
 
-def _row(tag: str, *cells: object) -> str:
+def _row(tag: str, *cells: object, buttons: str = "") -> str:
     sides = ["right", "left", "left"] + ["right"] * 4
     parts = (
         f"<{tag} {STYLES[side]}>{html.escape(str(cell))}</{tag}>"
         for side, cell in zip(sides, cells, strict=True)
     )
-    return f"<tr>{''.join(parts)}</tr>"
+    return f"<tr>{''.join(parts)}<{tag}>{buttons}</{tag}></tr>"
 
 
 class CandidateWidget(BaseWidget):

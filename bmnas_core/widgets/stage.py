@@ -4,6 +4,7 @@ import anywidget
 import traitlets
 
 from ..draw.scene import SCRIPT, STYLE, Film
+from ..genotype import Genotype
 from ..history import SearchHistory
 from ..search_state import SearchState
 
@@ -60,6 +61,12 @@ class StageView(anywidget.AnyWidget):
         self._sent, self._drawn = len(self._frames), len(self._film.genotypes)
         self.sent += 1
         self.send({"add": {**added, "since": since, "show": show}, "frame": self.sent})
+
+    def compare(self, genotype: Genotype | None, name: str) -> None:
+        """Mark what differs from a genotype, whatever frame is shown; None ends that."""
+        self.send(
+            {"compare": None if genotype is None else self._film.drawn(genotype), "name": name}
+        )
 
     def _last(self) -> dict:
         every = -(-len(self._frames) // MOST_FRAMES)

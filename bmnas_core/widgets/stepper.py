@@ -103,7 +103,25 @@ class SearchStepper(CandidateWidget):
         """
         if until not in ENDS:
             raise BmnasError("run", quoted(until), ", ".join(ENDS))
-        self._soon(lambda: self._steps(self.search.total_steps, ENDS[until]))
+        self.begin(until)
+
+    def begin(self, what: str) -> None:
+        """Begin what a button does: ``"step"``, ``"ten"`` steps, or a run as in :meth:`run`."""
+        most = {"step": 1, "ten": 10}.get(what, self.search.total_steps)
+        self._soon(lambda: self._steps(most, ENDS.get(what, ENDS["end"])))
+
+    @property
+    def is_running(self) -> bool:
+        """Whether steps are being made now."""
+        return self._stepping is self.search
+
+    def join(self, group: str, *, lead: bool, speed: ipw.Dropdown) -> None:
+        """Be one of several searches beside each other, which have one bar and one slider."""
+        for press in (*self._steppers, self._pause, self._speed):
+            press.layout.display = "none"
+        self._speed = speed
+        self._stage.group, self._stage.lead = group, lead
+        self.children = [part for part in self.children if part is not self.scoreboard]
 
     async def finished(self) -> None:
         """Wait in a cell until a run has ended: ``await stepper.finished()``."""
@@ -121,8 +139,7 @@ class SearchStepper(CandidateWidget):
         self.pause()
 
     def on_training(self) -> None:
-        if self.children:  # else __init__ is not done
-            self._say()
+        self._say()
 
     def reset(self, **settings) -> None:
         """Start a new search with :attr:`settings`, or those given here by name.
@@ -199,15 +216,14 @@ class SearchStepper(CandidateWidget):
         make, tip = self._button, "One update of the weights, one of α, β, γ"
         to_change, to_end = "Run until another genotype is derived", "Run to the end of the epoch"
         self._steppers = [
-            make("Step", tip, lambda: self._steps(1), "primary"),
-            make("Step ×10", "Ten steps", lambda: self._steps(10), "primary"),
-            make("To a change", to_change, lambda: self.run("change")),
-            make("To the epoch's end", to_end, lambda: self.run("epoch")),
-            make("Run", "Run to the end", self.run, "success", "play"),
+            make("Step", tip, lambda: self.begin("step"), "primary"),
+            make("Step ×10", "Ten steps", lambda: self.begin("ten"), "primary"),
+            make("To a change", to_change, lambda: self.begin("change")),
+            make("To the epoch's end", to_end, lambda: self.begin("epoch")),
+            make("Run", "Run to the end", lambda: self.begin("end"), "success", "play"),
         ]
         self._pause = make("Pause", "Stop after this step", self.pause, "warning", "pause")
-        look = {"layout": ipw.Layout(width="130px"), "style": {"description_width": "initial"}}
-        self._speed = ipw.Dropdown(options=[*SPEEDS], value="normal", description="speed", **look)
+        self._speed = speed_menu()
         save = make("Save", "Write genotype and history", self._save_pressed, icon="save")
         tip = "Start a new search with these settings"
         self._reset = make("Reset", tip, self._reset_pressed, icon="refresh")
@@ -228,6 +244,8 @@ class SearchStepper(CandidateWidget):
             "seed": setting(ipw.IntText, "seed", "110px"),
         }
         self._note, self._news, self._stage = ipw.HTML(), ipw.HTML(), StageView()
+        self._compared = ""  # the entry that the derived network is compared with
+        self._take_actions(load=self._load, compare=self._mark_against)
         self._stage.on_msg(self._on_stage)
         self._set_controls()
         buttons = [*self._steppers, self._pause, self._speed, *self._train_buttons()]
@@ -405,6 +423,21 @@ class SearchStepper(CandidateWidget):
             "running": self._stepping is self.search, "note": " · ".join(notes),
         }  # fmt: skip
 
+    def _load(self, name: str) -> None:
+        """Show where this search derived an entry of the scoreboard."""
+        entry = self.scoreboard.named(name)
+        wanted = entry.genotype.canonical()
+        for state in self.history:
+            if state.genotype.canonical() == wanted:
+                return self.show(state.step)
+        self._news.value = html.escape(f"{name}: this search has not derived it so far")
+
+    def _mark_against(self, name: str) -> None:
+        """Mark in the derived network what differs from an entry, or end that."""
+        name = "" if self._compared == name else self.scoreboard.named(name).name
+        self._compared = name
+        self._stage.compare(self.scoreboard.named(name).genotype if name else None, name)
+
     def _refresh_buttons(self) -> None:
         resetting = self._wanted is not None
         for press in self._steppers:
@@ -413,3 +446,10 @@ class SearchStepper(CandidateWidget):
         set_off(self._reset, resetting)
         changed = self.settings != self._in_use()
         self._note.value = "<i>press Reset to start a search with these</i>" if changed else ""
+        if self._within:
+            self._within.refresh()
+
+
+def speed_menu() -> ipw.Dropdown:
+    look = {"layout": ipw.Layout(width="130px"), "style": {"description_width": "initial"}}
+    return ipw.Dropdown(options=[*SPEEDS], value="normal", description="speed", **look)
