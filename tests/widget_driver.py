@@ -126,7 +126,9 @@ def display(widget: BaseWidget) -> None:
 
 def markup(widget: ipw.Widget, mark: str = "") -> str:
     """The HTML that a widget shows, of those parts whose HTML contains ``mark``."""
-    return "\n".join(part.value for part in parts(widget, ipw.HTML) if mark in part.value)
+    texts = [part.value for part in parts(widget, ipw.HTML)]
+    texts += [bridge.picture for bridge in parts(widget, BrowserBridge)]
+    return "\n".join(text for text in texts if mark in text)
 
 
 def text(widget: ipw.Widget, mark: str = "") -> str:

@@ -4,7 +4,8 @@
 const INK = "#1F2328", BLUE = "#0072B2", GREY = "#7D848C", LINE = "#C2C9D1", MUTED = "#5B6470";
 const ORANGE = "#D98200", GHOST = "#8A929B"; // of a second line, of the last run's
 const POINTS = 300; // of a line in a chart, at most
-const READABLE = 620; // pixels that a picture is wide at least; where there are fewer, it scrolls
+const LEAST = 0.55; // of a picture's own size; where there is less room, it scrolls
+const PHONE = 620; // pixels that a picture is wide on a narrow screen
 const SMOOTH = 15; // steps that the mean of a loss is over
 
 const make = (tag, attributes = {}, ...children) => {
@@ -108,6 +109,9 @@ class Picture {
     });
     this.parts.sort((a, b) =>
       a.group.compareDocumentPosition(b.group) & Node.DOCUMENT_POSITION_FOLLOWING ? -1 : 1);
+    const { width, height } = this.svg.viewBox.baseVal;
+    this.svg.style.minWidth = `${LEAST * width}px`;
+    this.svg.style.minHeight = `${LEAST * height}px`;
     this.svg.setAttribute("role", "group");
     this.svg.setAttribute("aria-label", label);
     this.parts[0]?.group.setAttribute("tabindex", "0");
@@ -131,7 +135,7 @@ class Picture {
       part.rise = text.cloneNode();
       const points = polygon.getAttribute("points").split(" ").map(p => Number(p.split(",")[0]));
       const place = this.key === "heat" ? [Math.max(...points) - 2, "end", 9]
-        : [Math.min(...points) + 1, "start", 7];
+        : [Math.min(...points) + 1, "start", 8];
       ["x", "text-anchor", "font-size"].forEach((n, k) => part.rise.setAttribute(n, place[k]));
       part.rise.setAttribute("aria-hidden", "true");
       group.append(part.rise);
@@ -357,7 +361,7 @@ export class Stage {
       rows = `${first * share}px ${Math.max(200, second * share)}px`;
       this.body.style.gridTemplateColumns = "minmax(0, 1fr) 236px";
     } else {
-      const tallest = Math.max(...Object.values(aspects)) * Math.max(width, READABLE) + 44;
+      const tallest = Math.max(...Object.values(aspects)) * Math.max(width, PHONE) + 44;
       rows = `${clamp(tallest, 220, room * 0.8)}px auto`;
       this.body.style.gridTemplateColumns = "minmax(0, 1fr)";
     }

@@ -63,6 +63,8 @@ class BrowserBridge(anywidget.AnyWidget):
     pong = traitlets.Int(0).tag(sync=True)
     busy = traitlets.Bool(False).tag(sync=True)
     mark = traitlets.Unicode().tag(sync=True)
+    #: HTML that replaces the last one only when all of it can be painted.
+    picture = traitlets.Unicode().tag(sync=True)
     #: What buttons in a widget's HTML may ask for, such as ``<button data-do="pin" data-at="2">``.
     does = traitlets.List(traitlets.Unicode()).tag(sync=True)
 

@@ -29,7 +29,8 @@ const openGraphs = root => {
 const nameFields = root => {
   for (const field of root.querySelectorAll("select, input:not([type=range]), textarea")) {
     const tip = field.title || field.closest("[title]")?.title;
-    if (tip && !field.labels?.length && !field.ariaLabel) field.ariaLabel = tip;
+    const named = [...field.labels ?? []].some(label => label.textContent.trim());
+    if (tip && !named && !field.ariaLabel) field.ariaLabel = tip;
   }
 };
 
@@ -100,14 +101,28 @@ const measure = root => {
 
 export default {
   render({ model, el }) {
-    el.innerHTML = `<div aria-live="polite" class="bmnas-kernel" hidden></div>`;
-    const note = el.firstChild;
+    el.innerHTML = `<div aria-live="polite" class="bmnas-kernel" hidden></div><div></div>`;
+    const [note, frame] = el.children;
     let root = el;
     let gone = false, asked = 0, patience = null;
     const say = text => {
       const part = root.parentElement?.closest(".bmnas-root"); // whose own bridge says it
       note.textContent = part ? "" : text;
       note.hidden = !note.textContent;
+    };
+    // A picture replaces the last one once all of it can be painted: images in it take a while.
+    let latest = 0;
+    const paint = async () => {
+      if (!model.get("picture")) return;
+      const number = latest += 1, next = document.createElement("div");
+      next.innerHTML = model.get("picture");
+      next.style.cssText = "position: absolute; visibility: hidden";
+      frame.append(next);
+      const images = [...next.querySelectorAll("image, img")];
+      await Promise.all(images.map(image => image.decode?.().catch(() => {})));
+      if (number !== latest) return next.remove();
+      next.style.cssText = "";
+      frame.replaceChildren(next);
     };
     // Whoever presses something while a cell runs is told that it waits: by the kernel, if it can
     // answer beside the cell, or because it does not answer.
@@ -146,6 +161,8 @@ export default {
     const count = by => model.send({ page: globalThis.bmnasPage, views: by });
     model.on("change:pong change:busy", answered);
     model.on("comm_live_update", lost);
+    model.on("change:picture", paint);
+    paint();
     const undo = [];
     const settle = setTimeout(() => { // once the view is in the page
       root = el.closest(".bmnas-root") ?? el;
@@ -161,6 +178,7 @@ export default {
       clearTimeout(patience);
       model.off("change:pong change:busy", answered);
       model.off("comm_live_update", lost);
+      model.off("change:picture", paint);
       root.removeEventListener("pointerdown", touched, true);
       root.removeEventListener("keydown", touched, true);
       root.removeEventListener("click", asks);

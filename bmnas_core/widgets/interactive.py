@@ -8,7 +8,7 @@ from collections.abc import Callable
 from IPython.display import SVG
 
 from ..errors import BmnasError, check_type, quoted
-from .base import BaseWidget, ipw, picture_box, svg_in_box
+from .base import BaseWidget, ipw, svg_in_box
 
 
 class Interactive(BaseWidget):
@@ -23,7 +23,7 @@ class Interactive(BaseWidget):
     def __init__(self, function: Callable, /, **ranges: tuple[float, float, float]):
         super().__init__()
         self._function = check_type(function, Callable, "interactive", BmnasError, "a function")
-        self._box, self._sliders = picture_box("100%"), {}
+        self._sliders: dict[str, ipw.FloatSlider] = {}
         for name, limits in ranges.items():
             try:
                 low, high, start = map(float, limits)
@@ -44,7 +44,7 @@ class Interactive(BaseWidget):
             raise BmnasError(f"interactive: found ranges {', '.join(ranges)}; {error}") from None
         except ValueError:
             pass  # a function without a signature, such as some builtins
-        self.children = [*self._sliders.values(), self._error, self._box, self._bridge]
+        self.children = [*self._sliders.values(), self._error, self._bridge]
         self._draw()
 
     @property
@@ -72,7 +72,7 @@ class Interactive(BaseWidget):
 
     def _draw(self) -> None:
         self._error.value = ""
-        self._box.value = svg_in_box(self._svg())
+        self._bridge.picture = svg_in_box(self._svg())
 
 
 interactive = Interactive

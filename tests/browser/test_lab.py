@@ -136,7 +136,7 @@ def test_train_this_one_enters_the_score_into_the_scoreboard(search, stepper):
     stepper.wait("step 10 ")
     stepper.press("Train this one")
     board = stepper.box.get_by_text("Scoreboard").locator("xpath=ancestor::*[table][1]")
-    board.get_by_role("cell", name="step 10, pair, seed 0").wait_for()
+    board.get_by_role("cell", name="step 10, pair, seed 0", exact=True).wait_for()
     shown = board.get_by_role("row").nth(1).get_by_role("cell").nth(3).inner_text()
     (entry,) = json.loads(search.lab.kernel(ENTRIES))
     assert entry["name"] == "step 10, pair, seed 0" and f"{entry['score']:.3f}" == shown
@@ -195,14 +195,27 @@ def test_save_writes_genotype_and_history(search, stepper, lab):
 
 def test_two_steppers_run_side_by_side_each_as_if_alone(search):
     pair = [Stepper(search, "bm.side_by_side", which) for which in (0, 1)]
+    both = pair[0].box.locator("xpath=ancestor::*[contains(@class,'bmnas-root')][1]")
+    bar = both.locator(".bmnas-bar").first
     left, right = (stepper.box.bounding_box() for stepper in pair)
     assert left["x"] + left["width"] <= right["x"] + 1 and abs(left["y"] - right["y"]) < 5
-    for stepper in pair:
-        stepper.press("Run")
+    assert both.get_by_text("Scoreboard").count() == 1
+    sliders = both.get_by_label("time")
+    assert [slider.is_visible() for slider in sliders.all()] == [True, False]
+    bar.get_by_role("button", name="Run").click()
     for stepper in pair:
         stepper.wait_beyond(10)
+    bar.get_by_role("button", name="Pause").click()
+    search.page.wait_for_function(
+        "bar => [...bar.querySelectorAll('button')].every(b => "
+        "b.innerText.trim() !== 'Run' || b.ariaDisabled === 'false')",
+        arg=bar.element_handle(),
+    )
+    sliders.first.fill("7")
     for stepper in pair:
-        stepper.press("Pause")
+        stepper.wait("step 7 ")
+    pair[0].open("Curves")
+    assert pair[1].box.get_by_role("tab", name="Curves").get_attribute("aria-selected") == "true"
     search.shot("side-by-side", search.cell("bm.side_by_side"))
     same_alone = """
 same = []
@@ -223,15 +236,35 @@ print(same)
 def test_a_moved_slider_redraws_the_maps(search):
     cell = search.cell("def paint(ax, data)")
     cell.scroll_into_view_if_needed()
-    picture = cell.locator(".widget-html svg").first
-    picture.wait_for()
-    before = picture.evaluate("e => e.outerHTML")
-    handle = cell.locator(".noUi-handle").first
-    handle.press("ArrowRight")
-    search.page.wait_for_function(
-        "([cell, before]) => cell.querySelector('.widget-html svg').outerHTML !== before",
-        arg=[cell.element_handle(), before],
+    box = cell.locator(".bmnas-root").first
+    box.locator("svg").first.wait_for()
+    before = box.locator("svg").first.evaluate("e => e.outerHTML")
+    # Whether the picture, and each image in it, was there whenever the browser painted.
+    whole = search.page.evaluate_handle(
+        """box => {
+             const seen = { frames: 0, gaps: 0, heights: new Set() };
+             const look = () => {
+               const shown = [...box.querySelectorAll("svg")].filter(s => s.checkVisibility({
+                 visibilityProperty: true }));
+               seen.frames += 1;
+               seen.gaps += shown.length === 1 ? 0 : 1;
+               seen.heights.add(Math.round(shown[0]?.getBoundingClientRect().height ?? 0));
+               requestAnimationFrame(look);
+             };
+             look();
+             return seen;
+           }""",
+        box.element_handle(),
     )
+    handle = cell.locator(".noUi-handle").first
+    for _ in range(5):
+        handle.press("ArrowRight")
+    search.page.wait_for_function(
+        "([box, before]) => box.querySelector('svg').outerHTML !== before",
+        arg=[box.element_handle(), before],
+    )
+    seen = whole.evaluate("seen => ({...seen, heights: [...seen.heights]})")
+    assert seen["frames"] > 5 and seen["gaps"] == 0 and len(seen["heights"]) == 1
     search.shot("interactive", cell)
 
 
@@ -275,7 +308,7 @@ def test_the_editor_follows_every_menu(genotypes):
 
     press("Reset")
     wait_for("Cell 1 (Image_3, Audio_3) · attention on attention")
-    x, y, motif, op1, a1, b1, *_ = cell.locator("select").all()
+    _, x, y, motif, op1, a1, b1, *_ = cell.locator("select").all()
     offered = x.evaluate("s => [...s.options].map(o => o.text)")
     assert offered == list(now().features)
     assert b1.evaluate("s => [...s.options].map(o => o.text)") == ["X", "Y"]
@@ -287,11 +320,11 @@ def test_the_editor_follows_every_menu(genotypes):
     press("+ Cell")
     wait_for("Cell 2 (C1, Audio_3) · Sum")
     assert cell.get_by_text(" parameters, ").inner_text() != parameters
-    second = cell.locator("select").nth(9)
+    second = cell.locator('select[aria-label="Cell 2, input X"]')
     assert second.evaluate("s => [...s.options].map(o => o.text)") == [*offered, "C1"]
     press("+ step")
     wait_for("S3 Sum")
-    motif = cell.locator("select").nth(2)
+    motif = cell.locator('select[aria-label="Cell 1, steps"]')
     motif.select_option("two-head attention")
     wait_for("Cell 1 (Audio_3, Image_3) · two-head attention")
     genotypes.shot("editor", cell)
@@ -299,3 +332,43 @@ def test_the_editor_follows_every_menu(genotypes):
     cell.get_by_role("cell", name="edited 2", exact=True).wait_for()
     genotypes.shot("editor-trained", cell)
     assert [len(c.steps) for c in now().cells] == [2, 1]
+
+
+def test_an_edge_of_the_editors_picture_is_moved_by_mouse_and_by_keyboard(genotypes):
+    cell = genotypes.cell("editor = bm.GenotypeEditor").locator(".bmnas-root").first
+    cell.locator("button", has_text=re.compile(r"^\s*Reset\s*$")).first.click()
+    graph = cell.locator(".bmnas-graph")
+    title = graph.locator("svg text")
+    title.get_by_text("Cell 1 (Image_3, Audio_3)").wait_for()
+
+    def part(name):
+        return graph.locator(f'[data-at="{name}"]')
+
+    assert graph.locator("svg text").get_by_text("your own").is_visible()
+    edge = part("f2-c1_x").locator("path.bmnas-aim")
+    x, y = edge.evaluate(
+        """e => { const p = e.getPointAtLength(30).matrixTransform(e.getScreenCTM());
+                  return [p.x, p.y]; }"""
+    )
+    genotypes.page.mouse.click(x, y)
+    graph.get_by_text("Cell 1 X: click the node that it shall read").wait_for()
+    part("f0").click()
+    title.get_by_text("Cell 1 (Image_1, Audio_3)").wait_for()
+    part("f5-c1_y").focus()
+    genotypes.page.keyboard.press("Enter")
+    graph.get_by_text("Cell 1 Y: click the node that it shall read").wait_for()
+    part("f4").focus()
+    genotypes.page.keyboard.press("Enter")
+    title.get_by_text("Cell 1 (Image_1, Audio_2)").wait_for()
+    part("c1_s1").click()
+    genotypes.page.wait_for_function("document.activeElement.ariaLabel === 'Cell 1 S1, operation'")
+    cell.get_by_role("button", name="Undo").click()
+    title.get_by_text("Cell 1 (Image_1, Audio_3)").wait_for()
+    cell.get_by_label("compare with").select_option("the first genotype")
+    graph.get_by_text("differs from the first genotype").wait_for()
+    genotypes.shot("editor-compared", cell)
+    cell.get_by_label("compare with").select_option("nothing")
+    names = cell.locator("select").evaluate_all(
+        "all => all.map(s => s.ariaLabel || s.labels[0]?.innerText || '')"
+    )
+    assert all(names) and len({*names}) == len(names)

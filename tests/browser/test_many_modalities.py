@@ -65,7 +65,8 @@ def notebook(root, tmp_path_factory, browser, notebook_runs):
 #: What of the texts of a widget's pictures is shown smaller than 8 pixels, or beyond the widget.
 MISFITS = """box => {
   const out = box.getBoundingClientRect();
-  return [...box.querySelectorAll("svg text")].map(text => {
+  const texts = [...box.querySelectorAll("svg text")];
+  return texts.filter(text => text.checkVisibility() && /[^▲▼]/.test(text.textContent)).map(text => {
     const place = text.getBoundingClientRect(), svg = text.ownerSVGElement;
     const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
     const size = scale * parseFloat(text.getAttribute("font-size"));
@@ -90,7 +91,7 @@ def test_a_stepper_of_six_modalities_can_be_read(notebook):
     assert stepper.box.evaluate(MISFITS) == []
     stepper.press("Train this one")
     board = stepper.box.get_by_text("Scoreboard").locator("xpath=ancestor::*[table][1]")
-    board.get_by_role("cell", name="step 10, pair, seed 0").wait_for()
+    board.get_by_role("cell", name="step 10, pair, seed 0", exact=True).wait_for()
     notebook.shot("six-scoreboard", board)
     assert stepper.box.evaluate("box => box.scrollWidth <= box.clientWidth + 1")
 
@@ -101,7 +102,7 @@ def test_an_editor_of_six_modalities_can_be_read(notebook):
     box = cell.locator(".jp-OutputArea-output .widget-vbox").first
     notebook.shot("six-editor", box)
     assert box.evaluate(MISFITS) == [] and box.evaluate(CUT) == []
-    first = cell.locator("select").first
+    first = cell.locator('select[aria-label="Cell 1, input X"]')
     offered = first.evaluate("s => [...s.options].map(o => o.text.replaceAll('\\xa0', ' '))")
     features = json.loads(
         notebook.lab.kernel("import json; print(json.dumps(editor.genotype.features))")
@@ -121,7 +122,7 @@ def test_a_stepper_of_a_regression_with_gaps_ranks_the_lowest_error_first(notebo
             stepper.wait(f"step {step} ")
         stepper.press("Train this one")
         board = stepper.box.get_by_text("Scoreboard").locator("xpath=ancestor::*[table][1]")
-        board.get_by_role("cell", name=f"step {steps}, pair, seed 0").wait_for()
+        board.get_by_role("cell", name=f"step {steps}, pair, seed 0", exact=True).wait_for()
     notebook.shot("regression-stepper", stepper.box)
     assert stepper.box.evaluate(MISFITS) == []
     rows = board.get_by_role("row").all()[1:]
