@@ -20,10 +20,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 demo lab notebooks: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo lab notebooks test test-fast benchmarks lint format clean system-packages
+.PHONY: help venv demo lab notebooks test test-fast test-browser benchmarks lint format clean system-packages
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 venv: $(INSTALLED_DEV) ## create .venv with all packages and test tools
 
@@ -36,11 +36,14 @@ lab: $(INSTALLED) ## open the notebooks in JupyterLab, on this machine only
 		--LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb \
 		$(if $(filter 0,$(shell id -u)),--allow-root)
 
-test: $(INSTALLED_DEV) system-packages ## run every test
-	$(PYTEST) -n auto
+test: $(INSTALLED_DEV) system-packages ## run every test, in a browser at one size and in JupyterLab
+	$(PYTEST) -n auto -m "not matrix"
 
 test-fast: $(INSTALLED_DEV) ## run the tests without notebooks, browser and slow ones
 	$(PYTEST) -n logical --maxprocesses 4 -m "not notebook and not browser and not slow"
+
+test-browser: $(INSTALLED_DEV) system-packages ## run all tests in a browser: all sizes, Notebook 7, Voilà
+	$(PYTEST) -n auto -m browser
 
 benchmarks: $(INSTALLED_DEV) system-packages ## print how long things take; no test fails on time
 	$(BIN)/python -m pytest -sq tests/benchmarks

@@ -11,7 +11,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 import nbformat
@@ -45,10 +45,13 @@ def open_browser(chromium: str):
 
 
 class Lab:
-    """A JupyterLab server on a free port of this machine, with copies of notebooks 04 and 05."""
+    """A server on a free port of this machine, with copies of notebooks 04 and 05.
 
-    def __init__(self, folder: Path, notebooks: Path):
-        self.folder = folder
+    It is JupyterLab's; or Notebook 7's, or Voilà's of one notebook.
+    """
+
+    def __init__(self, folder: Path, notebooks: Path, kind: str = "lab", voila: str = ""):
+        self.folder, self.kind = folder, kind
         for path in notebooks.glob("0[45]*.ipynb"):
             nb = nbformat.read(path, 4)
             (parameters,) = (c for c in nb.cells if "parameters" in c.metadata.get("tags", ()))
@@ -71,18 +74,26 @@ class Lab:
         for name in ("CONFIG", "DATA", "RUNTIME"):
             environment[f"JUPYTER_{name}_DIR"] = str(folder / name.lower())
         environment |= {"JUPYTERLAB_SETTINGS_DIR": str(settings), "IPYTHONDIR": str(folder / "ip")}
-        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1"]
-        command += [f"--port={self.port}", f"--IdentityProvider.token={TOKEN}"]
-        command += [f"--ServerApp.root_dir={folder}", "--ServerApp.port_retries=0"]
-        command += ["--allow-root"] if os.getuid() == 0 else []
+        module = {"lab": "jupyterlab", "notebook": "notebook", "voila": "voila"}[kind]
+        command = [sys.executable, "-m", module, "--no-browser", f"--port={self.port}"]
+        if kind == "voila":
+            command += [str(folder / voila), "--Voila.ip=127.0.0.1", f"--Voila.token={TOKEN}"]
+        else:
+            command += ["--ip=127.0.0.1", f"--IdentityProvider.token={TOKEN}"]
+            command += [f"--ServerApp.root_dir={folder}", "--ServerApp.port_retries=0"]
+            command += ["--LabApp.expose_app_in_browser=True"] if kind == "lab" else []
+            command += ["--allow-root"] if os.getuid() == 0 else []
         self.log = folder / "server.log"
         with self.log.open("w") as log:
             self.server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         deadline = time.monotonic() + 60
         while True:
             try:
-                urlopen(f"http://127.0.0.1:{self.port}/api", timeout=5).close()
+                path = "voila/static/voila.js" if self.kind == "voila" else "api"
+                urlopen(f"http://127.0.0.1:{self.port}/{path}", timeout=5).close()
                 return
+            except HTTPError:
+                return  # it answers
             except (URLError, OSError):
                 if self.server.poll() is not None or time.monotonic() > deadline:
                     self.close()
@@ -126,11 +137,21 @@ class Notebook:
         self.page.set_default_timeout(60_000)
         self.page.on("console", self._on_console)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.goto(
-            f"http://127.0.0.1:{lab.port}/lab/workspaces/{name}/tree/{name}.ipynb?token={TOKEN}"
-        )
+        path = {
+            "lab": f"lab/workspaces/{name}/tree/{name}.ipynb",
+            "notebook": f"notebooks/{name}.ipynb",
+            "voila": "",
+        }[lab.kind]
+        self.page.goto(f"http://127.0.0.1:{lab.port}/{path}?token={TOKEN}")
+        if lab.kind == "voila":  # which runs it by itself
+            self.page.locator(".bmnas-root").first.wait_for(timeout=180_000)
+            return
         self.page.wait_for_selector(".jp-Notebook .jp-CodeCell")
-        self.page.wait_for_function("() => document.body.innerText.includes('| Idle')")
+        if lab.kind == "lab":
+            self.page.wait_for_function("() => document.body.innerText.includes('| Idle')")
+        else:
+            self.page.locator(".jp-NotebookKernelStatus, .jp-Toolbar-kernelStatus").first.wait_for()
+            time.sleep(3)
         self.menu("Run", "Run All Cells")
         self.page.wait_for_function(
             """stderr => {
@@ -154,6 +175,13 @@ class Notebook:
         self.page.locator(".lm-MenuBar-item", has_text=re.compile(f"^{bar}$")).click()
         self.page.locator(".lm-Menu-item", has_text=re.compile(f"^{entry}")).first.click()
 
+    def theme(self, name: str) -> None:
+        """Change JupyterLab's theme: "JupyterLab Dark"."""
+        command = "name => jupyterapp.commands.execute('apputils:change-theme', { theme: name })"
+        self.page.evaluate(command, name)
+        light = "true" if "Light" in name else "false"
+        self.page.wait_for_selector(f'body[data-jp-theme-light="{light}"]', state="attached")
+
     def cell(self, text: str):
         """The cell whose code contains ``text``."""
         return self.page.locator(".jp-CodeCell", has_text=text).first
@@ -167,8 +195,9 @@ class Stepper:
 
     def __init__(self, notebook: Notebook, cell: str, which: int = 0):
         self.page = notebook.page
-        self.cell = notebook.cell(cell)
-        self.cell.scroll_into_view_if_needed()
+        self.cell = notebook.cell(cell) if notebook.lab.kind != "voila" else self.page
+        if self.cell is not self.page:
+            self.cell.scroll_into_view_if_needed()
         reset = self.cell.locator("button", has_text="Reset").nth(which)
         self.box = reset.locator("xpath=ancestor::*[contains(@class,'bmnas-root')][1]")
 

@@ -124,6 +124,7 @@ class Picture {
     group.querySelector("title")?.remove(); // an old weight
     group.setAttribute("tabindex", "-1");
     group.setAttribute("role", "button");
+    group.setAttribute("aria-label", field.tip);
     group.classList.add("bmnas-part");
     const [path, polygon, text] = ["path", "polygon", "text"].map(n => group.querySelector(n));
     const part = { group, path, polygon, text, fields: [], rise: null, tip: field.tip };

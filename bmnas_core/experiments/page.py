@@ -3,30 +3,29 @@
 import base64
 import html
 import logging
+import os
 import re
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from ..errors import in_line, quoted
 from ..storage import atomic_write
 
-#: nbconvert's own template, without its scripts for widgets and diagrams, and with pictures no
-#: wider than the page.
-TEMPLATE = """{%- extends 'lab/index.html.j2' -%}
-{%- block html_head_js -%}{%- endblock -%}
-{%- block html_head_js_mermaidjs -%}{%- endblock -%}
-{%- block html_head_js_mathjax -%}{%- endblock -%}
-{%- block html_head_css -%}
-<style>.jp-RenderedSVG img, .jp-RenderedSVG svg { max-width: 100%; height: auto; }</style>
-{%- endblock -%}
-"""
+TEMPLATE = Path(__file__).with_name("page.html.j2")
 #: Code in Markdown, LaTeX between double and between single dollar signs, tags of folded text.
 ASIDE = re.compile(
     r"(```.*?```|`[^`]*`)|\$\$(.+?)\$\$|\$(?!\s)([^$\n]+?)(?<!\s)\$(?!\d)"
     r"|(</?(?:details|summary)>)",
     re.DOTALL,
 )
+#: What nbconvert writes for a picture without a text of its own.
+UNDESCRIBED = 'alt="No description has been provided for this image"'
+#: Links that are no addresses and no places on the page.
+RELATIVE = re.compile(r'<a href="(?![a-z]+:|#|/)([^"#]+)(#[^"]*)?"')
+#: Words of a picture that its alternative text repeats, at most.
+MOST_WORDS = 30
 #: The most characters of one text that a page shows.
 LONGEST = 1_000_000
 #: The placeholder for a missing picture.
@@ -40,8 +39,9 @@ WIDGET, TEXT = "application/vnd.jupyter.widget-view+json", "text/plain"
 def write_page(nb, path: Path, folder: Path) -> str:
     """Write an executed notebook as one HTML file. Changes ``nb``.
 
-    Pictures are embedded, code is visible and equations are MathML. Widgets that left no picture
-    are omitted; texts of more than :data:`LONGEST` characters are cut.
+    Pictures are embedded and say where they stand, code can be folded, and equations are MathML.
+    Relative links lead to where the files are; those to files that are not there become text.
+    Widgets that left no picture are omitted; texts of more than :data:`LONGEST` characters are cut.
 
     Args:
         folder: of the original notebook, from which relative links to pictures start.
@@ -63,6 +63,7 @@ def write_page(nb, path: Path, folder: Path) -> str:
         return f"\ue000{mark}-{len(kept) - 1}\ue001"
 
     missing: list[str] = []
+    alts = iter([*_alternatives(nb)])
     for cell in nb.cells:
         if cell.cell_type == "markdown":
             cell.source = ASIDE.sub(set_aside, cell.source)
@@ -76,10 +77,11 @@ def write_page(nb, path: Path, folder: Path) -> str:
             context = {"cell": {"attachments": attachments}, "resources": context["resources"]}
             return super().markdown2html(context, source)
 
+    template = TEMPLATE.read_text(encoding="utf-8")
     exporter = Exporter(
-        extra_loaders=[DictLoader({"page.html.j2": TEMPLATE})],
-        template_file="page.html.j2",
+        extra_loaders=[DictLoader({TEMPLATE.name: template})], template_file=TEMPLATE.name
     )
+    exporter.environment.globals["dark"] = _dark_theme(exporter.template_paths)
     exporter.log = logging.Logger("bmnas.page", logging.CRITICAL)  # what matters raises an error
     origin = {"metadata": {"name": path.stem, "path": str(folder)}}
     lacks = ""
@@ -91,6 +93,8 @@ def write_page(nb, path: Path, folder: Path) -> str:
         page, _ = exporter.from_notebook_node(nb, origin)
         lacks = f"{path}: without its linked pictures: {in_line(error)}"
     page = re.sub(f"\ue000{mark}-(\\d+)\ue001", lambda found: kept[int(found[1])], page)
+    page = re.sub(UNDESCRIBED, lambda found: f'alt="{html.escape(next(alts, "picture"))}"', page)
+    page = RELATIVE.sub(lambda found: _linked(found, folder, path.parent), page)
     with atomic_write(path) as beside:
         beside.write_text(page, encoding="utf-8", errors="replace")
     if missing and not lacks:
@@ -113,6 +117,45 @@ class _Attachments:
                 return self.attachments[spelled]
         self.missing.append(unquote(name))
         return {"image/svg+xml": base64.b64encode(NO_PICTURE.encode()).decode()}
+
+
+def _alternatives(nb) -> Iterator[str]:
+    """A text for each picture among the outputs: its section, and the words in it."""
+    section, count = "the beginning", 0
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            for heading in re.findall(r"^#+ +(.+)$", cell.source, re.MULTILINE):
+                section = re.sub(r"[*`$]|\[([^]]*)\]\([^)]*\)", r"\1", heading)
+        for output in cell.get("outputs", ()) if cell.cell_type == "code" else ():
+            data = output.get("data", {})
+            if not any(kind.startswith("image/") for kind in data):
+                continue
+            count += 1
+            words = re.findall(r"<text[^>]*>([^<]+)</text>", data.get("image/svg+xml", ""))
+            words = list(dict.fromkeys(html.unescape(word).strip() for word in words))
+            text = f"Picture {count}, in the section “{section}”"
+            yield f"{text}: {', '.join(filter(None, words[:MOST_WORDS]))}" if words else text
+
+
+def _linked(found: re.Match, folder: Path, page: Path) -> str:
+    """A link of a notebook in ``folder``, from a page in another one."""
+    target = folder / unquote(html.unescape(found[1]))
+    if not target.exists():
+        return "<a"
+    try:
+        place = os.path.relpath(target.resolve(), page.resolve())
+    except ValueError:  # on another drive of Windows
+        return "<a"
+    return f'<a href="{html.escape(quote(Path(place).as_posix()))}{found[2] or ""}"'
+
+
+def _dark_theme(folders: list[str]) -> str:
+    """JupyterLab's colours for dark pages, as they come with nbconvert."""
+    for folder in folders:
+        path = Path(folder) / "static" / "theme-dark.css"
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+    return ""
 
 
 def _is_widget(output) -> bool:

@@ -269,6 +269,16 @@ def _finders(runs: list[Run], scores: dict[Path, tuple[str, str]]) -> list[str]:
     return [f"{title}: seed {', '.join(seeds)}" for title, seeds in by_group.items()]
 
 
+#: The part of the table that scrolls can be reached by keyboard, once the table is there.
+FOCUSABLE = """<script>
+new MutationObserver(() => {
+  for (const part of document.querySelectorAll(".dt-scroll-body:not([tabindex])")) {
+    Object.assign(part, { tabIndex: 0, role: "region", ariaLabel: "All runs" });
+  }
+}).observe(document.body, { childList: true, subtree: true });
+</script>"""
+
+
 def _interactive(runs) -> str:
     """A table that sorts and searches in the browser, with the scripts for it."""
     from itables import options, to_html_datatable
@@ -296,7 +306,7 @@ def _interactive(runs) -> str:
                 "bottomEnd": "paging"},
     )  # fmt: skip
     scripts, end, _ = generate_init_offline_itables_html(options.dt_bundle).rpartition("</script>")
-    return scripts + end + table  # without its message for notebooks
+    return scripts + end + table + FOCUSABLE  # without its message for notebooks
 
 
 @contextmanager

@@ -66,7 +66,8 @@ def notebook(root, tmp_path_factory, browser, notebook_runs):
 MISFITS = """box => {
   const out = box.getBoundingClientRect();
   const texts = [...box.querySelectorAll("svg text")];
-  return texts.filter(text => text.checkVisibility() && /[^▲▼]/.test(text.textContent)).map(text => {
+  const shown = texts.filter(text => text.checkVisibility() && /[^▲▼]/.test(text.textContent));
+  return shown.map(text => {
     const place = text.getBoundingClientRect(), svg = text.ownerSVGElement;
     const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
     const size = scale * parseFloat(text.getAttribute("font-size"));

@@ -2,12 +2,14 @@
 
 import json
 
+import nbformat
 import pytest
 from lab import open_browser
 from saved_runs import GENOTYPE, write_run
 
 from bmnas_core import CellGenotype, Genotype, StepGenotype, collect, draw, write_report
 from bmnas_core.experiments import run
+from bmnas_core.experiments.page import write_page
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -40,12 +42,68 @@ def test_the_page_of_a_notebook_needs_no_network_and_shows_equations_and_picture
     widths = page.eval_on_selector_all("img", "images => images.map(i => i.naturalWidth)")
     assert len(widths) == 8 and min(widths) > 100
     assert page.evaluate("document.documentElement.scrollWidth") <= 1000
-    answer = page.locator("details").first
+    answer = page.locator("details:not(.bmnas-code)").first
     folded = answer.locator(":scope > :not(summary)").first
     assert not folded.is_visible()
     answer.locator("summary").click()
     assert answer.bounding_box()["height"] > 40
     page.screenshot(path=notebook_runs / "page.png")
+
+
+@pytest.fixture
+def sweeps_page(root, tmp_path):
+    """The page of notebook 13, as it is committed, with links of all kinds."""
+    nb = nbformat.read(root / "notebooks" / "13_sweeps.ipynb", 4)
+    links = (
+        "[there](03_cells_and_hypernet.ipynb#a) [gone](no_such.ipynb) [far](https://example.org)"
+    )
+    nb.cells.append(nbformat.v4.new_markdown_cell(links))
+    assert write_page(nb, tmp_path / "page.html", root / "notebooks") == ""
+    return (tmp_path / "page.html").as_uri()
+
+
+def test_links_of_a_page_lead_to_files_that_are_there(page, sweeps_page, root):
+    page.goto(sweeps_page)
+    assert page.get_by_text("gone", exact=True).get_attribute("href") is None
+    assert page.get_by_role("link", name="far").get_attribute("href") == "https://example.org"
+    found = page.get_by_role("link", name="there").evaluate("a => a.href")
+    assert found == (root / "notebooks" / "03_cells_and_hypernet.ipynb").as_uri() + "#a"
+
+
+def test_pictures_of_a_page_have_texts_of_their_own(page, sweeps_page):
+    page.goto(sweeps_page)
+    texts = page.locator("img").evaluate_all("all => all.map(image => image.alt)")
+    assert len(texts) == len({*texts}) > 0
+    assert all(text.startswith("Picture ") and "in the section “" in text for text in texts)
+
+
+def test_code_of_a_page_folds_wraps_and_prints(page, sweeps_page):
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(sweeps_page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    code = page.locator(".bmnas-code pre").first
+    assert code.is_visible()
+    page.get_by_text("code", exact=True).first.click()
+    assert not code.is_visible()
+    for folded in (True, False):
+        page.get_by_role("button", name="Fold or unfold all code").click()
+        shown = page.locator(".bmnas-code pre").evaluate_all(
+            "all => all.map(e => e.checkVisibility())"
+        )
+        assert set(shown) == {not folded}
+    page.emulate_media(media="print")
+    assert not page.get_by_role("button", name="Fold or unfold all code").is_visible()
+    assert not page.locator(".jp-InputPrompt").first.is_visible() and code.is_visible()
+
+
+def test_a_page_is_dark_where_the_system_is(page, sweeps_page):
+    brightness = {}
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        page.goto(sweeps_page)
+        colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        brightness[scheme] = sum(map(int, colour.strip("rgb()").split(",")[:3]))
+    assert brightness["light"] > 600 and brightness["dark"] < 150
 
 
 def test_a_genotype_is_legible_in_800_pixels(page, notebook_runs):
