@@ -27,6 +27,7 @@ from widget_driver import (
     film,
     is_enabled,
     is_on,
+    look_at,
     markup,
     messages,
     open_view,
@@ -1428,6 +1429,65 @@ def test_an_entry_is_shown_where_the_search_derived_it_and_compared_with_any_sta
     stepper.scoreboard.add(one_step("attention"), "another")
     click_row(stepper, "load", "another")
     assert "another: this search has not derived it so far" in text(stepper)
+
+
+# --- a sample on its way through the hypernet
+
+
+def test_a_sample_is_shown_as_the_hypernet_sees_it_and_changes_nothing():
+    stepper = stepper_of(epochs=5)
+    press(stepper, "Step ×10")
+    rows = [3, 7]  # the image of one sample, the sound of another
+    (message,) = look_at(stepper, rows)
+    shown, search = message["sample"], stepper.search
+    batches = [search.bank.batch("validation", torch.tensor([row]))[0] for row in rows]
+    features = {
+        name: batches[m][name]
+        for m, mod in enumerate(search.task.modalities)
+        for name in mod.channels
+    }
+    with torch.no_grad():
+        scores = search.hypernet.eval()(features)[0].softmax(0)
+    assert shown["scores"] == scores.tolist() and shown["step"] == 10
+    assert [node["name"] for node in shown["nodes"]] == [
+        *TASK.features, *(f"Cell {i} {node}" for i in (1, 2) for node in "X Y S1 S2 Z".split())
+    ]  # fmt: skip
+    assert {(node["rows"], node["columns"]) for node in shown["nodes"]} == {(4, 8)}
+    sent = messages(stepper, lambda: press(stepper, "Step"))
+    assert [m["sample"]["step"] for m in sent if "sample" in m] == [11]
+    assert look_at(stepper, None) == []
+    sent = messages(stepper, lambda: press(stepper, "Run"))
+    assert not [m for m in sent if "sample" in m]
+    assert stepper.history == looped(epochs=5) and not error(stepper)
+
+
+def test_the_label_of_a_sample_is_known_if_it_is_one_or_by_the_rule():
+    stepper = stepper_of()
+    labels = stepper.search.task.split("validation").labels
+    assert look_at(stepper, [5, 5])[0]["sample"]["label"] == int(labels[5])
+    assert look_at(stepper, [5, 6])[0]["sample"]["label"] is None
+    task = load_task("digits", rule="sum")
+    digits = SearchStepper(Search(task, SearchConfig(selection="argmax"), device="cpu"))
+    offered = film(digits)["last"]["scene"]["samples"]
+    assert [menu["name"] for menu in offered] == ["Image", "Audio"]
+    assert [option["label"][0] for option in offered[0]["options"]] == [
+        c for c in "0123456789" for _ in "123"
+    ]
+    rows = [offered[0]["options"][3 * 4]["row"], offered[1]["options"][3 * 9]["row"]]
+    sample = look_at(digits, rows)[0]["sample"]
+    assert sample["names"][sample["label"]] == "13"
+    image, sound = sample["seen"]
+    assert image["image"].startswith("data:image/png;base64,") and "sound" not in image
+    assert sound["sound"].startswith("data:audio/wav;base64,")
+
+
+def test_a_task_without_pictures_can_be_looked_into_too():
+    task = tiny_task(metric="weighted_f1")
+    stepper = SearchStepper(search_of(task=task))
+    (message,) = look_at(stepper, [0, 0])
+    scores = message["sample"]["scores"]
+    assert len(scores) == 3 and all(0 <= score <= 1 for score in scores)
+    assert message["sample"]["seen"] == [{}, {}]
 
 
 # --- several searches with one bar

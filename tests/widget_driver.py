@@ -84,6 +84,12 @@ def messages(widget: BaseWidget, call: Callable[[], object]) -> list[dict]:
     return sent
 
 
+def look_at(widget: BaseWidget, rows: list[int] | None) -> list[dict]:
+    """Look at a sample in the stage: what that is told of it."""
+    view = stage(widget)
+    return messages(widget, lambda: _send(view, {"do": "sample", "rows": rows}))
+
+
 def click(widget: BaseWidget, part: str) -> None:
     """Click an edge or a node of an editor's picture."""
     _send(widget._bridge, {"do": "part", "at": part})

@@ -251,6 +251,7 @@ const PANELS = {
   weights: "α, β, γ",
   curves: "Curves",
   rank: "Rank",
+  sample: "Sample",
 };
 const MODES = { // panels that have a place of their own; the others are tabs
   wide: ["hypernet", "weights", "network"],
@@ -281,6 +282,7 @@ export class Stage {
     this.body.append(this.tabs, ...Object.values(this.panels).map(p => p.panel), this.detail);
     this.panels.curves.box.append(make("div"), make("div"), make("div"));
     this.panels.rank.box.append(make("div"));
+    this.#sampler();
     this.point = make("div", { className: "bmnas-point" });
     this.changed = make("div", { className: "bmnas-changes" });
     this.detail.append(this.changed, this.point);
@@ -302,7 +304,9 @@ export class Stage {
     this.shownNet = null;
     this.follow = step === null;
     this.show(step === null ? this.run.last : this.run.index(step), { quiet: true });
+    this.looking = false;
     this.fit();
+    if (this.mode && this.tab === "sample") this.#sampling(true);
   }
 
   // More of the search that is shown; `since` is the step that changes are marked from.
@@ -516,7 +520,8 @@ export class Stage {
     this.mode = mode;
     this.body.dataset.mode = mode;
     const tabbed = Object.keys(PANELS).filter(name => !MODES[mode].includes(name)
-      && (name !== "rank" || this.run.scene.size));
+      && (name !== "rank" || this.run.scene.size)
+      && (name !== "sample" || (this.tell && this.run.scene.samples)));
     if (!tabbed.includes(this.tab)) this.tab = tabbed[0];
     this.tabs.replaceChildren(...tabbed.map(name => make("button",
       { role: "tab", id: `${this.#id}-${name}` }, PANELS[name])));
@@ -542,7 +547,76 @@ export class Stage {
       tab.tabIndex = selected ? 0 : -1;
       this.panels[tab.dataset.panel].panel.hidden = !selected;
     }
+    this.#sampling(name === "sample");
     this.#charts();
+  }
+
+  // --- a sample on its way through the hypernet
+
+  #sampler() {
+    this.inputs = make("div", { className: "bmnas-inputs" });
+    this.nodes = make("div", { className: "bmnas-nodes" });
+    this.guess = make("div", { className: "bmnas-guess" });
+    this.panels.sample.box.append(
+      make("div", { className: "bmnas-flow" }, this.inputs, this.nodes, this.guess));
+  }
+
+  // Tell the kernel which sample is looked at, if any.
+  #sampling(on) {
+    if (!this.tell || on === Boolean(this.looking)) return;
+    this.looking = on;
+    if (on && this.menued !== this.run) this.#offerSamples();
+    const rows = [...this.inputs.querySelectorAll("select")].map(menu => Number(menu.value));
+    this.tell({ do: "sample", rows: on ? rows : null });
+  }
+
+  #offerSamples() {
+    this.menued = this.run;
+    this.guessed = null;
+    this.inputs.replaceChildren(...this.run.scene.samples.map(({ name, options }, m) => {
+      const menu = make("select", { className: "bmnas-menu", ariaLabel: `${name} to look at` });
+      menu.append(...options.map(({ row, label }) => make("option", { value: row }, label)));
+      menu.selectedIndex = Math.min(options.length - 1, m * 7);
+      menu.onchange = () => { this.looking = false; this.#sampling(true); };
+      return make("div", { className: "bmnas-input" }, make("b", {}, name), menu,
+        make("div", { className: "bmnas-seen" }));
+    }));
+  }
+
+  sample({ seen, nodes, names, scores, label, step }) {
+    seen?.forEach(({ image, sound }, m) => {
+      const place = this.inputs.children[m].lastChild, parts = [];
+      const { name } = this.run.scene.samples[m];
+      if (image) parts.push(make("img", { src: image, alt: `${name}, as the network sees it` }));
+      if (sound) {
+        parts.push(make("audio", { src: sound, controls: true, ariaLabel: `${name}, as the network hears it` }));
+      }
+      place.replaceChildren(...parts);
+    });
+    this.nodes.replaceChildren(...nodes.map(node => {
+      const canvas = make("canvas", { width: node.columns, height: node.rows, role: "img",
+        ariaLabel: `values of ${node.name}, up to ${node.most}` });
+      const image = new ImageData(node.columns, node.rows);
+      Uint8Array.from(atob(node.data), c => c.charCodeAt(0)).forEach((byte, k) => {
+        const v = (byte > 127 ? byte - 256 : byte) / 127, fade = Math.round(255 * (1 - Math.abs(v)));
+        image.data.set(v > 0 ? [255 - 59 * v, fade + (68 - 68 * (1 - v)), fade, 255] : [fade, 255 + 141 * v, 255 + 77 * v, 255], 4 * k);
+      });
+      canvas.getContext("2d").putImageData(image, 0, 0);
+      return make("div", { className: "bmnas-node" }, make("span", {}, node.name), canvas);
+    }));
+    const before = this.guessed, order = scores.map((_, k) => k).sort((a, b) => scores[b] - scores[a]);
+    const shown = [...new Set([...order.slice(0, 5), ...label === null ? [] : [label]])];
+    const scale = Math.max(...scores.map(Math.abs), 1e-9);
+    const share = names.length > 1 ? v => v : v => Math.abs(v) / scale;
+    this.guess.replaceChildren(make("b", {}, `Prediction at step ${step}`), ...shown.map(k => {
+      const bar = make("div", { className: "bmnas-bar-of" }, make("i", { style: `width: ${100 * share(scores[k])}%` }));
+      if (before) bar.append(make("u", { style: `left: ${100 * share(before[k])}%`, title: "before" }));
+      const was = before ? ` (was ${before[k].toFixed(2)})` : "";
+      return make("div", { className: "bmnas-class" },
+        make("span", {}, `${names[k]}${k === label ? " ✓ correct" : ""}`), bar,
+        make("span", {}, `${scores[k].toFixed(2)}${was}`));
+    }));
+    this.guessed = scores;
   }
 
   #refresh() {
@@ -732,6 +806,7 @@ export default {
     const heard = message => {
       if (message.load) load(message.load);
       if (message.add) stage.add(message.add);
+      if (message.sample) stage.sample(message.sample);
       if (message.compare !== undefined) stage.compare(message.compare, message.name);
       if (message.show !== undefined) {
         stage.show(stage.run.index(message.show), { quiet: true });

@@ -58,3 +58,19 @@ def log_mel(power: Tensor) -> Tensor:
     peak = power.flatten(1).amax(1)[:, None, None].clamp(min=1e-12)
     decibels = 10 * torch.log10(power / peak + 1e-12)
     return decibels.clamp(min=FLOOR_DB) / -FLOOR_DB * 2 + 1
+
+
+def wave_of(spectrogram: Tensor, rounds: int = 60) -> Tensor:
+    """A sound whose :func:`log_mel` is about this one: (MELS, FRAMES) → (SAMPLES,).
+
+    Phases are those that a spectrogram lacks, found by Griffin and Lim (1984). The loudest sample
+    is 0.9.
+    """
+    power = 10 ** ((spectrogram.clamp(-1, 1) - 1) * -FLOOR_DB / 20)
+    size = (torch.linalg.pinv(mel_filters()) @ power).clamp(min=0).sqrt()
+    window, phases = torch.hann_window(WINDOW), torch.ones_like(size, dtype=torch.complex64)
+    for _ in range(rounds):
+        wave = torch.istft(size * phases, WINDOW, HOP, window=window, length=SAMPLES)
+        spectrum = torch.stft(wave, WINDOW, HOP, window=window, return_complex=True)
+        phases = spectrum / spectrum.abs().clamp(min=1e-9)
+    return 0.9 * wave / wave.abs().max().clamp(min=1e-9)

@@ -16,7 +16,7 @@ from ..runtime import generator
 from .audio import FRAMES, MELS
 from .files import DATA_SETS
 from .pairs import DigitData, PairRecipe, pair_task
-from .rules import DigitPair, is_high
+from .rules import RULES, DigitPair, is_high
 from .task import SPLITS, Task, register_task
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -83,6 +83,16 @@ def digits(
         image_energy=image_energy, snr_db=snr_db, backbone_seed=backbone_seed,
         train_pairs=train_pairs,
     )  # fmt: skip
+
+
+def label_of(task: Task, image: int, clip: int) -> int | None:
+    """The class of a written and a spoken digit, items of a task ``digits``; None for no class.
+
+    It need not be a pair of the task.
+    """
+    digit = int(task.modalities[0].classes[image])
+    value = RULES[task.rule](replace(clips()[clip], written=digit))
+    return task.class_names.index(str(value)) if str(value) in task.class_names else None
 
 
 def clips() -> tuple[DigitPair, ...]:

@@ -82,10 +82,10 @@ const SCROLLERS = ".jp-WindowedPanel-outer, .jp-NotebookPanel-notebook, .jp-Note
 const unclip = root => {
   const clipped = [];
   for (let at = root.parentElement; at && !at.matches(SCROLLERS); at = at.parentElement) {
-    if (getComputedStyle(at).overflow !== "visible") clipped.push([at, at.style.overflow]);
+    if (getComputedStyle(at).overflow !== "visible") clipped.push([at, at.style.cssText]);
   }
-  for (const [element] of clipped) element.style.overflow = "visible";
-  return () => { for (const [element, before] of clipped) element.style.overflow = before; };
+  for (const [{ style }] of clipped) [style.overflow, style.minWidth] = ["visible", "0"];
+  return () => { for (const [{ style }, before] of clipped) style.cssText = before; };
 };
 
 // A stage below a bar that stays in view stays below that.

@@ -87,7 +87,7 @@ class Scoreboard(BaseWidget):
         super().__init__()
         self.entries: list[Entry] = []
         self.pinned: set[str] = set()  # names of entries that are listed first
-        self._table = ipw.HTML()
+        self._table = ipw.HTML(layout=ipw.Layout(overflow="auto", max_width="100%", min_width="0"))
         self._take_actions(pin=self._pin)
         self.children = [self._table, self._error, self._bridge]
         self._show()

@@ -37,8 +37,13 @@ class StageView(anywidget.AnyWidget):
         self._drawn = 0  # genotypes that have been sent
         self.sent = self.painted = 0  # messages with frames, and those that are on the page
 
-    def begin(self, film: Film, history: SearchHistory) -> None:
-        """Show a search from its beginning; the one before stays as its ghost."""
+    def begin(self, film: Film, history: SearchHistory, samples: list[dict]) -> None:
+        """Show a search from its beginning; the one before stays as its ghost.
+
+        ``samples`` are those that may be looked at, as :func:`~bmnas_core.widgets.sample.menus`
+        lists them.
+        """
+        film.scene["samples"] = samples
         if self._frames:
             self._ghost = self._last()
         self._film, self._frames = film, list(map(film.frame, history))

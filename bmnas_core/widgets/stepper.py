@@ -21,6 +21,7 @@ from ..search import Search, SearchConfig
 from ..search_state import SearchState
 from ..tasks.task import Task
 from .base import IN_TRAINING, WORKER, ipw, kernel_lock, path_field, row, set_off
+from .sample import flow, menus, preview
 from .scoreboard import CandidateWidget, Scoreboard
 from .stage import StageView
 
@@ -92,6 +93,8 @@ class SearchStepper(CandidateWidget):
         self._before, self._follow = self.state, True
         for _, state in zip(range(n), self.search, strict=False):
             self._keep(state)
+        if self._sample:
+            self._flow = flow(self.search, self._sample)
         self._show_last()
         self._keep_stills()
 
@@ -244,6 +247,8 @@ class SearchStepper(CandidateWidget):
             "seed": setting(ipw.IntText, "seed", "110px"),
         }
         self._note, self._news, self._stage = ipw.HTML(), ipw.HTML(), StageView()
+        self._sample: list[int] | None = None  # rows of validation, one for each modality
+        self._flow: dict | None = None  # what it became in the last step, until it is sent
         self._compared = ""  # the entry that the derived network is compared with
         self._take_actions(load=self._load, compare=self._mark_against)
         self._stage.on_msg(self._on_stage)
@@ -271,6 +276,8 @@ class SearchStepper(CandidateWidget):
             self._soon(self._stage.load)
         elif content["do"] == "show":
             self._soon(lambda: self._look_at(content["step"], content["follow"]))
+        elif content["do"] == "sample":
+            self._soon(lambda: self._choose_sample(content["rows"]))
         elif content["do"] == "painted":
             self._stage.painted = max(self._stage.painted, content["frame"])
 
@@ -293,17 +300,19 @@ class SearchStepper(CandidateWidget):
 
     async def _step_on(self, search: Search, n: int, done: Callable) -> None:
         """Make the steps one at a time, and show them as fast as the browser paints."""
-        loop, step = asyncio.get_running_loop(), kernel_lock.job()(next)  # once no cell runs
+        loop = asyncio.get_running_loop()
+        step = kernel_lock.job()(self._step_with_sample)  # once no cell runs
         first = self.history[-1]
         try:
             for _ in range(n):
                 if not self._running or search is not self.search or not len(search):
                     break
                 begun, (least, between) = time.monotonic(), SPEEDS[self._speed.value]
-                state = await loop.run_in_executor(WORKER, step, search)
+                state, shown = await loop.run_in_executor(WORKER, step, search)
                 if search is not self.search:
                     return
                 self._keep(state)
+                self._flow = shown or self._flow
                 stage = self._stage
                 between = between if stage.painted >= stage.sent else max(between, PATIENCE)
                 if time.monotonic() - self._sent_at >= between:
@@ -345,6 +354,21 @@ class SearchStepper(CandidateWidget):
         bank = old.bank if config.L == old.config.L else None
         return Search(old.task, config, seed=seed, device=old.device, bank=bank)
 
+    def _step_with_sample(self, search: Search) -> tuple[SearchState, dict | None]:
+        """Make a step, and then have the sample that is looked at flow through the hypernet."""
+        return next(search), flow(search, self._sample) if self._sample else None
+
+    async def _choose_sample(self, rows: list[int] | None) -> None:
+        """Look at a sample, a row of validation for each modality, or no longer at any."""
+        self._sample = rows
+        if rows is None:
+            return
+        task, search, loop = self.search.task, self.search, asyncio.get_running_loop()
+        seen = [preview(task, m, row) for m, row in enumerate(rows)]
+        made = await loop.run_in_executor(WORKER, kernel_lock.job()(flow), search, rows)
+        if search is self.search and rows == self._sample:
+            self._stage.send({"sample": {**made, "seen": seen}})
+
     def _take(self, search: Search) -> None:
         self.pause()
         self.search, self.history, self._news.value = search, SearchHistory.from_search(search), ""
@@ -362,7 +386,9 @@ class SearchStepper(CandidateWidget):
         self.state, self._before, self._since = self.history[0], None, None
         self._say()
         film = Film(self.state, self.history.about, *rank)
-        self._stage.begin(film, self.history)
+        self._stage.begin(film, self.history, menus(self.search.task))
+        if self._sample:
+            self._soon(lambda: self._choose_sample(self._sample))
         self._refresh_buttons()
 
     def _set_controls(self) -> None:
@@ -408,6 +434,9 @@ class SearchStepper(CandidateWidget):
             self.state, self._since = self.history[-1], self._before
         self._stage.flush(self._before.step, self._follow)
         self._sent_at = time.monotonic()
+        if self._flow:
+            self._stage.send({"sample": self._flow})
+            self._flow = None
         self._say()
 
     def _say(self) -> None:

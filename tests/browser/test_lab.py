@@ -193,6 +193,36 @@ def test_save_writes_genotype_and_history(search, stepper, lab):
     assert Genotype.load(folder / "genotype.json") == history[1].genotype
 
 
+def test_a_sample_can_be_seen_and_heard_and_its_prediction_before_and_after_a_step(search, stepper):
+    stepper.open("Sample")
+    panel = stepper.box.locator(".bmnas-sample")
+    panel.get_by_text("Prediction at step 0").wait_for()
+    for name in ("Image", "Audio"):
+        picture = panel.get_by_role("img", name=f"{name}, as the network sees it")
+        assert picture.evaluate("image => image.naturalWidth") >= 16
+    sound = panel.locator("audio")
+    seconds = sound.evaluate(
+        """s => new Promise(done => {
+             const tell = () => s.duration && done(s.duration);
+             s.ondurationchange = tell;
+             tell();
+           })"""
+    )
+    assert 0.5 < seconds < 0.7
+    cells = int(search.lab.kernel("print(stepper.search.config.N)"))
+    assert panel.locator(".bmnas-node").count() == 6 + 5 * cells
+    assert panel.get_by_text("was 0.").count() == 0
+    stepper.press("Step")
+    panel.get_by_text("Prediction at step 1").wait_for()
+    assert panel.get_by_text("was 0.").count() >= 5
+    before = panel.locator("img").first.get_attribute("src")
+    panel.get_by_label("Image to look at").select_option(index=12)
+    until(lambda: panel.locator("img").first.get_attribute("src") != before)
+    assert panel.get_by_text("✓ correct").is_visible()
+    search.shot("sample", stepper.box)
+    stepper.open("Derived network")
+
+
 def test_two_steppers_run_side_by_side_each_as_if_alone(search):
     pair = [Stepper(search, "bm.side_by_side", which) for which in (0, 1)]
     both = pair[0].box.locator("xpath=ancestor::*[contains(@class,'bmnas-root')][1]")

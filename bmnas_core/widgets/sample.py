@@ -1,0 +1,150 @@
+"""One sample of validation on its way through a hypernet."""
+
+from __future__ import annotations
+
+import base64
+import io
+import wave
+from collections import Counter
+from contextlib import ExitStack
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..genotype import step_name
+from ..search import Search
+from ..tasks.audio import FRAMES, MELS, SAMPLE_RATE, wave_of
+from ..tasks.digits import label_of
+from ..tasks.task import Task
+
+SPLIT = "validation"
+#: Samples that a menu offers: of each class of a modality's items, or without classes in all.
+EACH, WITHOUT = 3, 30
+
+
+def menus(task: Task) -> list[dict]:
+    """For each modality its name and what may be shown of it: rows of validation, with labels.
+
+    If its items have classes of their own, such as the digit they show, labels name these.
+    """
+    index, found = task.split(SPLIT).index, []
+    for m, modality in enumerate(task.modalities):
+        items, options, seen = index[:, m].tolist(), [], Counter()
+        if modality.classes is None:
+            there = [row for row, item in enumerate(items) if item >= 0]
+            options = [{"row": row, "label": f"sample {row}"} for row in there[:WITHOUT]]
+        else:
+            classes, shown = modality.classes.tolist(), set()
+            for row, item in enumerate(items):
+                if item >= 0 and item not in shown and seen[classes[item]] < EACH:
+                    seen[classes[item]] += 1
+                    shown.add(item)
+                    options.append({"row": row, "label": f"{classes[item]} (item {item})"})
+            options.sort(key=lambda option: classes[items[option["row"]]])
+        found.append({"name": modality.name, "options": options})
+    return found
+
+
+def preview(task: Task, m: int, row: int) -> dict:
+    """What can be seen and heard of a modality of a sample: ``image`` and ``sound`` as addresses.
+
+    Inputs that are no pictures show nothing, and only spectrograms like those of the digits sound.
+    """
+    item = int(task.split(SPLIT).index[row, m])
+    inputs = task.modalities[m].inputs
+    if not isinstance(inputs, Tensor) or inputs.dim() != 4 or inputs.shape[1] not in (1, 3):
+        return {}
+    values, shown = inputs[item].float(), {"image": _png(inputs[item].float())}
+    if tuple(values.shape) == (1, MELS, FRAMES):
+        shown["sound"] = _wav(wave_of(values[0]))
+    return shown
+
+
+def flow(search: Search, rows: list[int]) -> dict:
+    """The values of all nodes of the hypernet for a sample, and what it predicts.
+
+    ``rows`` name a sample of validation for each modality. ``nodes`` are (L, C) values each, as
+    signed bytes of their largest; ``scores`` are probabilities, or the values of a regression.
+    """
+    task, net = search.task, search.hypernet
+    columns = {name: m for m, mod in enumerate(task.modalities) for name in mod.channels}
+    batches = [search.bank.batch(SPLIT, torch.tensor([row])) for row in rows]
+    features = {name: batches[m][0][name] for name, m in columns.items()}
+    states: dict[str, Tensor] = {}
+
+    def keep(name: str):
+        return lambda _module, _inputs, output: states.__setitem__(name, output[0])
+
+    def keep_inputs(i: int):
+        def hook(_module, inputs):
+            states.update({f"Cell {i} {port}": x[0] for port, x in zip("XY", inputs, strict=True)})
+
+        return hook
+
+    def keep_features(_module, _inputs, output):
+        states.update(zip(net.reshape.channels, output[0].unbind(1), strict=True))
+
+    training = net.training
+    with ExitStack() as hooks, torch.no_grad():
+        hooks.callback(net.train, training)
+        hooks.enter_context(net.reshape.register_forward_hook(keep_features))
+        for i, cell in enumerate(net.cells, 1):
+            hooks.enter_context(cell.register_forward_pre_hook(keep_inputs(i)))
+            for j, step in enumerate(cell.steps):
+                name = f"Cell {i} {step_name(j)}"
+                hooks.enter_context(step.register_forward_hook(keep(name)))
+            hooks.enter_context(cell.register_forward_hook(keep(f"Cell {i} Z")))
+        (outputs,) = net.eval()(features)
+    scores = {"classes": outputs.softmax(0), "multi-label": outputs.sigmoid()}
+    label = _label(task, rows)
+    return {
+        "step": search.step,
+        "nodes": [{"name": name, **_bytes(values)} for name, values in states.items()],
+        "names": list(task.class_names or map(str, range(len(outputs)))),
+        "scores": scores.get(task.label_kind, outputs).tolist(),
+        "label": label,
+    }
+
+
+def _label(task: Task, rows: list[int]) -> int | None:
+    """The class of what is shown, if it is known."""
+    split = task.split(SPLIT)
+    if task.label_kind == "classes" and len(set(rows)) == 1:
+        return int(split.labels[rows[0]])
+    items = [int(split.index[row, m]) for m, row in enumerate(rows)]
+    return label_of(task, *items) if task.name == "digits" else None
+
+
+def _bytes(values: Tensor) -> dict:
+    """Values (L, C) as signed bytes of the largest, and their size."""
+    values = values.float().cpu().numpy()
+    most = float(np.abs(values).max()) or 1.0
+    data = np.rint(values / most * 127).astype(np.int8)
+    size = {"rows": data.shape[0], "columns": data.shape[1], "most": round(most, 3)}
+    return size | {"data": base64.b64encode(data.tobytes()).decode()}
+
+
+def _png(values: Tensor) -> str:
+    """(1 or 3, H, W) as the address of a picture."""
+    from matplotlib.image import imsave
+
+    low, high = float(values.min()), float(values.max())
+    values = ((values - low) / ((high - low) or 1)).permute(1, 2, 0).numpy()
+    file = io.BytesIO()
+    if values.shape[2] == 1:
+        imsave(file, values[..., 0], cmap="gray", format="png", vmin=0, vmax=1)
+    else:
+        imsave(file, values, format="png")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _wav(samples: Tensor) -> str:
+    """(samples,) from -1 to 1 as the address of a sound."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(SAMPLE_RATE)
+        sound.writeframes((samples * 32767).to(torch.int16).numpy().tobytes())
+    return f"data:audio/wav;base64,{base64.b64encode(file.getvalue()).decode()}"
