@@ -1,6 +1,7 @@
 """Widgets: their buttons do what a plain loop does, show errors, and never block the kernel."""
 
 import asyncio
+import base64
 import json
 import re
 import threading
@@ -558,7 +559,8 @@ def test_a_saved_notebook_keeps_pictures_of_what_was_shown_last(monkeypatch):
     monkeypatch.setattr("bmnas_core.widgets.base.is_interactive", lambda: True)
     for name in ("display", "update_display"):
         monkeypatch.setattr(
-            f"IPython.display.{name}", lambda one, display_id: shown.update({display_id: one})
+            f"IPython.display.{name}",
+            lambda one, display_id, raw=False: shown.update({display_id: one}),
         )
     steppers = stepper_of(), stepper_of(1)
     both = side_by_side(*steppers)
@@ -568,7 +570,11 @@ def test_a_saved_notebook_keeps_pictures_of_what_was_shown_last(monkeypatch):
     shown.clear()
     press(steppers[0], "Step ×10")
     assert "step 6 ·" in " ".join(plain(one.data) for one in shown.values() if hasattr(one, "data"))
-    assert {draw(stepper.state).svg for stepper in steppers} <= {*svgs(shown.values())}
+    pictures = [one for one in shown.values() if isinstance(one, dict)]
+    found = {one["image/svg+xml"] for one in pictures}
+    assert {draw(stepper.state).svg for stepper in steppers} <= found
+    for one in pictures:  # what an untrusted notebook shows
+        assert base64.b64decode(one["image/png"]).startswith(b"\x89PNG")
 
 
 def test_a_training_that_fails_is_shown_and_leaves_no_entry(monkeypatch):
@@ -1449,9 +1455,8 @@ def test_a_sample_is_shown_as_the_hypernet_sees_it_and_changes_nothing():
     with torch.no_grad():
         scores = search.hypernet.eval()(features)[0].softmax(0)
     assert shown["scores"] == scores.tolist() and shown["step"] == 10
-    assert [node["name"] for node in shown["nodes"]] == [
-        *TASK.features, *(f"Cell {i} {node}" for i in (1, 2) for node in "X Y S1 S2 Z".split())
-    ]  # fmt: skip
+    inner = [f"Cell {i} {node}" for i in (1, 2) for node in ("X", "Y", "S1", "S2", "Z")]
+    assert [node["name"] for node in shown["nodes"]] == [*TASK.features, *inner]
     assert {(node["rows"], node["columns"]) for node in shown["nodes"]} == {(4, 8)}
     sent = messages(stepper, lambda: press(stepper, "Step"))
     assert [m["sample"]["step"] for m in sent if "sample" in m] == [11]

@@ -65,6 +65,17 @@ class Picture:
     def _repr_svg_(self) -> str:
         return self.svg
 
+    def png(self) -> bytes:
+        """The picture as PNG, drawn by resvg with a font of matplotlib's. 96 dots per inch."""
+        import resvg_py
+        from matplotlib import get_data_path
+
+        font = Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+        how = {"font_files": [str(font)], "skip_system_fonts": True}
+        return bytes(
+            resvg_py.svg_to_bytes(svg_string=self.svg, sans_serif_family="DejaVu Sans", **how)
+        )
+
     @property
     def width(self) -> float:
         """Width in pixels on a page that is wide enough."""

@@ -14,6 +14,7 @@ import os
 import signal
 import threading
 import traceback
+from base64 import b64encode
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ import ipywidgets as ipw
 import traitlets
 from IPython.display import HTML
 
+from ..draw import Picture
 from ..errors import BmnasError
 from ..progress import is_interactive, notebook_shell
 
@@ -137,7 +139,12 @@ class BaseWidget(ipw.VBox):
         stills = [head, *self.pictures()]
         self._stills = len(stills)
         for k, still in enumerate(stills):
-            show(still, display_id=f"{mark}-{k}")
+            if not isinstance(still, Picture):
+                show(still, display_id=f"{mark}-{k}")
+                continue
+            # JupyterLab shows no SVG of a notebook that is not trusted.
+            data = {"image/svg+xml": still.svg, "image/png": b64encode(still.png()).decode()}
+            show(data, raw=True, display_id=f"{mark}-{k}")
 
     def _keep_stills(self) -> None:
         """Have the saved notebook show the widget as it is now, or the one it is in.

@@ -206,3 +206,22 @@ def test_a_notebook_opened_again_shows_pictures_in_place_of_a_widget_that_is_gon
     assert cell.locator(".jp-RenderedSVG").count() == 4
     notebook.shot("opened-again", cell)
     assert not cell.get_by_text("Error displaying widget").is_visible()
+
+
+def test_a_notebook_that_is_not_trusted_shows_pictures_too(notebook):
+    path = notebook.lab.folder / "unbreakable.ipynb"
+    nb = nbformat.read(path, 4)
+    nb.cells[0].source += "  # changed elsewhere"  # so that its signature is gone
+    nbformat.write(nb, path)
+    page = notebook.page
+    page.goto("about:blank")
+    page.goto(f"http://127.0.0.1:{notebook.lab.port}/lab/tree/unbreakable.ipynb?reset")
+    page.wait_for_selector(".jp-Notebook .jp-CodeCell")
+    cell = notebook.cell("bm.SearchStepper")
+    cell.locator(".jp-RenderedImage img").first.wait_for()
+    widths = cell.locator(".jp-RenderedImage img").evaluate_all(
+        "all => all.map(i => i.naturalWidth)"
+    )
+    assert len(widths) == 4 and min(widths) > 300
+    assert cell.locator(".jp-RenderedSVG").count() == 0
+    notebook.shot("untrusted", cell)
