@@ -230,7 +230,7 @@ class SearchStepper(CandidateWidget):
         save = make("Save", "Write genotype and history", self._save_pressed, icon="save")
         tip = "Start a new search with these settings"
         self._reset = make("Reset", tip, self._reset_pressed, icon="refresh")
-        self._folder = path_field("folder", folder, "150px")
+        self._folder = path_field("folder", folder, "120px")
 
         def setting(kind, description, width, **options):
             layout, style = ipw.Layout(width=width), {"description_width": "initial"}
@@ -480,5 +480,5 @@ class SearchStepper(CandidateWidget):
 
 
 def speed_menu() -> ipw.Dropdown:
-    look = {"layout": ipw.Layout(width="130px"), "style": {"description_width": "initial"}}
+    look = {"layout": ipw.Layout(width="120px"), "style": {"description_width": "initial"}}
     return ipw.Dropdown(options=[*SPEEDS], value="normal", description="speed", **look)
