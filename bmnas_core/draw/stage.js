@@ -361,7 +361,8 @@ export class Stage {
       this.body.style.gridTemplateColumns = "56% minmax(0, 1fr) 260px";
     } else if (mode === "middle") {
       const first = width * aspects.hypernet + title;
-      const second = Math.max(200, (width - 250) * aspects.network + title);
+      const second = Math.max(this.tab === "sample" ? 360 : 200,
+        (width - 250) * aspects.network + title);
       const share = Math.min(1, (room - gap) / (first + second));
       rows = `${first * share}px ${Math.max(200, second * share)}px`;
       this.body.style.gridTemplateColumns = "minmax(0, 1fr) 236px";
@@ -373,6 +374,8 @@ export class Stage {
     this.body.style.gridTemplateRows = rows;
     this.#charts();
   }
+
+  #resize() { requestAnimationFrame(() => this.fit()); }
 
   // --- inside
 
@@ -548,6 +551,7 @@ export class Stage {
       this.panels[tab.dataset.panel].panel.hidden = !selected;
     }
     this.#sampling(name === "sample");
+    if (this.mode === this.body.dataset.mode) this.#resize();
     this.#charts();
   }
 

@@ -1,9 +1,12 @@
 """The stage: linked pictures of a search, in Chromium and without a kernel, in a replay."""
 
+import re
+from xml.etree import ElementTree
+
 import pytest
 from lab import open_browser
 
-from bmnas_core import Search, SearchConfig, SearchHistory, load_task
+from bmnas_core import Search, SearchConfig, SearchHistory, draw, draw_heatmaps, load_task
 from bmnas_core.draw.scene import RESOLUTION, fields, numbers
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -134,6 +137,51 @@ def test_the_numbers_shown_are_those_of_the_history(page, history):
         shown = {place.partition("-")[2]: text for place, text in zip(ids, texts, strict=True)}
         for field, value in zip(named, values, strict=True):
             assert shown[field["heat"]] == f"{value:.2f}".removeprefix("0")
+
+
+#: Width, colour and opacity of an edge, or fill and frame of an operation or a field, as painted.
+PAINTED = """parts => Object.fromEntries(parts.map(part => {
+  const [path, polygon] = [part.querySelector("path"), part.querySelector("polygon")];
+  const shown = part.classList.contains("edge")
+    ? [path.style.strokeWidth, path.style.stroke, path.style.strokeOpacity]
+    : [polygon.style.strokeWidth, polygon.style.stroke, "1", polygon.style.fill];
+  return [part.id.slice(part.id.indexOf("-") + 1), shown];
+}))"""
+
+
+def drawn(svg: str) -> dict[str, list]:
+    """The same of a picture that the kit drew."""
+    ns, found = "{http://www.w3.org/2000/svg}", {}
+    for group in ElementTree.fromstring(svg).iter(f"{ns}g"):
+        part = group.find(f"{ns}path" if group.get("class") == "edge" else f"{ns}polygon")
+        if part is not None and group.get("class") in ("edge", "node"):
+            names = ("stroke-width", "stroke", "stroke-opacity", "fill")
+            values = [part.get(name, "1") for name in names]
+            found[group.get("id").partition("-")[2]] = values
+    return found
+
+
+def rgb(colour: str) -> list[int]:
+    if colour.startswith("#"):
+        return list(bytes.fromhex(colour[1:]))
+    return list(map(int, re.findall(r"\d+", colour)))[:3]
+
+
+def test_what_is_painted_is_what_the_kit_draws(page, history):
+    for k in (0, 17, 50):
+        page.get_by_label("time").fill(str(k))
+        for panel, picture in (("hypernet", draw), ("weights", draw_heatmaps)):
+            wanted = drawn(picture(history[k]).svg)
+            painted = page.locator(f".bmnas-{panel} .bmnas-part").evaluate_all(PAINTED)
+            assert len(painted) == 30
+            for name, (width, colour, opacity, *fill) in painted.items():
+                expected = wanted[name]
+                assert float(width.removesuffix("px")) == pytest.approx(
+                    float(expected[0]), abs=0.011
+                )
+                assert rgb(colour) == pytest.approx(rgb(expected[1]), abs=1)
+                assert float(opacity) == pytest.approx(float(expected[2]), abs=0.005)
+                assert not fill or rgb(fill[0]) == pytest.approx(rgb(expected[3]), abs=1)
 
 
 def test_changes_are_those_that_the_genotypes_have(page, history):
