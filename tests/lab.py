@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -29,6 +30,22 @@ STDERR = '[data-mime-type="application/vnd.jupyter.stderr"]'
 PANELS = ("hypernet", "weights", "network")
 #: Parameters of the notebooks that the tests replace with quicker ones.
 QUICK = {"search_epochs = 7": "search_epochs = 1", "epochs = 15": "epochs = 2"}
+
+
+#: Cells of a notebook with a stepper of one Cell.
+STEPPER_CELLS = (
+    "import bmnas_core as bm\n"
+    'task = bm.load_task("digits", rule="sum")\n'
+    'config = bm.SearchConfig(epochs=7, selection="argmax")',
+    'stepper = bm.SearchStepper(bm.Search(task, config, device="cpu"))\nstepper',
+)
+
+
+def write_notebook(path: Path, cells: Iterable[str]) -> None:
+    """Write a notebook of code cells."""
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in cells])
+    nb.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(nb, path)
 
 
 @contextmanager

@@ -66,7 +66,7 @@ def stage(widget: BaseWidget) -> StageView:
     return _first(parts(widget, StageView), "stage")
 
 
-def film(widget: BaseWidget) -> dict:
+def scene_data(widget: BaseWidget) -> dict:
     """All that a browser is sent when it opens a view: the search, and the ghost of the last."""
     view = stage(widget)
     return messages(widget, lambda: _send(view, {"do": "load"}))[0]["load"]
@@ -84,7 +84,7 @@ def messages(widget: BaseWidget, call: Callable[[], object]) -> list[dict]:
     return sent
 
 
-def look_at(widget: BaseWidget, rows: list[int] | None) -> list[dict]:
+def look_at(widget: BaseWidget, rows: list[int]) -> list[dict]:
     """Look at a sample in the stage: what that is told of it."""
     view = stage(widget)
     return messages(widget, lambda: _send(view, {"do": "sample", "rows": rows}))

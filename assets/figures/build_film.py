@@ -10,7 +10,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import nbformat
 from PIL import Image
 
 HERE = Path(__file__).resolve().parent
@@ -18,15 +17,15 @@ ROOT = HERE.parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 from conftest import system_program  # noqa: E402
-from lab import Lab, Notebook, Stepper, open_browser  # noqa: E402
-
-CELLS = (
-    "import bmnas_core as bm\n"
-    'task = bm.load_task("digits", rule="sum")\n'
-    'config = bm.SearchConfig(epochs=7, selection="argmax")',
-    'stepper = bm.SearchStepper(bm.Search(task, config, device="cpu"))\nstepper',
-    "editor = bm.GenotypeEditor(task)\neditor",
+from lab import (  # noqa: E402
+    STEPPER_CELLS,
+    Lab,
+    Notebook,
+    Stepper,
+    open_browser,
+    write_notebook,
 )
+
 #: Size of the film in pixels, colours, and milliseconds of a frame while something moves.
 WIDTH, HEIGHT, COLOURS, MOVING = 1000, 640, 128, 200
 #: A pointer that is in the picture: a browser without a screen shows none.
@@ -157,7 +156,7 @@ def pictures(notebook: Notebook) -> None:
     editor = notebook.cell("bm.GenotypeEditor").locator(".bmnas-root").first
     editor.scroll_into_view_if_needed()
     editor.get_by_role("button", name="+ Cell").click()
-    editor.get_by_label("compare with").select_option("the first genotype")
+    editor.get_by_label("compare with").select_option("the starting genotype")
     editor.locator('[data-at="f2-c1_x"]').focus()
     page.keyboard.press("Enter")
     page.wait_for_timeout(800)
@@ -166,9 +165,8 @@ def pictures(notebook: Notebook) -> None:
 
 def main() -> None:
     folder = Path(tempfile.mkdtemp())
-    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in CELLS])
-    nb.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-    nbformat.write(nb, folder / "film.ipynb")
+    editor = "editor = bm.GenotypeEditor(task)\neditor"
+    write_notebook(folder / "film.ipynb", [*STEPPER_CELLS, editor])
     lab = Lab(folder, ROOT / "notebooks")
     chromium = system_program("chromium", "chromium-browser", "google-chrome")
     try:

@@ -1,6 +1,6 @@
 """A search for the browser: its pictures once, and after that only numbers.
 
-All states of a search have the same pictures but for their weights. So the browser gets them once,
+The pictures of all states of a search differ only in their weights. So the browser gets them once,
 and what each weight changes in them; then, for each state, the weights and its genotype's number;
 and each genotype once, as a picture. ``stage.js`` does the rest.
 """
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 #: What draws a search in the browser, and its style.
 SCRIPT, STYLE = (Path(__file__).with_name(f"stage.{kind}") for kind in ("js", "css"))
-#: Weights are sent as whole numbers of this part of 1.
-RESOLUTION = 10_000
+#: Weights are sent as integers: weight × RESOLUTION.
+RESOLUTION = 100_000
 
 
-class Film:
+class SceneData:
     """What the browser is sent of a search.
 
     Args:
@@ -100,11 +100,15 @@ class Film:
 def fields(weights: ArchitectureWeights) -> list[dict]:
     """All weights of a hypernet, in the order of :func:`numbers`.
 
-    Each has its ``letter``; the number of its ``decision``, of the ``cell`` and of the ``step`` in
-    it, which is 0 for the Cell's inputs; ``what`` is decided, as
-    :class:`~bmnas_core.genotype.Change` says it; the candidate's ``name`` and ``label``; a ``tip``;
-    and what shows it: an edge or an operation of the ``graph``, a field of the ``heat`` map, and an
-    edge or a step of the ``net`` that is derived, if it is picked.
+    Each is a dictionary:
+
+    * ``letter``: ``"α"``, ``"β"`` or ``"γ"``
+    * ``decision``, ``cell``, ``step``: their numbers; the step is 0 for the inputs of a Cell
+    * ``what``: what is decided, as :class:`~bmnas_core.genotype.Change` names it
+    * ``name``, ``label``: of the candidate
+    * ``tip``: all this in words
+    * ``graph``, ``heat``, ``net``: ids of what shows it in the pictures of the hypernet, of the
+      weights, and, if the candidate is picked, of the derived network
     """
     found: list[dict] = []
     for i in range(len(weights.gamma)):
@@ -141,7 +145,7 @@ def fields(weights: ArchitectureWeights) -> list[dict]:
 
 
 def numbers(weights: ArchitectureWeights) -> list[int]:
-    """All weights as probabilities, in parts of 1 / ``RESOLUTION``, in the order of a scene."""
+    """All weights as integers, in parts of 1 / ``RESOLUTION``, in the order of :func:`fields`."""
     values = (
         np.ravel(values)
         for i in range(len(weights.gamma))

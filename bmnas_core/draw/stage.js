@@ -2,7 +2,7 @@
 // SearchStepper shows it through anywidget, a replay without a kernel. Its data are draw/scene.py's.
 
 const INK = "#1F2328", BLUE = "#0072B2", GREY = "#7D848C", LINE = "#C2C9D1", MUTED = "#5B6470";
-const ORANGE = "#D98200", GHOST = "#8A929B"; // of a second line, of the last run's
+const GHOST = "#8A929B"; // of the previous search
 const POINTS = 300; // of a line in a chart, at most
 const LEAST = 0.55; // of a picture's own size; where there is less room, it scrolls
 const PHONE = 620; // pixels that a picture is wide on a narrow screen
@@ -38,7 +38,7 @@ class Run {
   genotype(i) { return this.genotypes[this.frames[i].genotype]; }
   changed(i) { return i > 0 && this.frames[i].genotype !== this.frames[i - 1].genotype; }
 
-  // How far weights are from uniform, as a share of the farthest: 0.5 is uniform.
+  // How far weights are from the mean of their decision, as a share of the farthest: 0.5 is the mean.
   magnified(i) {
     const { fields } = this.scene, sums = this.sizes.map(() => 0);
     fields.forEach((field, k) => { sums[field.decision] += this.weight(i, k); });
@@ -224,7 +224,7 @@ const chart = (box, { lines, end, at, limits, name, log = false, height = 130 })
   }
   const named = lines.filter(line => line.name).map(line =>
     `<span><svg width="20" height="8" aria-hidden="true"><path d="M0 4H20" stroke-width="3"
-      stroke="${line.colour}" stroke-dasharray="${line.dash ?? ""}"/></svg> ${line.name}</span>`);
+      stroke="${line.colour}" stroke-dasharray="${line.dash ?? ""}"/></svg> ${escape(line.name)}</span>`);
   box.innerHTML = `<svg width="${width}" height="${height}" role="img" aria-label="${escape(name)}"
     class="bmnas-chart">${parts.join("")}</svg><div class="bmnas-key">${named.join("")}</div>`;
   const svg = box.firstChild;
@@ -242,6 +242,20 @@ const smoothed = points => {
 const column = (run, name) => run.frames
   .filter(frame => frame[name] !== null && frame[name] !== undefined)
   .map(frame => [frame.step, frame[name]]);
+
+// Values (rows, columns) as a strip: positive ones orange, negative ones blue.
+const strip = (name, { rows, columns, most, data }) => {
+  const canvas = make("canvas", { width: columns, height: rows, role: "img",
+    ariaLabel: `values of ${name}, up to ${most}` });
+  const image = new ImageData(columns, rows), ends = { true: [196, 68, 0], false: [0, 114, 178] };
+  Uint8Array.from(atob(data), c => c.charCodeAt(0)).forEach((byte, k) => {
+    const value = (byte > 127 ? byte - 256 : byte) / 127, size = Math.abs(value);
+    const colour = ends[value > 0].map(end => Math.round(255 + (end - 255) * size));
+    image.data.set([...colour, 255], 4 * k);
+  });
+  canvas.getContext("2d").putImageData(image, 0, 0);
+  return make("div", { className: "bmnas-node" }, make("span", {}, name), canvas);
+};
 
 // --- the stage
 
@@ -267,7 +281,7 @@ export class Stage {
     this.tab = "network";
     el.classList.add("bmnas-stage");
     el.innerHTML = "";
-    this.#head(lead);
+    this.#head(lead, tell);
     this.body = make("div", { className: "bmnas-body" });
     this.tabs = make("div", { className: "bmnas-tabs", role: "tablist", ariaLabel: "Pictures" });
     this.panels = {};
@@ -290,27 +304,28 @@ export class Stage {
     this.#listen();
   }
 
-  // A search, from its beginning; with `keep`, the one shown before stays as a ghost.
-  load(film, { ghost = null, step = null } = {}) {
-    this.run = new Run(film);
-    this.ghost = ghost && ghost.scene.fields.length === film.scene.fields.length ? ghost : null;
-    this.pinned = this.pointed = this.other = null;
+  // A search, and the one before it as a ghost; at a step, or at the last one.
+  load(data, { ghost = null, step = null } = {}) {
+    this.run = new Run(data);
+    this.ghost = ghost && ghost.scene.fields.length === data.scene.fields.length ? ghost : null;
+    this.pinned = this.pointed = this.other = this.ticked = this.listed = null;
     const { scene } = this.run, { hypernet, weights } = this.panels;
     this.graph = new Picture(hypernet.box, scene.graph, scene.fields, "graph",
       "Hypernet: arrow keys go from weight to weight");
     this.heat = new Picture(weights.box, scene.heat, scene.fields, "heat",
-      "α, β, γ as probabilities: arrow keys go from weight to weight");
+      "α, β, γ as weights: arrow keys go from weight to weight");
     this.net = null;
     this.shownNet = null;
     this.follow = step === null;
     this.show(step === null ? this.run.last : this.run.index(step), { quiet: true });
-    this.looking = false;
+    this.flowed = null;
     this.fit();
-    if (this.mode && this.tab === "sample") this.#sampling(true);
+    if (this.mode && this.tab === "sample" && this.tell) this.#sampling();
   }
 
   // More of the search that is shown; `since` is the step that changes are marked from.
   add({ frames, genotypes, start, since = null, show = false }) {
+    if (start > this.run.genotypes.length) return; // what is between is on its way
     genotypes.forEach((one, k) => { this.run.genotypes[start + k] = one; });
     const end = this.run.frames.at(-1)?.step ?? -1;
     this.run.frames.push(...frames.filter(frame => frame.step > end));
@@ -347,7 +362,7 @@ export class Stage {
     const width = this.el.clientWidth, { hypernet, weights, network } = this.panels;
     const mode = width >= 1180 ? "wide" : width >= 620 ? "middle" : "narrow";
     if (mode === "narrow" && !this.mode) this.tab = "hypernet";
-    if (mode !== this.mode) this.#arrange(mode);
+    if (mode !== this.mode || this.tabbed !== this.run) this.#arrange(mode);
     const aspects = { hypernet: this.graph.aspect, weights: this.heat.aspect,
       network: this.net?.aspect ?? 0.4 };
     const room = Math.max(440, this.#room()), gap = 8, title = 26;
@@ -379,14 +394,14 @@ export class Stage {
 
   // --- inside
 
-  #head(lead) {
+  #head(lead, tell) {
     this.slider = make("input", { type: "range", min: 0, ariaLabel: "time" });
     this.ticks = make("div", { className: "bmnas-ticks", ariaHidden: "true" });
     this.step = make("span", { className: "bmnas-step" });
-    this.now = make("button", { className: "bmnas-button", title: "Show the last step again" },
-      "Back to now");
+    this.now = make("button", { className: "bmnas-button", title: "Show the latest step" },
+      tell ? "Back to now" : "Last step");
     this.magnifier = make("button", { className: "bmnas-button", ariaPressed: "false",
-      title: "Show how far weights are from uniform, however little that is" }, "Magnify");
+      title: "Exaggerate differences: how far each weight is from the mean of its candidates" }, "Magnify");
     this.full = make("button", { className: "bmnas-button", ariaLabel: "full screen",
       title: "Full screen" });
     this.full.innerHTML = `<svg width="14" height="12" fill="none" stroke="currentColor"
@@ -470,6 +485,7 @@ export class Stage {
       const all = [...this.tabs.children], k = all.indexOf(event.target);
       const next = all[(k + move + all.length) % all.length];
       this.#open(next.dataset.panel);
+      this.#share({ tab: next.dataset.panel });
       this.tabs.querySelector("[aria-selected=true]").focus();
       event.preventDefault();
     });
@@ -521,6 +537,7 @@ export class Stage {
 
   #arrange(mode) {
     this.mode = mode;
+    this.tabbed = this.run; // whose tabs there are: not all searches have ranks
     this.body.dataset.mode = mode;
     const tabbed = Object.keys(PANELS).filter(name => !MODES[mode].includes(name)
       && (name !== "rank" || this.run.scene.size)
@@ -550,7 +567,7 @@ export class Stage {
       tab.tabIndex = selected ? 0 : -1;
       this.panels[tab.dataset.panel].panel.hidden = !selected;
     }
-    this.#sampling(name === "sample");
+    if (name === "sample" && this.tell && this.menued !== this.run) this.#sampling();
     if (this.mode === this.body.dataset.mode) this.#resize();
     this.#charts();
   }
@@ -565,13 +582,11 @@ export class Stage {
       make("div", { className: "bmnas-flow" }, this.inputs, this.nodes, this.guess));
   }
 
-  // Tell the kernel which sample is looked at, if any.
-  #sampling(on) {
-    if (!this.tell || on === Boolean(this.looking)) return;
-    this.looking = on;
-    if (on && this.menued !== this.run) this.#offerSamples();
+  // Tell the kernel which sample is looked at, from when the tab is first open.
+  #sampling() {
+    if (this.menued !== this.run) this.#offerSamples();
     const rows = [...this.inputs.querySelectorAll("select")].map(menu => Number(menu.value));
-    this.tell({ do: "sample", rows: on ? rows : null });
+    this.tell({ do: "sample", rows });
   }
 
   #offerSamples() {
@@ -581,13 +596,14 @@ export class Stage {
       const menu = make("select", { className: "bmnas-menu", ariaLabel: `${name} to look at` });
       menu.append(...options.map(({ row, label }) => make("option", { value: row }, label)));
       menu.selectedIndex = Math.min(options.length - 1, m * 7);
-      menu.onchange = () => { this.looking = false; this.#sampling(true); };
+      menu.onchange = () => this.#sampling();
       return make("div", { className: "bmnas-input" }, make("b", {}, name), menu,
         make("div", { className: "bmnas-seen" }));
     }));
   }
 
-  sample({ seen, nodes, names, scores, label, step }) {
+  sample(flow) {
+    const { seen, nodes, names, scores, label, step } = this.flowed = flow;
     seen?.forEach(({ image, sound }, m) => {
       const place = this.inputs.children[m].lastChild, parts = [];
       const { name } = this.run.scene.samples[m];
@@ -597,17 +613,10 @@ export class Stage {
       }
       place.replaceChildren(...parts);
     });
-    this.nodes.replaceChildren(...nodes.map(node => {
-      const canvas = make("canvas", { width: node.columns, height: node.rows, role: "img",
-        ariaLabel: `values of ${node.name}, up to ${node.most}` });
-      const image = new ImageData(node.columns, node.rows);
-      Uint8Array.from(atob(node.data), c => c.charCodeAt(0)).forEach((byte, k) => {
-        const v = (byte > 127 ? byte - 256 : byte) / 127, fade = Math.round(255 * (1 - Math.abs(v)));
-        image.data.set(v > 0 ? [255 - 59 * v, fade + (68 - 68 * (1 - v)), fade, 255] : [fade, 255 + 141 * v, 255 + 77 * v, 255], 4 * k);
-      });
-      canvas.getContext("2d").putImageData(image, 0, 0);
-      return make("div", { className: "bmnas-node" }, make("span", {}, node.name), canvas);
-    }));
+    const key = "Orange: positive, blue: negative. A row is a position, a column a channel.";
+    this.nodes.replaceChildren(...nodes.map(node => strip(node.name, node)),
+      make("div", { className: "bmnas-hint" }, key));
+    this.#details();
     const before = this.guessed, order = scores.map((_, k) => k).sort((a, b) => scores[b] - scores[a]);
     const shown = [...new Set([...order.slice(0, 5), ...label === null ? [] : [label]])];
     const scale = Math.max(...scores.map(Math.abs), 1e-9);
@@ -617,7 +626,7 @@ export class Stage {
       if (before) bar.append(make("u", { style: `left: ${100 * share(before[k])}%`, title: "before" }));
       const was = before ? ` (was ${before[k].toFixed(2)})` : "";
       return make("div", { className: "bmnas-class" },
-        make("span", {}, `${names[k]}${k === label ? " ✓ correct" : ""}`), bar,
+        make("span", {}, `${names[k]}${k === label ? " ✓ true class" : ""}`), bar,
         make("span", {}, `${scores[k].toFixed(2)}${was}`));
     }));
     this.guessed = scores;
@@ -633,7 +642,7 @@ export class Stage {
     const { values: far, factor } = run.magnified(at), shown = this.magnify ? far : values;
     this.graph.paint(values, shown, picked, rises);
     this.heat.paint(values, shown, picked, rises);
-    const note = this.magnify ? `differences from uniform, ×${Number(factor.toPrecision(2))}` : "";
+    const note = this.magnify ? `differences from the mean, ×${Number(factor.toPrecision(2))}` : "";
     this.panels.hypernet.note.textContent = note;
     const from = run.frames[since].step;
     this.panels.weights.note.textContent = most > 0 ? `▲▼ moved most since step ${from}` : "";
@@ -690,16 +699,18 @@ export class Stage {
     this.ticked = run.last + 1;
     const marks = [];
     for (let i = 1; i <= run.last; i++) if (run.changed(i)) marks.push(i);
+    const every = Math.ceil(marks.length / POINTS);
     const place = i => `calc(8px + ${i / Math.max(1, run.last)} * (100% - 16px))`;
     const first = run.frames[0].step, end = run.frames[run.last].step;
     const steps = ticks(first, end).filter(s => Number.isInteger(s) && s > first && s < end - (end - first) / 12);
     this.ticks.replaceChildren(
-      ...marks.map(i => make("i", { style: `left: ${place(i)}` })),
+      ...marks.filter((_, k) => k % every === 0).map(i => make("i", { style: `left: ${place(i)}` })),
       ...[first, ...steps, end].map(s => make("span", { style: `left: ${place(run.index(s))}` }, String(s))),
     );
   }
 
   #pointAt(fields) {
+    if (fields === this.pointed) return;
     this.pointed = fields;
     this.#details();
   }
@@ -732,6 +743,13 @@ export class Stage {
         parts.push(make("div", { className: "bmnas-about" }, about.about),
           make("div", { className: "bmnas-about" }, about.shapes));
       }
+      const place = `c${field.cell}_s${field.step}`;
+      const made = this.flowed?.made[place]?.[field.name];
+      if (field.what === "operation" && made) {
+        const { x, y } = this.flowed.inputs[place];
+        parts.push(make("div", { className: "bmnas-about" }, "This sample, at the search's latest step:"),
+          strip("x", x), strip("y", y), strip(field.label, made));
+      }
       this.point.replaceChildren(...parts);
       const line = one => one.frames.map(frame => [frame.step, frame.weights[k] / one.scene.resolution]);
       const lines = [{ points: line(run), colour: BLUE, width: 2 }];
@@ -740,7 +758,7 @@ export class Stage {
         name: `${tip} over the steps` });
     } else {
       this.point.replaceChildren(make("div", { className: "bmnas-hint" },
-        "Point at an edge, an operation or a field to see its history; click an operation for what it computes."));
+        "Point at an edge, an operation or a square to see its history, and what an operation computes. Click to keep it; press Esc to let it go."));
     }
     const { other } = this, changes = run.changes(this.#before, run.genotype(at));
     const step = run.frames[since].step;
@@ -753,8 +771,8 @@ export class Stage {
       return make("li", {}, `Cell ${cell}${step ? ` S${step}` : ""} ${what}: ${label(old)} → ${label(now)}`);
     });
     const words = other ? `${changes.length ? "differs from" : "the same as"} ${other.name}${changes.length ? ":" : ""}`
-      : at === 0 && since === 0 ? "the first genotype"
-      : changes.length ? `changed since step ${step}:` : `same genotype as at step ${step}`;
+      : at === 0 && since === 0 ? "the first one"
+      : changes.length ? `changed since step ${step}:` : `the same as at step ${step}`;
     this.changed.replaceChildren(make("b", {}, "Derived network: "), words, make("ul", {}, ...items));
   }
 
@@ -773,19 +791,19 @@ export class Stage {
       const height = clamp((room - 110) / 2, 80, 220);
       const loss = [];
       const ghostly = { colour: GHOST, width: 1.5, dash: "3 3" };
-      if (ghost) loss.push({ points: smoothed(column(ghost, "loss")), ...ghostly, name: "last run" });
+      if (ghost) loss.push({ points: smoothed(column(ghost, "loss")), ...ghostly, name: "previous search" });
       loss.push({ points: smoothed(column(run, "train")), colour: MUTED, name: "training loss" },
         { points: smoothed(column(run, "loss")), colour: BLUE, name: `validation loss (means of ${SMOOTH} steps)` });
       chart(losses, { lines: loss.filter(line => line.points.length), end, at: now, height, name: "losses over the steps" });
       const score = [{ points: column(run, "score"), colour: BLUE, dots: true, name: `validation ${run.scene.metric}` }];
-      if (ghost) score.unshift({ points: column(ghost, "score"), ...ghostly, dots: true, name: "last run" });
+      if (ghost) score.unshift({ points: column(ghost, "score"), ...ghostly, dots: true, name: "previous search" });
       const limits = run.scene.limits.includes(null) ? undefined : run.scene.limits;
       chart(scores, { lines: score, end, at: now, height, limits, name: "validation scores over the steps" });
     }
     if (shows("rank") && run.scene.size) {
       const ranks = one => one.frames.map(frame => [frame.step, one.genotypes[frame.genotype].rank]);
       const lines = [{ points: ranks(run), colour: BLUE, name: `rank of the derived network among ${run.scene.size.toLocaleString("en")}, by test score` }];
-      if (ghost?.scene.size) lines.unshift({ points: ranks(ghost), colour: GHOST, dash: "3 3", name: "last run" });
+      if (ghost?.scene.size) lines.unshift({ points: ranks(ghost), colour: GHOST, dash: "3 3", name: "previous search" });
       const [box] = this.panels.rank.box.children;
       const height = clamp((this.panels.rank.box.clientHeight || 200) - 40, 100, 320);
       chart(box, { lines, end, at: now, height, limits: [1, run.scene.size], log: true, name: "rank over the steps" });
@@ -803,8 +821,10 @@ export default {
       tell: message => model.send(message), lead: model.get("lead"), group: model.get("group") || null,
     });
     const said = () => stage.say(model.get("said"));
-    const load = film => {
-      stage.load(film.last, { ghost: film.ghost && new Run(film.ghost) });
+    const load = data => {
+      const again = stage.run?.scene.graph === data.last.scene.graph && !stage.follow;
+      const step = again ? stage.run.frames[stage.at].step : null; // another view has opened
+      stage.load(data.last, { ghost: data.ghost && new Run(data.ghost), step });
       said();
     };
     const heard = message => {
@@ -823,7 +843,7 @@ export default {
     };
     model.on("msg:custom", heard);
     model.on("change:said", said);
-    load(model.get("film"));
+    load(model.get("data"));
     model.send({ do: "load" });
     return () => {
       model.off("msg:custom", heard);

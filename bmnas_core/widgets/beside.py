@@ -37,7 +37,7 @@ class SideBySide(BaseWidget):
             ),
             make("Run", "Run all to the end", lambda: self._each("end"), "success", "play"),
         ]
-        self._pause = make("Pause", "Stop after this step", self.stop, "warning", "pause")
+        self._pause = make("Pause", "Stop after this step", self.pause, "warning", "pause")
         self._speed = speed_menu()
         bar = row(
             [*self._starts, self._pause, self._speed, self._error, self._bridge], grid_gap="2px"
@@ -70,6 +70,10 @@ class SideBySide(BaseWidget):
         for press in self._starts:
             set_off(press, running or not left)
         set_off(self._pause, not running)
+
+    def pause(self) -> None:
+        for stepper in self._steppers:
+            stepper.pause()
 
     def stop(self) -> None:
         for widget in self._widgets:

@@ -126,7 +126,7 @@ export default {
     };
     // Whoever presses something while a cell runs is told that it waits: by the kernel, if it can
     // answer beside the cell, or because it does not answer.
-    const BUSY = "The kernel is busy with a cell; what you press waits for it.";
+    const BUSY = "A cell is running. What you pressed takes effect when it ends.";
     const touched = () => {
       if (gone || patience !== null) return;
       asked += 1;

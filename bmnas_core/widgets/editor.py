@@ -33,7 +33,7 @@ from .scoreboard import CandidateWidget, Scoreboard
 #: What the menu of motifs says of steps that are none of them.
 CUSTOM = "custom"
 #: What the menu of comparisons offers besides the scoreboard's entries.
-NOTHING, START = "nothing", "the first genotype"
+NOTHING, START = "nothing", "the starting genotype"
 #: What the legend calls edges that are not fixed: nothing was searched here.
 DECIDED = "your own"
 #: The step that every new one starts as.
@@ -45,8 +45,8 @@ class GenotypeEditor(CandidateWidget):
 
     Every entry of a menu leads to a legal genotype, and every legal genotype of the task can be
     reached: choosing for one input what the other one has swaps the two. In the picture an edge is
-    moved by clicking it and then the node that it shall come from; clicking a step leads to the
-    menu of its operation.
+    moved by clicking it and then its new source; clicking a step leads to the menu of its
+    operation.
 
     Args:
         task: the task whose features are fused.
@@ -87,7 +87,7 @@ class GenotypeEditor(CandidateWidget):
         self._take_actions(part=self._clicked, load=self._load, compare=self._mark_against)
         self._more = make("+ Cell", "Add a Cell", self.add_cell)
         self._fewer = make("− Cell", "Remove the last Cell", self.remove_cell)
-        reset = make("Reset", "Go back to the first genotype", self._reset, icon="refresh")
+        reset = make("Reset", "Go back to the starting genotype", self._reset, icon="refresh")
         save = make("Save", "Write the genotype", self._save_pressed, icon="save")
         self._path = path_field("file", path, "240px")
         line = [self._undo_button, self._redo_button, self._more, self._fewer, reset]
@@ -174,7 +174,7 @@ class GenotypeEditor(CandidateWidget):
         if self._edge:
             cell, which, step = self._edge
             part = f"{step_name(step)}, {PORTS[which]} input" if step is not None else "XY"[which]
-            title = f"Cell {cell + 1} {part}: click the node that it shall read"
+            title = f"Cell {cell + 1} {part}: click its new source"
         self._picture.value = f'<div class="bmnas-graph">{svg_in_box(picture.svg, title)}</div>'
 
     def _clicked(self, part: str) -> None:

@@ -47,7 +47,7 @@ def menus(task: Task) -> list[dict]:
 
 
 def preview(task: Task, m: int, row: int) -> dict:
-    """What can be seen and heard of a modality of a sample: ``image`` and ``sound`` as addresses.
+    """What can be seen and heard of a modality of a sample: ``image`` and ``sound`` as data URLs.
 
     Inputs that are no pictures show nothing, and only spectrograms like those of the digits sound.
     """
@@ -65,13 +65,15 @@ def flow(search: Search, rows: list[int]) -> dict:
     """The values of all nodes of the hypernet for a sample, and what it predicts.
 
     ``rows`` name a sample of validation for each modality. ``nodes`` are (L, C) values each, as
-    signed bytes of their largest; ``scores`` are probabilities, or the values of a regression.
+    int8, scaled by the largest; ``made`` is what each operation of a step makes of the inputs of
+    that step; ``scores`` are probabilities, or the values of a regression.
     """
     task, net = search.task, search.hypernet
     columns = {name: m for m, mod in enumerate(task.modalities) for name in mod.channels}
     batches = [search.bank.batch(SPLIT, torch.tensor([row])) for row in rows]
     features = {name: batches[m][0][name] for name, m in columns.items()}
     states: dict[str, Tensor] = {}
+    taken: dict[str, tuple] = {}  # inputs of steps
 
     def keep(name: str):
         return lambda _module, _inputs, output: states.__setitem__(name, output[0])
@@ -81,6 +83,9 @@ def flow(search: Search, rows: list[int]) -> dict:
             states.update({f"Cell {i} {port}": x[0] for port, x in zip("XY", inputs, strict=True)})
 
         return hook
+
+    def keep_step(name: str):
+        return lambda _module, inputs: taken.__setitem__(name, inputs[1:])
 
     def keep_features(_module, _inputs, output):
         states.update(zip(net.reshape.channels, output[0].unbind(1), strict=True))
@@ -93,14 +98,27 @@ def flow(search: Search, rows: list[int]) -> dict:
             hooks.enter_context(cell.register_forward_pre_hook(keep_inputs(i)))
             for j, step in enumerate(cell.steps):
                 name = f"Cell {i} {step_name(j)}"
+                hooks.enter_context(step.register_forward_pre_hook(keep_step(f"c{i}_s{j + 1}")))
                 hooks.enter_context(step.register_forward_hook(keep(name)))
             hooks.enter_context(cell.register_forward_hook(keep(f"Cell {i} Z")))
         (outputs,) = net.eval()(features)
+        made = {
+            f"c{i}_s{j}": {
+                op: _bytes(step.alone(op, *taken[f"c{i}_s{j}"])[0]) for op in step.operations
+            }
+            for i, cell in enumerate(net.cells, 1)
+            for j, step in enumerate(cell.steps, 1)
+        }
     scores = {"classes": outputs.softmax(0), "multi-label": outputs.sigmoid()}
     label = _label(task, rows)
     return {
         "step": search.step,
         "nodes": [{"name": name, **_bytes(values)} for name, values in states.items()],
+        "made": made,
+        "inputs": {
+            name: dict(zip("xy", (_bytes(x[0]) for x in pair), strict=True))
+            for name, pair in taken.items()
+        },
         "names": list(task.class_names or map(str, range(len(outputs)))),
         "scores": scores.get(task.label_kind, outputs).tolist(),
         "label": label,
@@ -117,7 +135,7 @@ def _label(task: Task, rows: list[int]) -> int | None:
 
 
 def _bytes(values: Tensor) -> dict:
-    """Values (L, C) as signed bytes of the largest, and their size."""
+    """Values (L, C) as int8, scaled by the largest, and their size."""
     values = values.float().cpu().numpy()
     most = float(np.abs(values).max()) or 1.0
     data = np.rint(values / most * 127).astype(np.int8)
@@ -126,7 +144,7 @@ def _bytes(values: Tensor) -> dict:
 
 
 def _png(values: Tensor) -> str:
-    """(1 or 3, H, W) as the address of a picture."""
+    """(1 or 3, H, W) as the data URL of a PNG."""
     from matplotlib.image import imsave
 
     low, high = float(values.min()), float(values.max())
@@ -140,7 +158,7 @@ def _png(values: Tensor) -> str:
 
 
 def _wav(samples: Tensor) -> str:
-    """(samples,) from -1 to 1 as the address of a sound."""
+    """(samples,) from -1 to 1 as the data URL of a WAV."""
     file = io.BytesIO()
     with wave.open(file, "wb") as sound:
         sound.setnchannels(1)

@@ -205,9 +205,9 @@ class Scoreboard(BaseWidget):
 
     def _row_buttons(self, name: str) -> str:
         what = {
-            "load": ("Load", "Show this genotype"),
-            "compare": ("Compare", "Mark what differs from this genotype"),
-            "pin": ("Pin", "List this one first"),
+            "load": ("Load", "Open it in the editor, or go to the step that derived it"),
+            "compare": ("Compare", "Mark what differs from it"),
+            "pin": ("Pin", "List it first"),
         }
         at, on = html.escape(name), str(name in self.pinned).lower()
         pressed = {"pin": f' aria-pressed="{on}"'}

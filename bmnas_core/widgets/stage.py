@@ -3,7 +3,7 @@
 import anywidget
 import traitlets
 
-from ..draw.scene import SCRIPT, STYLE, Film
+from ..draw.scene import SCRIPT, STYLE, SceneData
 from ..genotype import Genotype
 from ..history import SearchHistory
 from ..search_state import SearchState
@@ -13,7 +13,7 @@ MOST_FRAMES = 2000
 
 
 class StageView(anywidget.AnyWidget):
-    """What a :class:`~bmnas_core.draw.scene.Film` shows, and its slider.
+    """What a :class:`~bmnas_core.draw.scene.SceneData` shows, and its slider.
 
     The browser keeps the frames: it shows any of them, lights up what is pointed at and draws its
     history without the kernel.
@@ -21,7 +21,7 @@ class StageView(anywidget.AnyWidget):
 
     _esm, _css = SCRIPT, STYLE
     #: ``last`` and ``ghost``: the search shown and the one before it, as they were when it began.
-    film = traitlets.Dict().tag(sync=True)
+    data = traitlets.Dict().tag(sync=True)
     #: What only the kernel knows: steps left, whether they are being made, a note.
     said = traitlets.Dict().tag(sync=True)
     #: Stages of one group move together; the slider is the one of its first.
@@ -30,25 +30,25 @@ class StageView(anywidget.AnyWidget):
 
     def __init__(self):
         super().__init__()
-        self._film: Film | None = None
+        self._data: SceneData | None = None
         self._frames: list[dict] = []
         self._ghost: dict | None = None
         self._sent = 0  # frames that have been sent
         self._drawn = 0  # genotypes that have been sent
         self.sent = self.painted = 0  # messages with frames, and those that are on the page
 
-    def begin(self, film: Film, history: SearchHistory, samples: list[dict]) -> None:
+    def begin(self, data: SceneData, history: SearchHistory, samples: list[dict]) -> None:
         """Show a search from its beginning; the one before stays as its ghost.
 
         ``samples`` are those that may be looked at, as :func:`~bmnas_core.widgets.sample.menus`
         lists them.
         """
-        film.scene["samples"] = samples
+        data.scene["samples"] = samples
         if self._frames:
             self._ghost = self._last()
-        self._film, self._frames = film, list(map(film.frame, history))
-        self._sent, self._drawn = len(self._frames), len(film.genotypes)
-        self.film = both = {"last": self._last(), "ghost": self._ghost}
+        self._data, self._frames = data, list(map(data.frame, history))
+        self._sent, self._drawn = len(self._frames), len(data.genotypes)
+        self.data = both = {"last": self._last(), "ghost": self._ghost}
         self.send({"load": both})
 
     def load(self) -> None:
@@ -57,23 +57,23 @@ class StageView(anywidget.AnyWidget):
 
     def add(self, state: SearchState) -> None:
         """Keep a state until :meth:`flush`."""
-        self._frames.append(self._film.frame(state))
+        self._frames.append(self._data.frame(state))
 
     def flush(self, since: int, show: bool = True) -> None:
         """Send what was added; changes are those since step ``since``. Go there if ``show``."""
-        frames, genotypes = self._frames[self._sent :], self._film.genotypes[self._drawn :]
+        frames, genotypes = self._frames[self._sent :], self._data.genotypes[self._drawn :]
         added = {"frames": frames, "genotypes": genotypes, "start": self._drawn}
-        self._sent, self._drawn = len(self._frames), len(self._film.genotypes)
+        self._sent, self._drawn = len(self._frames), len(self._data.genotypes)
         self.sent += 1
         self.send({"add": {**added, "since": since, "show": show}, "frame": self.sent})
 
     def compare(self, genotype: Genotype | None, name: str) -> None:
         """Mark what differs from a genotype, whatever frame is shown; None ends that."""
         self.send(
-            {"compare": None if genotype is None else self._film.drawn(genotype), "name": name}
+            {"compare": None if genotype is None else self._data.drawn(genotype), "name": name}
         )
 
     def _last(self) -> dict:
         every = -(-len(self._frames) // MOST_FRAMES)
         frames = self._frames[:-1:every] + self._frames[-1:]
-        return {"scene": self._film.scene, "frames": frames, "genotypes": self._film.genotypes}
+        return {"scene": self._data.scene, "frames": frames, "genotypes": self._data.genotypes}

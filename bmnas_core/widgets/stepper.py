@@ -12,7 +12,7 @@ from IPython.display import HTML
 from ..benchmark import TabularBenchmark
 from ..cells import RELAXATIONS
 from ..draw import draw, draw_curves, draw_heatmaps
-from ..draw.scene import Film
+from ..draw.scene import SceneData
 from ..errors import BmnasError, check_type, quoted
 from ..genotype import LARGEST, Genotype
 from ..history import SearchHistory
@@ -33,7 +33,7 @@ SPEEDS = {"slow": (1.0, 0.0), "normal": (0.0, 0.15), "fast": (0.0, 1.0)}
 PATIENCE = 2.0
 
 
-#: When a run ends early, by the state before it and the last one.
+#: Whether a run ends early, given the states at its start and now.
 ENDS = {
     "end": lambda _before, _state: False,
     "change": lambda before, state: bool(state.genotype.changes_from(before.genotype)),
@@ -119,7 +119,7 @@ class SearchStepper(CandidateWidget):
         return self._stepping is self.search
 
     def join(self, group: str, *, lead: bool, speed: ipw.Dropdown) -> None:
-        """Be one of several searches beside each other, which have one bar and one slider."""
+        """Hide this stepper's own buttons: a shared bar replaces them, and a shared slider."""
         for press in (*self._steppers, self._pause, self._speed):
             press.layout.display = "none"
         self._speed = speed
@@ -188,16 +188,16 @@ class SearchStepper(CandidateWidget):
         state, last = self.state, self._since
         relaxation, seed = html.escape(self.search.config.relaxation), self.search.seed
         changes = state.genotype.changes_from(last.genotype) if last else ()
-        said = "the first genotype"
+        said = "the first one"
         if last:
-            said = f"{'changed since' if changes else 'same genotype as at'} step {last.step}"
+            said = f"{'changed since' if changes else 'the same as at'} step {last.step}"
         lines = "".join(f"<li>{html.escape(str(change))}</li>" for change in changes)
         genotype = draw(state.genotype, against=last and last.genotype)
         head = f"<b>relaxation {relaxation}, seed {seed}</b>"
         return [
             HTML(f"{head}<div>{html.escape(self.status)}</div><b>Hypernet</b>"), draw(state),
-            HTML("<b>α, β, γ as probabilities</b>"), draw_heatmaps(state),
-            HTML(f"<b>Genotype at this step</b>: {said}<ul>{lines}</ul>"), genotype,
+            HTML("<b>α, β, γ as weights</b>"), draw_heatmaps(state),
+            HTML(f"<b>Derived network</b>: {said}<ul>{lines}</ul>"), genotype,
             HTML("<b>So far</b>"), draw_curves(self.history, at=state.step),
             *(self.scoreboard.pictures() if self.scoreboard.entries else ()),
         ]  # fmt: skip
@@ -216,8 +216,8 @@ class SearchStepper(CandidateWidget):
     # The interface
 
     def _build(self, folder: str) -> None:
-        make, tip = self._button, "One update of the weights, one of α, β, γ"
-        to_change, to_end = "Run until another genotype is derived", "Run to the end of the epoch"
+        make, tip = self._button, "One step of the search"
+        to_change, to_end = "Run until the derived network changes", "Run to the end of the epoch"
         self._steppers = [
             make("Step", tip, lambda: self.begin("step"), "primary"),
             make("Step ×10", "Ten steps", lambda: self.begin("ten"), "primary"),
@@ -358,11 +358,9 @@ class SearchStepper(CandidateWidget):
         """Make a step, and then have the sample that is looked at flow through the hypernet."""
         return next(search), flow(search, self._sample) if self._sample else None
 
-    async def _choose_sample(self, rows: list[int] | None) -> None:
-        """Look at a sample, a row of validation for each modality, or no longer at any."""
+    async def _choose_sample(self, rows: list[int]) -> None:
+        """Look at a sample, a row of validation for each modality, from now on."""
         self._sample = rows
-        if rows is None:
-            return
         task, search, loop = self.search.task, self.search, asyncio.get_running_loop()
         seen = [preview(task, m, row) for m, row in enumerate(rows)]
         made = await loop.run_in_executor(WORKER, kernel_lock.job()(flow), search, rows)
@@ -385,8 +383,8 @@ class SearchStepper(CandidateWidget):
         rank = (self._table.rank, len(self._table)) if self._table else ()
         self.state, self._before, self._since = self.history[0], None, None
         self._say()
-        film = Film(self.state, self.history.about, *rank)
-        self._stage.begin(film, self.history, menus(self.search.task))
+        data = SceneData(self.state, self.history.about, *rank)
+        self._stage.begin(data, self.history, menus(self.search.task))
         if self._sample:
             self._soon(lambda: self._choose_sample(self._sample))
         self._refresh_buttons()

@@ -5,7 +5,7 @@ import json
 import nbformat
 import pytest
 from axe import faults
-from lab import Lab, Notebook, Stepper, open_browser
+from lab import STEPPER_CELLS, Lab, Notebook, Stepper, write_notebook
 from saved_runs import GENOTYPE, write_run
 
 from bmnas_core import Search, SearchConfig, SearchHistory, collect, load_task, write_report
@@ -13,20 +13,7 @@ from bmnas_core.experiments.page import write_page
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-CELLS = (
-    "import bmnas_core as bm\n"
-    'task = bm.load_task("digits", rule="sum")\n'
-    'config = bm.SearchConfig(epochs=7, selection="argmax")',
-    'stepper = bm.SearchStepper(bm.Search(task, config, device="cpu"))\nstepper',
-    "editor = bm.GenotypeEditor(task)\neditor",
-)
 SCHEMES = pytest.mark.parametrize("scheme", ["light", "dark"])
-
-
-@pytest.fixture(scope="module")
-def browser(chromium):
-    with open_browser(chromium) as browser:
-        yield browser
 
 
 @pytest.fixture
@@ -37,12 +24,10 @@ def page(browser):
 
 
 @pytest.fixture(scope="module")
-def notebook(root, tmp_path_factory, notebook_runs, browser):
-    folder, shots = tmp_path_factory.mktemp("lab"), notebook_runs / "lab"
-    shots.mkdir(exist_ok=True)
-    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in CELLS])
-    nb.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-    nbformat.write(nb, folder / "stage.ipynb")
+def notebook(root, tmp_path_factory, shots, browser):
+    folder = tmp_path_factory.mktemp("lab")
+    editor = "editor = bm.GenotypeEditor(task)\neditor"
+    write_notebook(folder / "stage.ipynb", [*STEPPER_CELLS, editor])
     lab = Lab(folder, root / "notebooks")
     notebook = Notebook(lab, browser, "stage", shots)
     yield notebook

@@ -5,7 +5,7 @@ import re
 import time
 
 import pytest
-from lab import Lab, Notebook, Stepper, open_browser
+from lab import Lab, Notebook, Stepper
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -15,19 +15,6 @@ def lab(root, tmp_path_factory, chromium):
     lab = Lab(tmp_path_factory.mktemp("lab"), root / "notebooks")
     yield lab
     lab.close()
-
-
-@pytest.fixture(scope="module")
-def browser(chromium):
-    with open_browser(chromium) as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def shots(notebook_runs):
-    folder = notebook_runs / "lab"
-    folder.mkdir(exist_ok=True)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +156,32 @@ def test_reset_takes_the_settings_and_an_illegal_one_is_shown_as_an_error(search
     assert config["arch_lr"] == 0.02
 
 
+def test_with_one_cell_the_rank_is_shown_and_the_run_before_stays_as_a_ghost(search, stepper):
+    assert stepper.box.get_by_role("tab", name="Rank").count() == 0
+    stepper.press("Step ×10")
+    stepper.wait("step 10 ")
+    stepper.box.get_by_label("Cells", exact=True).fill("1")
+    stepper.box.get_by_label("Cells", exact=True).blur()
+    until(lambda: search.lab.kernel("print(stepper.settings['N'])").strip() == "1")
+    stepper.press("Reset")
+    stepper.wait("rank ")
+    stepper.press("Step")
+    stepper.wait("step 1 ")
+    rank = re.search(r"rank ([\d,]+) of 1,950", stepper.status)[1]
+    table = "print(f'{stepper._table.rank(stepper.state.genotype):,}')"
+    assert search.lab.kernel(table).strip() == rank
+    stepper.open("Rank")
+    assert stepper.box.locator(".bmnas-rank polyline").count() == 1
+    stepper.press("Reset")
+    stepper.wait("before the first update")
+    stepper.press("Step ×10")
+    stepper.wait("step 10 ")
+    stepper.open("Curves")
+    assert stepper.box.locator(".bmnas-curves").get_by_text("previous search").count() == 2
+    search.shot("ghost", stepper.box)
+    search.lab.kernel("stepper.reset(N=2)")
+
+
 def test_an_error_in_the_search_appears_in_the_widget_and_leaves_it_usable(search, stepper):
     search.lab.kernel("stepper.search.hypernet.alpha.data.fill_(float('nan'))")
     stepper.press("Step")
@@ -218,8 +231,12 @@ def test_a_sample_can_be_seen_and_heard_and_its_prediction_before_and_after_a_st
     before = panel.locator("img").first.get_attribute("src")
     panel.get_by_label("Image to look at").select_option(index=12)
     until(lambda: panel.locator("img").first.get_attribute("src") != before)
-    assert panel.get_by_text("✓ correct").is_visible()
+    assert panel.get_by_text("✓ true class").is_visible()
     search.shot("sample", stepper.box)
+    stepper.box.locator('.bmnas-hypernet [id$="-c1_s1_op1"]').click()
+    detail = stepper.box.locator(".bmnas-point")
+    assert "With the sample" in detail.inner_text() and detail.locator("canvas").count() == 3
+    stepper.box.locator('.bmnas-hypernet [id$="-c1_s1_op1"]').click()
     stepper.open("Derived network")
 
 
@@ -381,12 +398,12 @@ def test_an_edge_of_the_editors_picture_is_moved_by_mouse_and_by_keyboard(genoty
                   return [p.x, p.y]; }"""
     )
     genotypes.page.mouse.click(x, y)
-    graph.get_by_text("Cell 1 X: click the node that it shall read").wait_for()
+    graph.get_by_text("Cell 1 X: click its new source").wait_for()
     part("f0").click()
     title.get_by_text("Cell 1 (Image_1, Audio_3)").wait_for()
     part("f5-c1_y").focus()
     genotypes.page.keyboard.press("Enter")
-    graph.get_by_text("Cell 1 Y: click the node that it shall read").wait_for()
+    graph.get_by_text("Cell 1 Y: click its new source").wait_for()
     part("f4").focus()
     genotypes.page.keyboard.press("Enter")
     title.get_by_text("Cell 1 (Image_1, Audio_2)").wait_for()
@@ -394,8 +411,8 @@ def test_an_edge_of_the_editors_picture_is_moved_by_mouse_and_by_keyboard(genoty
     genotypes.page.wait_for_function("document.activeElement.ariaLabel === 'Cell 1 S1, operation'")
     cell.get_by_role("button", name="Undo").click()
     title.get_by_text("Cell 1 (Image_1, Audio_3)").wait_for()
-    cell.get_by_label("compare with").select_option("the first genotype")
-    graph.get_by_text("differs from the first genotype").wait_for()
+    cell.get_by_label("compare with").select_option("the starting genotype")
+    graph.get_by_text("differs from the starting genotype").wait_for()
     genotypes.shot("editor-compared", cell)
     cell.get_by_label("compare with").select_option("nothing")
     names = cell.locator("select").evaluate_all(

@@ -2,9 +2,8 @@
 
 import json
 
-import nbformat
 import pytest
-from lab import Lab, Notebook, Stepper, open_browser
+from lab import Lab, Notebook, Stepper, write_notebook
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -42,19 +41,9 @@ NOTEBOOK = [
 
 
 @pytest.fixture(scope="module")
-def browser(chromium):
-    with open_browser(chromium) as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def notebook(root, tmp_path_factory, browser, notebook_runs):
+def notebook(root, tmp_path_factory, browser, shots):
     lab = Lab(tmp_path_factory.mktemp("lab"), root / "notebooks")
-    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in NOTEBOOK])
-    nb.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-    nbformat.write(nb, lab.folder / "many.ipynb")
-    shots = notebook_runs / "lab"
-    shots.mkdir(exist_ok=True)
+    write_notebook(lab.folder / "many.ipynb", NOTEBOOK)
     notebook = Notebook(lab, browser, "many", shots)
     notebook.page.set_viewport_size({"width": 1300, "height": 4200})
     yield notebook

@@ -1,40 +1,18 @@
 """The stepper on screens of all sizes, in light and dark; in Notebook 7 and in Voilà."""
 
-import nbformat
 import pytest
 from axe import faults
-from lab import Lab, Notebook, Stepper, open_browser
+from lab import STEPPER_CELLS, Lab, Notebook, Stepper, write_notebook
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-CELLS = (
-    "import bmnas_core as bm\n"
-    'task = bm.load_task("digits", rule="sum")\n'
-    'config = bm.SearchConfig(epochs=7, selection="argmax")',
-    'stepper = bm.SearchStepper(bm.Search(task, config, device="cpu"))\nstepper',
-)
 #: What is on one screen where nothing is scrolled; on a narrow one a tab at a time.
 BAR, PICTURES = (".bmnas-bar", ".bmnas-head"), (".bmnas-hypernet svg", ".bmnas-network svg")
 SIZES = {"laptop": (1280, 800), "desktop": (1920, 1080), "half": (960, 1080)}
 
 
-@pytest.fixture(scope="module")
-def browser(chromium):
-    with open_browser(chromium) as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def shots(notebook_runs):
-    folder = notebook_runs / "stepper"
-    folder.mkdir(exist_ok=True)
-    return folder
-
-
 def open_notebook(kind, root, folder, browser, shots):
-    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in CELLS])
-    nb.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-    nbformat.write(nb, folder / "stage.ipynb")
+    write_notebook(folder / "stage.ipynb", STEPPER_CELLS)
     lab = Lab(folder, root / "notebooks", kind, "stage.ipynb")
     return Notebook(lab, browser, "stage", shots)
 

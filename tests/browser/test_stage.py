@@ -4,7 +4,6 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-from lab import open_browser
 
 from bmnas_core import Search, SearchConfig, SearchHistory, draw, draw_heatmaps, load_task
 from bmnas_core.draw.scene import RESOLUTION, fields, numbers
@@ -21,19 +20,6 @@ def history() -> SearchHistory:
         history.append(state)
         if state.step == 50:
             return history
-
-
-@pytest.fixture(scope="module")
-def browser(chromium):
-    with open_browser(chromium) as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def shots(notebook_runs):
-    folder = notebook_runs / "stage"
-    folder.mkdir(exist_ok=True)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +245,7 @@ def test_the_first_step_shows_something_once_differences_are_magnified(page, sho
     of_cell = slice(0, 12)  # the edges to X and Y
     assert max(plain[of_cell]) - min(plain[of_cell]) < 0.1
     assert max(magnified[of_cell]) - min(magnified[of_cell]) > 1
-    assert "differences from uniform, ×" in page.locator(".bmnas-hypernet").inner_text()
+    assert "differences from the mean, ×" in page.locator(".bmnas-hypernet").inner_text()
     assert "▲" in page.locator(".bmnas-weights").inner_text()
     page.screenshot(path=shots / "magnified.png")
 
@@ -274,7 +260,7 @@ def test_the_slider_has_ticks_where_the_genotype_changed(page, history):
 
 def test_back_to_now_and_a_click_into_a_chart_move_through_time(page):
     page.get_by_label("time").fill("5")
-    page.get_by_role("button", name="Back to now").click()
+    page.get_by_role("button", name="Last step").click()
     assert frame(page) == 50
     chart = page.locator(".bmnas-curves .bmnas-chart").first
     place = chart.bounding_box()

@@ -6,17 +6,10 @@ import time
 
 import nbformat
 import pytest
-from lab import Lab, Notebook, Stepper, open_browser
+from lab import STEPPER_CELLS, Lab, Notebook, Stepper, write_notebook
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-CELLS = (
-    "import bmnas_core as bm\n"
-    'task = bm.load_task("digits", rule="sum")\n'
-    'config = bm.SearchConfig(epochs=7, selection="argmax")',
-    'stepper = bm.SearchStepper(bm.Search(task, config, device="cpu"))\nstepper',
-    "import time\ntime.sleep(3)  # a busy cell",
-)
 UNBROKEN = """
 search = bm.Search(task, stepper.search.config, seed=stepper.search.seed, device="cpu")
 history = bm.SearchHistory.from_search(search)
@@ -40,17 +33,14 @@ stepper.scoreboard.entries.clear()
 
 
 @pytest.fixture(scope="module")
-def notebook(root, tmp_path_factory, notebook_runs, chromium):
-    folder, shots = tmp_path_factory.mktemp("lab"), notebook_runs / "lab"
-    shots.mkdir(exist_ok=True)
-    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in CELLS])
-    nb.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-    nbformat.write(nb, folder / "unbreakable.ipynb")
+def notebook(root, tmp_path_factory, shots, browser):
+    folder = tmp_path_factory.mktemp("lab")
+    busy = "import time\ntime.sleep(3)  # a busy cell"
+    write_notebook(folder / "unbreakable.ipynb", [*STEPPER_CELLS, busy])
     lab = Lab(folder, root / "notebooks")
-    with open_browser(chromium) as browser:
-        notebook = Notebook(lab, browser, "unbreakable", shots)
-        notebook.page.set_default_timeout(40_000)
-        yield notebook
+    notebook = Notebook(lab, browser, "unbreakable", shots)
+    notebook.page.set_default_timeout(40_000)
+    yield notebook
     lab.close()
 
 
@@ -133,7 +123,7 @@ def test_who_presses_while_a_cell_runs_is_told_at_once(notebook, stepper):
     notebook.cell("a busy cell").locator(".jp-InputArea").first.click()
     notebook.page.keyboard.press("Escape")
     notebook.menu("Run", "Run Selected Cell and Do not Advance|Run Selected Cell")
-    note = stepper.box.get_by_text("The kernel is busy with a cell")
+    note = stepper.box.get_by_text("A cell is running")
     stepper.press("Step")
     note.wait_for()
     assert stepper.step == 0  # said before the cell is done
@@ -162,9 +152,7 @@ def test_changes_are_those_since_what_was_shown_before(notebook, stepper):
     stepper.wait("step 1 ")
     stepper.press("Step ×10")
     stepper.wait("step 11 ")
-    stepper.box.get_by_text(
-        re.compile("(changed since step 1:|same genotype as at step 1$)")
-    ).wait_for()
+    stepper.box.get_by_text(re.compile("(changed since step 1:|the same as at step 1$)")).wait_for()
 
 
 def saved(notebook) -> dict:
@@ -186,6 +174,24 @@ def test_a_saved_notebook_shows_the_widget_as_it_was(notebook, stepper):
     assert len(pictures) == 4
     visible = stepper.cell.get_by_text("As it was when this notebook was saved")
     assert not visible.is_visible()
+
+
+def test_a_tab_opened_again_finds_its_running_search(notebook, stepper):
+    stepper.box.get_by_label("speed").select_option("slow")
+    stepper.press("Run")
+    stepper.wait_beyond(1)
+    saved(notebook)
+    notebook.page.reload()
+    notebook.page.wait_for_selector(".jp-Notebook .jp-CodeCell")
+    again = Stepper(notebook, "bm.SearchStepper")
+    again.box.locator(".bmnas-hypernet svg").wait_for()
+    assert again.is_on("Pause")
+    again.wait_beyond(again.step)
+    again.press("Pause")
+    again.wait_until_on("Step")
+    again.box.get_by_label("time").first.fill("0")
+    again.wait("before the first update")
+    again.box.get_by_label("speed").select_option("normal")
 
 
 def test_after_a_restart_it_is_said_what_to_do(notebook, stepper):
