@@ -43,6 +43,9 @@ def pytest_collection_modifyitems(items):
         )
 
     items.sort(key=rank)
+    for item in items:
+        if item.get_closest_marker("browser"):  # a module starts its JupyterLab once
+            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
     on_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if on_gpu:
         import torch

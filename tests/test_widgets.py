@@ -1426,13 +1426,18 @@ def test_an_entry_is_shown_where_the_search_derived_it_and_compared_with_any_sta
     stepper.train()
     stepper.show(9)
     sent = messages(stepper, lambda: click_row(stepper, "compare", "step 2, pair, seed 0"))
-    assert sent[0]["compare"]["svg"] == draw(stepper.history[2].genotype).svg
-    assert messages(stepper, lambda: click_row(stepper, "compare", "step 2, pair, seed 0"))[0] == {
-        "compare": None, "name": ""
-    }  # fmt: skip
+    picked = sent[0]["compare"]
+    assert (picked["name"], picked["alike"]) == ("step 2, pair, seed 0", True)
+    fields = scene_data(stepper)["last"]["scene"]["fields"]
+    names = [name for cell in stepper.history[2].genotype.cells for name in taken(cell)]
+    assert [fields[k]["name"] for k in picked["picks"]] == names
+    again = messages(stepper, lambda: click_row(stepper, "compare", "step 2, pair, seed 0"))
+    assert again == [{"compare": None}]
     click_row(stepper, "load", "step 2, pair, seed 0")
     assert stepper.state.genotype == stepper.history[2].genotype and stepper.state.step <= 2
     stepper.scoreboard.add(one_step("attention"), "another")
+    sent = messages(stepper, lambda: click_row(stepper, "compare", "another"))
+    assert not sent[0]["compare"]["alike"]  # it has one Cell, those of the search two
     click_row(stepper, "load", "another")
     assert "another: this search has not derived it so far" in text(stepper)
 

@@ -8,6 +8,7 @@ and each genotype once, as a picture. ``stage.js`` does the rest.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,12 +58,13 @@ class SceneData:
             "heat": hypernets.draw_heatmaps(state).svg,
             "fields": self._fields,
             "resolution": RESOLUTION,
-            "operations": operations(state.weights, config.get("C"), config.get("L")),
+            "operations": operations(state.weights, config),
             "title": f"{about['task']}{f', rule {rule}' if rule else ''}",
             "settings": f"relaxation {config['relaxation']}, seed {about['seed']}",
             "metric": about["metric"],
             "limits": about.get("limits") or [None, None],
             "size": size,
+            "sizes": [len(own) for own in state.weights.gamma],  # steps of each Cell
         }
 
     def frame(self, state: SearchState) -> dict:
@@ -74,10 +76,10 @@ class SceneData:
         if genotype not in self._numbers:
             self._numbers[genotype] = len(self._numbers)
             rank = self._rank(genotype) if self._rank else None
-            self.genotypes.append(self.drawn(genotype) | {"rank": rank})
+            svg = graphs.graph(genotype).picture().svg
+            self.genotypes.append({"svg": svg, "picks": self.picks(genotype), "rank": rank})
         return {
             "step": state.step,
-            "epoch": state.epoch,
             "text": str(state),
             "train": _short(state.train_loss),
             "loss": _short(state.val_loss),
@@ -86,10 +88,9 @@ class SceneData:
             "weights": numbers(state.weights),
         }
 
-    def drawn(self, genotype: Genotype) -> dict:
-        """A genotype's picture, and what it takes of each decision."""
-        svg = graphs.graph(genotype).picture().svg
-        return {"svg": svg, "picks": picks(genotype, self._fields)}
+    def picks(self, genotype: Genotype) -> list[int]:
+        """What a genotype takes of each decision, as :func:`picks` says it."""
+        return picks(genotype, self._fields)
 
     def load(self, states: Iterable[SearchState]) -> dict:
         """All of a search: what ``stage.js`` loads."""
@@ -113,9 +114,9 @@ def fields(weights: ArchitectureWeights) -> list[dict]:
     found: list[dict] = []
     for i in range(len(weights.gamma)):
         me, steps = f"c{i + 1}", list(map(step_name, range(len(weights.gamma[i]))))
-        nodes = {name: f"f{k}" for k, name in enumerate(weights.features)}
-        nodes |= {cell_name(k): f"c{k + 1}_z" for k in range(i)}
-        nodes |= {"X": f"{me}_x", "Y": f"{me}_y"}
+        outer = {name: f"f{k}" for k, name in enumerate(weights.features)}
+        outer |= {cell_name(k): f"c{k + 1}_z" for k in range(i)}
+        nodes = {"X": f"{me}_x", "Y": f"{me}_y"}  # features may have these names too
         nodes |= {name: f"{me}_s{j}" for j, name in enumerate(steps, 1)}
         for k, decision in enumerate(hypernets.decisions(weights, i)):
             letter, step, heads, names, labels, _ = decision
@@ -125,7 +126,7 @@ def fields(weights: ArchitectureWeights) -> list[dict]:
                 for r, (name, label) in enumerate(zip(names, labels, strict=True)):
                     if letter == "α":
                         at, what = 0, head
-                        net = graph = f"{nodes[name]}-{nodes[head]}"
+                        net = graph = f"{outer[name]}-{nodes[head]}"
                         tip = f"{name} → Cell {i + 1} {head}"
                     elif letter == "β":
                         at, what = steps.index(step) + 1, f"{head} input"
@@ -170,11 +171,11 @@ def picks(genotype: Genotype, fields: list[dict]) -> list[int]:
     return found
 
 
-def operations(weights: ArchitectureWeights, C: int, L: int) -> dict[str, dict]:
-    """Of each operation: its label, whether it is symmetric, and what it computes."""
+def operations(weights: ArchitectureWeights, config: dict) -> dict[str, dict]:
+    """Of each operation whether it is symmetric, what it computes, and on what."""
+    C, L = config.get("C", 0) // config.get("partial", 1), config.get("L")
     return {
         name: {
-            "label": OPERATIONS[name].label,
             "symmetric": OPERATIONS[name].symmetric,
             "about": inspect.cleandoc(OPERATIONS[name].__doc__ or "").partition("\n\n")[0],
             "shapes": f"x, y and the result: {C} channels × {L} positions",
@@ -184,5 +185,5 @@ def operations(weights: ArchitectureWeights, C: int, L: int) -> dict[str, dict]:
 
 
 def _short(value: float | None) -> float | None:
-    """A loss or score, in six digits."""
-    return None if value is None else float(f"{value:.6g}")
+    """A loss or score in six digits; None for one that is not finite, which JSON does not have."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")

@@ -6,6 +6,7 @@ const GHOST = "#8A929B"; // of the previous search
 const POINTS = 300; // of a line in a chart, at most
 const LEAST = 0.55; // of a picture's own size; where there is less room, it scrolls
 const PHONE = 620; // pixels that a picture is wide on a narrow screen
+const MOST_KEPT = 20000; // frames; beyond, every second is dropped
 const SMOOTH = 15; // steps that the mean of a loss is over
 
 const make = (tag, attributes = {}, ...children) => {
@@ -85,7 +86,7 @@ const blend = p => {
 };
 
 class Picture {
-  // `key` says which of a field's ids are this picture's; without one its parts show no weights.
+  // `key` says which of a field's ids are this picture's.
   constructor(box, svg, fields, key, label) {
     box.innerHTML = svg;
     this.svg = box.querySelector("svg");
@@ -289,12 +290,13 @@ export class Stage {
       const note = make("span", { className: "bmnas-note" }), box = make("div", {
         className: "bmnas-box" });
       const head = make("div", { className: "bmnas-title" }, make("b", {}, title), note);
-      const panel = make("section", { className: `bmnas-panel bmnas-${name}` }, head, box);
+      const panel = make("section", { className: `bmnas-panel bmnas-${name}`,
+        id: `bmnas-${Math.random().toString(36).slice(2)}` }, head, box);
       this.panels[name] = { panel, head, box, note };
     }
     this.detail = make("section", { className: "bmnas-panel bmnas-detail", ariaLabel: "Details" });
     this.body.append(this.tabs, ...Object.values(this.panels).map(p => p.panel), this.detail);
-    this.panels.curves.box.append(make("div"), make("div"), make("div"));
+    this.panels.curves.box.append(make("div"), make("div"));
     this.panels.rank.box.append(make("div"));
     this.#sampler();
     this.point = make("div", { className: "bmnas-point" });
@@ -307,7 +309,8 @@ export class Stage {
   // A search, and the one before it as a ghost; at a step, or at the last one.
   load(data, { ghost = null, step = null } = {}) {
     this.run = new Run(data);
-    this.ghost = ghost && ghost.scene.fields.length === data.scene.fields.length ? ghost : null;
+    this.ghost = ghost;
+    this.alike = ghost && JSON.stringify(ghost.scene.fields) === JSON.stringify(data.scene.fields);
     this.pinned = this.pointed = this.other = this.ticked = this.listed = null;
     const { scene } = this.run, { hypernet, weights } = this.panels;
     this.graph = new Picture(hypernet.box, scene.graph, scene.fields, "graph",
@@ -318,7 +321,7 @@ export class Stage {
     this.shownNet = null;
     this.follow = step === null;
     this.show(step === null ? this.run.last : this.run.index(step), { quiet: true });
-    this.flowed = null;
+    this.flowed = this.guessed = null;
     this.fit();
     if (this.mode && this.tab === "sample" && this.tell) this.#sampling();
   }
@@ -329,28 +332,36 @@ export class Stage {
     genotypes.forEach((one, k) => { this.run.genotypes[start + k] = one; });
     const end = this.run.frames.at(-1)?.step ?? -1;
     this.run.frames.push(...frames.filter(frame => frame.step > end));
+    if (this.run.last > MOST_KEPT) {
+      this.run.frames = this.run.frames.filter((frame, k, { length }) =>
+        k % 2 === 0 || k === length - 1 || frame.score !== null);
+      this.at = Math.min(this.run.last, this.at >> 1);
+    }
     if (show) this.follow = true;
     if (this.follow) this.show(this.run.last, { since, quiet: true });
     else this.#refresh();
+    for (const peer of this.#peers) peer.#time(); // whose slider leads
   }
 
   show(i, { since = null, quiet = false } = {}) {
     const { run } = this;
     this.at = clamp(i, 0, run.last);
     this.since = since === null ? Math.max(0, this.at - 1) : run.index(since);
+    this.asked = null; // a step that another stage may have
     if (!quiet) {
-      this.follow = this.at === run.last;
-      const { step } = run.frames[this.at];
-      this.tell?.({ do: "show", step, follow: this.follow });
-      this.#share({ step });
+      const { run: longest } = this.#longest;
+      this.follow = i >= longest.last;
+      this.asked = longest.frames[clamp(i, 0, longest.last)].step;
+      this.#share({ step: this.asked, now: this.follow });
     }
     this.#refresh();
+    if (!quiet) this.tell?.({ do: "show", step: run.frames[this.at].step, follow: this.follow });
     this.el.dispatchEvent(new CustomEvent("bmnas-shown", { detail: this.at }));
   }
 
   // Mark what differs from a genotype, whatever frame is shown; null ends that.
-  compare(genotype, name) {
-    this.other = genotype && { ...genotype, name };
+  compare(genotype) {
+    this.other = genotype;
     this.#refresh();
   }
 
@@ -419,7 +430,7 @@ export class Stage {
     this.slider.oninput = () => this.show(Number(this.slider.value));
     this.slider.onpointerdown = () => this.el.classList.add("bmnas-dragged");
     this.slider.onpointerup = () => this.el.classList.remove("bmnas-dragged");
-    this.now.onclick = () => { if (!this.now.classList.contains("bmnas-off")) this.show(this.run.last); };
+    this.now.onclick = () => { if (!this.now.classList.contains("bmnas-off")) this.show(Infinity); };
     this.magnifier.onclick = () => {
       this.magnify = !this.magnify;
       this.magnifier.ariaPressed = String(this.magnify);
@@ -489,20 +500,7 @@ export class Stage {
       this.tabs.querySelector("[aria-selected=true]").focus();
       event.preventDefault();
     });
-    this.follows = event => {
-      const { group, from, step, tab, magnify } = event.detail;
-      if (group !== this.group || from === this || !this.run) return;
-      if (tab) this.#open(tab);
-      if (magnify !== undefined) this.magnify = magnify;
-      if (step !== undefined) {
-        this.at = this.run.index(step);
-        this.since = Math.max(0, this.at - 1);
-        this.follow = this.at === this.run.last;
-        this.tell?.({ do: "show", step: this.run.frames[this.at].step, follow: this.follow });
-      }
-      this.#refresh();
-    };
-    if (this.group) window.addEventListener("bmnas-share", this.follows);
+    (globalThis.bmnasStages ??= new Set()).add(this);
     this.resized = new ResizeObserver(() => this.fit());
     this.resized.observe(this.el);
     this.onresize = () => this.fit();
@@ -513,15 +511,33 @@ export class Stage {
   dispose() {
     this.resized.disconnect();
     window.removeEventListener("resize", this.onresize);
-    window.removeEventListener("bmnas-share", this.follows);
+    globalThis.bmnasStages.delete(this);
     document.removeEventListener("fullscreenchange", this.onresize);
   }
 
+  // The other stages of the group, and the one of all that has the most frames.
+  get #peers() {
+    const all = this.group ? [...globalThis.bmnasStages] : [];
+    return all.filter(one => one !== this && one.group === this.group && one.run);
+  }
+  get #longest() {
+    return this.#peers.reduce((a, b) => b.run.last > a.run.last ? b : a, this);
+  }
+
   // Have the other stages of the group do the same.
-  #share(what) {
-    if (!this.group) return;
-    const detail = { ...what, group: this.group, from: this };
-    window.dispatchEvent(new CustomEvent("bmnas-share", { detail }));
+  #share(what) { for (const peer of this.#peers) peer.share(what); }
+
+  share({ step, now, tab, magnify }) {
+    if (tab) this.#open(tab);
+    if (magnify !== undefined) this.magnify = magnify;
+    if (step !== undefined) {
+      this.at = now ? this.run.last : this.run.index(step);
+      this.since = Math.max(0, this.at - 1);
+      this.follow = now;
+    }
+    this.#refresh();
+    if (step === undefined) return;
+    this.tell?.({ do: "show", step: this.run.frames[this.at].step, follow: this.follow });
   }
 
   // The height that the pictures may have, for everything to be on one screen.
@@ -544,8 +560,11 @@ export class Stage {
       && (name !== "sample" || (this.tell && this.run.scene.samples)));
     if (!tabbed.includes(this.tab)) this.tab = tabbed[0];
     this.tabs.replaceChildren(...tabbed.map(name => make("button",
-      { role: "tab", id: `${this.#id}-${name}` }, PANELS[name])));
-    tabbed.forEach((name, k) => { this.tabs.children[k].dataset.panel = name; });
+      { role: "tab" }, PANELS[name])));
+    tabbed.forEach((name, k) => {
+      this.tabs.children[k].dataset.panel = name;
+      this.tabs.children[k].setAttribute("aria-controls", this.panels[name].panel.id);
+    });
     for (const [name, { panel }] of Object.entries(this.panels)) {
       const own = tabbed.includes(name);
       panel.classList.toggle("bmnas-tabbed", own);
@@ -555,8 +574,6 @@ export class Stage {
     }
     this.#open(this.tab);
   }
-
-  #id = `bmnas${Math.random().toString(36).slice(2, 8)}`;
 
   #open(name) {
     if (![...this.tabs.children].some(tab => tab.dataset.panel === name)) return;
@@ -592,18 +609,20 @@ export class Stage {
   #offerSamples() {
     this.menued = this.run;
     this.guessed = null;
-    this.inputs.replaceChildren(...this.run.scene.samples.map(({ name, options }, m) => {
+    this.inputs.replaceChildren(...this.run.scene.samples.map(({ name, options, by_class: byClass }, m) => {
       const menu = make("select", { className: "bmnas-menu", ariaLabel: `${name} to look at` });
       menu.append(...options.map(({ row, label }) => make("option", { value: row }, label)));
-      menu.selectedIndex = Math.min(options.length - 1, m * 7);
-      menu.onchange = () => this.#sampling();
+      menu.selectedIndex = byClass ? Math.min(options.length - 1, m * 7) : 0;
+      menu.onchange = () => { this.guessed = null; this.#sampling(); };
       return make("div", { className: "bmnas-input" }, make("b", {}, name), menu,
         make("div", { className: "bmnas-seen" }));
     }));
   }
 
   sample(flow) {
-    const { seen, nodes, names, scores, label, step } = this.flowed = flow;
+    const { seen, rows, nodes, kind, names, scores, label, step } = this.flowed = flow;
+    if (this.menued !== this.run) this.#offerSamples();
+    this.inputs.querySelectorAll("select").forEach((menu, m) => { menu.value = rows[m]; });
     seen?.forEach(({ image, sound }, m) => {
       const place = this.inputs.children[m].lastChild, parts = [];
       const { name } = this.run.scene.samples[m];
@@ -619,15 +638,15 @@ export class Stage {
     this.#details();
     const before = this.guessed, order = scores.map((_, k) => k).sort((a, b) => scores[b] - scores[a]);
     const shown = [...new Set([...order.slice(0, 5), ...label === null ? [] : [label]])];
-    const scale = Math.max(...scores.map(Math.abs), 1e-9);
-    const share = names.length > 1 ? v => v : v => Math.abs(v) / scale;
+    const text = value => kind === "values" ? plain(value) : value.toFixed(2);
     this.guess.replaceChildren(make("b", {}, `Prediction at step ${step}`), ...shown.map(k => {
-      const bar = make("div", { className: "bmnas-bar-of" }, make("i", { style: `width: ${100 * share(scores[k])}%` }));
-      if (before) bar.append(make("u", { style: `left: ${100 * share(before[k])}%`, title: "before" }));
-      const was = before ? ` (was ${before[k].toFixed(2)})` : "";
+      const bar = make("div", { className: "bmnas-bar-of", hidden: kind === "values" },
+        make("i", { style: `width: ${100 * scores[k]}%` }));
+      if (before) bar.append(make("u", { style: `left: ${100 * before[k]}%`, title: "before" }));
+      const was = before ? ` (was ${text(before[k])})` : "";
       return make("div", { className: "bmnas-class" },
         make("span", {}, `${names[k]}${k === label ? " ✓ true class" : ""}`), bar,
-        make("span", {}, `${scores[k].toFixed(2)}${was}`));
+        make("span", {}, `${text(scores[k])}${was}`));
     }));
     this.guessed = scores;
   }
@@ -663,8 +682,11 @@ export class Stage {
     this.shownNet = key;
     const { fields } = run.scene, taken = new Set(genotype.picks), aspect = this.net?.aspect;
     const shown = fields.map((field, k) => taken.has(k) ? field : null);
+    const { activeElement: focused } = document;
+    const kept = panels.network.box.contains(focused) ? focused.id.replace(/^[^-]*/, "") : null;
     this.net = new Picture(panels.network.box, genotype.svg, shown, "net",
       "Derived network: arrow keys go from part to part");
+    if (kept) this.net.parts.find(({ group }) => group.id.endsWith(kept))?.group.focus();
     for (const part of this.net.parts) {
       const marked = part.fields.some(k => changes.some(([, now]) => now === k));
       part.group.classList.toggle("bmnas-changed", marked);
@@ -690,9 +712,9 @@ export class Stage {
   }
 
   #time() {
-    const { run, slider } = this;
-    slider.max = run.last;
-    slider.value = this.at;
+    const { run, slider } = this, { run: longest } = this.#longest;
+    slider.max = longest.last;
+    slider.value = this.follow ? longest.last : longest.index(this.asked ?? run.frames[this.at].step);
     slider.setAttribute("aria-valuetext", `step ${run.frames[this.at].step}`);
     this.step.textContent = `step ${run.frames[this.at].step}`;
     if (this.ticked === run.last + 1) return;
@@ -718,6 +740,11 @@ export class Stage {
   #pin(fields) {
     const same = fields && this.pinned && fields.join() === this.pinned.join();
     this.pinned = same ? null : fields;
+    for (const { parts } of [this.graph, this.heat, this.net]) {
+      for (const { group, fields: own } of parts) {
+        group.setAttribute("aria-pressed", String(own.some(k => this.pinned?.includes(k))));
+      }
+    }
     this.#details();
   }
 
@@ -729,12 +756,11 @@ export class Stage {
     if (lit.length) {
       const k = lit[0], field = fields[k], p = run.weight(at, k), was = run.weight(since, k);
       const moved = p === was ? "" : ` ${p > was ? "▲" : "▼"} ${digits(Math.abs(p - was))}`;
-      const tip = lit.length > 1 && lit.every(f => fields[f].name === field.name)
-        ? field.tip.replace(/[XY]$/, "X and Y") : field.tip;
+      const tip = lit.length > 1 // which share a weight
+        ? field.tip.replace(/[XY]$/, "X and Y").replace(/(1st|2nd) input$/, "both inputs") : field.tip;
       for (const picture of [this.graph, this.heat]) {
         const part = picture.parts.find(part => part.fields.includes(k));
         part?.group.setAttribute("aria-label", `${tip}: ${digits(p)}`);
-        part?.group.setAttribute("aria-pressed", String(this.pinned?.includes(k) ?? false));
       }
       const spark = make("div"), about = operations[field.name];
       const parts = [make("div", { className: "bmnas-tip" }, `${field.letter}  ${tip}`),
@@ -753,7 +779,7 @@ export class Stage {
       this.point.replaceChildren(...parts);
       const line = one => one.frames.map(frame => [frame.step, frame.weights[k] / one.scene.resolution]);
       const lines = [{ points: line(run), colour: BLUE, width: 2 }];
-      if (this.ghost) lines.unshift({ points: line(this.ghost), colour: GHOST, width: 1.5, dash: "3 3" });
+      if (this.alike) lines.unshift({ points: line(this.ghost), colour: GHOST, width: 1.5, dash: "3 3" });
       chart(spark, { lines, end: this.#end, at: run.frames[at].step, height: 84,
         name: `${tip} over the steps` });
     } else {
@@ -770,7 +796,9 @@ export class Stage {
       const { cell, step, what } = fields[now] ?? fields[old];
       return make("li", {}, `Cell ${cell}${step ? ` S${step}` : ""} ${what}: ${label(old)} → ${label(now)}`);
     });
-    const words = other ? `${changes.length ? "differs from" : "the same as"} ${other.name}${changes.length ? ":" : ""}`
+    const differs = changes.length || !other?.alike;
+    const words = other ? `${differs ? "differs from" : "the same as"} ${other.name}${
+      other.alike ? "" : ", which has other Cells or steps"}${changes.length ? ":" : ""}`
       : at === 0 && since === 0 ? "the first one"
       : changes.length ? `changed since step ${step}:` : `the same as at step ${step}`;
     this.changed.replaceChildren(make("b", {}, "Derived network: "), words, make("ul", {}, ...items));
@@ -786,7 +814,7 @@ export class Stage {
     const { run, ghost, at } = this, end = this.#end, now = run.frames[at].step;
     const shows = name => !this.panels[name].panel.hidden;
     if (shows("curves")) {
-      const [losses, scores, changes] = this.panels.curves.box.children;
+      const [losses, scores] = this.panels.curves.box.children;
       const room = this.panels.curves.box.clientHeight || 260;
       const height = clamp((room - 110) / 2, 80, 220);
       const loss = [];
@@ -818,20 +846,21 @@ const SCROLLERS = ".jp-WindowedPanel-outer, .jp-NotebookPanel-notebook, .jp-Note
 export default {
   render({ model, el }) {
     const stage = new Stage(el, {
-      tell: message => model.send(message), lead: model.get("lead"), group: model.get("group") || null,
+      tell: message => {
+        try { model.send(message); } catch { /* the kernel is gone; the bridge says so */ }
+      },
+      lead: model.get("lead"), group: model.get("group") || null,
     });
     const said = () => stage.say(model.get("said"));
-    const load = data => {
-      const again = stage.run?.scene.graph === data.last.scene.graph && !stage.follow;
-      const step = again ? stage.run.frames[stage.at].step : null; // another view has opened
-      stage.load(data.last, { ghost: data.ghost && new Run(data.ghost), step });
+    const load = ({ last, ghost, step = null }) => {
+      stage.load(last, { ghost: ghost && new Run(ghost), step });
       said();
     };
     const heard = message => {
       if (message.load) load(message.load);
       if (message.add) stage.add(message.add);
       if (message.sample) stage.sample(message.sample);
-      if (message.compare !== undefined) stage.compare(message.compare, message.name);
+      if (message.compare !== undefined) stage.compare(message.compare);
       if (message.show !== undefined) {
         stage.show(stage.run.index(message.show), { quiet: true });
         stage.follow = stage.at === stage.run.last;

@@ -129,7 +129,8 @@ class BaseWidget(ipw.VBox):
             raise NotImplementedError  # IPython then asks for the widget itself
         self.demonstrate()
         for picture in self.pictures():
-            display(picture)
+            if not isinstance(picture, HTML) or picture.data:
+                display(picture)
 
     def _show_stills(self, show: Callable) -> None:
         """Display, or display anew, what a saved notebook shows without a kernel."""

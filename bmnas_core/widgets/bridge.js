@@ -37,6 +37,8 @@ const nameFields = root => {
 // Keep keys in the widget: JupyterLab would take an x on a menu for "cut the cell". And keep the
 // focus: a button that must not be pressed is marked as disabled, since one that is loses it.
 const tame = root => {
+  let pressed = null; // a button in the widget's HTML that has the focus
+  const note = event => { pressed = event.target.closest("[data-do]"); };
   const mark = () => {
     for (const control of root.querySelectorAll(CONTROLS)) {
       control.setAttribute("data-lm-suppress-shortcuts", "true");
@@ -47,6 +49,11 @@ const tame = root => {
     }
     openGraphs(root);
     nameFields(root);
+    if (pressed && !pressed.isConnected && document.activeElement === document.body) {
+      const { do: what, at } = pressed.dataset; // its HTML was replaced
+      const again = [...root.querySelectorAll(`[data-do="${what}"]`)];
+      (again.find(one => one.dataset.at === at) ?? again[0])?.focus();
+    }
   };
   const observer = new MutationObserver(mark);
   const how = { childList: true, subtree: true, attributes: true, attributeFilter: ["class"] };
@@ -59,10 +66,12 @@ const tame = root => {
   mark();
   observer.observe(root, how);
   root.addEventListener("keydown", keep);
+  root.addEventListener("focusin", note);
   root.addEventListener("click", refuse, true);
   return () => {
     observer.disconnect();
     root.removeEventListener("keydown", keep);
+    root.removeEventListener("focusin", note);
     root.removeEventListener("click", refuse, true);
   };
 };

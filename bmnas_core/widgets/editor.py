@@ -176,6 +176,7 @@ class GenotypeEditor(CandidateWidget):
             part = f"{step_name(step)}, {PORTS[which]} input" if step is not None else "XY"[which]
             title = f"Cell {cell + 1} {part}: click its new source"
         self._picture.value = f'<div class="bmnas-graph">{svg_in_box(picture.svg, title)}</div>'
+        self._keep_stills()
 
     def _clicked(self, part: str) -> None:
         """An edge or a node of the picture was clicked: ``"f0-c1_x"``, ``"c1_s1"``."""

@@ -73,6 +73,7 @@ class Interactive(BaseWidget):
     def _draw(self) -> None:
         self._error.value = ""
         self._bridge.picture = svg_in_box(self._svg())
+        self._keep_stills()
 
 
 interactive = Interactive

@@ -16,25 +16,25 @@ from ..genotype import step_name
 from ..search import Search
 from ..tasks.audio import FRAMES, MELS, SAMPLE_RATE, wave_of
 from ..tasks.digits import label_of
-from ..tasks.task import Task
+from ..tasks.rules import RULES
 
 SPLIT = "validation"
 #: Samples that a menu offers: of each class of a modality's items, or without classes in all.
 EACH, WITHOUT = 3, 30
+#: Samples beside the one that is shown, where BatchNorm needs them.
+OTHERS = 31
 
 
-def menus(task: Task) -> list[dict]:
+def menus(search: Search) -> list[dict]:
     """For each modality its name and what may be shown of it: rows of validation, with labels.
 
     If its items have classes of their own, such as the digit they show, labels name these.
     """
-    index, found = task.split(SPLIT).index, []
-    for m, modality in enumerate(task.modalities):
+    (index, _), found = search.bank.splits[SPLIT], []
+    for m, modality in enumerate(search.task.modalities):
         items, options, seen = index[:, m].tolist(), [], Counter()
-        if modality.classes is None:
-            there = [row for row, item in enumerate(items) if item >= 0]
-            options = [{"row": row, "label": f"sample {row}"} for row in there[:WITHOUT]]
-        else:
+        by_class = modality.classes is not None
+        if by_class:
             classes, shown = modality.classes.tolist(), set()
             for row, item in enumerate(items):
                 if item >= 0 and item not in shown and seen[classes[item]] < EACH:
@@ -42,20 +42,23 @@ def menus(task: Task) -> list[dict]:
                     shown.add(item)
                     options.append({"row": row, "label": f"{classes[item]} (item {item})"})
             options.sort(key=lambda option: classes[items[option["row"]]])
-        found.append({"name": modality.name, "options": options})
+        else:
+            there = [row for row, item in enumerate(items) if item >= 0]
+            options = [{"row": row, "label": f"sample {row}"} for row in there[:WITHOUT]]
+        found.append({"name": modality.name, "options": options, "by_class": by_class})
     return found
 
 
-def preview(task: Task, m: int, row: int) -> dict:
+def preview(search: Search, m: int, row: int) -> dict:
     """What can be seen and heard of a modality of a sample: ``image`` and ``sound`` as data URLs.
 
     Inputs that are no pictures show nothing, and only spectrograms like those of the digits sound.
     """
-    item = int(task.split(SPLIT).index[row, m])
-    inputs = task.modalities[m].inputs
+    inputs = search.task.modalities[m].inputs
     if not isinstance(inputs, Tensor) or inputs.dim() != 4 or inputs.shape[1] not in (1, 3):
         return {}
-    values, shown = inputs[item].float(), {"image": _png(inputs[item].float())}
+    values = inputs[int(search.bank.splits[SPLIT][0][row, m])].float()
+    shown = {"image": _png(values)}
     if tuple(values.shape) == (1, MELS, FRAMES):
         shown["sound"] = _wav(wave_of(values[0]))
     return shown
@@ -65,13 +68,11 @@ def flow(search: Search, rows: list[int]) -> dict:
     """The values of all nodes of the hypernet for a sample, and what it predicts.
 
     ``rows`` name a sample of validation for each modality. ``nodes`` are (L, C) values each, as
-    int8, scaled by the largest; ``made`` is what each operation of a step makes of the inputs of
-    that step; ``scores`` are probabilities, or the values of a regression.
+    int8, scaled by the largest; ``made`` is what each operation of a step makes of the ``inputs``
+    of that step; ``scores`` are probabilities, or the values of a regression in their units.
     """
     task, net = search.task, search.hypernet
-    columns = {name: m for m, mod in enumerate(task.modalities) for name in mod.channels}
-    batches = [search.bank.batch(SPLIT, torch.tensor([row])) for row in rows]
-    features = {name: batches[m][0][name] for name, m in columns.items()}
+    features = _features(search, rows)
     states: dict[str, Tensor] = {}
     taken: dict[str, tuple] = {}  # inputs of steps
 
@@ -101,7 +102,7 @@ def flow(search: Search, rows: list[int]) -> dict:
                 hooks.enter_context(step.register_forward_pre_hook(keep_step(f"c{i}_s{j + 1}")))
                 hooks.enter_context(step.register_forward_hook(keep(name)))
             hooks.enter_context(cell.register_forward_hook(keep(f"Cell {i} Z")))
-        (outputs,) = net.eval()(features)
+        outputs = net.eval()(features)[0]
         made = {
             f"c{i}_s{j}": {
                 op: _bytes(step.alone(op, *taken[f"c{i}_s{j}"])[0]) for op in step.operations
@@ -109,29 +110,50 @@ def flow(search: Search, rows: list[int]) -> dict:
             for i, cell in enumerate(net.cells, 1)
             for j, step in enumerate(cell.steps, 1)
         }
-    scores = {"classes": outputs.softmax(0), "multi-label": outputs.sigmoid()}
-    label = _label(task, rows)
+    kind = task.label_kind
+    if kind == "values":
+        scores = task.targets.in_units(outputs)
+    else:
+        scores = outputs.softmax(0) if kind == "classes" else outputs.sigmoid()
     return {
         "step": search.step,
+        "rows": rows,
         "nodes": [{"name": name, **_bytes(values)} for name, values in states.items()],
         "made": made,
         "inputs": {
             name: dict(zip("xy", (_bytes(x[0]) for x in pair), strict=True))
             for name, pair in taken.items()
         },
+        "kind": kind,
         "names": list(task.class_names or map(str, range(len(outputs)))),
-        "scores": scores.get(task.label_kind, outputs).tolist(),
-        "label": label,
+        "scores": scores.flatten().tolist(),
+        "label": _label(search, rows),
     }
 
 
-def _label(task: Task, rows: list[int]) -> int | None:
+def _features(search: Search, rows: list[int]) -> dict[str, Tensor]:
+    """Features of a batch whose first sample is the one of ``rows``.
+
+    It is alone in it, unless BatchNorm takes its statistics from each batch.
+    """
+    modalities = search.task.modalities
+    column = {name: m for m, modality in enumerate(modalities) for name in modality.channels}
+    others = torch.arange(OTHERS if search.config.sampling == "single_path" else 0)
+    others = others[: search.bank.size(SPLIT)]
+    batches = [search.bank.batch(SPLIT, torch.cat([torch.tensor([r]), others]))[0] for r in rows]
+    return {name: batches[m][name] for name, m in column.items()}
+
+
+def _label(search: Search, rows: list[int]) -> int | None:
     """The class of what is shown, if it is known."""
-    split = task.split(SPLIT)
-    if task.label_kind == "classes" and len(set(rows)) == 1:
-        return int(split.labels[rows[0]])
-    items = [int(split.index[row, m]) for m, row in enumerate(rows)]
-    return label_of(task, *items) if task.name == "digits" else None
+    task, (index, labels) = search.task, search.bank.splits[SPLIT]
+    if task.label_kind != "classes":
+        return None
+    if len(set(rows)) == 1:
+        return int(labels[rows[0]])
+    known = task.name == "digits" and task.rule in RULES and task.modalities[0].classes is not None
+    items = [int(index[row, m]) for m, row in enumerate(rows)]
+    return label_of(task, *items) if known else None
 
 
 def _bytes(values: Tensor) -> dict:

@@ -239,6 +239,7 @@ class Scoreboard(BaseWidget):
             f"<div role='status' style='min-height:1.5em'>{html.escape(message)}</div></div>"
         )
         tell_all(lambda widget: widget.on_scores())
+        self._keep_stills()
 
 
 def _row(tag: str, *cells: object, buttons: str = "") -> str:

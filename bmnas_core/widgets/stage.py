@@ -1,5 +1,7 @@
 """StageView: the pictures of a search in the browser, which draws them from numbers."""
 
+from itertools import compress
+
 import anywidget
 import traitlets
 
@@ -8,8 +10,8 @@ from ..genotype import Genotype
 from ..history import SearchHistory
 from ..search_state import SearchState
 
-#: Frames that a view is sent at once when it opens, at most.
-MOST_FRAMES = 2000
+#: Frames that are kept, and that a view is sent at once when it opens, at most.
+MOST_KEPT, MOST_FRAMES = 10_000, 2000
 
 
 class StageView(anywidget.AnyWidget):
@@ -48,19 +50,25 @@ class StageView(anywidget.AnyWidget):
             self._ghost = self._last()
         self._data, self._frames = data, list(map(data.frame, history))
         self._sent, self._drawn = len(self._frames), len(data.genotypes)
-        self.data = both = {"last": self._last(), "ghost": self._ghost}
-        self.send({"load": both})
+        self.data = {"last": self._last(), "ghost": self._ghost}
+        self.load(None)
 
-    def load(self) -> None:
-        """Send a view that has opened all frames."""
-        self.send({"load": {"last": self._last(), "ghost": self._ghost}})
+    def load(self, step: int | None) -> None:
+        """Send all frames; the one of ``step`` is shown, by default the last."""
+        self.send({"load": {"last": self._last(), "ghost": self._ghost, "step": step}})
 
     def add(self, state: SearchState) -> None:
         """Keep a state until :meth:`flush`."""
+        if self._sent == len(self._frames) > MOST_KEPT:
+            self._frames = thinned(self._frames, MOST_KEPT // 2)
+            self._sent = len(self._frames)
         self._frames.append(self._data.frame(state))
 
-    def flush(self, since: int, show: bool = True) -> None:
-        """Send what was added; changes are those since step ``since``. Go there if ``show``."""
+    def flush(self, since: int, show: bool) -> None:
+        """Send what was added; changes are those since step ``since``.
+
+        With ``show`` the browser goes there, and follows from then on.
+        """
         frames, genotypes = self._frames[self._sent :], self._data.genotypes[self._drawn :]
         added = {"frames": frames, "genotypes": genotypes, "start": self._drawn}
         self._sent, self._drawn = len(self._frames), len(self._data.genotypes)
@@ -69,11 +77,21 @@ class StageView(anywidget.AnyWidget):
 
     def compare(self, genotype: Genotype | None, name: str) -> None:
         """Mark what differs from a genotype, whatever frame is shown; None ends that."""
-        self.send(
-            {"compare": None if genotype is None else self._data.drawn(genotype), "name": name}
-        )
+        if genotype is None:
+            self.send({"compare": None})
+            return
+        sizes = [len(cell.steps) for cell in genotype.cells]
+        alike = sizes == self._data.scene["sizes"]
+        picked = {"picks": self._data.picks(genotype), "name": name, "alike": alike}
+        self.send({"compare": picked})
 
     def _last(self) -> dict:
-        every = -(-len(self._frames) // MOST_FRAMES)
-        frames = self._frames[:-1:every] + self._frames[-1:]
+        frames = thinned(self._frames, MOST_FRAMES)
         return {"scene": self._data.scene, "frames": frames, "genotypes": self._data.genotypes}
+
+
+def thinned(frames: list[dict], most: int) -> list[dict]:
+    """About ``most`` frames, evenly spaced: the first, the last and all with a score stay."""
+    every, last = -(-len(frames) // most), len(frames) - 1
+    kept = (k % every == 0 or k == last or f["score"] is not None for k, f in enumerate(frames))
+    return list(compress(frames, kept))

@@ -76,6 +76,7 @@ class SearchStepper(CandidateWidget):
         task, device = search.task, str(search.device)
         self.scoreboard = Scoreboard.shared(task, scoreboard, device=device, bank=bank)
         self._running, self._follow, self._sent_at = False, True, 0.0
+        self._jump = False  # whether the browser is to go to the next state that it is sent
         self._before: SearchState | None = None  # what was shown before the steps began
         self._stepping: Search | None = None  # the search that a worker is stepping
         self._wanted: tuple | None = None  # during a reset: what to do once it is done
@@ -90,7 +91,7 @@ class SearchStepper(CandidateWidget):
             raise BmnasError("step", quoted(n), "an integer of 0 or more")
         if self._stepping is self.search:
             raise BmnasError("step", "a run in progress", "in a cell after pause()")
-        self._before, self._follow = self.state, True
+        self._before, self._follow, self._jump = self.state, True, True
         for _, state in zip(range(n), self.search, strict=False):
             self._keep(state)
         if self._sample:
@@ -199,7 +200,7 @@ class SearchStepper(CandidateWidget):
             HTML("<b>α, β, γ as weights</b>"), draw_heatmaps(state),
             HTML(f"<b>Derived network</b>: {said}<ul>{lines}</ul>"), genotype,
             HTML("<b>So far</b>"), draw_curves(self.history, at=state.step),
-            *(self.scoreboard.pictures() if self.scoreboard.entries else ()),
+            *(self.scoreboard.pictures() if self.scoreboard.entries else [HTML("")]),
         ]  # fmt: skip
 
     @property
@@ -273,7 +274,7 @@ class SearchStepper(CandidateWidget):
     def _on_stage(self, _, content, __) -> None:
         """What the stage in the browser asks for."""
         if content["do"] == "load":
-            self._soon(self._stage.load)
+            self._soon(self._load_stage)
         elif content["do"] == "show":
             self._soon(lambda: self._look_at(content["step"], content["follow"]))
         elif content["do"] == "sample":
@@ -284,15 +285,15 @@ class SearchStepper(CandidateWidget):
     def _steps(self, n: int, done: Callable = ENDS["end"]) -> Coroutine | None:
         """Begin up to n steps in the worker, unless it is stepping already.
 
-        They end early once ``done`` says so of the state shown before and the last one. If a reset
-        is in progress, they begin once it is done.
+        They end early once ``done`` says so of the states at their start and now. If a reset is in
+        progress, they begin once it is done.
         """
         if self._wanted is not None:
             self._wanted = n, done
         if self._stepping is self.search or self._wanted is not None:
             return None
         self._error.value = self._news.value = ""
-        self._running = self._follow = True
+        self._running = self._follow = self._jump = True
         self._stepping, self._before = self.search, self.state
         self._refresh_buttons()
         self._say()
@@ -311,7 +312,13 @@ class SearchStepper(CandidateWidget):
                 state, shown = await loop.run_in_executor(WORKER, step, search)
                 if search is not self.search:
                     return
+                if state is None:  # fewer steps than its length said
+                    break
                 self._keep(state)
+                if isinstance(shown, Exception):
+                    self._sample = None
+                    with self._alert():
+                        raise shown
                 self._flow = shown or self._flow
                 stage = self._stage
                 between = between if stage.painted >= stage.sent else max(between, PATIENCE)
@@ -339,7 +346,8 @@ class SearchStepper(CandidateWidget):
         self.pause()
         loop, settings = asyncio.get_running_loop(), self.settings
         try:
-            search = await loop.run_in_executor(WORKER, self._new_search, settings)
+            make = kernel_lock.job()(self._new_search)
+            search = await loop.run_in_executor(WORKER, make, settings)
         finally:
             wanted, self._wanted = self._wanted, None
             self._refresh_buttons()
@@ -354,15 +362,32 @@ class SearchStepper(CandidateWidget):
         bank = old.bank if config.L == old.config.L else None
         return Search(old.task, config, seed=seed, device=old.device, bank=bank)
 
-    def _step_with_sample(self, search: Search) -> tuple[SearchState, dict | None]:
-        """Make a step, and then have the sample that is looked at flow through the hypernet."""
-        return next(search), flow(search, self._sample) if self._sample else None
+    def _load_stage(self) -> None:
+        """A view has opened: send it all that there is."""
+        self._stage.load(None if self._follow else self.state.step)
+        if self._compared:
+            self._stage.compare(self.scoreboard.named(self._compared).genotype, self._compared)
+
+    def _step_with_sample(
+        self, search: Search
+    ) -> tuple[SearchState | None, dict | Exception | None]:
+        """Make a step, and then have the sample that is looked at flow through the hypernet.
+
+        Returns the state, or None at the end; and the sample, None without one, or an error.
+        """
+        state, rows = next(search, None), self._sample
+        if state is None or not rows:
+            return state, None
+        try:
+            return state, flow(search, rows)
+        except Exception as error:  # the step is made, whatever became of the sample
+            return state, error
 
     async def _choose_sample(self, rows: list[int]) -> None:
         """Look at a sample, a row of validation for each modality, from now on."""
         self._sample = rows
-        task, search, loop = self.search.task, self.search, asyncio.get_running_loop()
-        seen = [preview(task, m, row) for m, row in enumerate(rows)]
+        search, loop = self.search, asyncio.get_running_loop()
+        seen = [preview(search, m, row) for m, row in enumerate(rows)]
         made = await loop.run_in_executor(WORKER, kernel_lock.job()(flow), search, rows)
         if search is self.search and rows == self._sample:
             self._stage.send({"sample": {**made, "seen": seen}})
@@ -382,9 +407,10 @@ class SearchStepper(CandidateWidget):
         self._table = TabularBenchmark.covering(self.search.task, *space)
         rank = (self._table.rank, len(self._table)) if self._table else ()
         self.state, self._before, self._since = self.history[0], None, None
+        self._follow, self._compared = True, ""
         self._say()
         data = SceneData(self.state, self.history.about, *rank)
-        self._stage.begin(data, self.history, menus(self.search.task))
+        self._stage.begin(data, self.history, menus(self.search))
         if self._sample:
             self._soon(lambda: self._choose_sample(self._sample))
         self._refresh_buttons()
@@ -423,6 +449,7 @@ class SearchStepper(CandidateWidget):
         i = len(self.history) - 1 if follow else self.history.index(step)
         self.state, self._since = self.history[i], self.history[i - 1] if i else None
         self._follow = follow
+        self._keep_stills()
         self._say()
         self._refresh_buttons()
 
@@ -430,7 +457,8 @@ class SearchStepper(CandidateWidget):
         """Send the browser what is new. Changes are those since what was shown at the press."""
         if self._follow:
             self.state, self._since = self.history[-1], self._before
-        self._stage.flush(self._before.step, self._follow)
+        self._stage.flush(self._before.step, self._jump)
+        self._jump = False
         self._sent_at = time.monotonic()
         if self._flow:
             self._stage.send({"sample": self._flow})
@@ -468,7 +496,8 @@ class SearchStepper(CandidateWidget):
     def _refresh_buttons(self) -> None:
         resetting = self._wanted is not None
         for press in self._steppers:
-            set_off(press, self._stepping is self.search or resetting or not len(self.search))
+            # During a reset a press is kept, see _steps.
+            set_off(press, self._stepping is self.search or not (resetting or len(self.search)))
         set_off(self._pause, not self._running)
         set_off(self._reset, resetting)
         changed = self.settings != self._in_use()

@@ -13,7 +13,9 @@ from bmnas_core.experiments.page import write_page
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-SCHEMES = pytest.mark.parametrize("scheme", ["light", "dark"])
+SCHEMES = pytest.mark.parametrize(
+    "scheme", ["light", pytest.param("dark", marks=pytest.mark.matrix)]
+)
 
 
 @pytest.fixture
@@ -38,15 +40,19 @@ def notebook(root, tmp_path_factory, shots, browser):
 @SCHEMES
 def test_a_stepper_and_an_editor(notebook, scheme):
     notebook.theme(f"JupyterLab {scheme.title()}")
+    notebook.page.set_viewport_size({"width": 1280, "height": 1000})
     stepper = Stepper(notebook, "bm.SearchStepper")
     stepper.unfold()
+    step = stepper.step
     stepper.press("Step ×10")
-    stepper.wait("step ")
+    stepper.wait_beyond(step)
+    stepper.wait_until_on("Step")
     stepper.press("Train this one")
     stepper.box.get_by_text("validation accuracy 0.").first.wait_for()
-    for tab in ("Derived network", "α, β, γ", "Curves", "Rank"):
-        if stepper.box.get_by_role("tab", name=tab).count():
-            stepper.open(tab)
+    for tab in ("Derived network", "α, β, γ", "Curves", "Rank", "Sample"):
+        stepper.open(tab)
+        if tab == "Sample":
+            stepper.box.get_by_text("Prediction at step").wait_for()
         notebook.page.wait_for_timeout(300)
         assert faults(notebook.page, ".bmnas-root") == []
     notebook.shot(f"stepper-{scheme}", stepper.box)

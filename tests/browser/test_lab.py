@@ -235,7 +235,7 @@ def test_a_sample_can_be_seen_and_heard_and_its_prediction_before_and_after_a_st
     search.shot("sample", stepper.box)
     stepper.box.locator('.bmnas-hypernet [id$="-c1_s1_op1"]').click()
     detail = stepper.box.locator(".bmnas-point")
-    assert "With the sample" in detail.inner_text() and detail.locator("canvas").count() == 3
+    assert "This sample" in detail.inner_text() and detail.locator("canvas").count() == 3
     stepper.box.locator('.bmnas-hypernet [id$="-c1_s1_op1"]').click()
     stepper.open("Derived network")
 

@@ -35,7 +35,7 @@ stepper.scoreboard.entries.clear()
 @pytest.fixture(scope="module")
 def notebook(root, tmp_path_factory, shots, browser):
     folder = tmp_path_factory.mktemp("lab")
-    busy = "import time\ntime.sleep(3)  # a busy cell"
+    busy = "import time\ntime.sleep(6)  # a busy cell"
     write_notebook(folder / "unbreakable.ipynb", [*STEPPER_CELLS, busy])
     lab = Lab(folder, root / "notebooks")
     notebook = Notebook(lab, browser, "unbreakable", shots)
