@@ -33,6 +33,12 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(os.cpu_count() or 1, 4) + 1
 
 
+def pytest_itemcollected(item):
+    """Have one process run all tests of a module in the browser: it starts JupyterLab once."""
+    if item.get_closest_marker("browser"):
+        item.add_marker(pytest.mark.xdist_group(item.module.__name__))
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
     """Run fast tests first, then slow ones, notebooks, the browser; skip ``gpu`` without one."""
@@ -43,9 +49,6 @@ def pytest_collection_modifyitems(items):
         )
 
     items.sort(key=rank)
-    for item in items:
-        if item.get_closest_marker("browser"):  # a module starts its JupyterLab once
-            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
     on_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if on_gpu:
         import torch

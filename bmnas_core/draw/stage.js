@@ -294,7 +294,9 @@ export class Stage {
         id: `bmnas-${Math.random().toString(36).slice(2)}` }, head, box);
       this.panels[name] = { panel, head, box, note };
     }
-    this.detail = make("section", { className: "bmnas-panel bmnas-detail", ariaLabel: "Details" });
+    this.detail = make("section", { className: "bmnas-panel bmnas-detail", ariaLabel: "Details",
+      tabIndex: 0 }); // as all that scrolls and has nothing else to focus
+    for (const name of ["curves", "rank", "sample"]) this.panels[name].box.tabIndex = 0;
     this.body.append(this.tabs, ...Object.values(this.panels).map(p => p.panel), this.detail);
     this.panels.curves.box.append(make("div"), make("div"));
     this.panels.rank.box.append(make("div"));

@@ -343,9 +343,16 @@ def _take_turns_with_cells() -> None:
     """Have cells and jobs take turns, from the cell on that makes the first widget."""
     if shell := notebook_shell():
         shell.events.register("pre_run_cell", kernel_lock.enter_cell)
+        shell.events.register("pre_run_cell", _tell_busy)
         shell.events.register("post_run_cell", kernel_lock.leave_cell)
         shell.events.register("post_run_cell", _take_interrupts)
         kernel_lock.enter_cell()
+
+
+def _tell_busy(*_) -> None:
+    """Tell the browser that a cell runs, in case that something was pressed just before."""
+    for widget in list(_WIDGETS):
+        widget._bridge.busy = True
 
 
 def _take_interrupts(result) -> None:

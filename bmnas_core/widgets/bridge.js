@@ -3,6 +3,7 @@
 const CONTROLS = "button, select, input, textarea, a, summary, [tabindex]";
 const OFF = "bmnas-off", FIXED = "#1f2328"; // edges that nobody decides
 const WAIT = 300; // milliseconds after which somebody is told that the kernel is busy
+const RECENT = 3000; // milliseconds for which a press may still wait for a cell that begins
 
 // Parts of a genotype's picture that can be clicked: edges that are searched, and all nodes.
 const CLICKABLE = /-c\d+_(x|y|s\d+)$|-(f\d+|c\d+_z)$/;
@@ -113,7 +114,7 @@ export default {
     el.innerHTML = `<div aria-live="polite" class="bmnas-kernel" hidden></div><div></div>`;
     const [note, frame] = el.children;
     let root = el;
-    let gone = false, asked = 0, patience = null;
+    let gone = false, asked = 0, patience = null, pressed = -Infinity; // when, in milliseconds
     const say = text => {
       const part = root.parentElement?.closest(".bmnas-root"); // whose own bridge says it
       note.textContent = part ? "" : text;
@@ -137,6 +138,7 @@ export default {
     // answer beside the cell, or because it does not answer.
     const BUSY = "A cell is running. What you pressed takes effect when it ends.";
     const touched = () => {
+      pressed = performance.now();
       if (gone || patience !== null) return;
       asked += 1;
       model.send({ ping: asked });
@@ -146,7 +148,8 @@ export default {
       if (gone || model.get("pong") < asked) return;
       clearTimeout(patience);
       patience = null;
-      say(model.get("busy") ? BUSY : "");
+      const recent = performance.now() - pressed < RECENT;
+      say(model.get("busy") && (recent || !note.hidden) ? BUSY : "");
     };
     const asks = event => {
       if (event.type === "keydown" && event.key !== "Enter" && event.key !== " ") return;

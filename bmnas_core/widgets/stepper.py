@@ -339,11 +339,14 @@ class SearchStepper(CandidateWidget):
                 self._say()
                 self._keep_stills()
 
-    async def _reset_pressed(self) -> None:
+    def _reset_pressed(self) -> Coroutine | None:
         if self._wanted is not None:
-            return
-        self._error.value, self._wanted = "", ()
+            return None
+        self._error.value, self._wanted = "", ()  # at once: what is pressed next is kept
         self.pause()
+        return self._reset_in_worker()
+
+    async def _reset_in_worker(self) -> None:
         loop, settings = asyncio.get_running_loop(), self.settings
         try:
             make = kernel_lock.job()(self._new_search)
