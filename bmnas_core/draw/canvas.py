@@ -76,11 +76,6 @@ class Picture:
             resvg_py.svg_to_bytes(svg_string=self.svg, sans_serif_family="DejaVu Sans", **how)
         )
 
-    @property
-    def width(self) -> float:
-        """Width in pixels on a page that is wide enough."""
-        return float(self.svg.partition('viewBox="')[2].split()[2])
-
     def save(self, path: str | os.PathLike) -> Path:
         """Write the picture to ``path``, whole or not at all, and create its folder if needed.
 

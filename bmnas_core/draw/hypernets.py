@@ -24,9 +24,6 @@ OTHER = "#7D848C"
 #: If α has more rows than this, those of all Cells share theirs in one heatmap; then the other
 #: heatmaps of several Cells stand beside each other, up to a width.
 ROWS, WIDEST = 32, 960
-#: Widths of a hypernet and of its heatmaps, up to which a page has room for the heatmaps beside a
-#: genotype of the same search.
-HALF_PAGE = 930, 760
 PORTS = "1st", "2nd"
 
 
@@ -80,11 +77,6 @@ def _grids(weights: ArchitectureWeights, chosen: Genotype | None, i: int) -> Ite
             heads, values, framed = [" = ".join(heads)], values[:1], [picked]
         asked = "operation" if letter == "γ" else f"input of {step or 'the Cell'}"
         yield f"{letter}, {asked}", names, labels, list(zip(heads, values, framed, strict=True))
-
-
-def fit_beside(hypernet: c.Picture, heatmaps: c.Picture) -> bool:
-    """Whether heatmaps and genotypes of a search can share a line: the same at all its steps."""
-    return hypernet.width <= HALF_PAGE[0] and heatmaps.width <= HALF_PAGE[1]
 
 
 def weights_of(what) -> tuple[ArchitectureWeights, Genotype | None]:

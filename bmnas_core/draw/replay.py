@@ -1,4 +1,4 @@
-"""A search as one HTML file that plays without a kernel and without a network.
+"""A search as one HTML file that plays without a kernel or an internet connection.
 
 It is drawn by ``stage.js``, as in a :class:`~bmnas_core.SearchStepper`, from numbers that are
 compressed.
