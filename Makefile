@@ -20,7 +20,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 demo lab notebooks: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo lab notebooks test test-fast test-browser benchmarks lint format clean system-packages
+.PHONY: help venv demo lab notebooks test test-fast test-all test-browser benchmarks lint format clean system-packages
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -36,11 +36,14 @@ lab: $(INSTALLED) ## open the notebooks in JupyterLab, on this machine only
 		--LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb \
 		$(if $(filter 0,$(shell id -u)),--allow-root)
 
-test: $(INSTALLED_DEV) system-packages ## run every test, in a browser at one size and in JupyterLab
-	$(PYTEST) -n auto -m "not matrix"
+test: $(INSTALLED_DEV) system-packages ## run the tests, notebooks and browser included
+	$(PYTEST) -n auto -m "not nightly"
 
 test-fast: $(INSTALLED_DEV) ## run the tests without notebooks, browser and slow ones
 	$(PYTEST) -n logical --maxprocesses 4 -m "not notebook and not browser and not slow"
+
+test-all: $(INSTALLED_DEV) system-packages ## run all tests, those of every night included
+	$(PYTEST) -n auto
 
 test-browser: $(INSTALLED_DEV) system-packages ## run all tests in a browser: all sizes, Notebook 7, Voilà
 	$(PYTEST) -n auto -m browser

@@ -85,6 +85,7 @@ def test_a_killed_search_gives_all_its_states_again_and_goes_on_to_the_bit(proce
     assert same(searched(), unbroken)
 
 
+@pytest.mark.slow
 def test_a_finished_search_is_read_and_not_made_again(process, unbroken, monkeypatch):
     process()
     searched()

@@ -145,6 +145,7 @@ def test_features_and_logits_are_the_published_ones(name, reference):
 # ---------------------------------------------------------------- small ones
 
 
+@pytest.mark.slow
 @given(
     width=st.sampled_from([4, 6, 8]),
     blocks=st.tuples(*[st.integers(1, 2)] * 4),
@@ -233,6 +234,7 @@ def test_initial_values_keep_the_scale_through_sixteen_convolutions_without_batc
         assert 0.1 < float(feature.std()) < 10
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in SMALL if n != "MaxoutMLP"])
 def test_a_small_backbone_learns_from_scratch(name):
@@ -364,6 +366,7 @@ def test_the_one_dictionary_of_tensors_is_read_whatever_is_around_it(around, num
     assert same(values(one), values(other))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrap", [torch.compile, nn.DataParallel, lambda m: torch.compile(nn.DataParallel(m))]
 )
@@ -381,6 +384,7 @@ def test_a_compiled_or_wrapped_backbone_is_saved_and_read_under_its_own_names(wr
     }
 
 
+@pytest.mark.slow
 def test_a_part_that_was_compiled_alone_keeps_its_name(tmp_path):
     one, other = made("HCN"), made("HCN", seed=1)
     own = values(one)

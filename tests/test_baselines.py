@@ -317,6 +317,7 @@ def test_a_second_look_trains_the_best_for_longer_and_may_change_the_order():
     assert second_look(scores, score, ((6, 3),)) == second_look(scores, score, ()) == genotypes[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["random search", "evolution"])
 def test_searches_by_training_take_a_second_look_as_bm_nas_does(name, monkeypatch):
     trained, train, train_all = [], BaselineContext.train, BaselineContext.train_all
@@ -374,6 +375,7 @@ def operations_of(genotypes: list[Genotype]) -> set[str]:
     return {step.op for genotype in genotypes for cell in genotype.cells for step in cell.steps}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SEARCHES)
 @pytest.mark.parametrize("operations", [("product",), ("sum", "product"), None])
 def test_every_search_takes_the_operations_of_bm_nas(
@@ -559,6 +561,7 @@ def test_a_class_that_is_never_seen_in_training_has_a_logit_all_the_same(name):
     assert (logits[:, 3:] < logits[:, :3].max(1, keepdim=True).values).all()
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_gradient_boosting_does_not_diverge_on_28_classes():
     task = load_task("digits", rule="voice")
@@ -684,6 +687,7 @@ def test_a_table_takes_a_task_as_well_as_its_name(ruleless, tmp_path):
 NAMES = ["late fusion", "fixed Cells", "logistic regression", "BM-NAS", "searched features"]
 
 
+@pytest.mark.slow
 def test_each_network_has_the_settings_that_are_best_for_it_on_validation(
     tiny_registered, tmp_path, splits_read
 ):
@@ -906,6 +910,7 @@ def test_the_readme_has_the_committed_table_of_baselines(root, readme_tables):
 SMALL_MFAS = MFASConfig(iterations=2, depth=2, samples=3, epochs=1, finalists=2)
 
 
+@pytest.mark.slow
 def test_mfas_goes_depth_by_depth_and_trains_what_it_samples():
     search = MFASSearch(context(), SMALL_MFAS)
     assert len(search.layers()) == 2 * 2 * 2

@@ -317,6 +317,7 @@ def test_workers_that_cannot_start_are_no_damage(tmp_path, monkeypatch):
     assert notice.startswith("worker processes: found no shared memory for locks (No space left")
 
 
+@pytest.mark.slow
 def test_a_frame_put_back_is_found(tmp_path, monkeypatch):
     gestures(tmp_path / "egogesture")
     monkeypatch.setenv("BMNAS_DATA", str(tmp_path))

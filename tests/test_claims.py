@@ -884,6 +884,7 @@ def test_under_voice_bm_nas_is_ahead_of_fixed_cells_and_of_mlps_up_to_twice_its_
             assert by_seed(name, "params", path).mean() < 2 * own
 
 
+@pytest.mark.slow
 def test_readme_has_the_table_of_strategies():
     text = (ROOT / "README.md").read_text().split("## Is the search any good?")[1]
     text = text.split("**Two Cells.**")[0]
@@ -1051,6 +1052,7 @@ def test_the_readmes_figure_of_training_pairs_is_notebook_06s():
     assert (ROOT / "assets" / "figures" / "voice_training_pairs.svg").read_text() in pictures
 
 
+@pytest.mark.slow
 def test_a_search_after_one_epoch_is_behind_all_default_searches():
     worst = searches().loc[("sum", "default search"), "worst_rank"]
     assert rank_after_one_epoch("sum") > worst

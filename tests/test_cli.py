@@ -208,6 +208,7 @@ def test_a_long_line_of_a_table_is_printed_whole_and_as_it_is():
     assert bmnas("parameters", "nb.ipynb").stdout == f"{source}\n"
 
 
+@pytest.mark.slow
 def test_draw_writes_the_picture_of_a_genotype():
     Path("cell.json").write_text(GENOTYPE)
     assert bmnas("draw", "cell.json", "-o", "new/picture.svg").stdout.strip() == "new/picture.svg"
@@ -215,6 +216,7 @@ def test_draw_writes_the_picture_of_a_genotype():
     assert bmnas("draw", "cell.json").stdout.strip() == "cell.svg"
 
 
+@pytest.mark.slow
 def test_draw_refuses_a_bad_genotype_and_a_bad_picture_name_with_nothing_written():
     Path("cell.json").write_text(GENOTYPE.replace("sum", "product"))
     error = bmnas_fails("draw", "cell.json", "-o", "cell.svg")

@@ -271,6 +271,7 @@ def test_labels_of_a_fold_change_nothing_that_is_found_without_it():
     assert not torch.equal(one.predictions[0][~tested], other.predictions[0][~tested])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("signal", "low", "high"), [(0.0, 0.35, 0.65), (4.0, 0.9, 1.0)])
 def test_noise_scores_as_chance_and_a_signal_well_above(signal, low, high):
     task = own_task(120, signal, classes=2)
@@ -413,6 +414,7 @@ def test_a_run_goes_on_with_the_folds_that_it_lacks(tmp_path):
     pd.testing.assert_frame_equal(*kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

@@ -86,6 +86,7 @@ def test_what_each_reader_does_is_what_the_committed_table_says():
     assert f"[{len(READERS)} readers and {len(KINDS)} kinds of damage]" in readme
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", READERS)
 def test_a_refusal_is_one_short_line_that_names_the_file(reader):
     for kind in KINDS:
@@ -122,6 +123,7 @@ def whole(tmp_path_factory):
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", READERS)
 def test_a_whole_file_is_read(reader, whole):
     path, read = whole[reader]
@@ -149,6 +151,7 @@ def changed(content: bytes, kind: str, at: int, much: int) -> bytes:
     }[kind]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", READERS)
 @settings(max_examples=25)
 @given(data=st.data())

@@ -313,6 +313,7 @@ bm.draw(bm.Genotype.load(sys.argv[1])).save(sys.argv[2])
     assert (tmp_path / "g.svg").read_text("utf-8") == draw(TWO).svg
 
 
+@pytest.mark.slow
 def test_two_drawings_of_one_genotype_are_the_same():
     assert draw(TWO) == draw(TWO)
     assert draw(TWO).svg != draw(Genotype(SIX, [AOA])).svg
@@ -466,6 +467,7 @@ def test_weights_alone_are_drawn_with_nothing_chosen(relaxation):
     assert draw_heatmaps(state).svg != draw_heatmaps(state.weights).svg
 
 
+@pytest.mark.slow
 @hypernets
 @pytest.mark.parametrize("drawn_by", [draw, draw_heatmaps])
 def test_two_frames_have_the_same_elements_in_the_same_order(kind, drawn_by):

@@ -91,6 +91,7 @@ def inside(a, b, by: float = 1.0) -> bool:
     return all(p >= q - by for p, q in corners[0]) and all(p <= q + by for p, q in corners[1])
 
 
+@pytest.mark.slow
 @kinds
 def test_text_is_legible_on_a_page(kind):
     for name, drawn in pictures(kind).items():
@@ -168,6 +169,7 @@ def test_an_edge_from_a_feature_passes_over_no_other_feature(kind):
                 assert other == source or not overlap(line, box, 0), (name, me, other)
 
 
+@pytest.mark.slow
 def test_many_or_long_names_stand_below_each_other_and_two_modalities_do_not():
     for kind in KINDS:
         nodes = parts(pictures(kind)["genotype"], "node")

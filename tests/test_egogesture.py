@@ -63,18 +63,17 @@ def root(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def rendered(tmp_path_factory):
+def rendered(made_once):
     """The sample with one subject per subset. Tests must not write to it."""
-    folder = tmp_path_factory.mktemp("rendered")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sample, "SUBJECTS", dict.fromkeys(sample.SUBJECTS, 1))
-        sample.make(folder)
-    return folder
+        return made_once("gestures_of_three", sample.make)
 
 
 # --- the task
 
 
+@pytest.mark.slow
 def test_the_full_size_task_has_the_papers_inputs_features_and_settings(rendered):
     task = egogesture(rendered)
     assert [len(task.splits[s]) for s in ("train", "validation", "test")] == [20, 20, 20]
@@ -437,6 +436,7 @@ def test_the_sample_is_in_the_data_sets_own_format(rendered):
     assert len(subjects) == len({s for s, _ in subjects}) == 3
 
 
+@pytest.mark.slow
 def test_the_sample_is_the_same_each_time(rendered, tmp_path, monkeypatch):
     monkeypatch.setattr(sample, "SUBJECTS", {"training": 1})
     for folder in ("a", "b"):
@@ -463,6 +463,7 @@ def test_only_depth_of_the_sample_tells_push_from_pull(rendered):
     assert share["Depth"] > 0.8 and 0.3 < share["RGB"] < 0.7
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_the_whole_sample_has_480_gestures_across_24_subjects(tmp_path):
     sample.make(tmp_path)

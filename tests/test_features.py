@@ -643,6 +643,7 @@ def test_a_cluster_resumes_an_extraction_and_keeps_it_if_it_ends(
     assert equal(bank, whole) and bank.content_hash == whole.content_hash
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_cluster_extracts_the_same_even_if_a_worker_is_killed(tmp_path, monkeypatch):
     distributed = pytest.importorskip("distributed")

@@ -212,6 +212,7 @@ def test_modality_dropout_hides_whole_modalities_but_never_all(p, seed, modaliti
     assert share <= p + 0.1 and share >= p * (1 - p ** (modalities - 2)) - 0.1
 
 
+@pytest.mark.slow
 def test_a_network_trained_with_modality_dropout_bears_a_missing_modality():
     features, labels = arrays()
     splits = [range(0, N, 2), range(1, N, 4), range(3, N, 4)]

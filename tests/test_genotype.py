@@ -417,6 +417,7 @@ def test_nothing_changed_where_two_are_equal_up_to_the_order_of_symmetric_inputs
         assert (a.changes_from(other) == ()) == (plain(a) == plain(other))
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(small, small.flatmap(lambda g: st.just(g) | small), st.randoms())
 def test_all_that_changed_is_told_and_nothing_else(before, after, random):

@@ -168,6 +168,7 @@ def test_the_selection_from_24_features_is_done_in_seconds():
     assert len(found) == 5 and time.perf_counter() - start < 120
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_perturbation_of_twenty_cells_is_done_in_seconds():
     task = a_task(3, 4, defaults=True)
@@ -194,6 +195,7 @@ def test_of_too_many_pairs_the_most_probable_are_evaluated(monkeypatch):
         assert search.best_genotype.cells[i].inputs in odds
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_with_half_the_pairs_evaluated_a_search_still_finds_one_of_the_best(monkeypatch):
     monkeypatch.setattr(selection, "MAX_PAIRS", 15)
@@ -241,7 +243,7 @@ def claimed(label: str, net: torch.nn.Module, task: Task) -> set[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [2, 6])
+@pytest.mark.parametrize("count", [2, pytest.param(6, marks=pytest.mark.nightly)])
 def test_every_baseline_runs_and_its_networks_read_what_they_claim(count):
     task = a_task(count)
     space = SearchConfig(epochs=1, selection="argmax", N=2, M=1)

@@ -33,11 +33,9 @@ N = sum(SIZES.values())
 
 
 @pytest.fixture(scope="session")
-def sample_folder(tmp_path_factory):
+def sample_folder(made_once):
     """The sample's files. Tests must not write to them."""
-    folder = tmp_path_factory.mktemp("posters")
-    posters.make(folder)
-    return folder
+    return made_once("posters", posters.make)
 
 
 @pytest.fixture
@@ -864,6 +862,7 @@ def test_a_poster_that_is_no_jpeg_asks_no_other_decoder(tmp_path):
     assert inputs[1].shape == (3, 64, 40)
 
 
+@pytest.mark.slow
 def test_weights_of_unknown_modalities_are_refused(sample_task):
     with pytest.raises(TaskError, match="weights: found 'Audio'; allowed: Image, Text"):
         load_task("mmimdb", sample=True, weights={"Audio": "x.safetensors"})

@@ -504,6 +504,7 @@ def test_without_an_example_a_program_reads_pooled_features():
     torch.testing.assert_close(module(used), example.values(), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_program_reads_a_tasks_arrays_as_they_are(tmp_path):
     random = np.random.default_rng(0)
     features = {"Sound": random.normal(size=(30, 3, 9)), "Text": random.normal(size=(30, 4))}

@@ -601,6 +601,7 @@ def test_a_frame_with_a_third_person_alone_is_kept_in_the_place_of_the_latest(tm
     assert first == [0.0] * 30 + [2.0] * 3 and second == [1.0] * 25 + [None] * 8
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(
         st.integers(0, 6),
@@ -634,6 +635,7 @@ def test_a_file_of_more_than_any_sensor_sees_is_refused(tmp_path, frames, messag
         read_skeleton(path)
 
 
+@pytest.mark.slow
 def test_128_tracks_are_joined_in_a_moment(tmp_path):
     tracks = {str(t): (t / 100, [range(t, t + 1)]) for t in range(128)}
     start = time.process_time()

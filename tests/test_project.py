@@ -81,6 +81,7 @@ def test_constraints_pin_each_direct_dependency_within_its_range(requirement):
     assert requirement.specifier.contains(version), f"{version} is outside {requirement}"
 
 
+@pytest.mark.slow
 def test_every_imported_package_is_declared():
     declared = requirements(PROJECT["dependencies"] + EXTRAS["tasks"] + EXTRAS["cluster"])
     distributions = packages_distributions()
@@ -325,22 +326,18 @@ def test_a_notebook_leads_only_to_what_comes_with_it(notebook):
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory) -> Path:
+def built(made_once) -> Path:
     """A folder with the sdist and, made from that sdist, the wheel."""
-    folder = tmp_path_factory.mktemp("dist")
-    command = ["-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
-    run_python(*command, cwd=folder)
-    return folder
+    build = ["-m", "build", "--no-isolation", str(ROOT), "--outdir"]
+    return made_once("dist", lambda folder: run_python(*build, str(folder), cwd=folder))
 
 
 @pytest.fixture(scope="module")
-def elsewhere(built, tmp_path_factory) -> Path:
+def elsewhere(built, made_once) -> Path:
     """A folder, far from the checkout, into which the wheel alone is installed."""
-    folder = tmp_path_factory.mktemp("elsewhere")
     (wheel,) = built.glob("*.whl")
     command = ["-m", "pip", "install", "--no-index", "--no-deps", "--target", "site", str(wheel)]
-    run_python(*command, cwd=folder)
-    return folder
+    return made_once("elsewhere", lambda folder: run_python(*command, cwd=folder))
 
 
 def run_python(*arguments: str, cwd: Path, **environment: str) -> str:
@@ -427,7 +424,11 @@ def test_a_wheel_installed_elsewhere_copies_the_notebooks(elsewhere):
 @pytest.mark.parametrize(
     ("name", "quick"),
     [
-        ("00_quickstart", "-p search_epochs 1 -p epochs 1 -p selection argmax"),
+        pytest.param(
+            "00_quickstart",
+            "-p search_epochs 1 -p epochs 1 -p selection argmax",
+            marks=pytest.mark.nightly,
+        ),
         ("02_primitive_operations", ""),
     ],
 )

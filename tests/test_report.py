@@ -128,6 +128,7 @@ def test_a_report_needs_no_network_and_its_ids_are_its_own(page):
     assert page.size < 1_500_000
 
 
+@pytest.mark.slow
 def test_nothing_from_files_becomes_a_tag(tmp_path):
     features = (f"{EVIL}_1", "a & b_1")
     genotype = genotype_of(*features, features=features)

@@ -168,6 +168,7 @@ def test_pairs_are_those_that_the_rule_allows_and_use_all_items_about_equally(al
     assert len(times) == 3 * sum(map(any, allowed)) and times.max() - times.min() <= 1
 
 
+@pytest.mark.slow
 def test_pairs_of_sum_and_same_are_those_of_the_benchmark_tables():
     """The plain way to make them, before there were rules."""
     for rule, split in product(("sum", "same"), SPLITS):

@@ -163,6 +163,7 @@ def killed_at(step, job):
     return os.WIFSIGNALED(status)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("earlier", [False, True])
 def test_no_kill_at_any_moment_of_a_start_loses_the_earlier_result(tmp_path, earlier):
@@ -190,6 +191,7 @@ def record_status(out):
     return record(out)["status"] if (out / "run.json").exists() else None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_no_kill_at_any_moment_of_an_end_loses_a_result(tmp_path):
     step, more = 0, True

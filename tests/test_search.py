@@ -115,6 +115,7 @@ def test_asking_for_the_state_does_not_change_the_search(schedule):
     assert all(same(a, b) for a, b in zip(alone, asked, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["batch", "epoch"])
 @pytest.mark.parametrize("stop", [1, 3, 4])
 def test_a_resumed_search_equals_an_unbroken_one_to_the_bit(tmp_path, schedule, stop):
@@ -240,6 +241,7 @@ def test_once_a_cell_has_its_pair_a_copy_of_the_hypernet_learns_what_the_next_on
     assert search.selection.odds[1] != untuned.selection.odds[1]
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_tuned_hypernet_knows_that_the_second_cell_needs_the_voice():
     voices, task = {"Audio_1", "Audio_2", "Audio_3"}, load_task("digits", rule="voice")
@@ -351,6 +353,7 @@ def test_perturbation_finds_the_informative_modality_even_if_alpha_has_learned_n
         assert any(name.startswith("Audio") for name in search.best_genotype.cells[0].inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [0.0, 1.0])
 @pytest.mark.parametrize("margin", [0.0, 1.0, 2.0, 100.0])
 def test_successive_halving_trains_sampled_candidates_and_selects_by_score_and_probability(
@@ -905,6 +908,7 @@ def test_a_path_is_the_fusion_network_with_the_hypernets_weights():
     assert search.hypernet.path is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [2, 5, 7, 8, 9])
 def test_a_search_by_single_paths_is_reproducible_and_resumes(tmp_path, stop):
     config = SearchConfig(**PATHS, selection="successive_halving", rungs=((2, 2),), warmup=1)

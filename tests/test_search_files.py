@@ -71,6 +71,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value"), [(name, value) for name, values in SETTINGS.items() for value in values]
 )
@@ -100,6 +101,7 @@ FIELDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value"), [(name, value) for name, values in FIELDS.items() for value in values]
 )
@@ -245,6 +247,7 @@ def test_a_rule_that_searches_and_saves_beside_another_save_waits_for_nobody(tmp
 # --- autosave
 
 
+@pytest.mark.slow
 def test_a_search_saves_itself_and_is_resumed_from_there_to_the_bit(tmp_path):
     path, task = tmp_path / "s.safetensors", tiny_task()
     whole_search = [state.alpha for state in Search(task, device="cpu")]

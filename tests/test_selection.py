@@ -285,6 +285,7 @@ def test_a_selection_has_at_least_one_step(steps):
         selected_by(mine)
 
 
+@pytest.mark.slow
 def test_a_selection_that_draws_random_numbers_follows_the_seed_and_resumes(tmp_path):
     class Random(Selection):
         steps = 3

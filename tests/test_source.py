@@ -69,9 +69,12 @@ def network_of(source: str) -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(made_once):
     """Source, weights, inputs and outputs of fifty random networks."""
-    folder = tmp_path_factory.mktemp("networks")
+    return made_once("fifty_networks", save_fifty)
+
+
+def save_fifty(folder):
     for seed in range(50):
         example = random_example(seed)
         path = folder / f"net_{seed:02}"
@@ -82,7 +85,6 @@ def folder(tmp_path_factory):
         inputs = {name: x.clone() for name, x in inputs.items()}
         inputs |= {"outputs": example.values(), "exact": example.values(torch.float64)}
         save_file(inputs, path.with_suffix(".inputs"))
-    return folder
 
 
 @pytest.mark.slow
@@ -98,6 +100,7 @@ def test_fifty_random_networks_give_the_same_where_the_kit_is_not_imported(folde
     assert max(errors[worst]) <= 1e-6, (worst, errors[worst])
 
 
+@pytest.mark.slow
 def test_the_random_networks_have_every_operation_pooling_and_kind_of_label(folder):
     text = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py"))
     for part in ("zeros_like", "x + y", "Attention()", "LinearGLU()", "# ConcatFC", "pool_time"):

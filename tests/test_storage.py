@@ -389,13 +389,18 @@ COMMANDS = [
 
 
 @pytest.fixture(scope="module", params=["full", "read-only"])
-def on_disk(request, root, tmp_path_factory) -> tuple[str, dict[str, list]]:
+def on_disk(request, root, made_once) -> tuple[str, dict[str, list]]:
     """What each writer said on a small disk: exit status or error, message, files left."""
-    folder = tmp_path_factory.mktemp("disk")
+    state = request.param
+    folder = made_once(f"disk_{state}", lambda folder: write_on_disk(folder, state, root))
+    return state, json.loads((folder / "said.json").read_text(encoding="utf-8"))
+
+
+def write_on_disk(folder: Path, state: str, root: Path):
     disk, home, script = folder / "disk", folder / "home", folder / "script.py"
     disk.mkdir(), home.mkdir(), script.write_text(ON_DISK)
-    options = "size=1m" if request.param == "full" else "ro"
-    fill = f"head -c 1m /dev/zero > {disk}/fill" if request.param == "full" else "true"
+    options = "size=1m" if state == "full" else "ro"
+    fill = f"head -c 1m /dev/zero > {disk}/fill" if state == "full" else "true"
     mounted = f"mount -t tmpfs -o {options} tmpfs {disk} && {{ {fill}; true; }}"
     if (
         not shutil.which("unshare")
@@ -414,7 +419,7 @@ def on_disk(request, root, tmp_path_factory) -> tuple[str, dict[str, list]]:
         env={**os.environ, "PYTHONPATH": paths},
     )
     assert done.returncode == 0, done.stderr
-    return request.param, json.loads(done.stdout.splitlines()[-1])
+    (folder / "said.json").write_text(done.stdout.splitlines()[-1], encoding="utf-8")
 
 
 def check_disk(found: tuple[str, dict[str, list]], name: str, status: object) -> str:

@@ -263,6 +263,7 @@ def test_the_committed_table_has_ten_seeds_of_each_strategy(rule, root):
     assert found.loc["default search", "regret"] < found.loc["random search", "regret"]
 
 
+@pytest.mark.slow
 def test_the_readme_has_the_committed_table(root, readme_tables):
     (table,) = (t for t in readme_tables if "sum: rank" in t[0])
     found = summarize(read_benchmark(root / "assets" / "results" / "digits_benchmark.csv"))

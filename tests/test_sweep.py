@@ -530,7 +530,13 @@ def without_numbers(text):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cluster, well", [(workers_of_its_own, 8), (separate_cluster, 2)])
+@pytest.mark.parametrize(
+    "cluster, well",
+    [
+        (workers_of_its_own, 6),
+        pytest.param(separate_cluster, 2, marks=pytest.mark.nightly),
+    ],
+)
 def test_of_runs_with_four_accidents_three_fail_and_only_those_are_done_again(cluster, well):
     count = well + len(EVIL)
     spec = spec_file(

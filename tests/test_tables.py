@@ -213,6 +213,7 @@ def test_what_scikit_learn_has_is_embedded_with_nothing_to_fetch():
 SHORT = bm.SearchConfig(epochs=1, C=8, N=1, selection="argmax")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SIZES)
 def test_a_short_search_finds_a_network_that_beats_guessing(name, request):
     if name == "multiple_features":

@@ -87,6 +87,7 @@ def test_the_space_of_digits_has_1950_architectures_in_canonical_form():
     assert len(enumerate_architectures(FEATURES[:4], M=1)) == 12 * 5
 
 
+@pytest.mark.slow
 def test_forms_that_count_as_one_architecture_compute_the_same_function():
     """All 192 ways to write two steps: each equals its canonical form with its weights."""
     torch.manual_seed(0)
@@ -426,6 +427,7 @@ def test_random_search_takes_its_architectures_from_the_sample(two_cells, sample
     assert len(set(found["genotype"])) > 1
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 def test_networks_trained_again_score_as_the_table_says(rule):

@@ -191,6 +191,7 @@ def name(request):
     return request.param
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule, classes", [("same", 10), ("sum", 19)])
 def test_labels_follow_the_rule_and_splits_share_nothing(name, rule, classes):
     task = load_task(name, rule=rule)
@@ -206,6 +207,7 @@ def test_labels_follow_the_rule_and_splits_share_nothing(name, rule, classes):
         assert len(split.labels.unique()) == classes
 
 
+@pytest.mark.slow
 def test_items_of_a_split_are_used_equally_often_or_once_more(name):
     task = load_task(name, rule="sum")
     for column in task.split("train").index.T:
@@ -213,6 +215,7 @@ def test_items_of_a_split_are_used_equally_often_or_once_more(name):
         assert times.max() - times.min() <= 1
 
 
+@pytest.mark.slow
 def test_inputs_are_finite_and_backbones_come_with_the_kit_in_evaluation_mode(name, monkeypatch):
     monkeypatch.setattr(pairs, "train_on_items", None)  # weights come from the kit's assets
     task = load_task(name, rule="same")
@@ -290,6 +293,7 @@ def test_components_are_fitted_on_training_images_alone():
     assert torch.equal(pairs.keep_energy(images, 0.5, train)[train], before)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_other_knobs_train_backbones_once_and_keep_them(tmp_path, monkeypatch):
     monkeypatch.setenv("BMNAS_CACHE", str(tmp_path))
@@ -420,6 +424,7 @@ def test_the_files_of_a_task_are_checked_by_content(copy):
     assert any(p.endswith("t10k-labels-idx1-ubyte.gz: missing") for p in problems)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["missing", "truncated", "wrong hash", "empty"])
 def test_a_task_with_a_wrong_file_is_refused_by_its_name(copy, damage):
     path = copy / avmnist.IMAGES
@@ -446,6 +451,7 @@ LEFT_BEHIND = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", LEFT_BEHIND)
 def test_mnist_is_known_by_its_contents_however_it_was_unpacked(copy, how):
     usual = [avmnist.read_idx(copy / name) for name in (avmnist.IMAGES, avmnist.LABELS)]

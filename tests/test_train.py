@@ -131,6 +131,7 @@ def test_backbones_have_a_learning_rate_of_their_own():
         torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_joint_fine_tuning_reads_files_and_keeps_the_backbones_in_evaluation_mode(tmp_path):
     task = in_files(tiny_task(), tmp_path)
     task.modalities[0].backbone.layers[1] = torch.nn.Sequential(
@@ -342,6 +343,7 @@ def multiplications(genotype, channels, C, L, classes) -> int:
     return total + 2 * len(genotype.cells) * C * L * classes
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(genotypes(features=tiny_task().features, max_cells=3, max_steps=3))
 def test_the_cost_of_a_network_is_its_parameters_and_its_multiplications(genotype):

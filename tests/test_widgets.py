@@ -165,6 +165,7 @@ def taken(cell: CellGenotype) -> list[str]:
     return [*cell.inputs, *inputs, *(step.op for step in cell.steps)]
 
 
+@pytest.mark.slow
 def test_a_saved_notebook_shows_the_state_that_the_slider_shows():
     stepper = stepper_of()
     press(stepper, "Step ×10")
@@ -215,6 +216,7 @@ def test_a_slider_beyond_its_ends_shows_the_state_there(frame, shown):
     assert stepper.state.step == shown
 
 
+@pytest.mark.slow
 def test_what_changed_is_what_was_not_so_before_the_press():
     stepper = stepper_of(epochs=5)
     stepper.step(2)
@@ -271,6 +273,7 @@ def test_cells_are_a_setting_that_reset_takes():
     assert "Cell 2" not in scene_data(stepper)["last"]["scene"]["graph"]
 
 
+@pytest.mark.slow
 def test_the_rank_of_the_derived_network_is_shown_where_all_architectures_were_trained():
     task = load_task("digits", rule="sum")
     stepper = SearchStepper(Search(task, SearchConfig(selection="argmax"), device="cpu"))
@@ -554,6 +557,7 @@ def test_an_interrupt_stops_everything():
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_a_saved_notebook_keeps_pictures_of_what_was_shown_last(monkeypatch):
     shown = {}
     monkeypatch.setattr("bmnas_core.widgets.base.is_interactive", lambda: True)
@@ -670,6 +674,7 @@ def test_a_run_stops_when_the_widget_is_closed():
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_two_steppers_at_once_give_the_same_as_each_alone():
     kinds = [(0, {"relaxation": "pair"}), (1, {"relaxation": "paper", "schedule": "epoch"})]
 
@@ -687,6 +692,7 @@ def test_two_steppers_at_once_give_the_same_as_each_alone():
         assert history == looped(seed, epochs=5, **config)
 
 
+@pytest.mark.slow
 def test_a_run_and_a_plain_search_do_not_change_each_other():
     async def main():
         stepper, search = stepper_of(epochs=6), search_of(3, epochs=4)
@@ -722,6 +728,7 @@ def test_buttons_pressed_in_quick_succession_leave_the_steps_in_order():
     assert asyncio.run(main()) == looped(epochs=6)
 
 
+@pytest.mark.slow
 def test_a_run_does_not_move_on_from_an_earlier_state_that_is_shown():
     async def main():
         stepper = stepper_of(epochs=20)
@@ -984,6 +991,7 @@ def svgs(shown) -> list[str]:
     return [one.svg for one in shown if hasattr(one, "svg")]
 
 
+@pytest.mark.slow
 def test_an_unattended_stepper_makes_steps_by_itself_and_leaves_pictures(left_behind):
     stepper = stepper_of(epochs=30)
     shown = left_behind(stepper)
@@ -1000,6 +1008,7 @@ def test_an_unattended_stepper_makes_steps_by_itself_and_leaves_pictures(left_be
     assert stepper.search.step == 60
 
 
+@pytest.mark.slow
 def test_the_other_widgets_leave_pictures_too(left_behind):
     editor = GenotypeEditor(tiny_task(), one_step("attention"))
     editor.train()
@@ -1103,6 +1112,7 @@ def test_a_genotype_of_another_task_is_not_trained():
     assert board.entries == []
 
 
+@pytest.mark.slow
 def test_a_training_stops_with_its_own_widget_and_not_with_another():
     async def main():
         task = tiny_task()
@@ -1472,6 +1482,7 @@ def test_a_sample_is_shown_as_the_hypernet_sees_it_and_changes_nothing():
     assert stepper.history == looped(epochs=5) and not error(stepper)
 
 
+@pytest.mark.slow
 def test_the_label_of_a_sample_is_known_if_it_is_one_or_by_the_rule():
     stepper = stepper_of()
     labels = stepper.search.task.split("validation").labels
@@ -1504,6 +1515,7 @@ def test_a_task_without_pictures_can_be_looked_into_too():
 # --- several searches with one bar
 
 
+@pytest.mark.slow
 def test_one_bar_and_one_slider_lead_two_searches():
     kinds = [(0, {"relaxation": "pair"}), (0, {"relaxation": "paper"})]
 

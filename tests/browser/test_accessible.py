@@ -14,7 +14,7 @@ from bmnas_core.experiments.page import write_page
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 SCHEMES = pytest.mark.parametrize(
-    "scheme", ["light", pytest.param("dark", marks=pytest.mark.matrix)]
+    "scheme", ["light", pytest.param("dark", marks=pytest.mark.nightly)]
 )
 
 

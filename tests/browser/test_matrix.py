@@ -113,7 +113,7 @@ def test_full_screen_shows_the_stepper_alone(notebook):
     notebook.page.wait_for_function("document.fullscreenElement === null")
 
 
-@pytest.mark.matrix
+@pytest.mark.nightly
 @pytest.mark.parametrize("scheme", ["Light", "Dark"])
 @pytest.mark.parametrize("screen", SIZES)
 def test_each_state_on_each_screen(notebook, screen, scheme):
@@ -125,7 +125,7 @@ def test_each_state_on_each_screen(notebook, screen, scheme):
     notebook.theme("JupyterLab Light")
 
 
-@pytest.mark.matrix
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", ["notebook", "voila"])
 def test_it_works_in_notebook_7_and_in_voila(kind, root, tmp_path, browser, shots):
     notebook = open_notebook(kind, root, tmp_path, browser, shots)

@@ -268,7 +268,7 @@ def test_back_to_now_and_a_click_into_a_chart_move_through_time(page):
     assert 15 < frame(page) < 40
 
 
-@pytest.mark.matrix
+@pytest.mark.nightly
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [(390, 844), (960, 1000), (1280, 800), (1920, 1080)])
 def test_it_can_be_read_on_screens_of_all_sizes(page, size, scheme, shots):
