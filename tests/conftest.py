@@ -35,24 +35,37 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_xdist_make_scheduler(config, log):
-    """One process runs all tests of a module in the browser, which so starts JupyterLab once."""
+    """One process runs a module in the browser, where JupyterLab starts once, or all of them.
+
+    These wait more than they compute. So all of them keep one process busy while the others run
+    what else there is; where nothing else is asked for, the processes share the modules.
+    """
     if config.getvalue("dist") != "loadscope":
         return None
     from xdist.scheduler import LoadScopeScheduling
 
+    alone = config.getoption("markexpr") == "browser"
+
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             path = nodeid.partition("::")[0]
-            return path if "/browser/" in path else nodeid
+            if "/browser/" not in path:
+                return nodeid
+            return path if alone else "browser"
 
     return Scheduling(config, log)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    """Run fast tests first, then slow ones, notebooks, the browser; skip ``gpu`` without one."""
+    """Run fast tests first, then slow ones, notebooks, the browser; skip ``gpu`` without one.
+
+    With several processes the browser comes first, as one of them has it to do alone.
+    """
 
     def rank(item) -> int:
+        if "PYTEST_XDIST_WORKER" in os.environ and item.get_closest_marker("browser"):
+            return -1
         return max(
             (1 + i for i, marker in enumerate(ORDER) if item.get_closest_marker(marker)), default=0
         )

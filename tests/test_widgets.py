@@ -1041,6 +1041,21 @@ def test_widgets_beside_each_other_are_the_widgets_themselves():
     assert list(row.children) == steppers
 
 
+def test_above_searches_beside_each_other_stands_what_differs():
+    one, other = steppers = [stepper_of(), stepper_of(1)]
+    both = side_by_side(*steppers)
+
+    def titles():
+        return [plain(stepper.children[0].value) for stepper in steppers]
+
+    assert titles() == ["seed 0", "seed 1"]
+    other.reset(relaxation="paper", seed=0)
+    assert titles() == ["relaxation pair", "relaxation paper"]
+    other.reset(relaxation="pair", seed=0)
+    assert titles() == ["relaxation pair, seed 0"] * 2
+    assert both.children[1].children == (one, other)
+
+
 # --- Scoreboard
 
 

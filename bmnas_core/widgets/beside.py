@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import html
+
+import ipywidgets as ipw
+
 from ..errors import BmnasError, check_type
 from .base import BaseWidget, row, set_off
 from .stepper import SearchStepper, speed_menu
@@ -11,7 +15,8 @@ class SideBySide(BaseWidget):
     """Widgets beside each other, or below each other on a narrow page.
 
     If all are steppers, one bar makes the steps of all, one slider moves all to the same step, and
-    what they share, such as the open tab or a scoreboard, is there once.
+    what they share, such as the open tab or a scoreboard, is there once. Above each stands what
+    differs: its task, relaxation, seed or whatever else can be set.
     """
 
     def __init__(self, *widgets: BaseWidget):
@@ -44,8 +49,9 @@ class SideBySide(BaseWidget):
         )
         bar.add_class("bmnas-bar")
         boards = list(dict.fromkeys(stepper.scoreboard for stepper in self._steppers))
+        self._titles = [ipw.HTML() for _ in self._steppers]
         for k, stepper in enumerate(self._steppers):
-            stepper.join(self._bridge.mark, lead=k == 0, speed=self._speed)
+            stepper.join(self._bridge.mark, self._titles[k], lead=k == 0, speed=self._speed)
         self._take_actions(load=self._forward("load"), compare=self._forward("compare"))
         self.children = [bar, line, *boards]
         self.refresh()
@@ -70,6 +76,11 @@ class SideBySide(BaseWidget):
         for press in self._starts:
             set_off(press, running or not left)
         set_off(self._pause, not running)
+        about = [stepper.about for stepper in self._steppers]
+        differs = [name for name in about[0] if len({one[name] for one in about}) > 1]
+        for title, one in zip(self._titles, about, strict=True):
+            said = ", ".join(f"{name} {one[name]}" for name in differs or ["relaxation", "seed"])
+            title.value = f"<b>{html.escape(said)}</b>"
 
     def pause(self) -> None:
         for stepper in self._steppers:

@@ -119,13 +119,13 @@ class SearchStepper(CandidateWidget):
         """Whether steps are being made now."""
         return self._stepping is self.search
 
-    def join(self, group: str, *, lead: bool, speed: ipw.Dropdown) -> None:
-        """Hide this stepper's own buttons: a shared bar replaces them, and a shared slider."""
+    def join(self, group: str, title: ipw.HTML, *, lead: bool, speed: ipw.Dropdown) -> None:
+        """Put a title above, and hide the buttons: a shared bar replaces them, a shared slider."""
         for press in (*self._steppers, self._pause, self._speed):
             press.layout.display = "none"
         self._speed = speed
         self._stage.group, self._stage.lead = group, lead
-        self.children = [part for part in self.children if part is not self.scoreboard]
+        self.children = [title, *(part for part in self.children if part is not self.scoreboard)]
 
     async def finished(self) -> None:
         """Wait in a cell until a run has ended: ``await stepper.finished()``."""
@@ -172,6 +172,13 @@ class SearchStepper(CandidateWidget):
     def settings(self) -> dict:
         """The values of the controls by name: what Reset starts a search with."""
         return {name: control.value for name, control in self._controls.items()}
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What the search is of, and its settings by the names of their controls."""
+        task, own = self.search.task, self._in_use().items()
+        named = {self._controls[name].description: str(value) for name, value in own}
+        return {"task": " ".join(filter(None, [task.name, task.variant])), **named}
 
     def show(self, step: int) -> None:
         """Show the state at ``step``, or the last one kept before it."""

@@ -247,6 +247,8 @@ def test_two_steppers_run_side_by_side_each_as_if_alone(search):
     left, right = (stepper.box.bounding_box() for stepper in pair)
     assert left["x"] + left["width"] <= right["x"] + 1 and abs(left["y"] - right["y"]) < 5
     assert both.get_by_text("Scoreboard").count() == 1
+    for name in ("paper", "pair"):
+        assert both.get_by_text(f"relaxation {name}", exact=True).is_visible()
     sliders = both.get_by_label("time")
     assert [slider.is_visible() for slider in sliders.all()] == [True, False]
     bar.get_by_role("button", name="Run").click()
