@@ -110,8 +110,8 @@ def readme_tables() -> list[list[list[str]]]:
 
 
 @pytest.fixture(scope="session")
-def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
-    """``made_once(name, make)``: the folder that ``make`` filled, once for all test processes."""
+def shared_folder(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """``shared_folder(name, make)``: what ``make`` filled, once for all test processes."""
     from filelock import FileLock
 
     base = tmp_path_factory.getbasetemp()

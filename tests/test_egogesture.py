@@ -63,11 +63,11 @@ def root(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def rendered(made_once):
+def rendered(shared_folder):
     """The sample with one subject per subset. Tests must not write to it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sample, "SUBJECTS", dict.fromkeys(sample.SUBJECTS, 1))
-        return made_once("gestures_of_three", sample.make)
+        return shared_folder("gestures_of_three", sample.make)
 
 
 # --- the task

@@ -33,9 +33,9 @@ N = sum(SIZES.values())
 
 
 @pytest.fixture(scope="session")
-def sample_folder(made_once):
+def sample_folder(shared_folder):
     """The sample's files. Tests must not write to them."""
-    return made_once("posters", posters.make)
+    return shared_folder("posters", posters.make)
 
 
 @pytest.fixture

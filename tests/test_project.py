@@ -326,18 +326,18 @@ def test_a_notebook_leads_only_to_what_comes_with_it(notebook):
 
 
 @pytest.fixture(scope="module")
-def built(made_once) -> Path:
+def built(shared_folder) -> Path:
     """A folder with the sdist and, made from that sdist, the wheel."""
     build = ["-m", "build", "--no-isolation", str(ROOT), "--outdir"]
-    return made_once("dist", lambda folder: run_python(*build, str(folder), cwd=folder))
+    return shared_folder("dist", lambda folder: run_python(*build, str(folder), cwd=folder))
 
 
 @pytest.fixture(scope="module")
-def elsewhere(built, made_once) -> Path:
+def elsewhere(built, shared_folder) -> Path:
     """A folder, far from the checkout, into which the wheel alone is installed."""
     (wheel,) = built.glob("*.whl")
     command = ["-m", "pip", "install", "--no-index", "--no-deps", "--target", "site", str(wheel)]
-    return made_once("elsewhere", lambda folder: run_python(*command, cwd=folder))
+    return shared_folder("elsewhere", lambda folder: run_python(*command, cwd=folder))
 
 
 def run_python(*arguments: str, cwd: Path, **environment: str) -> str:

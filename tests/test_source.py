@@ -69,9 +69,9 @@ def network_of(source: str) -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def folder(made_once):
+def folder(shared_folder):
     """Source, weights, inputs and outputs of fifty random networks."""
-    return made_once("fifty_networks", save_fifty)
+    return shared_folder("fifty_networks", save_fifty)
 
 
 def save_fifty(folder):

@@ -389,10 +389,10 @@ COMMANDS = [
 
 
 @pytest.fixture(scope="module", params=["full", "read-only"])
-def on_disk(request, root, made_once) -> tuple[str, dict[str, list]]:
+def on_disk(request, root, shared_folder) -> tuple[str, dict[str, list]]:
     """What each writer said on a small disk: exit status or error, message, files left."""
     state = request.param
-    folder = made_once(f"disk_{state}", lambda folder: write_on_disk(folder, state, root))
+    folder = shared_folder(f"disk_{state}", lambda folder: write_on_disk(folder, state, root))
     return state, json.loads((folder / "said.json").read_text(encoding="utf-8"))
 
 

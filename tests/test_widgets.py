@@ -1200,7 +1200,7 @@ def test_an_editor_starts_with_a_genotype_of_the_task():
 
 
 @pytest.mark.slow
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(st.data())
 def test_every_entry_of_a_menu_leads_to_a_legal_genotype_that_shows_it(data):
     editor = GenotypeEditor(TASK, data.draw(genotypes(TASK.features, max_cells=3, max_steps=3)))
@@ -1251,7 +1251,7 @@ def reach(editor, target):
 
 
 @pytest.mark.slow
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(genotypes(TASK.features, max_cells=3, max_steps=3), st.booleans())
 def test_every_genotype_of_a_task_can_be_reached_and_left_again(target, back):
     editor = GenotypeEditor(TASK)
