@@ -7,8 +7,10 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet -c constraints.txt
 
 # Fast tests have a process for each core, up to four; of all tests many wait for a kernel or a
-# browser, so there is one process more. tests/conftest.py gives each of them one thread.
-PYTEST := $(BIN)/python -m pytest --dist loadscope --no-loadscope-reorder --ignore tests/benchmarks
+# browser, so there is one process more. tests/conftest.py gives each of them one thread. They start
+# hundreds of processes, which need not compile the same modules again.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest \
+	--dist loadscope --no-loadscope-reorder --ignore tests/benchmarks
 
 INSTALLED     := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
