@@ -782,7 +782,7 @@ export class Stage {
       const line = one => one.frames.map(frame => [frame.step, frame.weights[k] / one.scene.resolution]);
       const lines = [{ points: line(run), colour: BLUE, width: 2 }];
       if (this.alike) lines.unshift({ points: line(this.ghost), colour: GHOST, width: 1.5, dash: "3 3" });
-      chart(spark, { lines, end: this.#end, at: run.frames[at].step, height: 84,
+      chart(spark, { lines, end: this.#end, at: run.frames[at].step, height: 66,
         name: `${tip} over the steps` });
     } else {
       this.point.replaceChildren(make("div", { className: "bmnas-hint" },
