@@ -36,6 +36,7 @@ from .draw import draw_curves as draw_curves
 from .draw import draw_differences as draw_differences
 from .draw import draw_frontiers as draw_frontiers
 from .draw import draw_heatmaps as draw_heatmaps
+from .draw import draw_matrices as draw_matrices
 from .draw import draw_results as draw_results
 from .draw import draw_trajectories as draw_trajectories
 from .errors import BmnasError as BmnasError

@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
@@ -33,6 +34,7 @@ from bmnas_core.draw import (
     draw_curves,
     draw_frontiers,
     draw_heatmaps,
+    draw_matrices,
     draw_results,
     draw_trajectories,
 )
@@ -1163,6 +1165,46 @@ def test_results_without_what_is_needed_are_refused():
         draw_results(results_table().drop(columns="std"))
     with pytest.raises(DrawError, match="found no rows"):
         draw_results(results_table(networks=0).reindex(columns=results_table().columns))
+
+
+def test_signed_matrices_share_one_scale_and_shares_have_their_own():
+    x, gate = torch.tensor([[1.0, -4.0], [2.0, 0.0], [0.5, 3.0]]), np.array([[0.2, 0.6, 0.1]])
+    one, other, third = draw_matrices({"x": x, "$x": -x / 2, "gate": gate}, shares=["gate"])
+    assert [panel.images[0].get_clim() for panel in (one, other)] == [(-4, 4)] * 2
+    assert third.images[0].get_clim() == (0, 0.6)
+    assert [panel.get_title() for panel in (one, other, third)] == ["x", "$x", "gate"]
+    assert np.array_equal(one.images[0].get_array(), x) and one.images[0].get_cmap()(0.5)[:3]
+    assert len(one.figure.axes) == 5  # two colour bars
+    figure, axes = plt.subplots(1, 2)
+    assert list(draw_matrices({"x": x, "y": x.requires_grad_()}, ax=axes)) == list(axes)
+    draw_matrices({"half": x.bfloat16(), "bits": x > 0, "list": [[1, 2]]})
+    assert draw_matrices({"zero": torch.zeros(2, 2)}).images[0].get_clim() == (-1, 1)
+
+
+@pytest.mark.parametrize(
+    ("matrices", "options", "message"),
+    [
+        ({}, {}, "matrices: found none; allowed: at least one"),
+        (
+            {"x": torch.ones(3)},
+            {},
+            r"matrices, 'x': found shape \(3,\), float64; allowed: rows and",
+        ),
+        (
+            {"x": [["a"]]},
+            {},
+            r"matrices, 'x': found shape \(1, 1\), <U1; allowed: rows and columns",
+        ),
+        ({"x": torch.ones(0, 3)}, {}, r"matrices, 'x': found shape \(0, 3\)"),
+        ({"x": np.array([[np.nan]])}, {}, "matrices, 'x': found nan or inf; allowed: finite"),
+        ({"x": [[1], [1, 2]]}, {}, "matrices, 'x': found a list; allowed: rows and columns"),
+        ({"x": np.eye(2)}, {"shares": ["y"]}, "shares: found 'y'; allowed: 'x'"),
+        ({"x": np.eye(2)}, {"ax": []}, "ax: found 0 Axes; allowed: 1, one per panel"),
+    ],
+)
+def test_what_is_no_matrix_is_refused(matrices, options, message):
+    with pytest.raises(DrawError, match=message):
+        draw_matrices(matrices, **options)
 
 
 # --- charts as matplotlib's users expect them

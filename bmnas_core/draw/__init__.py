@@ -8,7 +8,13 @@ from ..errors import check_type
 from ..genotype import Genotype
 from . import genotypes, hypernets
 from .canvas import DrawError, Picture
-from .charts import draw_differences, draw_frontiers, draw_results, draw_trajectories
+from .charts import (
+    draw_differences,
+    draw_frontiers,
+    draw_matrices,
+    draw_results,
+    draw_trajectories,
+)
 from .curves import draw_curves
 from .genotypes import draw_comparison
 from .hypernets import draw_heatmaps

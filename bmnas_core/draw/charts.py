@@ -1,7 +1,7 @@
-"""Charts, drawn by matplotlib in the kit's style: results of networks; α, β, γ over a search."""
+"""Charts, drawn by matplotlib in the kit's style: results; α, β, γ over a search; matrices."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import cycle, product
 from textwrap import fill
@@ -273,6 +273,65 @@ def draw_trajectories(history, of: str = "alpha", *, at: int | None = None, ax=N
                 line.set(linewidth=0.7, alpha=0.4)
             _name_ends(panel, own[:NAMED])
     return axes if len(axes) > 1 else axes[0]
+
+
+def draw_matrices(matrices: Mapping, *, shares: Collection[str] = (), height: float = 2.5, ax=None):
+    """Matrices side by side, each element as a colour: rows down, columns across.
+
+    Signed elements share one scale, from blue (negative) over white to red. A matrix of shares,
+    such as gates or the weights of an attention, has a scale of its own from 0 to its maximum.
+
+    Args:
+        matrices: title → matrix (rows, columns), of PyTorch or NumPy, e.g. channels × positions.
+        shares: titles of those whose elements are not negative.
+        height: of a new figure, in inches.
+        ax: as in :func:`draw_results`.
+
+    Returns the Axes; an array of them if there are several matrices. Raises :class:`DrawError` for
+    none, for anything that is not a matrix of finite numbers, a title in ``shares`` that no matrix
+    has, or another number of Axes.
+    """
+    shown = {name: _as_matrix(name, matrix) for name, matrix in dict(matrices).items()}
+    if not shown:
+        raise DrawError("matrices", "none", "at least one")
+    for name in shares:
+        if name not in shown:
+            raise DrawError("shares", repr(name), ", ".join(map(repr, shown)))
+    largest = max((np.abs(shown[name]).max() for name in shown if name not in shares), default=0)
+    with _axes(ax, len(shown), ncols=len(shown), figsize=(8.6, height)) as axes:
+        signed, image = [], None
+        for panel, (name, matrix) in zip(axes, shown.items(), strict=True):
+            panel.set_title(printable(name), loc="center", fontsize="medium", parse_math=False)
+            panel.set(xticks=[], yticks=[])
+            panel.grid(False)
+            if name in shares:
+                own = panel.imshow(
+                    matrix, cmap="Blues", vmin=0, vmax=matrix.max() or 1, aspect="auto"
+                )
+                panel.figure.colorbar(own, ax=panel, shrink=0.8)
+            else:
+                limits = {"vmin": -(largest or 1), "vmax": largest or 1}
+                image = panel.imshow(matrix, cmap="RdBu_r", aspect="auto", **limits)
+                signed.append(panel)
+        if signed:
+            image.figure.colorbar(image, ax=signed, shrink=0.8)
+    return axes if len(axes) > 1 else axes[0]
+
+
+def _as_matrix(name: str, matrix) -> np.ndarray:
+    """A matrix as numbers of NumPy. Raises DrawError for anything else."""
+    place, allowed = f"matrices, {name!r}", "rows and columns of numbers"
+    if hasattr(matrix, "detach"):  # of PyTorch, on any device
+        matrix = matrix.detach().cpu().double()
+    try:
+        found = np.asarray(matrix)
+    except ValueError:  # rows of several lengths
+        raise DrawError(place, f"a {type(matrix).__name__}", allowed) from None
+    if found.ndim != 2 or not found.size or found.dtype.kind not in "biuf":
+        raise DrawError(place, f"shape {found.shape}, {found.dtype}", allowed)
+    if not np.isfinite(found).all():
+        raise DrawError(place, "nan or inf", "finite numbers")
+    return found.astype(float)
 
 
 @contextmanager
