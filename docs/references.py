@@ -1,0 +1,86 @@
+"""Write the references at the end of each notebook, from references.bib.
+
+python docs/references.py        # needs the extra dev
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from pybtex.database import Entry, Person, parse_file
+
+HERE = Path(__file__).resolve().parent
+NOTEBOOKS = sorted((HERE.parent / "notebooks").glob("*.ipynb"))
+MOST = 5  # authors that are all named
+ALWAYS = ("yin2022",)  # the work that the kit is about
+
+
+def works() -> dict[str, Entry]:
+    """All works by their keys."""
+    return dict(parse_file(HERE / "references.bib", encoding="utf-8").entries)
+
+
+def citation(work: Entry) -> str:
+    """How a text cites a work: ``"Liu et al. 2019"``."""
+    first, *others = (" ".join(person.last_names) for person in work.persons["author"])
+    if len(others) > 1:
+        first += " et al."
+    elif others:
+        first += f" and {others[0]}"
+    return f"{first} {work.fields['year']}"
+
+
+def cited_in(text: str, work: Entry) -> bool:
+    """Whether a text cites a work, with or without a comma or parentheses about the year."""
+    name, _, year = citation(work).rpartition(" ")
+    return re.search(rf"\b{re.escape(name)},? \(?{year}\b", text) is not None
+
+
+def reference(work: Entry) -> str:
+    """A work in full, in Markdown."""
+    names = [_short(person) for person in work.persons["author"]]
+    if len(names) > MOST:
+        names = [*names[:3], "others"]
+    authors = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+    fields = work.fields
+    where = fields.get("journal") or fields["booktitle"]
+    if "volume" in fields:
+        where += f" {fields['volume']}" + (f"({fields['number']})" if "number" in fields else "")
+        where += f", {fields['pages'].replace('--', '–')}"
+    elif "number" in fields:
+        where += f" {fields['number']}"
+    title = re.sub(r"[{}]", "", fields["title"]).replace("`", "‘").replace("'", "’")
+    return f"{authors} ({fields['year']}). *{title}*. {where}."
+
+
+def _short(person: Person) -> str:
+    initials = "".join(f"{name[0]}." for name in person.first_names + person.middle_names)
+    surname = " ".join(person.prelast_names + person.last_names)
+    return ", ".join(filter(None, [surname, initials]))
+
+
+def section(cells: list[dict]) -> str:
+    """The references of a notebook, given its other cells."""
+    text = " ".join("\n".join("".join(cell["source"]) for cell in cells).split())
+    found = {key: one for key, one in works().items() if key in ALWAYS or cited_in(text, one)}
+    lines = sorted(f"* {reference(work)}" for work in found.values())
+    return "\n".join(["## References", "", *lines])
+
+
+def main() -> None:
+    for path in NOTEBOOKS:
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        cells = [cell for cell in notebook["cells"] if cell["id"] != "references"]
+        source = section(cells).splitlines(keepends=True)
+        last = {"cell_type": "markdown", "id": "references", "metadata": {}, "source": source}
+        notebook["cells"] = [*cells, last]
+        text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+        if text != path.read_text(encoding="utf-8"):
+            path.write_text(text, encoding="utf-8")
+            print(path.name)
+
+
+if __name__ == "__main__":
+    main()
