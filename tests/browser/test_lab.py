@@ -40,7 +40,7 @@ def stepper(search):
         stepper.press("Pause")
     stepper.unfold()
     for name, value in (("relaxation", "pair"), ("schedule", "batch")):
-        stepper.box.get_by_label(name, exact=True).select_option(value)
+        set_menu(search, stepper, name, value)
     set_rate(search, stepper, "0.01")
     before = search.lab.kernel("print(id(stepper.search))")
     stepper.press("Reset")
@@ -62,6 +62,12 @@ def set_rate(search, stepper, rate: str) -> None:
     field.fill(rate)
     field.blur()
     until(lambda: float(search.lab.kernel("print(stepper.settings['arch_lr'])")) == float(rate))
+
+
+def set_menu(search, stepper, name: str, value: str) -> None:
+    """Choose from a menu and wait, as :func:`set_rate` does."""
+    stepper.box.get_by_label(name, exact=True).select_option(value)
+    until(lambda: search.lab.kernel(f"print(stepper.settings[{name!r}])").strip() == value)
 
 
 def test_a_step_changes_the_counter_the_hypernet_and_the_heatmaps(search, stepper):
@@ -143,8 +149,8 @@ def test_reset_takes_the_settings_and_an_illegal_one_is_shown_as_an_error(search
     stepper.wait("step 2 ")
     assert alert.count() == 0
     set_rate(search, stepper, "0.02")
-    stepper.box.get_by_label("relaxation", exact=True).select_option("paper")
-    stepper.box.get_by_label("schedule").select_option("epoch")
+    set_menu(search, stepper, "relaxation", "paper")
+    set_menu(search, stepper, "schedule", "epoch")
     stepper.press("Reset")
     stepper.wait("before the first update")
     stepper.press("Step")
