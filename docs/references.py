@@ -11,6 +11,8 @@ from pathlib import Path
 
 from pybtex.database import Entry, Person, parse_file
 
+from bmnas_core.storage import atomic_write
+
 HERE = Path(__file__).resolve().parent
 NOTEBOOKS = sorted((HERE.parent / "notebooks").glob("*.ipynb"))
 MOST = 5  # authors that are all named
@@ -78,7 +80,8 @@ def main() -> None:
         notebook["cells"] = [*cells, last]
         text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
         if text != path.read_text(encoding="utf-8"):
-            path.write_text(text, encoding="utf-8")
+            with atomic_write(path) as beside:
+                beside.write_text(text, encoding="utf-8")
             print(path.name)
 
 

@@ -35,10 +35,10 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_xdist_make_scheduler(config, log):
-    """One process runs a module in the browser, where JupyterLab starts once, or all of them.
+    """Tests in the browser stay together: one process runs all of them, beside the others.
 
-    These wait more than they compute. So all of them keep one process busy while the others run
-    what else there is; where nothing else is asked for, the processes share the modules.
+    They wait more than they compute, and a module of them starts JupyterLab once. If only they are
+    asked for, each process runs whole modules instead.
     """
     if config.getvalue("dist") != "loadscope":
         return None

@@ -1199,6 +1199,7 @@ def test_signed_matrices_share_one_scale_and_shares_have_their_own():
         ({"x": np.array([[np.nan]])}, {}, "matrices, 'x': found nan or inf; allowed: finite"),
         ({"x": [[1], [1, 2]]}, {}, "matrices, 'x': found a list; allowed: rows and columns"),
         ({"x": np.eye(2)}, {"shares": ["y"]}, "shares: found 'y'; allowed: 'x'"),
+        ({"x": -np.eye(2)}, {"shares": ["x"]}, "shares, 'x': found -1; allowed: no negative"),
         ({"x": np.eye(2)}, {"ax": []}, "ax: found 0 Axes; allowed: 1, one per panel"),
     ],
 )

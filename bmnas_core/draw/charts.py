@@ -289,7 +289,7 @@ def draw_matrices(matrices: Mapping, *, shares: Collection[str] = (), height: fl
 
     Returns the Axes; an array of them if there are several matrices. Raises :class:`DrawError` for
     none, for anything that is not a matrix of finite numbers, a title in ``shares`` that no matrix
-    has, or another number of Axes.
+    has or whose matrix has negative elements, or another number of Axes.
     """
     shown = {name: _as_matrix(name, matrix) for name, matrix in dict(matrices).items()}
     if not shown:
@@ -297,6 +297,8 @@ def draw_matrices(matrices: Mapping, *, shares: Collection[str] = (), height: fl
     for name in shares:
         if name not in shown:
             raise DrawError("shares", repr(name), ", ".join(map(repr, shown)))
+        if shown[name].min() < 0:
+            raise DrawError(f"shares, {name!r}", f"{shown[name].min():g}", "no negative element")
     largest = max((np.abs(shown[name]).max() for name in shown if name not in shares), default=0)
     with _axes(ax, len(shown), ncols=len(shown), figsize=(8.6, height)) as axes:
         signed, image = [], None
