@@ -26,6 +26,11 @@ from .config import ConfigError as ConfigError
 from .config import SearchSettings as SearchSettings
 from .config import Settings as Settings
 from .config import __version__ as __version__
+from .course.checks import Check as Check
+from .course.checks import ExerciseError as ExerciseError
+from .course.checks import check as check
+from .course.project import ProjectError as ProjectError
+from .course.project import load_project as load_project
 from .cross_validation import CrossValidation as CrossValidation
 from .cross_validation import cross_validate as cross_validate
 from .draw import DrawError as DrawError

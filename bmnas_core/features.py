@@ -295,7 +295,7 @@ class FeatureBank(Source):
 
     def _leave_out(self) -> None:
         """Remove samples with items that could not be read from the splits."""
-        reasons = []
+        reasons, given = [], [name for name in self.splits if self.size(name)]
         for m, (modality, skipped) in enumerate(self.skipped.items()):
             reasons += [f"{modality} {reason}" for reason in skipped.values()]
             bad = torch.tensor(sorted(skipped), dtype=torch.long, device=self.device)
@@ -303,7 +303,7 @@ class FeatureBank(Source):
                 kept = ~torch.isin(index[:, m], bad) if skipped else ...
                 self.splits[name] = index[kept], labels[kept]
         warn_skipped("items that cannot be read", reasons)
-        for name in self.splits:
+        for name in given:
             if not self.size(name):
                 raise DataError(f"split {name!r}: none of its samples can be read")
 

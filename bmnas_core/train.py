@@ -35,7 +35,7 @@ from .runtime import (
 )
 from .signature import Signature
 from .tasks.inputs import DataError
-from .tasks.task import Modality, Task, as_task
+from .tasks.task import Modality, Task, TaskError, as_task
 
 
 class TrainError(BmnasError):
@@ -402,13 +402,15 @@ def outputs_of(
 ) -> tuple[Tensor, Tensor]:
     """Logits and labels of (rows of) a split: (n, classes), or (K, n, classes) of K networks.
 
-    On the CPU, in evaluation mode. Raises TaskError for a split that does not exist, and
-    TrainError for a network whose outputs are not of the task's kind.
+    On the CPU, in evaluation mode. Raises TaskError for a split that does not exist or has no
+    samples, and TrainError for a network whose outputs are not of the task's kind.
     """
+    rows = torch.arange(source.size(split)) if rows is None else rows
+    if not len(rows):
+        raise TaskError(f"split {split!r}", "no samples", "at least one")
     training = net.training
     net.eval()
     with torch.no_grad():
-        rows = torch.arange(source.size(split)) if rows is None else rows
         size = min(source.eval_batch_size, getattr(net, "eval_batch_size", math.inf))
         batches = source.batches(split, rows.split(size))
         if source.gaps:

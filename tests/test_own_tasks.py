@@ -561,3 +561,18 @@ def test_features_without_backbones_cannot_be_fine_tuned():
     )
     with pytest.raises(bm.TrainError, match="finetune: found True for task 'mine', whose features"):
         bm.train(genotype, task, bm.TrainConfig(finetune=True), device="cpu")
+
+
+def test_test_samples_may_be_withheld_by_a_dict_without_test():
+    random = np.random.default_rng(0)
+    a, b = random.normal(size=(2, 60, 4)).astype(np.float32)
+    labels = np.arange(60) % 3
+    rows = {"train": np.arange(40), "val": np.arange(40, 60)}
+    task = bm.Task.from_features("mine", {"A": a, "B": b}, labels, rows)
+    assert len(task.splits["test"]) == 0 and "20 validation, 0 test" in repr(task)
+    assert "class 0 14 / 6 / 0" in str(task)
+    for splits in (rows | {"test": []}, [rows["train"], rows["val"], []]):
+        with pytest.raises(bm.TaskError, match="split .test.: found no samples; allowed"):
+            bm.Task.from_features("mine", {"A": a, "B": b}, labels, splits)
+    with pytest.raises(bm.TaskError, match="split .validation.: found no samples"):
+        bm.Task.from_features("mine", {"A": a, "B": b}, labels, {"train": np.arange(60)})

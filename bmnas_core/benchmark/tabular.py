@@ -180,6 +180,10 @@ class TabularBenchmark:
             seeds = sorted(self.runs["seed"].unique().tolist())
             task = load_task(self.recipe["task"], rule=self.recipe["rule"])
             how = {"operations": tuple(self.recipe["operations"]), "progress": False}
+            ours = _recipe(task, TrainConfig(), how["operations"], sampled=True)
+            if ours["data"] != self.recipe["data"]:
+                found = "an architecture outside its sample, and a task with other data"
+                raise BenchmarkError(self.path, found, "those in it")
             self._keep(tabulate(task, self.found_path, seeds, genotypes=[genotype], **how))
         return self._found[genotype]
 

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from ..config import __version__
 from ..errors import BmnasError
 from ..experiments import RunError
-from . import lab, networks, notebooks, results, sweep, tasks
+from . import lab, networks, notebooks, project, results, sweep, tasks
 from .common import ParameterCommand, unwrapped
 
 
@@ -65,6 +65,7 @@ for command in (
 ):
     app.command(cls=ParameterCommand, help=unwrapped(command))(command)
 app.add_typer(tasks.data, name="data", no_args_is_help=True)
+app.add_typer(project.app, name="project", no_args_is_help=True)
 
 
 def main() -> None:

@@ -345,7 +345,8 @@ def split_rows(
 
     Args:
         splits: three fractions, or a column of names (n,), or arrays of row numbers or booleans;
-            fractions and arrays in a dict by split or in the order train, validation, test.
+            fractions and arrays in a dict by split or in the order train, validation, test. A dict
+            without test is of data whose test samples are withheld.
         labels: fractions of classes or values (n,) are stratified: each class, or tenth of the
             values, is split alike.
         groups: (n,): samples with the same value are in the same split.
@@ -354,7 +355,7 @@ def split_rows(
     Raises TaskError for other splits, for a row or group in two of them, for fewer than two samples
     in one, a class or label without samples in train, or values that are all the same there.
     """
-    n, parts = len(labels), splits
+    n, parts, withheld = len(labels), splits, False
     if isinstance(splits, Mapping):
         named = {}
         for given, part in splits.items():
@@ -366,6 +367,7 @@ def split_rows(
                 raise TaskError("splits", f"{name!r} twice", "each split once")
             named[name] = part
         parts = [named.get(name, ()) for name in SPLITS]
+        withheld = "test" not in named
     fractions = _as_fractions(parts)
     if fractions is not None:
         rows = _by_fractions(fractions, labels, groups, seed)
@@ -375,7 +377,7 @@ def split_rows(
         rows = _by_names(parts, n)
     found = dict(zip(SPLITS, rows, strict=True))
     for name, own in found.items():
-        if len(own) < 2:
+        if len(own) < 2 and not (withheld and name == "test"):
             samples = "1 sample" if len(own) else "no samples"
             raise TaskError(f"split {name!r}", samples, "at least two")
     _check_disjoint(found)

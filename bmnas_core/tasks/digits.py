@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..config import SearchSettings, Settings
-from ..runtime import generator
+from ..runtime import as_seed, generator
 from .audio import FRAMES, MELS
 from .files import DATA_SETS
 from .pairs import DigitData, PairRecipe, pair_task
@@ -56,6 +56,7 @@ def digits(
     snr_db: float | None = None,
     backbone_seed: int = 0,
     train_pairs: int | None = None,
+    data_seed: int = 0,
 ) -> Task:
     """A written and a spoken digit, small enough to come with the kit and run in minutes.
 
@@ -74,14 +75,17 @@ def digits(
         backbone_seed: of the backbones' training. The kit has the weights of seed 0; with another,
             they are trained at the first call.
         train_pairs: number of training pairs, if not the usual one; the backbones stay the same.
+        data_seed: which images and voices are in which split, how they are paired, and the noise.
+            With another than 0 it is a variant of the task that is as hard; its backbones are
+            trained at the first call.
 
     Raises TaskError for an unknown rule, one that gives no labels, or a knob out of range.
     """
     recipe = RECIPES.get(rule, VOICE) if isinstance(rule, str) else VOICE
     return pair_task(
-        "digits", rule, _read(by_kind=recipe is VOICE), recipe,
+        "digits", rule, _read(recipe is VOICE, as_seed(data_seed)), recipe,
         image_energy=image_energy, snr_db=snr_db, backbone_seed=backbone_seed,
-        train_pairs=train_pairs,
+        train_pairs=train_pairs, data_seed=data_seed,
     )  # fmt: skip
 
 
@@ -101,14 +105,14 @@ def clips() -> tuple[DigitPair, ...]:
 
 
 @cache
-def _read(by_kind: bool = False) -> DigitData:
+def _read(by_kind: bool = False, seed: int = 0) -> DigitData:
     """Images and clips; with ``by_kind`` high and low voices are split apart from each other."""
     from sklearn.datasets import load_digits
 
     written = load_digits()
     small = torch.from_numpy(written.images).float().unsqueeze(1) / 16
     images = torch.nn.functional.interpolate(small, (16, 16), mode="bilinear")
-    order = torch.randperm(len(images), generator=generator(0, "digits images"))
+    order = torch.randperm(len(images), generator=generator(seed, "digits images"))
     parts = order.tensor_split((int(0.6 * len(images)), int(0.8 * len(images))))
     path = DATA_SETS["digits"].require() / "speech.npz"
     with np.load(path, allow_pickle=False) as file:
@@ -123,7 +127,7 @@ def _read(by_kind: bool = False) -> DigitData:
         }
     part_of = {}
     for stream, voices in kinds.items():
-        part_of |= _split_voices(voices, generator(0, stream))
+        part_of |= _split_voices(voices, generator(seed, stream))
     part = torch.tensor([part_of[voice] for voice in speech["voice"]])
     known = ("digit", "voice", "pitch", "speed")
     return DigitData(

@@ -86,13 +86,14 @@ def pair_task(
     backbone_seed: int = 0,
     train_pairs: int | None = None,
     protocol: str | None = None,
+    data_seed: int = 0,
 ) -> Task:
     """The task on ``data`` under a rule, with the options of ``load_task``.
 
     ``train_pairs`` takes only the first training pairs, or makes more of the same items.
-    ``protocol`` names splits other than the usual ones. Raises TaskError for an unknown rule, one
-    that fails or returns no labels, or one that allows no pair of a split; and for a knob out of
-    range.
+    ``protocol`` names splits other than the usual ones, and ``data_seed`` fixes pairs and noise.
+    Raises TaskError for an unknown rule, one that fails or returns no labels, or one that allows no
+    pair of a split; and for a knob out of range.
     """
     image_energy = recipe.image_energy if image_energy is None else image_energy
     snr_db = recipe.snr_db if snr_db is None else snr_db
@@ -104,7 +105,7 @@ def pair_task(
         raise TaskError("train_pairs", repr(train_pairs), "an integer of 2 or more")
     labels, class_names = label_pairs(rule, data.spoken)
     images = keep_energy(data.images, image_energy, data.image_split["train"])
-    power = add_noise(data.speech, snr_db, generator(0, "noise"))
+    power = add_noise(data.speech, snr_db, generator(data_seed, "noise"))
     speech = log_mel(power).unsqueeze(1)
     backbones = (ConvBackbone(embedding=recipe.embedding) for _ in range(2))
     modalities = (
@@ -112,11 +113,14 @@ def pair_task(
         Modality.numbered("Audio", next(backbones), speech, classes=data.speech_digits),
     )
     sizes = recipe.sizes | {"train": max(recipe.sizes["train"], train_pairs or 0)}
-    splits = {split: make_pairs(data, split, rule, labels, sizes[split]) for split in SPLITS}
+    made = (make_pairs(data, split, rule, labels, sizes[split], data_seed) for split in SPLITS)
+    splits = dict(zip(SPLITS, made, strict=True))
     notes = {"image_energy": float(image_energy), "snr_db": float(snr_db), "data": data.version}
     notes["backbones"] = recipe.name
     if seed := as_seed(backbone_seed):
         notes["backbone_seed"] = seed
+    if data_seed:
+        notes["data_seed"] = as_seed(data_seed)
     if protocol:
         notes["protocol"] = protocol
     alone = replace(PRETRAINING, epochs=recipe.epochs or PRETRAINING.epochs)
@@ -166,13 +170,15 @@ def label_pairs(rule: str, spoken: tuple[DigitPair, ...]) -> tuple[Tensor, tuple
     return labels, tuple(map(str, sorted(found)))
 
 
-def make_pairs(data: DigitData, split: str, rule: str, labels: Tensor, n: int) -> Split:
+def make_pairs(
+    data: DigitData, split: str, rule: str, labels: Tensor, n: int, seed: int = 0
+) -> Split:
     """``n`` random pairs within a split, each image and each recording about equally often.
 
     ``labels`` are those of :func:`label_pairs`. Digits that may be paired with the same recordings
     share these out among themselves.
     """
-    random = generator(0, "pairs", split, rule)
+    random = generator(seed, "pairs", split, rule)
     images, speech = data.image_split[split], data.speech_split[split]
     alike = defaultdict(list)  # recordings that are allowed → the digits that are, with them
     for digit, allowed in enumerate((labels[:, speech] >= 0).tolist()):

@@ -229,7 +229,8 @@ class Task:
         rule: how the label follows from the inputs, e.g. ``"sum"``; None for a task without rules.
         classes: number of logits, or of a regression's values.
         metric: a name in :data:`bmnas_core.metrics.METRICS`.
-        splits: ``"train"``, ``"validation"`` and ``"test"``; no item is in two of them.
+        splits: ``"train"``, ``"validation"`` and ``"test"``; no item is in two of them. Test may be
+            empty, where its samples are withheld.
         config: the task's settings.
         search_config: settings that differ in a search; a field that is None is as in ``config``.
         backbone_config: modality name → settings that differ when its backbone is trained alone.
@@ -296,7 +297,8 @@ class Task:
                 (n, classes); or values for a regression, (n,) or, with a metric of values,
                 (n, values).
             splits: fractions for train, validation and test, stratified by class or value; or n
-                names of splits; or three arrays of row numbers, which may leave out rows.
+                names of splits; or three arrays of row numbers, which may leave out rows; or a
+                dict of these, where ``"test"`` may be missing if its samples are withheld.
             groups: (n,), such as who speaks: a group is in one split only, and in one fold of a
                 cross-validation.
             present: modality → (n,) booleans, which samples have it. Where one is missing, its
@@ -381,7 +383,7 @@ class Task:
             raise TaskError("metric", f"{metric!r} for {_described(kind, classes)}", allowed)
         rows = split_rows(splits, labels, groups, seed)
         groups = None if groups is None else torch.from_numpy(group_numbers(groups, n))
-        for split in ("validation", "test"):
+        for split in ("validation", "test") if len(rows["test"]) else ("validation",):
             if problem := METRICS[metric].undefined(labels[rows[split]], classes):
                 allowed = f"labels for which metric {metric!r} is defined"
                 raise TaskError(f"split {split!r}", problem, allowed)
@@ -436,11 +438,12 @@ class Task:
         if weights and (len(weights) != self.classes or not all(0 < w < math.inf for w in weights)):
             yield f"class_weights: found {quoted(weights)}; allowed: {self.classes} numbers above 0"
         for name in SPLITS:
-            if name not in self.splits or len(self.splits[name]) == 0:
+            if name not in self.splits or not (len(self.splits[name]) or name == "test"):
                 yield f"split {name!r} is empty; allowed: at least one sample"
             for problem in self._problems_of(self.splits[name]):
                 yield f"split {name!r}: {problem}"
-        kinds = list(dict.fromkeys(label_kind(self.splits[name].labels) for name in SPLITS))
+        given = [split for split in map(self.splits.get, SPLITS) if len(split)]
+        kinds = list(dict.fromkeys(label_kind(split.labels) for split in given))
         if len(kinds) > 1:
             yield f"found labels of kinds {', '.join(kinds)}; allowed: one kind in all splits"
         if kinds == ["values"] and (weights or self.label_smoothing or self.class_names):
@@ -463,6 +466,8 @@ class Task:
         if labels.dtype not in (torch.int64, torch.float32):
             allowed = "torch.int64 for classes, torch.float32 for values"
             yield f"found labels of {labels.dtype}; allowed: {allowed}"
+        if not len(split):
+            return
         for column, modality in zip(index.T, self.modalities, strict=True):
             low, high, n = int(column.min()), int(column.max()), len(modality.inputs)
             if low < -1 or high >= n:
@@ -499,7 +504,7 @@ class Task:
     @property
     def gaps(self) -> bool:
         """Whether some samples lack a modality."""
-        return any(int(split.index.min()) < 0 for split in self.splits.values())
+        return any(bool((split.index < 0).any()) for split in self.splits.values())
 
     @property
     def label_kind(self) -> str:

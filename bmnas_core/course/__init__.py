@@ -1,0 +1,1 @@
+"""What the notebooks are taught with: exercises that check themselves, figures, a project."""

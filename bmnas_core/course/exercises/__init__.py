@@ -1,0 +1,1 @@
+"""The checks of each notebook's exercises, a module for each notebook."""
