@@ -22,7 +22,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 demo lab notebooks: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo lab notebooks test test-fast test-all test-browser benchmarks lint format clean system-packages
+.PHONY: help venv demo lab notebooks site test test-fast test-all test-browser benchmarks lint format clean system-packages
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -58,6 +58,10 @@ notebooks: $(INSTALLED_DEV) ## run all notebooks in place and keep their outputs
 		--ExecutePreprocessor.record_timing=False \
 		--ExecutePreprocessor.store_widget_state=False notebooks/*.ipynb
 
+site: $(INSTALLED_DEV) ## build the course as a static site, without a network: build/site/index.html
+	$(BIN)/sphinx-build -q -W --keep-going -c docs -d build/site-cache . build/site
+	@echo build/site/index.html
+
 lint: $(INSTALLED_DEV) ## check code and notebooks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -77,7 +81,7 @@ $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 
 $(INSTALLED_DEV): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing packages and test tools into $(VENV) (minutes the first time) ..."
-	$(PIP) -e '.[tasks,cluster,dev]'
+	$(PIP) -e '.[tasks,cluster,site,dev]'
 	@touch $@ $(INSTALLED)
 
 $(BIN)/python:

@@ -1,4 +1,4 @@
-"""Write the references at the end of each notebook, from references.bib.
+"""Write the references at the end of each notebook, and bibliography.md, from references.bib.
 
 python docs/references.py        # needs the extra dev
 """
@@ -71,7 +71,15 @@ def section(cells: list[dict]) -> str:
     return "\n".join(["## References", "", *lines])
 
 
+def bibliography() -> str:
+    """The page with all works."""
+    lines = sorted(f"* {reference(work)}" for work in works().values())
+    return "\n".join(["# Bibliography", "", "The works that the course cites.", "", *lines, ""])
+
+
 def main() -> None:
+    with atomic_write(HERE / "bibliography.md") as beside:
+        beside.write_text(bibliography(), encoding="utf-8")
     for path in NOTEBOOKS:
         notebook = json.loads(path.read_text(encoding="utf-8"))
         cells = [cell for cell in notebook["cells"] if cell["id"] != "references"]

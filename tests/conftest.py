@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -97,10 +98,10 @@ def committed_files() -> list[Path]:
 
 
 @pytest.fixture(scope="session")
-def readme_tables() -> list[list[list[str]]]:
-    """The README's tables as rows of cells, without the asterisks of bold and italics."""
-    tables, rows = [], []
-    for line in [*(ROOT / "README.md").read_text().splitlines(), ""]:
+def page_tables() -> list[list[list[str]]]:
+    """Tables of README and pages as rows of cells, without the asterisks of bold and italics."""
+    tables, rows, pages = [], [], [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    for line in "\n\n".join(page.read_text(encoding="utf-8") for page in pages).splitlines():
         if line.startswith("|"):
             rows.append([cell.strip().replace("*", "") for cell in line.strip("|").split("|")])
         elif rows:
@@ -206,3 +207,16 @@ def system_program(*names: str) -> str:
     if found is None:
         (pytest.fail if IN_CI else pytest.skip)(f"not installed: {' or '.join(names)}")
     return found
+
+
+@pytest.fixture(scope="session")
+def built_site(shared_folder) -> Path:
+    """The course as a site, built once from what is committed; a warning fails."""
+
+    def build(folder: Path) -> None:
+        command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", "docs"]
+        command += ["-d", str(folder / "cache"), ".", str(folder / "site")]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    return shared_folder("site", build) / "site"

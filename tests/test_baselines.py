@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import t as student
 from tiny import SETTINGS, tiny_task
 
 from bmnas_core import (
@@ -881,30 +880,6 @@ def best_tried(root, name) -> pd.DataFrame:
     tried = read_tried(tried_path(committed(root, name)))
     order = tried.sort_values(["validation", "params"], ascending=[False, True], kind="stable")
     return order.groupby(["rule", "network"]).head(1).set_index(["rule", "network"])
-
-
-def test_the_readme_has_the_committed_table_of_baselines(root, readme_tables):
-    (table,) = (t for t in readme_tables if "sum: test" in t[0])
-    found = read_baselines(committed(root, "avmnist")).sort_values("seed")
-    shown = {name for name in found["network"] if "features" not in name}
-    assert {name for name, *_ in table[2:]} == shown
-    tests = found.pivot(index=["rule", "seed"], columns="network", values="test")
-    points = 100 * tests.rsub(tests["BM-NAS"], axis=0)
-    half = points.groupby("rule").sem() * student.ppf(0.975, 4)
-    apart = points.groupby("rule").mean().map("{:.2f}".format) + half.map(" ± {:.2f}".format)
-    for name, *cells in table[2:]:
-        rows = [found[(found["network"] == name) & (found["rule"] == r)] for r in ("sum", "same")]
-        expected = []
-        for rule, own in zip(("sum", "same"), rows, strict=True):
-            behind = "" if name == "BM-NAS" else apart.loc[rule, name].replace("-", "−")
-            expected += [f"{own['test'].mean():.3f} ± {own['test'].std():.3f}", behind]
-        sizes = [own.iloc[0] for own in rows]
-        widths = ["–" if pd.isna(own.C) else f"{own.C:.0f}" for own in sizes]
-        ends = [f"{own.L:.0f} †" if own.max_lr == 0.003 else f"{own.L:.0f}" for own in sizes]
-        expected.append(" / ".join(map(", ".join, zip(widths, ends, strict=True))))
-        expected.append(" / ".join(f"{own['params'].mean():,.0f}" for own in rows))
-        expected.append(" / ".join(f"{own['seconds'].mean():.0f}" for own in rows))
-        assert cells == expected, name
 
 
 SMALL_MFAS = MFASConfig(iterations=2, depth=2, samples=3, epochs=1, finalists=2)

@@ -82,8 +82,8 @@ def test_what_each_reader_does_is_what_the_committed_table_says():
     assert head == ["reader", "damage", "what happens"] and len(listed) >= 120
     said = {(reader, kind): happens.split(":")[0] for reader, kind, happens in listed}
     assert said == {key: happens.split(":")[0] for key, happens in found().items()}
-    readme = TABLE.parents[2].joinpath("README.md").read_text("utf-8")
-    assert f"[{len(READERS)} readers and {len(KINDS)} kinds of damage]" in readme
+    page = TABLE.parents[2].joinpath("docs", "data.md").read_text("utf-8")
+    assert f"[{len(READERS)} readers and {len(KINDS)} kinds of damage]" in page
 
 
 @pytest.mark.slow

@@ -1053,7 +1053,10 @@ def tried_table(rules=("sum",), networks=("BM-NAS", "A", "B & <$c_o$>")):
 
 def test_frontiers_are_a_curve_over_widths_for_each_network_at_its_best_length():
     panels = draw_frontiers(tried_table(rules=("sum", "same")))
-    assert [panel.get_xlabel() for panel in panels] == ["parameters", "search + training, s"] * 2
+    assert [panel.get_xlabel() for panel in panels] == [
+        "parameters (log scale)",
+        "search + training, s (log scale)",
+    ] * 2
     assert [panel.get_title("left") for panel in panels[::2]] == [
         "digits, rule sum",
         "digits, rule same",

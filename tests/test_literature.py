@@ -1,8 +1,9 @@
-"""Works that notebooks and README cite are in one bibliography, and notebooks end with theirs."""
+"""Works that notebooks, pages and README cite are in one bibliography, and notebooks end with theirs."""
 
 import importlib.util
 import json
 import re
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,8 @@ def prose(path: Path) -> str:
     return " ".join(text.split())
 
 
-TEXTS = [*references.NOTEBOOKS, ROOT / "README.md"]
+PAGES = [path for path in sorted((ROOT / "docs").glob("*.md")) if path.stem != "bibliography"]
+TEXTS = [*references.NOTEBOOKS, *PAGES, ROOT / "README.md"]
 
 
 @pytest.mark.parametrize("path", references.NOTEBOOKS, ids=lambda path: path.stem)
@@ -47,6 +49,12 @@ def test_every_citation_is_of_a_work_in_the_bibliography(path):
     assert found <= known
 
 
+def test_the_page_of_the_bibliography_has_all_works():
+    page = (ROOT / "docs" / "bibliography.md").read_text(encoding="utf-8")
+    assert page == references.bibliography(), "run docs/references.py"
+    assert page.count("\n* ") == len(WORKS)
+
+
 def test_every_work_is_cited():
     text = " ".join(map(prose, TEXTS))
     unused = [key for key, work in WORKS.items() if not references.cited_in(text, work)]
@@ -58,7 +66,8 @@ def test_a_work_is_complete_and_its_key_is_its_first_author_and_year(key):
     work = WORKS[key]
     assert work.fields["title"] and (work.fields.get("journal") or work.fields.get("booktitle"))
     name = references.citation(work).split(" ")[0].lower()
-    plain = name.translate(str.maketrans("éúáł", "eual")).replace("-", "")
+    plain = unicodedata.normalize("NFKD", name.replace("ł", "l")).encode("ascii", "ignore").decode()
+    plain = plain.replace("-", "")
     assert key == plain + work.fields["year"]
 
 

@@ -302,7 +302,7 @@ STEPS = {
     ],
 )  # fmt: skip
 def test_the_papers_networks_are_as_large_as_the_readme_says(
-    task, fusion_models, classes, C, L, cells, here, reported, readme_tables
+    task, fusion_models, classes, C, L, cells, here, reported, page_tables
 ):
     channels = {f"{m}_{i + 1}": c for m, taps in fusion_models.items() for i, c in enumerate(taps)}
     genotype = Genotype(
@@ -315,7 +315,7 @@ def test_the_papers_networks_are_as_large_as_the_readme_says(
     with torch.device("meta"):
         net = FusionNetwork(genotype, channels, classes, C=C, L=L)
     assert count_parameters(net) == here
-    (table,) = (table for table in readme_tables if "egogesture" in "".join(table[0]))
+    (table,) = (table for table in page_tables if "egogesture" in "".join(table[0]))
     column = [cell.strip("` ") for cell in table[0]].index(task)
     (row,) = (row for row in table if "parameters" in row[0])
     assert row[column].strip() == f"{here / 1e6:.2f} M; {reported}"

@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 import torch
 from filelock import FileLock
+from scipy.stats import t as student
+from stored import prose, shown_table
 
 import bmnas_core as bm
 from bmnas_core.baselines import BASELINES, read_baselines, summarize
@@ -248,11 +250,23 @@ def measured(name: str) -> pd.DataFrame:
     return summarize(read_baselines(RESULTS / f"{name}_baselines.csv")).set_index("network")
 
 
-@cache
 def section() -> str:
-    """The README's section on these tasks, in one line."""
-    text = (ROOT / "README.md").read_text().split("## On other people's data")[1]
-    return " ".join(text.split("\n## ")[0].split())
+    """Notebook 06's section on these tasks, in one line."""
+    return prose("06").split("## 11 · On other people's data")[1].split(" ## ")[0]
+
+
+def points_behind(name: str, network: str) -> tuple[float, float]:
+    """Points behind BM-NAS with the same seed, and half of their 95 % interval."""
+    scores = read_baselines(RESULTS / f"{name}_baselines.csv")
+    scores = scores.pivot(index="seed", columns="network", values="test")
+    points = (scores["BM-NAS"] - scores[network]) * (-1 if name == "diabetes" else 100)
+    return points.mean(), points.sem() * student.ppf(0.975, len(points) - 1)
+
+
+def own_name(name: str, network: str) -> str:
+    """What the table of a task calls a network of notebook 06."""
+    kind = "ridge" if name == "diabetes" else "logistic"
+    return network.replace("logistic or ridge", kind)
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -282,22 +296,50 @@ def test_the_settings_of_the_committed_tables_are_the_tasks(name, request):
     assert config.weight_decay == (1e-4 if name == "multiple_features" else 1e-2)
 
 
-def test_readme_has_the_measured_scores(readme_tables):
-    (table,) = (t for t in readme_tables if t[0][1:2] == ["multiple_features: accuracy"])
-    assert len(table) == 2 + 8
-    for network, *cells in table[2:]:
-        for name, cell in zip(
-            ("multiple_features", "breast_cancer", "diabetes"), cells, strict=True
-        ):
-            own = network
-            if network == "logistic or ridge regression":
-                own = "ridge regression" if name == "diabetes" else "logistic regression"
-            row = measured(name).loc[own]
+NAMES = ("multiple_features", "breast_cancer", "diabetes")
+
+
+def test_notebook_06_shows_the_measured_scores():
+    shown = shown_table("06", "others-1")
+    common = set.intersection(*(set(measured(name).index) for name in NAMES))
+    assert set(shown) == {*common, "logistic or ridge regression"} and len(shown) == 15
+    for network, texts in shown.items():
+        for k, name in enumerate(NAMES):
+            own = own_name(name, network)
+            row, (mean, half) = measured(name).loc[own], points_behind(name, own)
             digits = 1 if name == "diabetes" else 3
-            assert cell == f"{row['test']:.{digits}f} ± {row['std']:.{digits}f}", (network, name)
+            score = f"{row['test']:.{digits}f} ± {row['std']:.{digits}f}"
+            star = "* " if abs(mean) > half else ""
+            behind = f"{star}{mean:.2f} ± {half:.2f}".replace("-", "−") if half else "–"
+            assert texts[2 * k : 2 * k + 2] == [score, behind], (network, name)
 
 
-def test_what_the_readme_says_of_the_views_is_what_was_measured():
+def test_notebook_06_shows_the_cross_validated_scores():
+    found = pd.read_csv(RESULTS / "diabetes_cross_validated.csv").set_index("network")
+    shown = shown_table("06", "others-4")
+    assert set(shown) == set(found.index)
+    for network, row in found.iterrows():
+        if network == "BM-NAS":
+            assert shown[network] == [f"{row['mean']:.1f}", "–", "–"]
+            continue
+        numbers = row[["mean", "difference", "difference_low", "difference_high"]]
+        score, mean, low, high = (f"{number:.1f}".replace("-", "−") for number in numbers)
+        assert shown[network] == [score, mean, f"{low} to {high}"]
+
+
+def test_on_these_tables_level_and_behind_is_what_notebook_06_says():
+    shown = shown_table("06", "others-1")
+    starred = [
+        {name for name, texts in shown.items() if texts[2 * k + 1].startswith("*")}
+        for k in range(3)
+    ]
+    linear = {"late fusion, averaged", "late fusion, concatenated", "logistic or ridge regression"}
+    assert starred[:2] == [linear, set()]  # "only the linear methods", "all networks are level"
+    ahead = {name for name in starred[2] if shown[name][5].startswith("* −")}
+    assert len(ahead) == 4 and "four networks are ahead of BM-NAS" in section()
+
+
+def test_what_notebook_06_says_of_the_views_is_what_was_measured():
     found = measured("multiple_features")["test"]
     names = "BM-NAS", "CentralNet", "fixed ConcatFC", "gradient boosting"
     own, central, concat, boosted = (400 * (1 - found[name]) for name in names)
@@ -325,21 +367,21 @@ def test_a_search_gains_nothing_that_the_splits_would_show():
     assert said in section() and validation.iloc[0] - validation.iloc[1] < 1
 
 
-def test_what_the_readme_says_of_diabetes_is_what_was_cross_validated():
-    table = pd.read_csv(RESULTS / "diabetes_cross_validated.csv").set_index("network")
-    assert set(table["folds"]) == {5} and set(table["repeats"]) == {2} and len(table) == 11
-    ridge = table.loc["ridge regression"]
+def test_what_notebook_06_says_of_diabetes_is_what_was_cross_validated():
+    found = pd.read_csv(RESULTS / "diabetes_cross_validated.csv").set_index("network")
+    assert set(found["folds"]) == {5} and set(found["repeats"]) == {2} and len(found) == 11
+    ridge = found.loc["ridge regression"]
     names = ("difference", "difference_low", "difference_high")
     shown = [f"{ridge[name]:.1f}".replace("-", "−") for name in names]
-    assert f"RMSE of {ridge['mean']:.1f}, BM-NAS {table.loc['BM-NAS', 'mean']:.1f}." in section()
-    said = "The difference is {}, with a 95 % interval from {} to {} "
+    assert f"RMSE of {ridge['mean']:.1f}, BM-NAS {found.loc['BM-NAS', 'mean']:.1f}." in section()
+    said = "The difference is {}, with a 95 % interval from {} to {}."
     assert said.format(*shown) in section()
-    behind = table.index[table["difference_low"] > 0]
+    behind = found.index[found["difference_low"] > 0]
     assert set(behind) == {"gradient boosting", "Body alone", "Blood alone"}
-    assert not (table["difference_high"] < 0).any()
+    assert not (found["difference_high"] < 0).any()
     assert "Of ten other networks only gradient boosting and those with one of the two" in section()
 
 
-def test_the_readme_names_what_was_left_out():
+def test_notebook_06_names_what_was_left_out():
     text = "Random search, evolution, MFAS, random genotypes and the variants of BM-NAS but one"
     assert text in section()

@@ -127,7 +127,6 @@ EXCEPTIONS = [
     ),
     ("choice", "notebooks/04*", r"sound \*choice\*", "English"),
     ("played", "notebooks/04*", "is played by", "English"),
-    ("doubt", "notebooks/12*", "depth's doubt about", "English"),
 ]
 
 

@@ -196,14 +196,15 @@ def draw_frontiers(tried, *, highlight: str = "BM-NAS", networks=None, ax=None):
                 _scale_scores(panels[0], low, high, high, axis="y")
             for panel, label in zip(panels, ("parameters", "search + training, s"), strict=True):
                 panel.set_xscale("log")
-                panel.set_xlabel(label, fontsize=SMALL)
+                panel.set_xlabel(f"{label} (log scale)", fontsize=SMALL)
                 panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
                 panel.xaxis.set_major_formatter(  # half a second is 0.5, not 500m
                     lambda value, _: thousands(value) if value >= 1000 else f"{value:g}"
                 )
                 panel.tick_params(labelsize=SMALL)
                 panel.minorticks_off()
-            panels[0].set_ylabel(f"validation {_score_name(rows)}", fontsize=SMALL)
+            scale = "\n(error on a log scale)" if _has_error(metric) else ""
+            panels[0].set_ylabel(f"validation {_score_name(rows)}{scale}", fontsize=SMALL)
             lines.append((panels[1], of_rule))
         axes[0].figure.canvas.figure.draw_without_rendering()  # gives the Axes their heights
         for panel, of_rule in lines:

@@ -42,11 +42,7 @@ def test_the_page_of_a_notebook_needs_no_network_and_shows_equations_and_picture
     widths = page.eval_on_selector_all("img", "images => images.map(i => i.naturalWidth)")
     assert len(widths) == 8 and min(widths) > 100
     assert page.evaluate("document.documentElement.scrollWidth") <= 1000
-    answer = page.locator("details:not(.bmnas-code)").first
-    folded = answer.locator(":scope > :not(summary)").first
-    assert not folded.is_visible()
-    answer.locator("summary").click()
-    assert answer.bounding_box()["height"] > 40
+    assert page.get_by_text("02.1: no answer yet.").is_visible()
     page.screenshot(path=notebook_runs / "page.png")
 
 

@@ -16,7 +16,7 @@ from bmnas_core import Genotype
 from bmnas_core.experiments import RESULT_FILES, load_result, notebook_parameters, run
 from bmnas_core.experiments.spec import read_spec
 
-NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("[0-9]*.ipynb"))
 
 ONE = {"backbone_epochs": 1, "search_epochs": 1, "epochs": 1, "finetune_epochs": 1}
 
@@ -64,6 +64,12 @@ def test_a_notebook_runs_from_top_to_bottom(name, notebook_runs):
         check_quickstart(out, "digits", "voice", 0)
     if name in PAPER:
         check_paper_task(out)
+
+
+def test_the_projects_notebook_scores_its_own_search(notebook_runs):
+    (path,) = NOTEBOOKS[0].parent.glob("project.ipynb")
+    out = run(path, {"device": "cpu"}, notebook_runs / "project", progress=False)
+    assert "my-name" in (out / "project.html").read_text()
 
 
 @pytest.mark.nightly

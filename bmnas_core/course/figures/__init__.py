@@ -1,0 +1,1 @@
+"""Figures that only one notebook needs, a module for each notebook."""
