@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import nbformat
 import pandas as pd
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, nct, ttest_ind
 from scipy.stats import t as student
 from stored import shown_table, svg_texts
 
@@ -1558,3 +1558,59 @@ def test_the_page_on_many_runs_says_what_the_sweep_of_avmnist_found():
     sizes = runs[runs["rule"] == "sum"].groupby("network")["params"].mean()
     assert round(sizes[learned.name] / sizes["fixed ConcatFC"]) == 5
     assert "a fixed ConcatFC with a fifth of its parameters is behind it" in said
+
+
+SWEEPS, OWN = "notebooks/13_sweeps.ipynb", "notebooks/09_own_task.ipynb"
+
+
+def minus(number: float, digits: int) -> str:
+    """A number with its sign, as prose writes it."""
+    return f"{number:+.{digits}f}".replace("-", "−")
+
+
+def test_notebook_13_says_what_its_runs_show():
+    text = prose(SWEEPS)
+    numbers = r"([+-]?\d\.\d{2,4})(?=\s)"
+    mean, deviation, _, factor, low, high = map(
+        float, re.findall(numbers, printed(SWEEPS, "sweeps-12"))
+    )
+    assert f"{100 * mean:.2f} points higher" in text and f"it is {factor:.2f}" in text
+    assert low < 0 < high and round(100 * high) == 2  # "level", "up to two points"
+    correlation, same, independent = re.findall(numbers, printed(SWEEPS, "pairing"))
+    assert float(same) == deviation and f"is only {same}" in text
+    assert f"a deviation of {independent}" in text
+    assert f"the correlation is {float(correlation):.2f}" in text
+    (_, *spreads) = table_shown(SWEEPS, "sweeps-10")
+    pair, paper = (float(row[-1]) for row in spreads[1:])
+    assert pair > paper  # "scatter less"
+    shares = {row[0]: [*map(float, row[1:])] for row in table_shown(SWEEPS, "sweeps-15")}
+    two, three, _, five = shares["two standard errors"][:4]
+    said = f"{five:.0%} with five seeds, {three:.0%} with three and {two:.0%} with two"
+    assert said.replace("%", " %") in text
+    assert all(abs(share - 0.95) < 0.005 for share in shares["Student's t"])
+    count, *runs = printed(SWEEPS, "sweeps-22").splitlines()
+    assert count.startswith("6 architectures in 10 runs") and len(runs) == 6
+    found = [re.findall(r"(\w+) \d \((\d\.\d{3})\)", line) for line in runs]
+    scores = [score for line in found for _, score in line]
+    assert f"lie between {min(scores)} and {max(scores)}" in text
+    one, other = sorted(score for relaxation, score in found[0] if relaxation == "pair")
+    assert f"scores {one} with one seed and {other} with another" in text
+
+
+def test_the_solutions_to_notebook_13_have_its_numbers():
+    said = " ".join((ROOT / "solutions" / "13_sweeps.md").read_text(encoding="utf-8").split())
+    rows = {row[0]: [*map(float, row[1:])] for row in table_shown(SWEEPS, "sweeps-08")[2:]}
+    pair, paper = (pd.Series(rows[name]) for name in ("pair", "paper"))
+    shown = re.findall(r"[+-]?0\.\d{4}", printed(SWEEPS, "sweeps-12"))
+    _, deviation, _, low, high = map(float, shown)
+    assert f"the deviation of section 3, {deviation}, it takes seven" in said
+    halves, powers = {}, {}
+    for n in range(5, 12):
+        t = student.ppf(0.975, n - 1)
+        halves[n], shift = t * deviation / n**0.5, 0.01 / deviation * n**0.5
+        powers[n] = nct.sf(t, n - 1, shift) + nct.cdf(-t, n - 1, shift)
+    assert halves[6] > 0.01 > halves[7]
+    assert powers[10] < 0.8 < powers[11] and "takes eleven" in said
+    ends = ttest_ind(paper, pair, equal_var=False).confidence_interval(0.95)
+    assert f"gives {minus(ends.low, 3)} to {minus(ends.high, 3)}" in said
+    assert f"the paired interval, {minus(low, 3)} to {minus(high, 3)}" in said

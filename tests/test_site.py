@@ -17,7 +17,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 pytestmark = pytest.mark.slow
 
 
-class Page(HTMLParser):
+class SitePage(HTMLParser):
     """What a page links to, loads, and can be linked at."""
 
     def __init__(self, path: Path):
@@ -44,8 +44,8 @@ def site(built_site) -> Path:
 
 
 @cache
-def page(path: Path) -> Page:
-    return Page(path)
+def page(path: Path) -> SitePage:
+    return SitePage(path)
 
 
 def pages(site: Path) -> list[Path]:

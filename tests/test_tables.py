@@ -335,8 +335,8 @@ def test_on_these_tables_level_and_behind_is_what_notebook_06_says():
     ]
     linear = {"late fusion, averaged", "late fusion, concatenated", "logistic or ridge regression"}
     assert starred[:2] == [linear, set()]  # "only the linear methods", "all networks are level"
-    ahead = {name for name in starred[2] if shown[name][5].startswith("* −")}
-    assert len(ahead) == 4 and "four networks are ahead of BM-NAS" in section()
+    better = {name for name in starred[2] if shown[name][5].startswith("* −")}
+    assert len(better) == 4 and "four networks are ahead of BM-NAS" in section()
 
 
 def test_what_notebook_06_says_of_the_views_is_what_was_measured():

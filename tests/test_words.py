@@ -119,14 +119,6 @@ EXCEPTIONS = [
     ("rival", "tests/test_baselines.py", "^OLD_COLUMNS", "the file that is refused"),
     ("truth", "tests/test_tabular.py", "bmnas-truth/1", "the format that is refused"),
     ("glance", "bmnas_core/selection.py", r'generator\(.*"glance"', "the name of a random stream"),
-    (
-        "choice",
-        "notebooks/*",
-        r"\b(?:[Aa]|and|each|every|good|one|the) choice(?! in \d|: \d)",
-        "English",
-    ),
-    ("choice", "notebooks/04*", r"sound \*choice\*", "English"),
-    ("played", "notebooks/04*", "is played by", "English"),
 ]
 
 

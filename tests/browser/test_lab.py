@@ -289,7 +289,7 @@ print(same)
 
 
 def test_a_moved_slider_redraws_the_maps(search):
-    cell = search.cell("def paint(ax, data)")
+    cell = search.cell("bm.interactive(stand_at")
     cell.scroll_into_view_if_needed()
     box = cell.locator(".bmnas-root").first
     box.locator("svg").first.wait_for()

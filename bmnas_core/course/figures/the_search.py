@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 #: Where the maps are drawn: values of w and of a.
-WEIGHTS, ARCHITECTURES = np.linspace(-0.4, 2.4, 60), np.linspace(-5, 5, 60)
+WEIGHTS, ARCHITECTURES = np.linspace(-0.4, 2.4, 80), np.linspace(-5, 5, 80)
 #: Losses whose places are joined by lines.
 LEVELS = (0.2, 0.4, 0.6, 0.8, 1, 1.5, 2, 3, 4)
 DOT = {"color": "white", "markeredgecolor": "#1F2328", "markersize": 9}
