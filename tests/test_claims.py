@@ -1614,3 +1614,46 @@ def test_the_solutions_to_notebook_13_have_its_numbers():
     ends = ttest_ind(paper, pair, equal_var=False).confidence_interval(0.95)
     assert f"gives {minus(ends.low, 3)} to {minus(ends.high, 3)}" in said
     assert f"the paired interval, {minus(low, 3)} to {minus(high, 3)}" in said
+
+
+def test_notebook_09_says_what_its_cells_show():
+    text = prose(OWN)
+    rows = {row[0]: float(row[1]) for row in table_shown(OWN, "own-baselines")[1:]}
+    counts = re.findall(r"(\d+)\b(?=,|$)", printed(OWN, "own-ten").splitlines()[3])
+    share = max(map(int, counts)) / sum(map(int, counts))
+    assert f"right in {share:.2f} of the test samples" in text
+    guesses = [f"{name} alone" for name in ("Video", "Audio")]
+    guesses += ["logistic regression", AVERAGED, CONCATENATED]
+    assert all(abs(rows[name] - share) < 0.05 for name in guesses)
+    good = [rows[name] for name in ("BM-NAS", "GMU", "fixed ConcatFC", "MLP of two layers")]
+    assert min(good) > 0.95 and sorted(rows.values())[-4:] == sorted(good)
+
+    of_three = {row[0]: float(row[1]) for row in table_shown(OWN, "own-three-table")[1:]}
+    gmu, own = of_three["GMU"], of_three["BM-NAS"]
+    samples = round(400 * (gmu - own))
+    assert max(of_three.values()) == gmu < 0.95
+    assert f"{gmu:.3f} to {own:.3f}, {samples} of 400 test samples" in text
+
+    shown = {row[0]: row[1:] for row in table_shown(OWN, "own-baseline")[1:]}
+    score, params = shown["product of projections"]
+    assert f"{score} with a quarter of the GMU's parameters" in text
+    assert 3.5 < float(shown["GMU"][1].replace(",", "")) / float(params.replace(",", "")) < 4.5
+    assert {round(float(shown[name][0]), 1) for name in (AVERAGED, CONCATENATED)} == {0.3}
+
+    right, samples = re.findall(r"without: (\S+) right of (\d+)", printed(OWN, "own-gaps"))[0]
+    assert binomtest(round(float(right) * int(samples)), int(samples), 0.25).pvalue > 0.05
+    others = {"ridge regression", "Body alone", "Blood alone"}
+    folds = [row for row in table_shown(OWN, "own-folds") if row[0] in others]
+    assert len(folds) == 3 and all(float(row[-2]) < 0 < float(row[-1]) for row in folds)
+
+
+def test_notebook_09_says_what_many_folds_show():
+    folds = pd.read_csv(RESULTS / "diabetes_cross_validated.csv").set_index("network")
+    behind = {"Body alone", "Blood alone", "gradient boosting"}
+    assert set(folds.index[folds["difference_low"] > 0]) == behind
+    assert not (folds["difference_high"] < 0).any()
+    assert set(folds["folds"]) == {5} and set(folds["repeats"]) == {2}
+    ridge, own = folds.loc["ridge regression"], folds.loc["BM-NAS"]
+    ends = [minus(ridge[f"difference{end}"], 2).lstrip("+") for end in ("", "_low", "_high")]
+    said = f"{ends[0]} ({ends[1]} to {ends[2]}), with {ridge['params']:.0f} parameters"
+    assert f"level with it, {said} where BM-NAS has {own['params']:,.0f}" in prose(OWN)

@@ -229,8 +229,7 @@ class Task:
         rule: how the label follows from the inputs, e.g. ``"sum"``; None for a task without rules.
         classes: number of logits, or of a regression's values.
         metric: a name in :data:`bmnas_core.metrics.METRICS`.
-        splits: ``"train"``, ``"validation"`` and ``"test"``; no item is in two of them. Test may be
-            empty, where its samples are withheld.
+        splits: ``"train"``, ``"validation"`` and ``"test"``; no item is in two of them.
         config: the task's settings.
         search_config: settings that differ in a search; a field that is None is as in ``config``.
         backbone_config: modality name → settings that differ when its backbone is trained alone.
@@ -241,6 +240,7 @@ class Task:
             class's samples against all others.
         label_smoothing: the share of a label that the loss spreads over all classes.
         threshold: the probability above which a class of a multi-label task is predicted.
+        withheld: whether the samples of test are withheld, so that it may be empty.
     """
 
     name: str
@@ -258,6 +258,7 @@ class Task:
     class_weights: tuple[float, ...] = ()
     label_smoothing: float = 0.0
     threshold: float = 0.5
+    withheld: bool = False
 
     def __post_init__(self):
         fit_fields(self, TaskError)
@@ -411,6 +412,7 @@ class Task:
             class_weights=class_weights or (),
             label_smoothing=label_smoothing,
             threshold=threshold,
+            withheld=not len(rows["test"]),
         )
 
     def _problems(self) -> Iterator[str]:
@@ -438,7 +440,9 @@ class Task:
         if weights and (len(weights) != self.classes or not all(0 < w < math.inf for w in weights)):
             yield f"class_weights: found {quoted(weights)}; allowed: {self.classes} numbers above 0"
         for name in SPLITS:
-            if name not in self.splits or not (len(self.splits[name]) or name == "test"):
+            if name not in self.splits or not (
+                len(self.splits[name]) or (self.withheld and name == "test")
+            ):
                 yield f"split {name!r} is empty; allowed: at least one sample"
             for problem in self._problems_of(self.splits[name]):
                 yield f"split {name!r}: {problem}"
