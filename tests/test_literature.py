@@ -1,4 +1,4 @@
-"""Works that notebooks, pages and README cite are in one bibliography, and notebooks end with theirs."""
+"""Works that notebooks, pages and README cite are in one bibliography; notebooks end with theirs."""
 
 import importlib.util
 import json
