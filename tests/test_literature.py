@@ -1,4 +1,4 @@
-"""Works that notebooks, pages and README cite are in one bibliography; notebooks end with theirs."""
+"""Works cited by notebooks, pages and README are in one bibliography; notebooks end with theirs."""
 
 import importlib.util
 import json
