@@ -61,15 +61,15 @@ def pytest_xdist_make_scheduler(config, log):
 def pytest_collection_modifyitems(items):
     """Run fast tests first, then slow ones, notebooks, the browser; skip ``gpu`` without one.
 
-    With several processes the browser comes first, as one of them has it to do alone.
+    With several processes the longest come first, so that short ones fill the time of those that
+    have nothing left: the browser, which one process does alone, then notebooks.
     """
+    several = "PYTEST_XDIST_WORKER" in os.environ
 
     def rank(item) -> int:
-        if "PYTEST_XDIST_WORKER" in os.environ and item.get_closest_marker("browser"):
-            return -1
-        return max(
-            (1 + i for i, marker in enumerate(ORDER) if item.get_closest_marker(marker)), default=0
-        )
+        markers = [i for i, marker in enumerate(ORDER, 1) if item.get_closest_marker(marker)]
+        longest = max(markers, default=0)
+        return -longest if several and longest > ORDER.index("slow") + 1 else longest
 
     items.sort(key=rank)
     on_gpu = [item for item in items if item.get_closest_marker("gpu")]
