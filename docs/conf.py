@@ -24,7 +24,7 @@ release = __version__
 language = "en"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "docs/index"
-include_patterns = ["docs/*.md", "notebooks/*.ipynb", "CHANGELOG.md", "bmnas_core/README.md"]
+include_patterns = ["docs/*.md", "notebooks/*", "CHANGELOG.md", "bmnas_core/README.md"]
 exclude_patterns = ["notebooks/.*", "**/.ipynb_checkpoints"]
 source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
 

@@ -1,4 +1,4 @@
-"""Write the references at the end of each notebook, and bibliography.md, from references.bib.
+"""Write the references of notebooks and glossary, and bibliography.md, from references.bib.
 
 python docs/references.py        # needs the extra dev
 """
@@ -15,7 +15,9 @@ from bmnas_core.storage import atomic_write
 
 HERE = Path(__file__).resolve().parent
 NOTEBOOKS = sorted((HERE.parent / "notebooks").glob("*.ipynb"))
+GLOSSARY = HERE.parent / "notebooks" / "glossary.md"
 MOST = 5  # authors that are all named
+HEADING = "## References"
 ALWAYS = ("yin2022",)  # the work that the kit is about
 
 
@@ -63,12 +65,17 @@ def _short(person: Person) -> str:
     return ", ".join(filter(None, [surname, initials]))
 
 
-def section(cells: list[dict]) -> str:
-    """The references of a notebook, given its other cells."""
-    text = " ".join("\n".join("".join(cell["source"]) for cell in cells).split())
+def section(prose: str) -> str:
+    """The references of a text, less those that it has."""
+    text = " ".join(prose.split())
     found = {key: one for key, one in works().items() if key in ALWAYS or cited_in(text, one)}
     lines = sorted(f"* {reference(work)}" for work in found.values())
-    return "\n".join(["## References", "", *lines])
+    return "\n".join([HEADING, "", *lines])
+
+
+def prose(cells: list[dict]) -> str:
+    """The sources of a notebook's cells, less its references."""
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["id"] != "references")
 
 
 def bibliography() -> str:
@@ -77,20 +84,29 @@ def bibliography() -> str:
     return "\n".join(["# Bibliography", "", "The works that the course cites.", "", *lines, ""])
 
 
+def glossary() -> str:
+    """The glossary with its references."""
+    entries, _, _ = GLOSSARY.read_text(encoding="utf-8").partition(HEADING)
+    return f"{entries}{section(entries)}\n"
+
+
 def main() -> None:
-    with atomic_write(HERE / "bibliography.md") as beside:
-        beside.write_text(bibliography(), encoding="utf-8")
+    _write(HERE / "bibliography.md", bibliography())
+    _write(GLOSSARY, glossary())
     for path in NOTEBOOKS:
         notebook = json.loads(path.read_text(encoding="utf-8"))
         cells = [cell for cell in notebook["cells"] if cell["id"] != "references"]
-        source = section(cells).splitlines(keepends=True)
+        source = section(prose(cells)).splitlines(keepends=True)
         last = {"cell_type": "markdown", "id": "references", "metadata": {}, "source": source}
         notebook["cells"] = [*cells, last]
-        text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
-        if text != path.read_text(encoding="utf-8"):
-            with atomic_write(path) as beside:
-                beside.write_text(text, encoding="utf-8")
-            print(path.name)
+        _write(path, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    if text != path.read_text(encoding="utf-8"):
+        with atomic_write(path) as beside:
+            beside.write_text(text, encoding="utf-8")
+        print(path.name)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -62,7 +63,7 @@ def open_browser(chromium: str):
 
 
 class Lab:
-    """A server on a free port of this machine, with copies of notebooks 04 and 05.
+    """A server on a free port of this machine, with copies of notebooks 04 and 05 and the glossary.
 
     It is JupyterLab's; or Notebook 7's, or Voilà's of one notebook.
     """
@@ -78,6 +79,7 @@ class Lab:
                 if cell.cell_type == "code":
                     cell.outputs, cell.execution_count = [], None
             nbformat.write(nb, folder / path.name)
+        shutil.copy(notebooks / "glossary.md", folder)
         settings = folder / "settings"
         for name, values in SETTINGS.items():
             path = settings / "@jupyterlab" / f"{name}.jupyterlab-settings"

@@ -359,7 +359,7 @@ SENTENCES = {
     ),
     "notebook 00, five seeds under voice": (
         QUICKSTART,
-        "BM-NAS comes to {:.3f}, the MLP to {:.3f}, [random search](glossary.ipynb#random-search) "
+        "BM-NAS comes to {:.3f}, the MLP to {:.3f}, [random search](glossary.md#random-search) "
         "(Li and Talwalkar 2019) to {:.3f}, and a fixed ConcatFC Cell on the best pair of features "
         "to {:.3f}",
         lambda: [by_seed(name, "test").mean() for name in ("BM-NAS", *QUICKSTART_LEVEL["voice"])],

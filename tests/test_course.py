@@ -143,11 +143,13 @@ def test_every_notebook_has_a_module_of_exercises():
 
 
 HEADS = ("**For** ", "**You need** ", "**Takes** ", "**Afterwards you can**")
-GLOSSARY = ROOT / "notebooks" / "glossary.ipynb"
+GLOSSARY = ROOT / "notebooks" / "glossary.md"
 
 
 def markdown(path: Path) -> list[str]:
-    """The Markdown cells of a notebook."""
+    """The Markdown cells of a notebook, or the sections of a page."""
+    if path.suffix == ".md":
+        return re.split(r"\n(?=## )", path.read_text(encoding="utf-8"))
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
 
@@ -164,8 +166,9 @@ def test_a_notebook_says_for_whom_it_is_what_it_takes_and_what_one_learns(notebo
 
 def terms() -> dict[str, str]:
     """Anchor → entry of the glossary."""
-    entries = [text for text in markdown(GLOSSARY) if text.startswith("### ")]
-    heads = [text.partition("\n")[0].removeprefix("### ") for text in entries]
+    _, *entries, references = markdown(GLOSSARY)
+    assert references.startswith("## References\n")
+    heads = [text.partition("\n")[0].removeprefix("## ") for text in entries]
     return {head.replace(" ", "-"): text for head, text in zip(heads, entries, strict=True)}
 
 
@@ -180,14 +183,14 @@ def test_the_glossary_is_in_order_and_each_entry_is_a_short_text():
 @pytest.mark.parametrize("notebook", [*NOTEBOOKS, GLOSSARY], ids=lambda path: path.stem)
 def test_links_to_the_glossary_lead_to_an_entry(notebook):
     text = "\n".join(markdown(notebook))
-    pattern = r"\]\(#([^)]+)\)" if notebook == GLOSSARY else r"glossary\.ipynb#([^)]+)\)"
+    pattern = r"\]\(#([^)]+)\)" if notebook == GLOSSARY else r"glossary\.md#([^)]+)\)"
     linked = re.findall(pattern, text)
     assert linked and set(linked) <= set(terms())
 
 
 def test_most_entries_of_the_glossary_are_linked_from_a_notebook():
     text = "\n".join(part for notebook in NOTEBOOKS for part in markdown(notebook))
-    linked = set(re.findall(r"glossary\.ipynb#([^)]+)\)", text))
+    linked = set(re.findall(r"glossary\.md#([^)]+)\)", text))
     assert len(linked) > 0.8 * len(terms())
 
 

@@ -24,22 +24,28 @@ def cells(path: Path) -> list[dict]:
 
 
 def prose(path: Path) -> str:
-    """README or a notebook without its references, in one line."""
-    text = path.read_text(encoding="utf-8")
+    """A page or a notebook without its references, in one line."""
     if path.suffix == ".ipynb":
-        own = [cell for cell in cells(path) if cell["id"] != "references"]
-        text = "\n".join("".join(cell["source"]) for cell in own)
+        text = references.prose(cells(path))
+    else:
+        text, _, _ = path.read_text(encoding="utf-8").partition(references.HEADING)
     return " ".join(text.split())
 
 
 PAGES = [path for path in sorted((ROOT / "docs").glob("*.md")) if path.stem != "bibliography"]
-TEXTS = [*references.NOTEBOOKS, *PAGES, ROOT / "README.md"]
+TEXTS = [*references.NOTEBOOKS, references.GLOSSARY, *PAGES, ROOT / "README.md"]
 
 
 @pytest.mark.parametrize("path", references.NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_ends_with_the_works_that_it_cites(path):
     *others, last = cells(path)
-    assert "".join(last["source"]) == references.section(others), "run docs/references.py"
+    prose = references.prose(others)
+    assert "".join(last["source"]) == references.section(prose), "run docs/references.py"
+
+
+def test_the_glossary_ends_with_the_works_that_it_cites():
+    text = references.GLOSSARY.read_text(encoding="utf-8")
+    assert text == references.glossary(), "run docs/references.py"
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.stem)

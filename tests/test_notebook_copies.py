@@ -7,7 +7,8 @@ from typer.testing import CliRunner
 
 from bmnas_core.cli import app
 
-NAMES = [path.name for path in sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))]
+FOLDER = Path(__file__).parents[1] / "notebooks"
+NAMES = [*sorted(path.name for path in FOLDER.glob("*.ipynb")), "glossary.md"]
 
 
 @pytest.fixture(autouse=True)
@@ -28,10 +29,11 @@ def test_all_notebooks_are_copied_byte_for_byte_and_nothing_else(root):
     done = bmnas("notebooks", "new/folder")
     assert done.exit_code == 0, done.output
     assert done.output == (
-        f"new/folder: {len(NAMES)} notebooks; to open them: bmnas lab new/folder\n"
+        f"new/folder: {len(NAMES) - 1} notebooks and a glossary; "
+        "to open them: bmnas lab new/folder\n"
     )
     copies = state("new/folder")
-    assert sorted(copies) == NAMES
+    assert sorted(copies) == sorted(NAMES)
     for name, (contents, _) in copies.items():
         assert contents == (root / "notebooks" / name).read_bytes()
 

@@ -34,6 +34,7 @@ PROJECT = PYPROJECT["project"]
 REPOSITORY = PYPROJECT["tool"]["hatch"]["metadata"]["hooks"]["custom"]["repository"]
 EXTRAS = PROJECT["optional-dependencies"]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+COPIED = [*NOTEBOOKS, ROOT / "notebooks" / "glossary.md"]
 HEAVY = "sklearn matplotlib pandas IPython ipywidgets papermill graphviz wasmtime pooch scipy rich"
 
 
@@ -262,10 +263,6 @@ def test_every_name_that_the_kit_offers_is_there():
 # --- notebooks as committed
 
 
-#: The glossary has no code.
-WITH_CODE = [path for path in NOTEBOOKS if path.stem != "glossary"]
-
-
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
 def notebook(request) -> Path:
     return request.param
@@ -287,7 +284,6 @@ def test_a_notebook_opens_with_a_heading(notebook):
     assert source(first).startswith("# ")
 
 
-@pytest.mark.parametrize("notebook", WITH_CODE, indirect=True, ids=lambda path: path.stem)
 def test_a_notebook_has_one_parameters_cell(notebook):
     tagged = [
         cell for cell in cells(notebook, "code") if "parameters" in cell["metadata"].get("tags", [])
@@ -295,7 +291,6 @@ def test_a_notebook_has_one_parameters_cell(notebook):
     assert len(tagged) == 1
 
 
-@pytest.mark.parametrize("notebook", WITH_CODE, indirect=True, ids=lambda path: path.stem)
 def test_a_notebook_was_run_once_from_top_to_bottom(notebook):
     counts = [cell["execution_count"] for cell in cells(notebook, "code") if source(cell).strip()]
     assert counts == list(range(1, len(counts) + 1))
@@ -376,7 +371,7 @@ def test_wheel_and_sdist_hold_what_they_should(built):
     assets = {"/".join(name.split("/")[2:3]) for name in names if "bmnas_core/assets/" in name}
     assert assets == {"digits", "avmnist", "ntu", "results"}
     inside = {name for name in names if "bmnas_core/notebooks/" in name}
-    assert inside == {f"bmnas_core/notebooks/{path.name}" for path in NOTEBOOKS}
+    assert inside == {f"bmnas_core/notebooks/{path.name}" for path in COPIED}
 
     (sdist,) = built.glob("*.tar.gz")
     top = f"{PROJECT['name']}-{PROJECT['version']}/"
@@ -431,7 +426,7 @@ def bmnas(elsewhere: Path, *words: str) -> str:
 def test_a_wheel_installed_elsewhere_copies_the_notebooks(elsewhere):
     bmnas(elsewhere, "notebooks", "copies")
     copies = {path.name: path.read_bytes() for path in (elsewhere / "copies").iterdir()}
-    assert copies == {path.name: path.read_bytes() for path in NOTEBOOKS}
+    assert copies == {path.name: path.read_bytes() for path in COPIED}
 
 
 @pytest.mark.slow
@@ -459,9 +454,9 @@ def test_a_wheel_installed_elsewhere_opens_jupyterlab(elsewhere):
     with served(elsewhere, elsewhere / "lab") as (ask, runtime):
         assert ask("api/status")["kernels"] == 0
         listed = {entry["name"] for entry in ask("api/contents")["content"]}
-        assert listed == {path.name for path in NOTEBOOKS}
-        for name in listed:
-            code = [c for c in ask(f"api/contents/{name}")["content"]["cells"] if "outputs" in c]
+        assert listed == {path.name for path in COPIED}
+        for path in NOTEBOOKS:
+            code = [c for c in ask(f"api/contents/{path.name}")["content"]["cells"] if "outputs" in c]
             assert all(cell["metadata"]["trusted"] for cell in code)
         with pytest.raises(HTTPError, match="403"):
             ask("api/contents", token="")

@@ -23,7 +23,7 @@ def notebooks(
     folder: Folder,
     force: Annotated[bool, Option("--force", help="Replace notebooks that differ.")] = False,
 ) -> None:
-    """Copy the kit's notebooks into DIR.
+    """Copy the kit's notebooks, and the glossary they link to, into DIR.
 
     If some are there already and differ, such as by your changes, nothing is copied.
     """
@@ -33,7 +33,7 @@ def notebooks(
         raise FileError(folder, found, "another folder, or --force to replace them")
     missing = _missing(folder)
     _copy([*differing, *missing], folder)
-    typer.echo(f"{folder}: {len(_originals())} notebooks; to open them: bmnas lab {folder}")
+    typer.echo(f"{folder}: {len(_notebooks())} notebooks and a glossary; to open them: bmnas lab {folder}")
 
 
 class LabCommand(TyperCommand):
@@ -59,12 +59,12 @@ def lab(ctx: typer.Context, folder: Folder = Path("bmnas-notebooks")) -> None:
     _copy(_missing(folder), folder)
     if differing := _differing(folder):
         typer.echo(f"{folder}: as you left them: {_names(differing)}")
-    _trust(_originals())
+    _trust(_notebooks())
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     options = {
         "--ip": "127.0.0.1",
         "--ServerApp.root_dir": folder.resolve(),
-        "--LabApp.default_url": f"/lab/tree/{_originals()[0].name}",
+        "--LabApp.default_url": f"/lab/tree/{_notebooks()[0].name}",
     }
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         options["--ServerApp.allow_root"] = True
@@ -76,9 +76,14 @@ def lab(ctx: typer.Context, folder: Folder = Path("bmnas-notebooks")) -> None:
     LabApp.launch_instance([*ours, *ctx.args])
 
 
-def _originals() -> list[Path]:
+def _notebooks() -> list[Path]:
     """The kit's notebooks, in reading order."""
     return sorted(kit_file("notebooks").glob("*.ipynb"))
+
+
+def _originals() -> list[Path]:
+    """All that is copied: the notebooks, and what they link to."""
+    return [*_notebooks(), *kit_file("notebooks").glob("*.md")]
 
 
 def _missing(folder: Path) -> list[Path]:

@@ -427,3 +427,12 @@ def test_an_edge_of_the_editors_picture_is_moved_by_mouse_and_by_keyboard(genoty
         "all => all.map(s => s.ariaLabel || s.labels[0]?.innerText || '')"
     )
     assert all(names) and len({*names}) == len(names)
+
+
+def test_a_term_leads_to_its_entry_in_the_glossary(genotypes):
+    page = genotypes.page
+    page.locator(".jp-MarkdownCell a", has_text=re.compile("^genotype$")).first.click()
+    entry = page.locator(".jp-MarkdownViewer h2[data-jupyter-id='genotype']")
+    until(lambda: entry.evaluate("e => e.getBoundingClientRect().top") < 400)
+    assert entry.is_visible()
+    genotypes.shot("glossary")
