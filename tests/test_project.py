@@ -456,7 +456,8 @@ def test_a_wheel_installed_elsewhere_opens_jupyterlab(elsewhere):
         listed = {entry["name"] for entry in ask("api/contents")["content"]}
         assert listed == {path.name for path in COPIED}
         for path in NOTEBOOKS:
-            code = [c for c in ask(f"api/contents/{path.name}")["content"]["cells"] if "outputs" in c]
+            content = ask(f"api/contents/{path.name}")["content"]
+            code = [cell for cell in content["cells"] if "outputs" in cell]
             assert all(cell["metadata"]["trusted"] for cell in code)
         with pytest.raises(HTTPError, match="403"):
             ask("api/contents", token="")

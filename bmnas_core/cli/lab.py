@@ -33,7 +33,8 @@ def notebooks(
         raise FileError(folder, found, "another folder, or --force to replace them")
     missing = _missing(folder)
     _copy([*differing, *missing], folder)
-    typer.echo(f"{folder}: {len(_notebooks())} notebooks and a glossary; to open them: bmnas lab {folder}")
+    copied = f"{len(_notebooks())} notebooks and a glossary"
+    typer.echo(f"{folder}: {copied}; to open them: bmnas lab {folder}")
 
 
 class LabCommand(TyperCommand):
