@@ -5,25 +5,16 @@ from pathlib import Path
 
 import pandas as pd
 from docutils import nodes
-from itables import options, to_html_datatable
-from itables.javascript import generate_init_offline_itables_html
 from latex2mathml.converter import convert
 
 import bmnas_core as bm
 from bmnas_core.baselines import read_baselines, summarize
+from bmnas_core.experiments.report import sortable_table
 
 HERE = Path(__file__).resolve().parent
 REPLAYS = sorted((HERE / "replays").glob("*.safetensors"))
 HOME = '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={0}">'
 HOME += '<title>BM-NAS kit</title><a href="{0}">BM-NAS kit</a>\n'
-#: A table wider than the page is scrolled, by the keyboard too.
-FOCUSABLE = """<script>
-new MutationObserver(() => {
-  for (const part of document.querySelectorAll(".dt-scroll-body:not([tabindex])")) {
-    Object.assign(part, { tabIndex: 0, role: "region", ariaLabel: "Table" });
-  }
-}).observe(document.body, { childList: true, subtree: true });
-</script>"""
 
 
 def make(folder: Path) -> None:
@@ -34,7 +25,8 @@ def make(folder: Path) -> None:
         bm.SearchHistory.load(path).to_html(extra / f"replay_{path.stem}.html")
     (extra / "index.html").write_text(HOME.format("docs/index.html"), encoding="utf-8")
     for name, frame in {"benchmark": benchmark(), "baselines": baselines()}.items():
-        (folder / f"{name}.html").write_text(sortable(frame, name), encoding="utf-8")
+        table = sortable_table(frame, f"{name}-table", f"Table: {name}")
+        (folder / f"{name}.html").write_text(table, encoding="utf-8")
 
 
 def benchmark() -> pd.DataFrame:
@@ -67,28 +59,6 @@ def baselines() -> pd.DataFrame:
     found = found.round({"validation": 4, "test": 4, "± test": 4})
     columns = ["task", "rule", "network", "validation", "test", "± test", "parameters", "seconds"]
     return found[columns]
-
-
-def sortable(frame: pd.DataFrame, name: str) -> str:
-    """A table to sort and search in the browser, with the scripts for it."""
-    table = to_html_datatable(
-        frame,
-        connected=False,
-        allow_html=False,
-        table_id=f"{name}-table",
-        classes="display compact nowrap",
-        style="width:100%",
-        showIndex=False,
-        maxBytes=0,
-        maxColumns=0,
-        pageLength=25,
-        lengthMenu=[10, 25, 100, -1],
-        scrollX=True,
-        text_in_header_can_be_selected=False,
-        display_logo_when_loading=False,
-    )
-    scripts, end, _ = generate_init_offline_itables_html(options.dt_bundle).rpartition("</script>")
-    return scripts + end + table + FOCUSABLE
 
 
 def _mathml(latex: str, display: str) -> str:

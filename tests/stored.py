@@ -23,16 +23,21 @@ def prose(name: str) -> str:
     return " ".join("\n".join(parts).split())
 
 
-def shown_table(name: str, cell: str) -> dict[str, list[str]]:
-    """The table that a cell shows: the name of each row → its texts, in order."""
+def shown_rows(name: str, cell: str, part: str = "table") -> list[list[str]]:
+    """The texts of the table that a cell shows, row by row, or of a part of it, such as tbody."""
     (own,) = (one for one in cells(name) if one.id == cell)
     (shown,) = (x["data"]["text/html"] for x in own.outputs if "text/html" in x.get("data", ()))
-    rows = {}
-    for row in re.findall(r"<tr>(.*?)</tr>", shown.split("<tbody>")[1], re.S):
-        texts = (html.unescape(x).strip() for x in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row))
-        head, *rest = texts
-        rows[head] = rest
-    return rows
+    _, _, shown = shown.partition(f"<{part}")
+    rows = (
+        re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S)
+        for row in re.findall(r"<tr>(.*?)</tr>", shown, re.S)
+    )
+    return [[html.unescape(text).strip() for text in row] for row in rows]
+
+
+def shown_table(name: str, cell: str) -> dict[str, list[str]]:
+    """The table that a cell shows: the name of each row → its texts, in order."""
+    return {head: rest for head, *rest in shown_rows(name, cell, "tbody")}
 
 
 def svg_texts(name: str, cell: str) -> list[str]:

@@ -16,7 +16,7 @@ from scipy.stats import binomtest, nct, ttest_ind
 from scipy.stats import t as student
 from sklearn.linear_model import RidgeCV
 from sklearn.metrics import root_mean_squared_error
-from stored import shown_table, svg_texts
+from stored import shown_rows, shown_table, svg_texts
 
 from bmnas_core import (
     CellGenotype,
@@ -1289,19 +1289,10 @@ def test_under_voice_bm_nas_is_ahead_of_fixed_cells_and_of_mlps_up_to_twice_its_
             assert by_seed(name, "params", path).mean() < 2 * own
 
 
-def table_shown(name: str, cell: str) -> list[list[str]]:
-    """Rows of the table that a cell of a notebook shows."""
-    cells = nbformat.read(ROOT / name, 4).cells
-    (own,) = (one for one in cells if one.id == cell)
-    (html,) = (o["data"]["text/html"] for o in own.outputs if "text/html" in o.get("data", {}))
-    rows = re.findall(r"<tr>(.*?)</tr>", html, re.S)
-    return [re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", row) for row in rows]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("cell", "rule"), [("cell-14", "sum"), ("cell-15", "same")])
 def test_notebook_08_shows_the_strategies(cell, rule):
-    head, *rows = table_shown(WORKS, cell)
+    head, *rows = shown_rows("08", cell)
     assert head[:3] == ["strategy", "median rank", "worst"] and len(rows) == 20
     for name, median, worst, *_, regret, _, _ in rows:
         found = searches().loc[(rule, name)]
@@ -1360,7 +1351,7 @@ def test_notebook_08_says_what_its_cells_show():
     shared, short = re.findall(r"Kendall's τ (0\.\d\d)", printed(WORKS, "steps-1"))
     assert f"(τ {shared}) than three epochs of training each ({short})" in text
     assert float(shared) < float(short)
-    operations, *rows = table_shown(WORKS, "steps-1")
+    operations, *rows = shown_rows("08", "steps-1")
     for row in rows:
         weights = dict(zip(operations[1:], map(float, row[1:]), strict=True))
         assert max(weights, key=weights.get) == "linear_glu"
@@ -1373,7 +1364,7 @@ def test_notebook_08_says_what_its_cells_show():
 
 
 def test_notebook_07_says_what_its_one_seed_shows():
-    _, *rows = table_shown(ABLATIONS, "cell-10")
+    _, *rows = shown_rows("07", "cell-10")
     tests = [100 * float(row[1]) for row in rows]
     learned, with_sum, *fixed = tests[:5]
     text = prose(ABLATIONS)
@@ -1410,7 +1401,7 @@ def top(name: str) -> str:
 
 
 def test_notebook_08_shows_the_strategies_on_two_cells():
-    rows = [row for row in table_shown(WORKS, "two-2") if row[0] in on_two_cells()]
+    rows = [row for row in shown_rows("08", "two-2") if row[0] in on_two_cells()]
     assert {row[0] for row in rows} == set(on_two_cells())
     means = [on_two_cells()[row[0]]["test"].mean() for row in rows]
     assert means == sorted(means, reverse=True)
@@ -1662,10 +1653,10 @@ def test_notebook_13_says_what_its_runs_show():
     assert float(same) == deviation and f"is only {same}" in text
     assert f"a deviation of {independent}" in text
     assert f"the correlation is {float(correlation):.2f}" in text
-    (_, *spreads) = table_shown(SWEEPS, "sweeps-10")
+    (_, *spreads) = shown_rows("13", "sweeps-10")
     pair, paper = (float(row[-1]) for row in spreads[1:])
     assert pair > paper  # "scatter less"
-    shares = {row[0]: [*map(float, row[1:])] for row in table_shown(SWEEPS, "sweeps-15")}
+    shares = {row[0]: [*map(float, row[1:])] for row in shown_rows("13", "sweeps-15")}
     two, three, _, five = shares["two standard errors"][:4]
     said = f"{five:.0%} with five seeds, {three:.0%} with three and {two:.0%} with two"
     assert said.replace("%", " %") in text
@@ -1681,7 +1672,7 @@ def test_notebook_13_says_what_its_runs_show():
 
 def test_the_solutions_to_notebook_13_have_its_numbers():
     said = " ".join((ROOT / "solutions" / "13_sweeps.md").read_text(encoding="utf-8").split())
-    rows = {row[0]: [*map(float, row[1:])] for row in table_shown(SWEEPS, "sweeps-08")[2:]}
+    rows = {row[0]: [*map(float, row[1:])] for row in shown_rows("13", "sweeps-08")[2:]}
     pair, paper = (pd.Series(rows[name]) for name in ("pair", "paper"))
     shown = re.findall(r"[+-]?0\.\d{4}", printed(SWEEPS, "sweeps-12"))
     _, deviation, _, low, high = map(float, shown)
@@ -1700,7 +1691,7 @@ def test_the_solutions_to_notebook_13_have_its_numbers():
 
 def test_notebook_09_says_what_its_cells_show():
     text = prose(OWN)
-    rows = {row[0]: float(row[1]) for row in table_shown(OWN, "own-baselines")[1:]}
+    rows = {row[0]: float(row[1]) for row in shown_rows("09", "own-baselines")[1:]}
     counts = re.findall(r"(\d+)\b(?=,|$)", printed(OWN, "own-ten").splitlines()[3])
     share = max(map(int, counts)) / sum(map(int, counts))
     assert f"right in {share:.2f} of the test samples" in text
@@ -1710,13 +1701,13 @@ def test_notebook_09_says_what_its_cells_show():
     good = [rows[name] for name in ("BM-NAS", "GMU", "fixed ConcatFC", "MLP of two layers")]
     assert min(good) > 0.95 and sorted(rows.values())[-4:] == sorted(good)
 
-    of_three = {row[0]: float(row[1]) for row in table_shown(OWN, "own-three-table")[1:]}
+    of_three = {row[0]: float(row[1]) for row in shown_rows("09", "own-three-table")[1:]}
     gmu, own = of_three["GMU"], of_three["BM-NAS"]
     samples = round(400 * (gmu - own))
     assert max(of_three.values()) == gmu < 0.95
     assert f"{gmu:.3f} to {own:.3f}, {samples} of 400 test samples" in text
 
-    shown = {row[0]: row[1:] for row in table_shown(OWN, "own-baseline")[1:]}
+    shown = {row[0]: row[1:] for row in shown_rows("09", "own-baseline")[1:]}
     score, params = shown["product of projections"]
     assert f"{score} with a quarter of the GMU's parameters" in text
     assert 3.5 < float(shown["GMU"][1].replace(",", "")) / float(params.replace(",", "")) < 4.5
@@ -1725,7 +1716,7 @@ def test_notebook_09_says_what_its_cells_show():
     right, samples = re.findall(r"without: (\S+) right of (\d+)", printed(OWN, "own-gaps"))[0]
     assert binomtest(round(float(right) * int(samples)), int(samples), 0.25).pvalue > 0.05
     others = {"ridge regression", "Body alone", "Blood alone"}
-    folds = [row for row in table_shown(OWN, "own-folds") if row[0] in others]
+    folds = [row for row in shown_rows("09", "own-folds") if row[0] in others]
     assert len(folds) == 3 and all(float(row[-2]) < 0 < float(row[-1]) for row in folds)
 
 

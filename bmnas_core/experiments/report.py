@@ -269,29 +269,38 @@ def _finders(runs: list[Run], scores: dict[Path, tuple[str, str]]) -> list[str]:
     return [f"{title}: seed {', '.join(seeds)}" for title, seeds in by_group.items()]
 
 
-#: The part of the table that scrolls can be reached by keyboard, once the table is there.
+def _interactive(runs) -> str:
+    """The table of all runs, less the columns that are the same throughout."""
+    named = ("task", "rule", "protocol", "metric", "direction", "device", "notebook")
+    alike = [name for name in named if name in runs and runs[name].nunique(dropna=False) < 2]
+    heads = {"params": "parameters", "search_seconds": "search, s", "train_seconds": "training, s"}
+    shown = runs.drop(columns=alike).round(dict.fromkeys(COSTS[1:], 1)).rename(columns=heads)
+    return sortable_table(shown, "all-runs-table", "All runs")
+
+
+#: The part of a table that scrolls can be reached by keyboard, once the table is there.
 FOCUSABLE = """<script>
 new MutationObserver(() => {
   for (const part of document.querySelectorAll(".dt-scroll-body:not([tabindex])")) {
-    Object.assign(part, { tabIndex: 0, role: "region", ariaLabel: "All runs" });
+    Object.assign(part, { tabIndex: 0, role: "region", ariaLabel: %s });
   }
 }).observe(document.body, { childList: true, subtree: true });
 </script>"""
 
 
-def _interactive(runs) -> str:
-    """A table that sorts and searches in the browser, with the scripts for it."""
+def sortable_table(frame, name: str, label: str) -> str:
+    """HTML of a table that sorts and searches in the browser, with the scripts for it.
+
+    ``name`` is its id, ``label`` what a screen reader calls it.
+    """
     from itables import options, to_html_datatable
     from itables.javascript import generate_init_offline_itables_html
 
-    named = ("task", "rule", "protocol", "metric", "direction", "device", "notebook")
-    alike = [name for name in named if name in runs and runs[name].nunique(dropna=False) < 2]
-    heads = {"params": "parameters", "search_seconds": "search, s", "train_seconds": "training, s"}
     table = to_html_datatable(
-        runs.drop(columns=alike).round(dict.fromkeys(COSTS[1:], 1)).rename(columns=heads),
+        frame,
         connected=False,
         allow_html=False,  # whatever a user's own itables.toml says
-        table_id="all-runs-table",
+        table_id=name,
         classes="display compact nowrap",
         style="width:100%",
         showIndex=False,
@@ -306,7 +315,8 @@ def _interactive(runs) -> str:
                 "bottomEnd": "paging"},
     )  # fmt: skip
     scripts, end, _ = generate_init_offline_itables_html(options.dt_bundle).rpartition("</script>")
-    return scripts + end + table + FOCUSABLE  # without its message for notebooks
+    # Without its message for notebooks.
+    return scripts + end + table + FOCUSABLE % json.dumps(label)
 
 
 @contextmanager

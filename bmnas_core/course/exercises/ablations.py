@@ -24,8 +24,8 @@ OF_MANY_CELLS = ("released", "without tuning", "paper relaxation, released")
     "Each new Cell keeps `cell.inputs` of the old one, and has a tuple of one step on X and Y.",
 )
 def concat_everywhere(answer):
-    if not callable(answer):
-        return f"A function is asked for, and this is {answers.kind(answer)}."
+    if wrong := answers.called(answer):
+        return wrong
     random = generator(0, "exercise 07.1")
     for N, M in [(1, 2), (2, 2), (3, 1)]:
         genotype = random_genotype(FEATURES, N, M, random)

@@ -46,12 +46,19 @@ def names(answer: object, expected: Collection[str], options: Collection[str]) -
     return "One or more are missing." if found < set(expected) else "Not all of these belong there."
 
 
+def called(answer: object) -> str | None:
+    """Anything that can be called."""
+    if callable(answer):
+        return None
+    return f"A function is asked for, and this is {kind(answer)}."
+
+
 def function(
     answer: object, expected: Callable, cases: Iterable[tuple], tolerance: float = 1e-9
 ) -> str | None:
     """A function that gives the same numbers, texts or tensors as ``expected`` in all ``cases``."""
-    if not callable(answer):
-        return f"A function is asked for, and this is {kind(answer)}."
+    if wrong := called(answer):
+        return wrong
     for case in cases:
         found, wanted = answer(*case), expected(*case)
         if wrong := _differs(found, wanted, tolerance):

@@ -91,8 +91,8 @@ def architectures_near_the_best(answer):
     "Multiply by 100 at the end. z may be 1.96 or 1.959964.",
 )
 def wilsons_interval(answer):
-    if not callable(answer):
-        return f"A function is asked for, and this is {answers.kind(answer)}."
+    if wrong := answers.called(answer):
+        return wrong
     for k, n in [(0, 10), (14, 1000), (3, 7), (500, 1000), (20, 20)]:
         found, wanted = answer(k, n), Percentile(k, n, sampled=True)
         if not isinstance(found, (tuple, list)) or len(found) != 2:

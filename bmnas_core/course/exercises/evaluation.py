@@ -47,8 +47,8 @@ def configurations_of_mfas(answer):
 def paired_interval(answer):
     from scipy.stats import ttest_rel
 
-    if not callable(answer):
-        return f"A function is asked for, and this is {answers.kind(answer)}."
+    if wrong := answers.called(answer):
+        return wrong
     for n in (2, 5, 10, 31):
         hard = torch.randn(n, dtype=torch.double)  # what a seed does to both networks
         both = [(0.9 + 0.05 * hard + 0.01 * torch.randn(n)).tolist() for _ in "ab"]

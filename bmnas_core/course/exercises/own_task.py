@@ -41,8 +41,8 @@ def rows_of(answer: object, labels: np.ndarray) -> dict[str, Tensor] | str:
     "The table in section 1 has a row about speakers, patients and films.",
 )
 def speakers_apart(answer):
-    if not callable(answer):
-        return f"A function is asked for, and this is {answers.kind(answer)}."
+    if wrong := answers.called(answer):
+        return wrong
     video, audio, labels = arrays()
     speakers = np.random.default_rng(1).integers(40, size=len(labels))
     rows = rows_of(answer(video, audio, labels, speakers), labels)
@@ -82,8 +82,8 @@ def sure_names(table: pd.DataFrame, least: float) -> list[str]:
     "column that it is in.",
 )
 def class_names(answer):
-    if not callable(answer):
-        return f"A function is asked for, and this is {answers.kind(answer)}."
+    if wrong := answers.called(answer):
+        return wrong
     for n, least in ((12, 0.5), (30, 0.7), (5, 0.0)):
         odds = torch.softmax(2 * torch.randn(n, len(CLASSES)), dim=1).numpy()
         table = pd.DataFrame(odds, columns=CLASSES)
@@ -120,8 +120,8 @@ def metric_of_two(answer):
     "A recording is complete if none of its numbers is NaN: `~np.isnan(audio).any(axis=1)`.",
 )
 def lost_recordings(answer):
-    if not callable(answer):
-        return f"A function is asked for, and this is {answers.kind(answer)}."
+    if wrong := answers.called(answer):
+        return wrong
     video, audio, labels = arrays()
     random = np.random.default_rng(2)
     lost = random.random(len(labels)) < 0.3

@@ -128,8 +128,8 @@ def welch_interval(answer):
 
 def _interval(answer: object, expected: Callable, cases: list[tuple]) -> str | None:
     """A function of two samples of scores that gives the lower and the upper end."""
-    if not callable(answer):
-        return f"A function is asked for, and this is {answers.kind(answer)}."
+    if wrong := answers.called(answer):
+        return wrong
     for a, b in cases:
         found, wanted = answer(type(a)(a), type(b)(b)), expected(a, b)
         ends = [answers.as_number(end) for end in found] if isinstance(found, tuple) else []

@@ -70,8 +70,8 @@ def _rate(epochs: float) -> float:
     "Each optimiser sets its own gradients to zero before `backward`, and steps after it.",
 )
 def bilevel_update(answer):
-    if not callable(answer):
-        return f"A function is asked for, and this is {answers.kind(answer)}."
+    if wrong := answers.called(answer):
+        return wrong
     channels = {"A_1": 3, "A_2": 5, "B_1": 4}
     how = {"C": 4, "L": 2, "N": 2, "M": 1, "operations": ("sum", "linear_glu", "concat_fc")}
     mine = Hypernet(channels, 3, relaxation="pair", dropout=0.0, **how)
