@@ -15,6 +15,7 @@ import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import torch
@@ -33,7 +34,7 @@ from bmnas_core.experiments.sweep import FORMAT as SWEEP_FORMAT
 from bmnas_core.genotype import read_text
 from bmnas_core.search_state import StateLog
 from bmnas_core.tasks import avmnist
-from bmnas_core.tasks.files import kit_file, package
+from bmnas_core.tasks.files import package
 from bmnas_core.tasks.paper import egogesture, mmimdb_films, mmimdb_posters, ntu_readers
 from bmnas_core.tasks.paper.common import read_picture
 
@@ -174,12 +175,17 @@ def result(folder: Path):
 
 
 def notebook(folder: Path):
-    shutil.copy(kit_file("notebooks/02_primitive_operations.ipynb"), folder / "a.ipynb")
+    cells = [
+        nbformat.v4.new_code_cell('seed = 0\ndevice = "cpu"  # "auto" or "cpu"', id="parameters"),
+        nbformat.v4.new_code_cell("print(device)", id="code"),
+    ]
+    cells[0].metadata.tags = ["parameters"]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "a.ipynb")
     return folder / "a.ipynb", notebook_parameters
 
 
 def spec(folder: Path):
-    shutil.copy(kit_file("notebooks/02_primitive_operations.ipynb"), folder / "a.ipynb")
+    notebook(folder)
     (folder / "sweep.yaml").write_text("notebook: a.ipynb\nseeds: 3\ngrid:\n  device: [cpu]\n")
     return folder / "sweep.yaml", read_spec
 

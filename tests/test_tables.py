@@ -383,5 +383,5 @@ def test_what_notebook_06_says_of_diabetes_is_what_was_cross_validated():
 
 
 def test_notebook_06_names_what_was_left_out():
-    text = "Random search, evolution, MFAS, random genotypes and the variants of BM-NAS but one"
+    text = "random search, evolution, MFAS, random genotypes, and all variants of BM-NAS but one"
     assert text in section()

@@ -46,7 +46,8 @@ def count_genotypes(features: tuple[str, ...], M: int = 2) -> int:
     "Count Cell by Cell. A Cell is an ordered pair of inputs, and M steps; a step is an ordered "
     "pair of earlier nodes, and an operation.",
     "Cell 2 has one node more to read, but it may not take the pair of Cell 1, in either order.",
-    "Each Cell has 2 · 4 ways to fill its first step and 6 · 4 to fill its second.",
+    "The first step of a Cell reads X and Y, the second X, Y and S1. How many ordered pairs are "
+    "that in each case, and with how many operations does each of them go?",
 )
 def number_of_networks(answer):
     return answers.number(answer, count_genotypes(tuple("abcdef")))
@@ -64,9 +65,10 @@ def weights_of_paper(answer):
 
 @exercise(
     "03.5",
-    "`hard + soft - soft.detach()` has the value of `hard` and the gradient of `soft`.",
-    "`torch.zeros_like(soft).scatter(0, soft.argmax(0, keepdim=True), 1.0)` has a one in each "
-    "column, at its largest entry.",
+    "The value must be one-hot, the gradient that of `soft`. What can you add to `hard` that is "
+    "zero, but has this gradient? `detach` is what you need.",
+    "`argmax(0)` gives the row of the largest weight in each column, and "
+    "`torch.nn.functional.one_hot` makes columns of zeros and a one of it.",
     "Return soft weights if the logits need no gradient: a genotype is derived then, and every "
     "pair must still have a rank.",
 )

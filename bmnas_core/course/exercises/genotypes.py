@@ -44,7 +44,7 @@ def largest_factor(M: int) -> int:
     "05.2",
     "Write the first steps down: S1 must be X + Y. What can S2 be, and which is largest in X?",
     "A step reads two *different* nodes. Take the two that have most of X.",
-    "These are the last two steps, so each number is the sum of the two before it.",
+    "Note the largest a of S1, S2, S3 and S4. Do you know this row of numbers?",
 )
 def largest_factor_after_sums(answer):
     return answers.function(answer, largest_factor, [(M,) for M in range(1, 6)])

@@ -31,7 +31,8 @@ def what_the_architecture_reads(answer):
     "04.2",
     "Section 3 has the exact slope as a sum of two parts. Only dw*/da is not among the four.",
     "∂L_train/∂w, taken at (w*(a), a), is 0 whatever a is. So its derivative by a is 0, too.",
-    "By the chain rule that derivative is train_wa + train_ww · dw*/da.",
+    "Write that derivative with the chain rule: a changes it directly, and through w*. Then solve "
+    "for dw*/da.",
 )
 def exact_slope(answer):
     cases = [(0.5, -2.0, 1.5, 0.75), (-1.25, 0.5, 4.0, -3.0), (0.0, 1.0, 0.5, 2.0)]

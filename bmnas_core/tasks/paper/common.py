@@ -94,6 +94,8 @@ def read_picture(
             whole = image.convert(mode)
     except FileNotFoundError:
         raise DataError(f"{path}: missing; allowed: a file for each annotated frame") from None
+    except pil.UnidentifiedImageError:  # its message is of an object in memory
+        raise DataError(path, "no picture that can be decoded", "a JPEG file") from None
     except (OSError, SyntaxError, ValueError, pil.DecompressionBombError) as error:
         if isinstance(error, DataError):
             raise
