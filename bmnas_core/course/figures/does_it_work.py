@@ -172,12 +172,13 @@ def draw_pairs(panels: Mapping[str, tuple[pd.Series, str]], worth: pd.Series, na
 
 
 def _name_dots(ax, places: Mapping[str, tuple[float, float]]) -> None:
-    """Name dots to their left, the first of those with both modalities above, all others below."""
+    """Name dots to their left, with lines; the first with both modalities above, others below."""
     above = True
     for name, place in sorted(places.items(), key=lambda item: item[1]):
         mixed = _colour(name) == SEARCHED
-        offset = (3, 9) if mixed and above else (3, -16)
-        _name(ax, name, place, offset, ha="right", color=DARK)
+        offset = (-14, 11) if mixed and above else (-14, -19)
+        line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 4}
+        _name(ax, name, place, offset, ha="right", color=DARK, arrowprops=line)
         above = above and not mixed
 
 

@@ -92,7 +92,6 @@ def draw_search(states: Sequence[SearchState], config: SearchConfig, metric: str
             right.plot(places, [scores[k] for k in places], "o", ms=4.5, color=colour, label=name)
         start += size
     right.set(title="Scores on validation, in order", ylabel=metric, ylim=(0, 1.02), xticks=[])
-    right.set_xlabel("in this order; of candidates, the best so far")
     right.grid(axis="x", visible=False)
     right.legend(loc="lower right", fontsize=9, handletextpad=0.2)
     return left, right
