@@ -38,8 +38,11 @@ def read_start(path: str | os.PathLike, size: int) -> bytes:
 
 
 def text_of(path: str | os.PathLike, most: int | None = None) -> str:
-    """The text of a file in UTF-8. Raises OSError as :func:`read_bytes`, or UnicodeDecodeError."""
-    return read_bytes(path, most).decode()
+    """The text of a file in UTF-8, without the mark that Windows may put first.
+
+    Raises OSError as :func:`read_bytes`, or UnicodeDecodeError.
+    """
+    return read_bytes(path, most).decode("utf-8-sig")
 
 
 def read_parquet(path: str | os.PathLike):

@@ -130,6 +130,19 @@ def test_a_whole_file_is_read(reader, whole):
     assert what_happens(path, read) == "read"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "reader",
+    ["genotype", "result", "sweep", "settings", "labels as CSV", "table of baselines",
+     "settings tried", "table of strategies", "notebook", "run's record", "MM-IMDB's splits"],
+)  # fmt: skip
+def test_a_text_that_an_editor_of_windows_saved_is_read(reader, tmp_path):
+    path, read = READERS[reader](tmp_path)
+    text = "\ufeff" + path.read_text(encoding="utf-8").replace("\n", "\r\n")
+    path.write_bytes(text.encode())
+    assert what_happens(path, read) == "read"
+
+
 def changes(size: int):
     """Up to four changes of a file's bytes: what, where, and how much of it."""
     kinds = st.sampled_from(["flip", "cut", "lose", "double", "noise", "swap", "digits"])

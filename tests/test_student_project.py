@@ -13,10 +13,13 @@ from command_line import bmnas
 
 import bmnas_core as bm
 from bmnas_core.benchmark import tabular
-from bmnas_core.course import project
-from bmnas_core.course.project import PRACTICE_SEEDS, make_variant, score_submissions
+from bmnas_core.course import grading, project
+from bmnas_core.course.grading import check_submission, hidden_variance, score_submissions
+from bmnas_core.course.project import make_variant
 
-DATA_SEED = 77
+DATA_SEED = project.SECRET.start + 77
+PRACTICE_SEEDS = grading.PRACTICE_SEEDS["same"]
+FIRST = f"seed-{PRACTICE_SEEDS[0]}.json"
 
 
 @pytest.fixture(scope="module")
@@ -71,17 +74,54 @@ def test_a_submission_is_scored_by_regret_and_compared_with_the_default_search(
 
 @pytest.mark.slow
 def test_what_the_default_search_found_is_level_with_itself(tmp_path):
-    _, defaults = project._reference(None, "same")
+    _, defaults = grading._reference(None, "same")
     for seed, genotype in defaults.items():
         genotype.save(tmp_path / "default" / f"seed-{seed}.json")
     row = graded(tmp_path)["default"]
     assert row["outcome"] == "level" and row["difference"] == row["low"] == row["high"] == 0
+    assert row["remarks"] == "the same as the default search"
 
 
 @pytest.mark.slow
-def test_one_architecture_for_all_seeds_is_remarked(tmp_path, submissions):
-    submissions("eve", 1, 1, 1, 1, 1)
-    assert graded(tmp_path)["eve"]["remarks"] == "one architecture for all seeds"
+def test_one_architecture_for_all_seeds_is_as_uncertain_as_its_score(
+    tmp_path, submissions, benchmark
+):
+    submissions("ada", 3, 1, 2, 4, 5)
+    submissions("eve", 3, 3, 3, 3, 3)
+    found = graded(tmp_path)
+    assert found["eve"]["remarks"] == "one architecture for all seeds"
+    runs = benchmark.look_up(benchmark.table["genotype"][2])["runs"]
+    least = 1.96 * benchmark.noise(top=97) / runs**0.5
+    assert found["eve"]["difference"] - found["eve"]["low"] > least > 0
+    assert found["ada"]["outcome"] == "better"
+
+
+@pytest.mark.slow
+def test_equal_submissions_are_remarked(tmp_path, submissions):
+    for name in ("ada", "bert"):
+        submissions(name, 1, 2, 1, 3, 2)
+    found = graded(tmp_path)
+    assert found["ada"]["remarks"] == "the same as bert"
+    assert found["bert"]["remarks"] == "the same as ada"
+
+
+@pytest.mark.parametrize("mine", ["aaaaa", "abcde", "aabbc", "abczz"])
+def test_the_variance_that_seeds_do_not_show_is_that_of_errors_that_return(mine):
+    random, n, times = np.random.default_rng(0), len(mine), 40_000
+    pairs = [*zip(mine, "vwxyz", strict=True)]
+    errors = {name: random.normal(size=times) for name in sorted({*mine, *"vwxyz"})}
+    found = np.array([errors[one] - errors[other] for one, other in pairs])
+    whole, seen = found.mean(0).var(), (found.var(0, ddof=1) / n).mean()
+    assert hidden_variance(pairs, lambda _: 1.0) == pytest.approx(max(0, whole - seen), abs=0.02)
+
+
+def _changed(path: Path, steps: int = 2, cells: int = 1) -> None:
+    """Write a genotype of other sizes."""
+    genotype = bm.Genotype.load(path)
+    cell = genotype.cells[0]
+    own = [bm.CellGenotype(cell.inputs, (bm.StepGenotype("sum", ("X", "Y")),) * steps)]
+    own += [bm.CellGenotype(("Image_1", "Image_2"), cell.steps)] * (cells - 1)
+    bm.Genotype(genotype.features, tuple(own)).save(path)
 
 
 OTHER_SPACE = bm.Genotype(
@@ -89,7 +129,7 @@ OTHER_SPACE = bm.Genotype(
     (bm.CellGenotype(("Image_3", "Audio_3"), (bm.StepGenotype("sum", ("X", "Y")),)),),
 )
 SPOILED = {
-    "missing": (lambda path: path.unlink(), "nothing there"),
+    "missing": (lambda path: path.unlink(), "found only seed-2101.json, seed-2102.json"),
     "a folder": (lambda path: (path.unlink(), path.mkdir()), "a readable file"),
     "a pipe": (lambda path: (path.unlink(), os.mkfifo(path)), "a readable file"),
     "a link": (
@@ -97,14 +137,26 @@ SPOILED = {
         "a link; allowed: a file",
     ),
     "no JSON": (lambda path: path.write_text("import os"), "a JSON document"),
-    "too long": (lambda path: path.write_text(" " * 20_000_000), "a readable file"),
-    "deep": (lambda path: path.write_text("[" * 100_000), "deep nesting"),
-    "of another space": (lambda path: OTHER_SPACE.save(path), "1,950 architectures"),
+    "too long": (lambda path: os.truncate(path, 20_000_000_000), "more than 20,000 bytes"),
+    "deep": (lambda path: path.write_text("[" * 19_000), "deep nesting"),
+    "of other features": (lambda path: OTHER_SPACE.save(path), "features: found Image_3, Audio_3;"),
+    "of one step": (lambda path: _changed(path, steps=1), "steps: found 1; allowed: 2"),
+    "of two Cells": (lambda path: _changed(path, cells=2), "cells: found 2; allowed: 1"),
+    "of Zero": (
+        lambda path: path.write_text(re.sub('"op": "[^"]*', '"op": "zero', path.read_text())),
+        "op: found 'zero'; allowed: sum, attention",
+    ),
     "of an unknown operation": (
         lambda path: path.write_text(path.read_text().replace('"op": "', '"op": "my_')),
-        "operation|my_|architectures",
+        "op",
     ),
     "control characters": (lambda path: path.write_text('{"\x1b[2J": 1}'), "allowed"),
+    "in UTF-16": (lambda path: path.write_text(path.read_text(), "utf-16"), "found no UTF-8"),
+    "under another name": (
+        lambda path: path.rename(path.with_name("seed-2100 (1).json")),
+        r"found only seed-2100 \(1\).json, seed-2101.json, .*; allowed: a file of this name",
+    ),
+    "of a long name": (lambda path: path.write_text('{"format": "%s"}' % ("x" * 9_000)), "format"),
 }  # fmt: skip
 
 
@@ -118,9 +170,81 @@ def test_a_spoiled_file_is_named_in_one_line_and_others_are_scored(tmp_path, sub
     for what, row in found.items():
         remarks = row["remarks"]
         assert row["outcome"] == "not scored" and row["regret"] != row["regret"], what
-        assert f"seed-{PRACTICE_SEEDS[0]}.json" in remarks or "of a" in what, remarks
+        assert remarks.startswith(FIRST) and len(remarks) <= 300, remarks
         assert re.search(SPOILED[what][1], remarks), remarks
         assert remarks.isprintable()
+
+
+@pytest.mark.slow
+def test_what_platforms_and_unpackers_make_of_a_submission_is_read(tmp_path, submissions):
+    (tmp_path / "in").mkdir()
+    own, put = submissions("own", 1, 2, 1, 3, 2), tmp_path / "in"
+    shutil.copytree(own, put / "below" / "project" / "my-name")
+    (put / "below" / "__MACOSX").mkdir()
+    shutil.copytree(own, put / "Ada Ä_12_assignsubmission_file_")
+    for path in own.iterdir():
+        shutil.copy(path, put / f"Bert_7_assignsubmission_file_{path.name}")
+        shutil.copy(path, put / f"Chloë_{path.name}")
+    (put / "windows").mkdir()
+    for path in own.iterdir():
+        text = "\ufeff" + path.read_text().replace("\n", "\r\n")
+        (put / "windows" / path.name).write_bytes(text.encode())
+    for name in ("__MACOSX", ".ipynb_checkpoints"):
+        (put / name).mkdir()
+    (put / ".DS_Store").touch()
+    found = graded(put)
+    assert {*found} == {"below", "Ada Ä_12_assignsubmission_file_", "Bert_7", "Chloë", "windows"}
+    assert {row["outcome"] for row in found.values()} == {"better"}
+
+
+@pytest.mark.slow
+def test_nobody_is_left_out(tmp_path, submissions):
+    submissions("ada", 1, 2, 1, 3, 2)
+    shutil.make_archive(str(tmp_path / "zipped"), "zip", tmp_path / "ada")
+    (tmp_path / "report.pdf").touch()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / ".hidden").mkdir()
+    submissions("flat", 1, 2, 1, 3, 2)
+    shutil.move(tmp_path / "flat" / FIRST, tmp_path / f"Dora_3_assignsubmission_file_{FIRST}")
+    found = graded(tmp_path)
+    assert found.pop("ada")["outcome"] == "better"
+    assert {name: row["remarks"] for name, row in found.items() if name != "flat"} == {
+        "zipped.zip": "found a file; allowed: a folder for each student; unpack it",
+        "report.pdf": "found a file; allowed: a folder for each student",
+        "empty": f"{FIRST}: found nothing there; allowed: a file of this name",
+        ".hidden": f"{FIRST}: found nothing there; allowed: a file of this name",
+        "Dora_3": f"seed-2101.json: found only {FIRST}; allowed: a file of this name",
+    }
+    assert {row["outcome"] for row in found.values()} == {"not scored"}
+
+
+@pytest.mark.slow
+def test_a_student_can_check_a_submission(tmp_path, submissions, variant):
+    own = submissions("ada", 1, 2, 1, 3, 2)
+    assert [*check_submission(own)] == [*PRACTICE_SEEDS]
+    done = bmnas("project", "check", str(own))
+    assert done.output == f"{own}: complete, 5 seeds, 3 different architectures\n"
+    given = variant / "made" / "for_students"
+    done = bmnas("project", "check", str(own), "--project", str(given))
+    assert done.exit_code == 2 and "seed-4.json: found only seed-2100.json" in done.stderr
+    for seed, path in zip((4, 2), sorted(own.iterdir()), strict=False):
+        path.rename(own / f"seed-{seed}.json")
+    assert [*check_submission(own, given)] == [4, 2]
+    with pytest.raises(project.ProjectError, match="the folder of a submission"):
+        check_submission(tmp_path / "nowhere")
+
+
+@pytest.mark.slow
+def test_a_submission_for_one_rule_is_not_scored_as_one_for_the_other(tmp_path, submissions):
+    submissions("ada", 1, 2, 1, 3, 2)
+    (row,) = score_submissions(tmp_path, rule="sum").table.to_dict("records")
+    assert row["outcome"] == "not scored" and "seed-2105.json: found only" in row["remarks"]
+
+
+@pytest.mark.slow
+def test_a_submission_in_place_of_the_folder_above_is_refused(submissions):
+    with pytest.raises(project.ProjectError, match="the folder above"):
+        score_submissions(submissions("ada", 1, 2, 1, 3, 2))
 
 
 @pytest.mark.slow
@@ -150,6 +274,12 @@ def test_grades_are_a_table_on_the_terminal_and_in_a_file(tmp_path, submissions)
     out = bmnas("project", "score", str(folder), "-o", str(tmp_path / "grades.csv"))
     assert out.exit_code == 0, out.output
     assert "default search: mean regret" in out.output and "\x1b" not in out.output
+    (folder / "=cmd|' C'!A0").mkdir()
+    (folder / "@SUM(1)").symlink_to(folder / "ada")
+    bmnas("project", "score", str(folder), "-o", str(tmp_path / "grades.csv"))
+    written = pd.read_csv(tmp_path / "grades.csv", keep_default_na=False)
+    texts = written[["student", "outcome", "remarks"]].to_numpy().ravel()
+    assert len(written) == 5 and not [x for x in texts if x.startswith(("=", "+", "-", "@"))]
     rows = pd.read_csv(tmp_path / "grades.csv").set_index("student")
     assert "ada" in rows.index and "'=HYPERLINK(1)" in rows.index and "\x1b" not in str(rows.index)
     assert rows.loc["ada", "outcome"] == "better"
@@ -183,6 +313,7 @@ def test_students_get_train_and_validation_and_nothing_of_test(variant):
         assert str(DATA_SEED) not in path.read_text() and "data_seed" not in path.read_text()
     secret = json.loads((made / "lecturer" / "project.json").read_text())
     assert secret["data_seed"] == DATA_SEED and secret["seeds"] == [4, 2]
+    assert secret["data"] == tabular.data_hash(task)
 
 
 @pytest.mark.slow
@@ -241,11 +372,14 @@ def test_a_variant_is_made_whole_or_not_at_all(tmp_path, monkeypatch):
     ("given", "message"),
     [
         ({"rule": "voice"}, "same or sum"),
-        ({"seeds": []}, "one or more"),
+        ({"seeds": []}, "two or more"),
+        ({"seeds": [3]}, "two or more"),
+        ({"seeds": 1}, "two or more"),
         ({"seeds": [1, 1]}, "each once"),
-        ({"seeds": [-1]}, "0 or more"),
-        ({"seeds": [0.5]}, "an integer"),
+        ({"seeds": [-1, 1]}, "0 or more"),
+        ({"seeds": [0.5, 1]}, "an integer"),
         ({"data_seed": "x"}, "an integer"),
+        ({"data_seed": 2031}, "at least 1,099,511,627,776, to stay secret"),
     ],
 )
 def test_a_variant_that_cannot_be_is_refused(tmp_path, given, message):
@@ -279,13 +413,15 @@ def test_a_lecturer_builds_what_a_table_lacks_and_scores_by_it(variant, tmp_path
     task = bm.load_task("digits", rule="same", data_seed=DATA_SEED)
     recipe = tabular._recipe(task, bm.TrainConfig.from_dict(given.recipe["config"]),
                              bm.DEFAULT_OPERATIONS, sampled=False)  # fmt: skip
-    known = given.runs[given.runs["seed"] == 0]
-    tabular._write(path, recipe, known[:-2].to_dict("records"))  # in place of half an hour
-    project.build_table(folder, table_seeds=1)
-    built = bm.TabularBenchmark(path=path)
-    assert len(built) == 1950 and built.recipe == recipe
-    trained = set(built.runs["genotype"]) - set(known[:-2]["genotype"])
-    assert trained == set(known[-2:]["genotype"])
+    known = given.runs[given.runs["seed"] < 2].sort_values("seed", kind="stable")
+    (tmp_path / "in").mkdir()
+    for kept in (known[:1200], known[:1950], known[:-2]):  # in place of an hour
+        tabular._write(path, recipe, kept.to_dict("records"))
+        with pytest.raises(project.ProjectError, match="of 1,950 architectures|one seed for each"):
+            project.whole_table(folder)
+    project.build_table(folder, table_seeds=2)
+    built = project.whole_table(folder)
+    assert len(built) == 1950 and built.recipe == recipe and len(built.runs) == 3900
     found = sorted(path.name for path in (folder / "lecturer" / "default").iterdir())
     assert found == ["seed-2.json", "seed-4.json"]
 
@@ -296,14 +432,32 @@ def test_a_lecturer_builds_what_a_table_lacks_and_scores_by_it(variant, tmp_path
     assert grades.seeds == (4, 2)
     rows = grades.table.set_index("student")
     assert rows.loc["ada", "regret"] == 0 and rows.loc["as_default", "outcome"] == "level"
+    assert rows.loc["as_default", "remarks"] == "the same as the default search"
     assert rows.loc["ada", "difference"] == pytest.approx(-np.mean(grades.default))
 
 
 @pytest.mark.slow
-def test_a_table_of_another_rule_is_refused(variant, tmp_path):
+@pytest.mark.parametrize("rule", ["sum", "same"])
+def test_a_table_of_another_rule_or_other_data_is_refused(variant, tmp_path, rule):
     folder = tmp_path / "p"
     shutil.copytree(variant / "made", folder)
-    shutil.copy(bm.TabularBenchmark("digits", "sum").path, folder / "lecturer" / "table.parquet")
+    shutil.copy(bm.TabularBenchmark("digits", rule).path, folder / "lecturer" / "table.parquet")
     (tmp_path / "in" / "ada").mkdir(parents=True)
-    with pytest.raises(project.ProjectError, match="rule sum; allowed: same"):
+    with pytest.raises(project.ProjectError, match=f"a table of other data, of rule {rule}"):
         score_submissions(tmp_path / "in", folder)
+
+
+@pytest.mark.slow
+def test_a_table_is_built_of_the_features_that_were_handed_out_and_of_no_others(variant, tmp_path):
+    shutil.copytree(variant / "made", tmp_path / "p")
+    path = tmp_path / "p" / "lecturer" / "project.json"
+    path.write_text(re.sub('"data": "....', '"data": "0000', path.read_text()))
+    with pytest.raises(project.ProjectError, match="other features than those handed out"):
+        project.build_table(tmp_path / "p")
+    with pytest.raises(project.ProjectError, match="two or more"):
+        project.build_table(tmp_path / "p", table_seeds=1)
+
+
+def test_each_variant_announces_seeds_of_its_own(tmp_path):
+    drawn = [project.drawn_seeds(5) for _ in range(2)]
+    assert drawn[0] != drawn[1] and all(len({*seeds}) == 5 for seeds in drawn)

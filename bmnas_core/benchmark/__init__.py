@@ -15,6 +15,7 @@ from .tabular import (
     BenchmarkError,
     Percentile,
     TabularBenchmark,
+    data_hash,
     enumerate_architectures,
     sample_architectures,
     tabulate,

@@ -465,8 +465,8 @@ def _means(runs: pd.DataFrame, path: Path) -> pd.DataFrame:
     return table
 
 
-def _recipe(task: Task, config: TrainConfig, operations: tuple[str, ...], *, sampled: bool) -> dict:
-    """What fixes the scores up to rounding, and is the same on every machine."""
+def data_hash(task: Task) -> str:
+    """Of a task's frozen backbones, and of the samples and labels in its splits."""
     digest = hashlib.sha256()
     for modality in task.modalities:
         for name, tensor in modality.backbone.state_dict().items():
@@ -474,6 +474,11 @@ def _recipe(task: Task, config: TrainConfig, operations: tuple[str, ...], *, sam
     for name in ("train", *SPLITS):
         split = task.split(name)
         digest.update(f"{name} {tensor_hash(split.index)} {tensor_hash(split.labels)}".encode())
+    return digest.hexdigest()[:32]
+
+
+def _recipe(task: Task, config: TrainConfig, operations: tuple[str, ...], *, sampled: bool) -> dict:
+    """What fixes the scores up to rounding, and is the same on every machine."""
     return {
         "task": task.name,
         "rule": task.rule,
@@ -482,7 +487,7 @@ def _recipe(task: Task, config: TrainConfig, operations: tuple[str, ...], *, sam
         "operations": list(operations),
         "sampled": sampled,
         "config": config.to_dict(),
-        "data": digest.hexdigest()[:32],
+        "data": data_hash(task),
     }
 
 

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from ..storage import atomic_write
 from .common import Device, out_option, table
 
 app = typer.Typer(help='The project "beat the default search": its data, table and grades.')
@@ -19,9 +18,9 @@ Rule = Annotated[str, Option(help="The rule to predict: same or sum.")]
 def variant(
     folder: Project,
     rule: Rule = "same",
-    seeds: Annotated[int, Option(min=1, help="How many seeds to announce, from 0.")] = 5,
+    seeds: Annotated[int, Option(min=2, help="How many seeds to announce; they are drawn.")] = 5,
     data_seed: Annotated[
-        int | None, Option(min=1, help="Of the data; a random one if not given. Keep it secret.")
+        int | None, Option(help="Of the data, at least 2^40; drawn if not given. Keep it secret.")
     ] = None,
 ) -> None:
     """Make a variant of the task digits: other voices and images in each split, other pairs.
@@ -30,19 +29,19 @@ def variant(
     """
     from ..course.project import LECTURER, STUDENTS, make_variant
 
-    made = make_variant(folder, rule, range(seeds), data_seed)
+    made = make_variant(folder, rule, seeds, data_seed)
     typer.echo(f"{made / STUDENTS}: for your students\n{made / LECTURER}: keep this")
 
 
 @app.command("table")
 def table_of(
     folder: Project,
-    seeds: Annotated[int, Option(min=1, help="How many seeds for each architecture.")] = 2,
+    seeds: Annotated[int, Option(min=2, help="How many seeds for each architecture.")] = 2,
     device: Device = "auto",
 ) -> None:
     """Train every architecture of a variant, and run the default search with its seeds.
 
-    It takes about half an hour a seed on one core. A second run continues the first; two at once
+    It takes most of an hour a seed on one core. A second run continues the first; two at once
     share the work.
     """
     from ..benchmark import TabularBenchmark
@@ -50,6 +49,23 @@ def table_of(
 
     path = build_table(folder, seeds, device)
     typer.echo(f"{path}\n{TabularBenchmark(path=path)}")
+
+
+@app.command()
+def check(
+    folder: Annotated[Path, Argument(metavar="FOLDER", help="What you will hand in.")],
+    project: Annotated[
+        Path | None,
+        Option(metavar="FOR_STUDENTS", help="The folder you were given; by default the kit's."),
+    ] = None,
+    rule: Rule = "same",
+) -> None:
+    """For students: whether a submission is complete, and can be read and scored."""
+    from ..course.grading import check_submission
+
+    found = check_submission(folder, project, rule)
+    different = len({genotype.canonical() for genotype in found.values()})
+    typer.echo(f"{folder}: complete, {len(found)} seeds, {different} different architectures")
 
 
 @app.command()
@@ -64,17 +80,16 @@ def score(
     rule: Rule = "same",
     out: Annotated[Path | None, out_option("Write the grades as .csv.")] = None,
 ) -> None:
-    """Score submissions: a genotype for each announced seed, in files such as seed-0.json.
+    """Score submissions: a genotype for each announced seed, in files such as seed-2100.json.
 
     Files are read as genotypes, and nothing in them is run. A difference of regret below 0 is
-    better than the default search with the same seeds; the interval is Student's, 95 %.
+    better than the default search with the same seeds; its interval is of 95 %.
     """
-    from ..course.project import score_submissions
+    from ..course.grading import score_submissions
 
     found = score_submissions(submissions, folder, rule)
     if out is not None:
-        with atomic_write(out) as beside:
-            found.table.to_csv(beside, index=False)
+        found.save(out)
     rows = [
         (
             row.student, row.outcome, *_numbers(row.rank, row.regret),

@@ -1,7 +1,6 @@
-"""The project "beat the default search": a variant of the task, its table, and safe scoring.
+"""The project "beat the default search": a variant of the task for a course, and its table.
 
-Students hand in one genotype for each announced seed. Their files are read as genotypes, no code of
-theirs runs, and scores are looked up in a table in which every architecture was trained.
+Students hand in one genotype for each announced seed; :mod:`~bmnas_core.course.grading` scores it.
 """
 
 import json
@@ -9,35 +8,31 @@ import os
 import secrets
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from ..benchmark import TabularBenchmark, read_benchmark, tabulate
+from ..benchmark import TabularBenchmark, data_hash, enumerate_architectures, tabulate
 from ..config import SearchSettings, Settings
-from ..errors import BmnasError, printable, quoted
-from ..experiments.collect import t_interval
+from ..errors import BmnasError, quoted
 from ..features import FeatureBank
-from ..genotype import Genotype
 from ..progress import progress_bar
 from ..reading import parse_json, text_of
 from ..runtime import as_seed
 from ..search import Search
 from ..storage import atomic_write
 from ..tasks import Task, load_features, load_task
-from ..tasks.files import asset
 
 FORMAT = "bmnas-project/1"
 #: Rules whose space has a table of every architecture.
 RULES = ("same", "sum")
-#: Seeds announced for the table that comes with the kit: the first of its benchmark's.
-PRACTICE_SEEDS = range(2100, 2105)
 STUDENTS, LECTURER = "for_students", "lecturer"
-#: What a spreadsheet would run as a formula if a cell began with it.
-_FORMULAS = ("=", "+", "-", "@")
+#: Announced seeds and seeds of data. The former differ from course to course, so that no submission
+#: fits another one; the latter are too many to be tried.
+ANNOUNCED, SECRET = range(10_000, 100_000), range(2**40, 2**48)
 
 
 class ProjectError(BmnasError):
@@ -49,35 +44,51 @@ def file_name(seed: int) -> str:
     return f"seed-{seed}.json"
 
 
+def drawn_seeds(count: int) -> list[int]:
+    """So many seeds to announce, others for each course."""
+    return secrets.SystemRandom().sample(ANNOUNCED, min(max(count, 0), len(ANNOUNCED)))
+
+
 def make_variant(
     folder: str | os.PathLike,
     rule: str = "same",
-    seeds: Sequence[int] = range(5),
+    seeds: int | Sequence[int] = 5,
     data_seed: int | None = None,
 ) -> Path:
     """Make a variant of ``digits`` for a course: other splits of images and voices, other pairs.
 
     ``for_students`` in the folder has features and labels of train and validation as .npy and .csv
     files, and the announced seeds; there are no test samples. ``lecturer`` has the seed of the
-    data, which is drawn at random unless it is given, and must stay secret.
+    data, which must stay secret: whoever knows it has the test samples.
 
-    Returns the folder. Raises ProjectError for another rule, no seeds or two equal ones, or a
-    folder that has files.
+    Args:
+        folder: a new or empty one.
+        rule: same or sum.
+        seeds: the announced ones, two or more, or how many to draw at random.
+        data_seed: of at least 2^40, so that nobody finds it by trying; drawn unless it is given.
+
+    Returns the folder. Raises ProjectError for anything else.
     """
-    folder, seeds = Path(folder), [as_seed(seed) for seed in seeds]
+    folder = Path(folder)
     if rule not in RULES:
         raise ProjectError("rule", quoted(rule), " or ".join(RULES))
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise ProjectError("seeds", quoted(seeds), "one or more, each once, of 0 or more")
+    if type(seeds) is int:
+        seeds = drawn_seeds(seeds)
+    seeds = [as_seed(seed) for seed in seeds]
+    if len(seeds) < 2 or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise ProjectError("seeds", quoted(seeds), "two or more, each once, of 0 or more")
+    data_seed = secrets.choice(SECRET) if data_seed is None else as_seed(data_seed)
+    if data_seed < SECRET.start:
+        raise ProjectError("data_seed", data_seed, f"at least {SECRET.start:,}, to stay secret")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ProjectError(folder, "something there already", "a new or empty folder")
-    data_seed = secrets.randbelow(2**48) + 1 if data_seed is None else as_seed(data_seed)
     task = load_task("digits", rule=rule, data_seed=data_seed)
     public = {"format": FORMAT, "rule": rule, "seeds": seeds}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
         made = Path(beside, "made")
-        _write_json(made / LECTURER / "project.json", public | {"data_seed": data_seed})
+        secret = {"data_seed": data_seed, "data": data_hash(task)}
+        _write_json(made / LECTURER / "project.json", public | secret)
         _write_for_students(made / STUDENTS, task, public)
         made.replace(folder)
     return folder
@@ -106,7 +117,7 @@ def load_project(folder: str | os.PathLike) -> Task:
     seeds. Raises ProjectError for a folder that is none or was changed.
     """
     folder = Path(folder)
-    about = _about(folder)
+    about = read_about(folder)
     found = load_features(folder)
     if not {"labels", "splits"} <= set(found):
         raise ProjectError(folder / "samples.csv", "no labels and splits", "as it was handed out")
@@ -127,10 +138,17 @@ def build_table(folder: str | os.PathLike, table_seeds: int = 2, device: str = "
     """Train every architecture of a variant, and run the default search with the announced seeds.
 
     A second call continues the first, and two processes share the work. Returns the table's path.
+    Raises ProjectError for one seed, which would not show how far a score is off by chance, and
+    where the backbones of the variant do not come out as on the machine that made it.
     """
     folder = Path(folder)
-    about = _about(folder / LECTURER)
+    if table_seeds < 2:
+        raise ProjectError("seeds of the table", table_seeds, "two or more")
+    about = read_about(folder / LECTURER)
     task = load_task("digits", rule=about["rule"], data_seed=about["data_seed"])
+    if data_hash(task) != about["data"]:
+        found = "other features than those handed out"
+        raise ProjectError(folder, found, "the machine and version that made the variant")
     students = load_project(folder / STUDENTS)
     for seed in progress_bar(about["seeds"], "default search"):
         path = folder / LECTURER / "default" / file_name(seed)
@@ -144,106 +162,33 @@ def build_table(folder: str | os.PathLike, table_seeds: int = 2, device: str = "
     return table
 
 
-@dataclass(frozen=True)
-class Grades:
-    """What submissions are worth.
+def whole_table(folder: str | os.PathLike) -> TabularBenchmark:
+    """The table of a variant.
 
-    Attributes:
-        table: a row for each student: ``student``, ``rank`` and ``regret`` (means over the seeds),
-            ``difference`` (of regret from the default search's on the same seeds, below 0 is
-            better), ``low`` and ``high`` (its 95 % interval), ``outcome`` (better, level, worse, or
-            not scored) and ``remarks``. Best first.
-        seeds: the announced seeds.
-        default: regret of the default search for each seed.
+    Raises ProjectError for none, one of another variant, and one that is not finished.
     """
-
-    table: pd.DataFrame
-    seeds: tuple[int, ...]
-    default: tuple[float, ...]
-
-
-def score_submissions(
-    submissions: str | os.PathLike,
-    folder: str | os.PathLike | None = None,
-    rule: str = "same",
-) -> Grades:
-    """Score a folder with a folder for each student, each with a genotype for each announced seed.
-
-    Args:
-        submissions: its folders are named after students; in each, ``seed-0.json`` and so forth.
-            Other files in them are ignored. Nothing in them is run, and links are not followed.
-        folder: a project of :func:`make_variant` whose table was built; by default submissions are
-            scored in the table that comes with the kit, for practice.
-        rule: of the kit's table.
-
-    Raises ProjectError for a folder that is no project or has no table, or without submissions.
-    """
-    submissions = Path(submissions)
-    if not submissions.is_dir():
-        raise ProjectError(submissions, "no folder", "a folder with a folder for each student")
-    benchmark, defaults = _reference(folder, rule)
-    own = {seed: benchmark.regret(genotype) for seed, genotype in defaults.items()}
-    students = sorted(path for path in submissions.iterdir() if not path.name.startswith("."))
-    students = [path for path in students if path.is_dir() or path.is_symlink()]
-    if not students:
-        raise ProjectError(submissions, "no folders", "one for each student")
-    rows = [_grade(path, benchmark, own) for path in students]
-    table = pd.DataFrame(rows).sort_values(["difference", "student"], ignore_index=True)
-    return Grades(table, tuple(own), tuple(own.values()))
+    path = Path(folder) / LECTURER / "table.parquet"
+    about, again = read_about(path.parent), "a whole table: run `bmnas project table` again"
+    if not path.exists():
+        raise ProjectError(path, "nothing there", "a table: run `bmnas project table` first")
+    table = TabularBenchmark(path=path)
+    recipe = table.recipe
+    if (recipe["rule"], recipe["data"]) != (about["rule"], about["data"]):
+        found = f"a table of other data, of rule {recipe['rule']}"
+        raise ProjectError(path, found, f"that of this variant, of rule {about['rule']}")
+    operations, M = tuple(recipe["operations"]), recipe["config"]["M"]
+    every = len(enumerate_architectures(tuple(recipe["features"]), M, operations))
+    seeds = table.runs.groupby("genotype")["seed"].nunique()
+    done = int((seeds == seeds.max()).sum())
+    if done < every:
+        raise ProjectError(path, f"{done:,} of {every:,} architectures with all seeds", again)
+    if seeds.max() < 2:
+        raise ProjectError(path, "one seed for each architecture", "two or more")
+    return table
 
 
-def _grade(student: Path, benchmark: TabularBenchmark, default: dict[int, float]) -> dict:
-    """The row of a student."""
-    name = printable(student.name)
-    name = f"'{name}" if name.startswith(_FORMULAS) else name
-    row = dict.fromkeys(("rank", "regret", "difference", "low", "high"), float("nan"))
-    try:
-        genotypes = [_submitted(student, seed) for seed in default]
-        regrets = pd.Series([benchmark.regret(genotype) for genotype in genotypes])
-    except BmnasError as error:
-        return {"student": name, **row, "outcome": "not scored", "remarks": str(error)}
-    mean, _, low, high = t_interval(regrets - pd.Series([*default.values()]))
-    outcome = "better" if high < 0 else "worse" if low > 0 else "level"
-    same = len({genotype.canonical() for genotype in genotypes}) == 1 < len(genotypes)
-    return {
-        "student": name,
-        "rank": float(np.mean([benchmark.rank(genotype) for genotype in genotypes])),
-        "regret": regrets.mean(), "difference": mean, "low": low, "high": high,
-        "outcome": outcome, "remarks": "one architecture for all seeds" if same else "",
-    }  # fmt: skip
-
-
-def _submitted(student: Path, seed: int) -> Genotype:
-    """A student's genotype for a seed, read as text of bounded size."""
-    path = student / file_name(seed)
-    if student.is_symlink() or path.is_symlink():
-        raise ProjectError(path, "a link", "a file")
-    return Genotype.load(path)
-
-
-def _reference(folder, rule: str) -> tuple[TabularBenchmark, dict[int, Genotype]]:
-    """The table, and what the default search found with each announced seed."""
-    if folder is None:
-        if rule not in RULES:
-            raise ProjectError("rule", quoted(rule), " or ".join(RULES))
-        found = read_benchmark(asset("results/digits_benchmark.csv"))
-        found = found[(found["rule"] == rule) & (found["strategy"] == "default search")]
-        found = found.set_index("seed")["genotype"]
-        return TabularBenchmark("digits", rule), {seed: found[seed] for seed in PRACTICE_SEEDS}
-    lecturer = Path(folder) / LECTURER
-    about, table = _about(lecturer), lecturer / "table.parquet"
-    if not table.exists():
-        raise ProjectError(table, "nothing there", "a table: run `bmnas project table` first")
-    paths = {seed: lecturer / "default" / file_name(seed) for seed in about["seeds"]}
-    benchmark = TabularBenchmark(path=table)
-    if benchmark.recipe["rule"] != about["rule"]:
-        found = f"a table of rule {benchmark.recipe['rule']}"
-        raise ProjectError(table, found, about["rule"])
-    return benchmark, {seed: Genotype.load(path) for seed, path in paths.items()}
-
-
-def _about(folder: Path) -> dict:
-    """What a folder's project.json says. Raises ProjectError."""
+def read_about(folder: Path) -> dict:
+    """What the project.json of one of a variant's two folders says. Raises ProjectError."""
     path = folder / "project.json"
     try:
         about = parse_json(text_of(path, 1 << 20), ProjectError, path)
@@ -255,7 +200,7 @@ def _about(folder: Path) -> dict:
         ) from None
     of_students = {"features": list, "settings": dict, "search": dict}
     wanted = {"rule": str, "seeds": list}
-    wanted |= {"data_seed": int} if folder.name == LECTURER else of_students
+    wanted |= {"data_seed": int, "data": str} if folder.name == LECTURER else of_students
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise ProjectError(path, "another format", FORMAT)
     for name, kind in wanted.items():
