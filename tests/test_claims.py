@@ -562,12 +562,12 @@ SENTENCES = {
     ),
     "what pairs are worth": (
         ABLATIONS,
-        "cost {} points on `digits` and {} on AV-MNIST under *sum*",
+        "uncertain: {} points on `digits` and {} on AV-MNIST",
         lambda: [apart("sum", ANY_PAIRS, path) for path in TABLES],
     ),
     "what random pairs lose at least": (
         ABLATIONS,
-        "every one of the eight searches loses, by {:.2f} points at least and {:.2f} at most",
+        "with every one of the eight searches, by {:.2f} points at least and {:.2f} at most",
         lambda: [
             pick(
                 100 * (mine - other).loc[seed]
@@ -1488,7 +1488,7 @@ def test_notebook_00_says_what_its_probes_ablation_and_rank_show():
     reads = quickstart("place of the middle audio feature")
     assert "Cell 1 reads Image_4 (digit 0.99) and Audio_4 (digit 1.00, voice 0.70)" in reads
     assert "Cell 2 reads Audio_2 (digit 1.00, voice 0.95) and C1" in reads
-    assert "most of it is lost in the last audio feature: 0.70" in text
+    assert "most of the voice is lost in the last audio feature: 0.70" in text
     assert quickstart("benchmark.sampled").startswith("1.1 % of 1,000 random architectures")
     assert "at 1.6 times its size, the other a point behind at 0.7 times" in text
 

@@ -361,7 +361,7 @@ def test_a_search_gains_nothing_that_the_splits_would_show():
     found = measured("diabetes").loc[["BM-NAS", "ridge regression"]]
     behind, validation = found["test"], found["validation"]
     said = (
-        f"BM-NAS is {behind.iloc[0] - behind.iloc[1]:.1f} behind ridge regression on this split, "
+        f"BM-NAS is {behind.iloc[0] - behind.iloc[1]:.2f} behind ridge regression on this split, "
         f"which validation did not tell ({validation.iloc[0]:.1f} and {validation.iloc[1]:.1f})"
     )
     assert said in section() and validation.iloc[0] - validation.iloc[1] < 1

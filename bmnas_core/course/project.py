@@ -77,7 +77,8 @@ def make_variant(
     seeds = [as_seed(seed) for seed in seeds]
     if len(seeds) < 2 or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise ProjectError("seeds", quoted(seeds), "two or more, each once, of 0 or more")
-    data_seed = secrets.choice(SECRET) if data_seed is None else as_seed(data_seed)
+    drawn = SECRET.start + secrets.randbelow(len(SECRET))
+    data_seed = drawn if data_seed is None else as_seed(data_seed)
     if data_seed < SECRET.start:
         raise ProjectError("data_seed", data_seed, f"at least {SECRET.start:,}, to stay secret")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
