@@ -18,6 +18,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 ROOT = Path(__file__).resolve().parent.parent
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
 ORDER = ("slow", "notebook", "browser")
+#: Modules in which what tests share takes longer to make than the tests take.
+TOGETHER = ("test_reproduce", "test_site", "test_storage")
 
 
 def pytest_configure(config):
@@ -39,7 +41,7 @@ def pytest_xdist_make_scheduler(config, log):
     """Tests in the browser stay together: one process runs all of them, beside the others.
 
     They wait more than they compute, and a module of them starts JupyterLab once. If only they are
-    asked for, each process runs whole modules instead.
+    asked for, each process runs whole modules instead. So it is with the modules of TOGETHER.
     """
     if config.getvalue("dist") != "loadscope":
         return None
@@ -50,9 +52,9 @@ def pytest_xdist_make_scheduler(config, log):
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             path = nodeid.partition("::")[0]
-            if "/browser/" not in path:
-                return nodeid
-            return path if alone else "browser"
+            if "/browser/" in path:
+                return path if alone else "browser"
+            return path if Path(path).stem in TOGETHER else nodeid
 
     return Scheduling(config, log)
 

@@ -125,7 +125,10 @@ EXCEPTIONS = [
 def texts(path: Path) -> Iterator[tuple[str, str]]:
     """What people read in a file: (place, text). Notebooks: sources, and outputs less pictures."""
     if path.suffix != ".ipynb":
-        yield "", path.read_text().replace(r"\n", "  ")  # "\ntrials" in code
+        text = path.read_text()
+        if path.suffix == ".html":  # other people's scripts
+            text = re.sub(r"<(script|style)\b.*?</\1>", "", text, flags=re.DOTALL)
+        yield "", text.replace(r"\n", "  ")  # "\ntrials" in code
         return
     for k, cell in enumerate(json.loads(path.read_text())["cells"]):
         yield f"cell {k}, ", "".join(cell["source"])
