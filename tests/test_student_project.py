@@ -103,6 +103,16 @@ def test_equal_submissions_are_remarked(tmp_path, submissions):
     found = graded(tmp_path)
     assert found["ada"]["remarks"] == "the same as bert"
     assert found["bert"]["remarks"] == "the same as ada"
+    submissions("chloë", 2, 1, 3, 2, 1)
+    submissions("dora", 4, 9, 1, 3, 2)
+    found = graded(tmp_path)
+    assert found["chloë"]["remarks"] == ("the same as ada, bert; partly the same as dora (3 of 5)")
+    assert found["dora"]["remarks"] == (
+        "partly the same as ada (3 of 5), bert (3 of 5), chloë (3 of 5)"
+    )
+    for k in range(4):
+        submissions(f"e{k}", 1, 2, 1, 3, 2)
+    assert graded(tmp_path)["ada"]["remarks"].startswith("the same as bert, chloë, e0 and 3 others")
 
 
 @pytest.mark.parametrize("mine", ["aaaaa", "abcde", "aabbc", "abczz"])
@@ -144,7 +154,7 @@ SPOILED = {
     "of two Cells": (lambda path: _changed(path, cells=2), "cells: found 2; allowed: 1"),
     "of Zero": (
         lambda path: path.write_text(re.sub('"op": "[^"]*', '"op": "zero', path.read_text())),
-        "op: found 'zero'; allowed: sum, attention",
+        r"cells\[0\].steps\[0\].op: found 'zero'; allowed: sum, attention",
     ),
     "of an unknown operation": (
         lambda path: path.write_text(path.read_text().replace('"op": "', '"op": "my_')),
@@ -182,6 +192,10 @@ def test_what_platforms_and_unpackers_make_of_a_submission_is_read(tmp_path, sub
     shutil.copytree(own, put / "below" / "project" / "my-name")
     (put / "below" / "__MACOSX").mkdir()
     shutil.copytree(own, put / "Ada Ä_12_assignsubmission_file_")
+    (put / "Ada Ä_12_assignsubmission_onlinetext_").mkdir()
+    (put / "Bert_7_assignsubmission_file_page.pdf").touch()
+    (put / "Bert_7_assignsubmission_file_project.ipynb").touch()
+    (put / "Bert_7_assignsubmission_onlinetext_onlinetext.html").touch()
     for path in own.iterdir():
         shutil.copy(path, put / f"Bert_7_assignsubmission_file_{path.name}")
         shutil.copy(path, put / f"Chloë_{path.name}")
@@ -193,8 +207,33 @@ def test_what_platforms_and_unpackers_make_of_a_submission_is_read(tmp_path, sub
         (put / name).mkdir()
     (put / ".DS_Store").touch()
     found = graded(put)
-    assert {*found} == {"below", "Ada Ä_12_assignsubmission_file_", "Bert_7", "Chloë", "windows"}
+    assert {*found} == {"below", "Ada Ä_12", "Bert_7", "Chloë", "windows"}
     assert {row["outcome"] for row in found.values()} == {"better"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("depth", range(6))
+def test_what_is_put_around_a_submission_is_passed(tmp_path, submissions, depth):
+    own = submissions("own", 1, 2, 1, 3, 2)
+    below = tmp_path.joinpath("in", "ada", *"abcdef"[:depth])
+    shutil.copytree(own, below)
+    for name in (".git", ".vscode", "__pycache__", "page"):
+        (tmp_path / "in" / "ada" / name).mkdir(exist_ok=True)
+    (tmp_path / "in" / "ada" / "seed-notes.txt").touch()
+    shutil.rmtree(tmp_path / "in" / "ada" / "page") if depth > 1 else None
+    assert graded(tmp_path / "in")["ada"]["outcome"] == "better"
+
+
+@pytest.mark.slow
+def test_who_hands_in_twice_is_not_scored(tmp_path, submissions):
+    own = submissions("Ada_1", 1, 2, 1, 3, 2)
+    shutil.copytree(own, tmp_path / "Ada_1_assignsubmission_file_")
+    submissions("Bert", 1, 2, 1, 3, 2)
+    shutil.copy(own / FIRST, tmp_path / f"Bert_{FIRST}")
+    found = graded(tmp_path)
+    assert {name: row["remarks"] for name, row in found.items()} == dict.fromkeys(
+        ("Ada_1", "Bert"), "handed in twice; allowed: once"
+    )
 
 
 @pytest.mark.slow
@@ -202,6 +241,9 @@ def test_nobody_is_left_out(tmp_path, submissions):
     submissions("ada", 1, 2, 1, 3, 2)
     shutil.make_archive(str(tmp_path / "zipped"), "zip", tmp_path / "ada")
     (tmp_path / "report.pdf").touch()
+    (tmp_path / ".gitignore").touch()
+    (tmp_path / "zip inside").mkdir()
+    (tmp_path / "zip inside" / "work.tar.xz").touch()
     (tmp_path / "empty").mkdir()
     (tmp_path / ".hidden").mkdir()
     submissions("flat", 1, 2, 1, 3, 2)
@@ -211,6 +253,7 @@ def test_nobody_is_left_out(tmp_path, submissions):
     assert {name: row["remarks"] for name, row in found.items() if name != "flat"} == {
         "zipped.zip": "found a file; allowed: a folder for each student; unpack it",
         "report.pdf": "found a file; allowed: a folder for each student",
+        "zip inside": f"{FIRST}: found only work.tar.xz; allowed: a file of this name; unpack it",
         "empty": f"{FIRST}: found nothing there; allowed: a file of this name",
         ".hidden": f"{FIRST}: found nothing there; allowed: a file of this name",
         "Dora_3": f"seed-2101.json: found only {FIRST}; allowed: a file of this name",
@@ -232,6 +275,32 @@ def test_a_student_can_check_a_submission(tmp_path, submissions, variant):
     assert [*check_submission(own, given)] == [4, 2]
     with pytest.raises(project.ProjectError, match="the folder of a submission"):
         check_submission(tmp_path / "nowhere")
+    for folder, message in (("lecturer", "one that students were given"), ("", "for_students")):
+        with pytest.raises(project.ProjectError, match=message):
+            check_submission(own, variant / "made" / folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": []}, "two or more"),
+        ({"seeds": [5, 5]}, "each once"),
+        ({"seeds": [-1, 2]}, "0 or more"),
+        ({"settings": {}}, "settings.M: found None; allowed: a whole number"),
+        ({"settings": {"M": "2", "N": 1}}, "settings.M: found '2'"),
+        ({"search": {"operations": 5}}, "search.operations: found 5; allowed: names"),
+    ],
+)
+def test_a_changed_project_is_refused_in_one_line(tmp_path, variant, changes, message):
+    shutil.copytree(variant / "made" / "for_students", tmp_path / "given")
+    path = tmp_path / "given" / "project.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    (tmp_path / "mine").mkdir()
+    for read in (lambda: check_submission(tmp_path / "mine", tmp_path / "given"),
+                 lambda: bm.load_project(tmp_path / "given")):  # fmt: skip
+        with pytest.raises(project.ProjectError, match=message):
+            read()
 
 
 @pytest.mark.slow
@@ -276,10 +345,13 @@ def test_grades_are_a_table_on_the_terminal_and_in_a_file(tmp_path, submissions)
     assert "default search: mean regret" in out.output and "\x1b" not in out.output
     (folder / "=cmd|' C'!A0").mkdir()
     (folder / "@SUM(1)").symlink_to(folder / "ada")
+    for name in ("＝1+1", " =1+1", "a;=1"):
+        (folder / name).mkdir()
     bmnas("project", "score", str(folder), "-o", str(tmp_path / "grades.csv"))
     written = pd.read_csv(tmp_path / "grades.csv", keep_default_na=False)
     texts = written[["student", "outcome", "remarks"]].to_numpy().ravel()
-    assert len(written) == 5 and not [x for x in texts if x.startswith(("=", "+", "-", "@"))]
+    assert len(written) == 8 and not [x for x in texts if re.search(r"(^|[;,])\s*[=+\-@＝＋]", x)]
+    assert bmnas("project", "score", str(folder), "-o", str(tmp_path / "g.xlsx")).exit_code == 2
     rows = pd.read_csv(tmp_path / "grades.csv").set_index("student")
     assert "ada" in rows.index and "'=HYPERLINK(1)" in rows.index and "\x1b" not in str(rows.index)
     assert rows.loc["ada", "outcome"] == "better"

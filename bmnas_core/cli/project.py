@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
+from ..errors import shortened
 from .common import Device, out_option, table
 
 app = typer.Typer(help='The project "beat the default search": its data, table and grades.')
@@ -18,7 +19,9 @@ Rule = Annotated[str, Option(help="The rule to predict: same or sum.")]
 def variant(
     folder: Project,
     rule: Rule = "same",
-    seeds: Annotated[int, Option(min=2, help="How many seeds to announce; they are drawn.")] = 5,
+    seeds: Annotated[
+        int, Option(min=2, max=1000, help="How many seeds to announce; they are drawn.")
+    ] = 5,
     data_seed: Annotated[
         int | None, Option(help="Of the data, at least 2^40; drawn if not given. Keep it secret.")
     ] = None,
@@ -86,15 +89,18 @@ def score(
     better than the default search with the same seeds; its interval is of 95 %.
     """
     from ..course.grading import score_submissions
+    from ..experiments.collect import checked_suffix
 
+    if out is not None:
+        checked_suffix(out, ".csv")
     found = score_submissions(submissions, folder, rule)
     if out is not None:
         found.save(out)
     rows = [
         (
-            row.student, row.outcome, *_numbers(row.rank, row.regret),
+            shortened(row.student, 40), row.outcome, *_numbers(row.rank, row.regret),
             f"{row.difference:+.2f} ({row.low:+.2f} to {row.high:+.2f})" if row.regret >= 0 else "",
-            row.remarks,
+            shortened(row.remarks, 160),
         )
         for row in found.table.itertuples()
     ]  # fmt: skip

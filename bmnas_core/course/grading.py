@@ -8,7 +8,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import pandas as pd
 
 from ..benchmark import TabularBenchmark, read_benchmark
 from ..errors import BmnasError, in_line, printable, quoted, shortened
-from ..experiments.collect import t_interval
+from ..experiments.collect import checked_suffix, t_interval
 from ..genotype import DEFAULT_OPERATIONS, Genotype
 from ..reading import text_of
 from ..storage import atomic_write
@@ -29,12 +29,17 @@ from .project import LECTURER, RULES, ProjectError, file_name, read_about, whole
 PRACTICE_SEEDS = {"same": range(2100, 2105), "sum": range(2105, 2110)}
 #: Most bytes of a file that is handed in; a genotype of the space has less than one in ten of them.
 MOST_BYTES = 20_000
-#: What operating systems, unpackers and JupyterLab leave beside files.
-LITTER = ("__MACOSX", ".DS_Store", ".ipynb_checkpoints", "Thumbs.db", "desktop.ini")
-#: A file as Moodle hands it out without folders: of whom, and the name it was handed in by.
-_FLAT = re.compile(r"(.+?)_(?:assignsubmission_file_)?(seed-\d+\.json)")
-#: What a spreadsheet would run as a formula if a cell began with it.
-_FORMULAS = ("=", "+", "-", "@")
+#: What operating systems, unpackers and programs leave beside files, besides files with a dot.
+LITTER = ("__MACOSX", "__pycache__", ".ipynb_checkpoints", ".git", "Thumbs.db", "desktop.ini")
+#: A file of a submission, by itself and beside those of others: of whom, and its own name.
+_FILE = re.compile(r"seed-\d+\.json")
+_FLAT = re.compile(r"(.+?)_(seed-\d+\.json)")
+#: A file or folder as Moodle names it: of whom, and a file's own name.
+_MOODLE = re.compile(r"(.+?)_assignsubmission_file_(.*)", re.DOTALL)
+_ONLINE_TEXT = re.compile(r"(.+?)_assignsubmission_onlinetext_.*", re.DOTALL)
+_ARCHIVE = re.compile(r"\.(zip|rar|7z|tar|tgz|gz|xz|bz2)$", re.IGNORECASE)
+#: Where a spreadsheet would begin a formula: in a cell, or behind what may separate cells.
+_FORMULA = re.compile(r"(^|[;,\t])(\s*)(?=[=+\-@＝＋－＠])")
 
 
 @dataclass(frozen=True)
@@ -57,9 +62,10 @@ class Space:
         (cell,) = genotype.cells
         if len(cell.steps) != self.M:
             raise ProjectError(f"{place}: steps", len(cell.steps), self.M)
-        for step in cell.steps:
+        for j, step in enumerate(cell.steps):
             if step.op not in self.operations:
-                raise ProjectError(f"{place}: op", quoted(step.op), ", ".join(self.operations))
+                where = f"{place}: cells[0].steps[{j}].op"
+                raise ProjectError(where, quoted(step.op), ", ".join(self.operations))
 
 
 @dataclass(frozen=True)
@@ -80,8 +86,11 @@ class Grades:
     default: tuple[float, ...]
 
     def save(self, path: str | os.PathLike) -> Path:
-        """Write the table as CSV. No cell of it is a formula, whatever a student's name is."""
-        with atomic_write(path) as beside:
+        """Write the table as CSV. No cell of it is a formula, whatever a student's name is.
+
+        Raises BmnasError for a path that does not end in .csv.
+        """
+        with atomic_write(checked_suffix(path, ".csv")) as beside:
             # With a mark by which a spreadsheet recognises UTF-8.
             self.table.to_csv(beside, index=False, encoding="utf-8-sig")
         return Path(path)
@@ -99,9 +108,9 @@ def score_submissions(
 
     Args:
         submissions: its folders are named after students; in each, or in the only folder in it,
-            ``seed-2100.json`` and so forth. Files such as ``Ada_1_seed-2100.json``, as Moodle hands
-            them out, do as well. Other files are ignored, nothing is run, no link is followed.
-            Whatever has no genotypes is listed as not scored.
+            ``seed-2100.json`` and so forth. Files that begin with the student's name, as Moodle
+            hands them out, do as well. Other files are ignored, nothing is run, no link is
+            followed. Whoever has no genotypes is listed as not scored.
         folder: a project of :func:`~bmnas_core.course.project.make_variant` whose table was built;
             by default submissions are scored in the table that comes with the kit, for practice.
         rule: of the kit's table.
@@ -112,21 +121,18 @@ def score_submissions(
     handed_in = _handed_in(Path(submissions))
     benchmark, defaults = _reference(folder, rule)
     found = {student: _read(files, defaults, _space(benchmark)) for student, files in handed_in}
-    makers: dict[tuple, list[str]] = {(*defaults.values(),): ["the default search"]}
-    for student, genotypes in found.items():
-        if not isinstance(genotypes, str):
-            makers.setdefault((*genotypes,), []).append(student)
-    rows = []
+    makers = {"the default search": [*defaults.values()]}
+    makers |= {name: own for name, own in found.items() if not isinstance(own, str)}
+    noise, rows = benchmark.noise(top=len(benchmark) // 20), []
     for student, genotypes in found.items():
         row = {"student": _cell(student)}
         if isinstance(genotypes, str):
             row |= dict.fromkeys(("rank", "regret", "difference", "low", "high"), math.nan)
             rows.append(row | {"outcome": "not scored", "remarks": _cell(genotypes)})
             continue
-        others = [name for name in makers[(*genotypes,)] if name != student]
         remarks = ["one architecture for all seeds"] if len(set(genotypes)) == 1 else []
-        remarks += [f"the same as {', '.join(others)}"] if others else []
-        row |= _scores(genotypes, [*defaults.values()], benchmark)
+        remarks += _alike(student, makers)
+        row |= _scores(genotypes, [*defaults.values()], benchmark, noise)
         rows.append(row | {"remarks": _cell("; ".join(remarks))})
     table = pd.DataFrame(rows).sort_values(["difference", "student"], ignore_index=True)
     default = tuple(benchmark.regret(genotype) for genotype in defaults.values())
@@ -150,10 +156,15 @@ def check_submission(
         seeds, space = [*defaults], _space(benchmark)
     else:
         about = read_about(Path(project))
+        if "features" not in about:
+            raise ProjectError(project, "the lecturer's folder", "the one that students were given")
         operations = tuple(about["search"].get("operations", DEFAULT_OPERATIONS))
         space = Space(tuple(about["features"]), about["settings"]["M"], operations)
         seeds = about["seeds"]
-    files = _files(Path(folder))
+    try:
+        files = _files(Path(folder))
+    except OSError as error:
+        raise ProjectError(folder, in_line(error), "a readable folder") from None
     return {seed: _genotype(files, seed, space) for seed in seeds}
 
 
@@ -170,42 +181,68 @@ def _handed_in(submissions: Path) -> list[tuple[str, dict[str, Path] | str]]:
     if not submissions.is_dir():
         raise ProjectError(submissions, "no folder", "a folder with a folder for each student")
     found: dict[str, dict[str, Path] | str] = {}
-    for path in sorted(path for path in submissions.iterdir() if path.name not in LITTER):
-        name = printable(path.name)
-        if re.fullmatch(r"seed-\d+\.json", path.name):
+    folders: set[str] = set()
+    for path in _inside(submissions):
+        if _FILE.fullmatch(path.name):
             raise ProjectError(
                 submissions, path.name, "the folder above, with one for each student"
             )
-        if path.is_symlink():
-            found[name] = "found a link; allowed: a folder"
-        elif path.is_dir():
+        if text := _ONLINE_TEXT.fullmatch(path.name):
+            found.setdefault(printable(text[1]), {})
+            continue
+        folder = path.is_dir() and not path.is_symlink()
+        named = _MOODLE.fullmatch(path.name) or (None if folder else _FLAT.fullmatch(path.name))
+        name = printable(named[1] if named else path.name)
+        if name in folders or (folder and found.get(name)):
+            found[name] = "handed in twice; allowed: once"
+            folders.add(name)
+        elif folder:
+            folders.add(name)
             try:
                 found[name] = _files(path)
             except (OSError, ProjectError) as error:
                 found[name] = in_line(error)
-        elif flat := _FLAT.fullmatch(path.name):
-            files = found.setdefault(printable(flat[1]), {})
+        elif named and not path.is_symlink():
+            files = found.setdefault(name, {})
             if isinstance(files, dict):
-                files[flat[2]] = path
+                files[named[2]] = path
         else:
-            unpack = "; unpack it" if path.suffix.lower() in (".zip", ".gz", ".tar", ".7z") else ""
-            found[name] = f"found a file; allowed: a folder for each student{unpack}"
+            what = "a link" if path.is_symlink() else "a file"
+            found[name] = f"found {what}; allowed: a folder for each student{_unpack([path])}"
     if not found:
         raise ProjectError(submissions, "no folders", "one for each student")
     return [*found.items()]
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What is in a folder, in order, without what programs leave there."""
+    paths = (path for path in folder.iterdir() if path.name not in LITTER)
+    return sorted(path for path in paths if not path.name.startswith(".") or path.is_dir())
+
+
+def _unpack(paths: Iterable[Path]) -> str:
+    """What to do if one of these is an archive."""
+    return "; unpack it" if any(_ARCHIVE.search(path.name) for path in paths) else ""
 
 
 def _files(folder: Path) -> dict[str, Path]:
     """The files of a submission, by name: in this folder, or in the only one in it."""
     if not folder.is_dir() or folder.is_symlink():
         raise ProjectError(folder, "no folder", "the folder of a submission")
-    for _ in range(4):  # what unpackers put around it
-        inside = {path.name: path for path in folder.iterdir() if path.name not in LITTER}
-        below = [path for path in inside.values() if path.is_dir() and not path.is_symlink()]
-        if len(below) != 1 or any(name.startswith("seed-") for name in inside):
+    inside = _inside(folder)
+    for _ in range(5):  # what unpackers put around it
+        below = [path for path in inside if path.is_dir() and not path.is_symlink()]
+        below = [path for path in below if not path.name.startswith(".")]
+        if len(below) > 1:
+            below = [path for path in below if any(map(_is_genotype, path.iterdir()))]
+        if len(below) != 1 or any(map(_is_genotype, inside)):
             break
-        (folder,) = below
-    return inside
+        inside = _inside(below[0])
+    return {path.name: path for path in inside}
+
+
+def _is_genotype(path: Path) -> bool:
+    return bool(_FILE.fullmatch(path.name)) and not path.is_dir()
 
 
 def _read(
@@ -225,7 +262,8 @@ def _genotype(files: Mapping[str, Path], seed: int, space: Space) -> Genotype:
     name = file_name(seed)
     if name not in files:
         there = f"only {', '.join(sorted(map(printable, files)))}" if files else "nothing there"
-        raise ProjectError(name, shortened(there, 120), "a file of this name")
+        allowed = f"a file of this name{_unpack(files.values())}"
+        raise ProjectError(name, shortened(there, 120), allowed)
     path = files[name]
     if path.is_symlink():
         raise ProjectError(name, "a link", "a file")
@@ -234,7 +272,8 @@ def _genotype(files: Mapping[str, Path], seed: int, space: Space) -> Genotype:
     except UnicodeDecodeError:
         raise ProjectError(name, "no UTF-8", "text in UTF-8") from None
     except (OSError, ValueError) as error:
-        raise ProjectError(name, in_line(error), "a readable file") from None
+        allowed = f"a readable file of at most {MOST_BYTES:,} bytes"
+        raise ProjectError(name, in_line(error), allowed) from None
     genotype = Genotype.from_json(text, name)
     space.require(genotype, name)
     return genotype
@@ -242,22 +281,41 @@ def _genotype(files: Mapping[str, Path], seed: int, space: Space) -> Genotype:
 
 def _cell(text: str) -> str:
     """A text for a terminal and for a spreadsheet."""
-    text = shortened(printable(text), 300)
-    return f"'{text}" if text.startswith(_FORMULAS) else text
+    return _FORMULA.sub(r"\1\2'", shortened(printable(text), 300))
+
+
+def _alike(student: str, makers: Mapping[str, Sequence[Genotype]]) -> list[str]:
+    """Who else has at least half of a student's architectures, whatever their order."""
+    own, equal, partly = Counter(makers[student]), [], []
+    for name, theirs in makers.items():
+        shared = (own & Counter(theirs)).total()
+        if name != student and 2 * shared >= len(theirs):
+            if shared == len(theirs):
+                equal.append(name)
+            else:
+                partly.append(f"{name} ({shared} of {len(theirs)})")
+    texts = []
+    for words, names in (("the same as", equal), ("partly the same as", partly)):
+        if names:
+            more = f" and {len(names) - 3} others" if len(names) > 3 else ""
+            texts.append(f"{words} {', '.join(shortened(name, 60) for name in names[:3])}{more}")
+    return texts
 
 
 # --- what it is worth
 
 
 def _scores(
-    genotypes: Sequence[Genotype], defaults: Sequence[Genotype], benchmark: TabularBenchmark
+    genotypes: Sequence[Genotype],
+    defaults: Sequence[Genotype],
+    benchmark: TabularBenchmark,
+    noise: float,
 ) -> dict:
-    """Columns of a student's row."""
+    """Columns of a student's row. ``noise`` is the deviation of one network's score over seeds."""
     regrets, own = (
         np.array([benchmark.regret(genotype) for genotype in each])
         for each in (genotypes, defaults)
     )
-    noise = benchmark.noise(top=len(benchmark) // 20)
 
     def variance(genotype: Genotype) -> float:
         return noise**2 / benchmark.look_up(genotype)["runs"]

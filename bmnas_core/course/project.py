@@ -69,14 +69,13 @@ def make_variant(
 
     Returns the folder. Raises ProjectError for anything else.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()
     if rule not in RULES:
         raise ProjectError("rule", quoted(rule), " or ".join(RULES))
     if type(seeds) is int:
         seeds = drawn_seeds(seeds)
     seeds = [as_seed(seed) for seed in seeds]
-    if len(seeds) < 2 or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise ProjectError("seeds", quoted(seeds), "two or more, each once, of 0 or more")
+    _require_seeds(seeds, "seeds")
     drawn = SECRET.start + secrets.randbelow(len(SECRET))
     data_seed = drawn if data_seed is None else as_seed(data_seed)
     if data_seed < SECRET.start:
@@ -163,6 +162,11 @@ def build_table(folder: str | os.PathLike, table_seeds: int = 2, device: str = "
     return table
 
 
+def _require_seeds(seeds: list[int], place: str) -> None:
+    if len(seeds) < 2 or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise ProjectError(place, quoted(seeds), "two or more, each once, of 0 or more")
+
+
 def whole_table(folder: str | os.PathLike) -> TabularBenchmark:
     """The table of a variant.
 
@@ -174,8 +178,8 @@ def whole_table(folder: str | os.PathLike) -> TabularBenchmark:
         raise ProjectError(path, "nothing there", "a table: run `bmnas project table` first")
     table = TabularBenchmark(path=path)
     recipe = table.recipe
-    if (recipe["rule"], recipe["data"]) != (about["rule"], about["data"]):
-        found = f"a table of other data, of rule {recipe['rule']}"
+    if (recipe.get("rule"), recipe.get("data")) != (about["rule"], about["data"]):
+        found = f"a table of other data, of rule {recipe.get('rule')}"
         raise ProjectError(path, found, f"that of this variant, of rule {about['rule']}")
     operations, M = tuple(recipe["operations"]), recipe["config"]["M"]
     every = len(enumerate_architectures(tuple(recipe["features"]), M, operations))
@@ -197,7 +201,7 @@ def read_about(folder: Path) -> dict:
         if isinstance(error, ProjectError):
             raise
         raise ProjectError(
-            folder, "no project.json", "a folder of `bmnas project variant`"
+            folder, "no project.json", f"the folder {STUDENTS} of `bmnas project variant`"
         ) from None
     of_students = {"features": list, "settings": dict, "search": dict}
     wanted = {"rule": str, "seeds": list}
@@ -211,6 +215,17 @@ def read_about(folder: Path) -> dict:
         raise ProjectError(path, "another rule or seeds", f"{' or '.join(RULES)}, whole numbers")
     if not all(type(name) is str for name in about.get("features", ())):
         raise ProjectError(f"{path}: features", quoted(about["features"]), "names")
+    _require_seeds(about["seeds"], f"{path}: seeds")
+    if "settings" in about:
+        for name, value in {
+            "M": about["settings"].get("M"),
+            "N": about["settings"].get("N"),
+        }.items():
+            if type(value) is not int:
+                raise ProjectError(f"{path}: settings.{name}", quoted(value), "a whole number")
+        operations = about["search"].get("operations", [])
+        if type(operations) is not list or not all(type(name) is str for name in operations):
+            raise ProjectError(f"{path}: search.operations", quoted(operations), "names")
     return about
 
 
